@@ -1,0 +1,102 @@
+"""What every solver adapter offers, and nothing else of a solver reaches the rest of qverify.
+
+An adapter opens a `Session` on a `Program`; the session is asked to minimise one objective after the
+other over the same rows (one per rival class) and answers with an `Outcome`. Adapters translate
+statuses and numbers; they never judge: `qverify.exact.decide` maps outcomes to verdicts.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from qverify.exact.program import Program
+from qverify.network import Array
+
+
+class Status(Enum):
+    """Why a solve ended."""
+
+    OPTIMAL = "optimal"
+    BOUND_REACHED = "the dual bound passed stop_above"
+    TARGET_REACHED = "an incumbent fell to stop_below"
+    TIME_LIMIT = "time limit"
+    INTERRUPTED = "interrupted"
+    INFEASIBLE = "infeasible"
+    UNBOUNDED = "unbounded"
+    FAILED = "solver failure"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a solver said of one minimisation. Nothing in here is trusted without a check.
+
+    `dual_bound`: proved lower bound on the minimum, -inf if none. `incumbent` and `point`: value and
+    variables of the best solution found, None if none. `row_duals` (m,): only for a program without
+    integers or products, in the convention `cost = rows.T @ row_duals + reduced costs` for
+    minimisation (positive where row_lower is active), else None. `nodes`: branch-and-bound nodes.
+    """
+
+    status: Status
+    dual_bound: float
+    incumbent: float | None
+    point: Array | None
+    row_duals: Array | None = None
+    seconds: float = 0.0
+    nodes: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a solver works on this machine, with what licence and what limits."""
+
+    works: bool
+    version: str
+    licence: str
+    limits: str
+    remedy: str = ""
+    """If it does not work: one sentence on how to get it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop a minimisation early. None: no such stop."""
+
+    seconds: float | None = None
+    stop_above: float | None = None
+    """Stop as soon as the dual bound exceeds this."""
+    stop_below: float | None = None
+    """Stop as soon as an incumbent is at or below this."""
+
+
+class Session(Protocol):
+    """One program, loaded once and solved for several objectives."""
+
+    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
+        """Minimise `cost . v + offset`. With `relax`, integrality is dropped (an LP: row_duals are returned).
+
+        Raises ModelTooLarge if the licence does not admit the size, SolverError if the solver is unusable.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the solver's memory (and licence) back."""
+        ...
+
+
+class Solver(Protocol):
+    """An adapter. `products`: whether it takes bilinear programs."""
+
+    name: str
+    products: bool
+
+    def availability(self) -> Availability:
+        """Look, without raising, whether the solver can be used here."""
+        ...
+
+    def open(self, program: Program, threads: int = 1, stop: threading.Event | None = None) -> Session:
+        """Load a program. Setting `stop` from another thread ends a running minimise soon, as INTERRUPTED."""
+        ...
