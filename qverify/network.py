@@ -201,8 +201,11 @@ class Network:
             wanted = 2 if isinstance(layer, Add) else 1
             if len(layer.inputs) != wanted or not all(0 <= i < index for i in layer.inputs):
                 raise ModelError(f"{self.source}: layer {layer.name!r} has the wrong producers {layer.inputs}.")
-            expected = {Dense: "fan_in"}.get(type(layer))
-            size = prod(layer.in_shape) if isinstance(layer, Conv) else getattr(layer, expected or "size")
+            size = layer.size
+            if isinstance(layer, Conv):
+                size = prod(layer.in_shape)
+            elif isinstance(layer, Dense):
+                size = layer.fan_in
             if any(self.layers[i].size != size for i in layer.inputs):
                 raise ModelError(f"{self.source}: layer {layer.name!r} expects {size} inputs and gets another number.")
         unused = [self.layers[i].name for i, users in enumerate(self.consumers[:-1]) if not users]
@@ -263,7 +266,7 @@ class Network:
             if isinstance(layer, Input):
                 values.append(self.flat(x))
             else:
-                values.append(_FORWARD[type(layer)](layer, [values[i] for i in layer.inputs]))
+                values.append(forward(layer, [values[i] for i in layer.inputs]))
         return values
 
     def evaluate(self, x: Any) -> Array:
@@ -281,6 +284,11 @@ def margins(outputs: Array, labels: Any) -> Array:
     others = np.array(outputs, dtype=np.float64)
     others[rows, labels] = -np.inf
     return outputs[rows, labels] - others.max(axis=1)
+
+
+def forward(layer: Layer, inputs: list[Array]) -> Array:
+    """The output (N, size) of one layer, given those of its producers."""
+    return _FORWARD[type(layer)](layer, inputs)
 
 
 def _relu(layer: Relu, x: Sequence[Array]) -> Array:

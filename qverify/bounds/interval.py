@@ -1,0 +1,220 @@
+"""IBP: interval bound propagation through a quantised family (design.md, section 4). Sound.
+
+Dense and convolution layers, per output, over weights in [W - R, W + R] and inputs in [l, u]:
+
+    hi = sum_j max_{x in [l_j, u_j]} (w_j x + R_j |x|) + b + r_b
+
+which, split by the signs of x (x+ = max(x, 0), x- = min(x, 0)), is
+
+    hi = (W+R)^+ u+ + (W+R)^- l+ + (W-R)^+ u- + (W-R)^- l- - sum_{l_j < 0 < u_j} min((w+R)^+ u, (w-R)^- l)
+
+The last sum matters only where the input straddles 0 and |w| < R. It is two matrix products where the
+straddling interval is symmetric (a black pixel) and elementwise where not. Exact per layer; for a
+convolution exact per position, its positions taken as independent. Only the upper end is coded: the
+lower end is minus the upper end of the negated layer.
+
+Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Where the scheme clips at a ceiling, r_a
+grows by what u exceeds it, per sample and neuron.
+
+Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from qverify.bounds.model import MEMORY_CAP, Affine, Bounds, BoundModel
+from qverify.bounds.rounding import finite
+from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
+
+Ends = tuple[Tensor, Tensor]
+
+
+def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
+    """Bounds on every layer for the input box (N, n_in). Raises InternalError if they overflow."""
+    bounds = Bounds([], [], dict(model.activation))
+    for index in range(len(model.network.layers)):
+        ends = (lower, upper) if index == 0 else interval_step(model, bounds, index)
+        bounds.lower.append(ends[0])
+        bounds.upper.append(ends[1])
+    return bounds
+
+
+def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    """Bounds (N, size) on layer `index` from those on its producers; sets its activation radius in `bounds`."""
+    layer = model.network.layers[index]
+    ends = INTERVAL[type(layer)](model, bounds, index)
+    finite(layer.name, *ends)
+    return ends
+
+
+def affine_interval(affine: Affine, lower: Tensor, upper: Tensor) -> Ends:
+    """Exact ends (N, n_out), before any rounding allowance, for inputs in [lower, upper] (N, n_in)."""
+    bias, spread = affine.spread(affine.bias), affine.spread(affine.bias_radius)
+    hi = _upper(affine, affine.weight, lower, upper) + bias + spread
+    lo = -_upper(affine, -affine.weight, lower, upper) + bias - spread
+    return lo, hi
+
+
+def _upper(affine: Affine, weight: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    high, low = weight + affine.radius, weight - affine.radius
+    out = affine.forward(high.clamp(min=0), upper.clamp(min=0)) + affine.forward(high.clamp(max=0), lower.clamp(min=0))
+    if bool((lower >= 0).all()):
+        return out
+    out = out + affine.forward(low.clamp(max=0), lower.clamp(max=0))
+    if bool((upper < 0).any()):
+        out = out + affine.forward(low.clamp(min=0), upper.clamp(max=0))
+    return out - _straddle(affine, high.clamp(min=0), -low.clamp(max=0), lower, upper)
+
+
+def _straddle(affine: Affine, high: Tensor, low: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """The last sum of the module docstring; `high`, `low` >= 0 are (w+R)^+ and -(w-R)^-; result (N, n_out)."""
+    right = torch.where((lower < 0) & (upper > 0), upper, 0.0)
+    left = torch.where((lower < 0) & (upper > 0), -lower, 0.0)
+    smaller = torch.minimum(high, low)
+    if not bool((smaller > 0).any()):
+        return torch.zeros((), dtype=lower.dtype, device=lower.device)
+    out = affine.forward(smaller, torch.minimum(right, left))
+    uneven = right != left
+    if bool(uneven.any()):
+        out = out + _uneven(affine, high, low, torch.where(uneven, right, 0.0), torch.where(uneven, left, 0.0))
+    return out
+
+
+def _uneven(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
+    """What `min(high right, low left)` exceeds `min(high, low) min(right, left)` by, summed; elementwise, in chunks."""
+    if affine.is_conv:
+        return _uneven_conv(affine, high, low, right, left)
+    samples, columns = torch.nonzero(right > 0, as_tuple=True)
+    parts = [torch.zeros(len(right), len(high), dtype=right.dtype, device=right.device)]
+    step = max(1, MEMORY_CAP // (8 * 8 * len(high)))
+    for start in range(0, len(samples), step):
+        s, j = samples[start : start + step], columns[start : start + step]
+        a, b, u, m = high.T[j], low.T[j], right[s, j, None], left[s, j, None]
+        excess = torch.minimum(a * u, b * m) - torch.minimum(a, b) * torch.minimum(u, m)
+        parts[0] = parts[0].index_add(0, s, excess)
+    return parts[0]
+
+
+def _uneven_conv(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
+    layer = affine.layer
+    assert isinstance(layer, Conv)
+    shape = (layer.groups, 1, -1, layer.fan_in)
+    a, b = high.reshape(shape), low.reshape(shape)
+    step = max(1, MEMORY_CAP // (8 * 8 * layer.size * layer.fan_in))
+    parts = []
+    for start in range(0, len(right), step):
+        u = affine.patches(right[start : start + step]).unsqueeze(3)
+        m = affine.patches(left[start : start + step]).unsqueeze(3)
+        excess = torch.minimum(a * u, b * m) - torch.minimum(a, b) * torch.minimum(u, m)
+        total = excess.sum(-1).transpose(2, 3)
+        parts.append(total.reshape(len(u), layer.size))
+    return torch.cat(parts)
+
+
+def magnitude(lower: Tensor, upper: Tensor) -> Tensor:
+    """Largest absolute value over each sample's box: (N, n) -> (N, 1)."""
+    if not lower.shape[1]:
+        return torch.zeros(len(lower), 1, dtype=lower.dtype, device=lower.device)
+    return torch.maximum(lower.abs(), upper.abs()).amax(1, keepdim=True)
+
+
+def _affine(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    affine = model.affine[index]
+    (source,) = model.network.layers[index].inputs
+    lower, upper = bounds.lower[source], bounds.upper[source]
+    lo, hi = affine_interval(affine, lower, upper)
+    if not model.rounding.enabled:
+        return lo, hi
+    constant = affine.spread(affine.bias.abs() + affine.bias_radius)
+    return model.rounding.widen(lo, hi, affine.mass * magnitude(lower, upper) + constant, affine.terms)
+
+
+def _scale(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    scale, shift = model.scale[index]
+    (source,) = model.network.layers[index].inputs
+    first, second = scale * bounds.lower[source], scale * bounds.upper[source]
+    mass = torch.maximum(first.abs(), second.abs()) + shift.abs()
+    return model.rounding.widen(torch.minimum(first, second) + shift, torch.maximum(first, second) + shift, mass, 1)
+
+
+def _relu(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    (source,) = model.network.layers[index].inputs
+    lower, upper = bounds.lower[source], bounds.upper[source]
+    if index in model.ceiling:
+        bounds.activation[index] = model.activation[index] + (upper - model.ceiling[index]).clamp(min=0)
+    radius = bounds.activation[index]
+    low, high = (lower - radius).clamp(min=0), upper.clamp(min=0) + radius
+    # Where nothing was computed (radius 0), nothing was rounded.
+    mass = torch.where(radius > 0, high.abs() + radius, torch.zeros_like(high))
+    low, high = model.rounding.widen(low, high, mass, 1)
+    return low.clamp(min=0), high
+
+
+def _add(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    first, second = model.network.layers[index].inputs
+    low, high = bounds.lower[first] + bounds.lower[second], bounds.upper[first] + bounds.upper[second]
+    mass = torch.maximum(bounds.lower[first].abs(), bounds.upper[first].abs())
+    mass = mass + torch.maximum(bounds.lower[second].abs(), bounds.upper[second].abs())
+    return model.rounding.widen(low, high, mass, 1)
+
+
+def _input(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    return bounds.lower[index], bounds.upper[index]
+
+
+INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
+    Input: _input,
+    Dense: _affine,
+    Conv: _affine,
+    Scale: _scale,
+    Relu: _relu,
+    Add: _add,
+}
+
+
+def interval_margins(model: BoundModel, bounds: Bounds, labels: Tensor) -> Tensor:
+    """Lower bounds (N, classes) on `y_label - y_j` over the family; +inf in the label's own column.
+
+    A dense last layer is folded into the question, exact because its rows are independent:
+    `(W_t - W_j).x - (R_t + R_j).|x| + b_t - b_j - r_t - r_j` (design.md, section 3).
+    """
+    last = len(model.network.layers) - 1
+    classes = model.network.output_size
+    own = torch.nn.functional.one_hot(labels, classes).bool()
+    affine = model.affine.get(last)
+    if affine is None or affine.is_conv:
+        low, high = bounds.lower[last], bounds.upper[last]
+        difference = low.gather(1, labels[:, None]) - high
+        mass = low.gather(1, labels[:, None]).abs() + high.abs()
+        margin, _ = model.rounding.widen(difference, difference, mass, 1)
+        return margin.masked_fill(own, torch.inf)
+    (source,) = model.network.layers[last].inputs
+    lower, upper = bounds.lower[source], bounds.upper[source]
+    margin = torch.empty(len(labels), classes, dtype=lower.dtype, device=lower.device)
+    for label in torch.unique(labels).tolist():
+        chosen = labels == label
+        margin = _fold(model, affine, label, margin, (chosen, lower[chosen], upper[chosen]))
+    finite(model.network.layers[last].name, margin)
+    return margin.masked_fill(own, torch.inf)
+
+
+def _fold(model: BoundModel, affine: Affine, label: int, margin: Tensor, box: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    chosen, lower, upper = box
+    folded = Affine(
+        affine.layer,
+        affine.weight[label] - affine.weight,
+        affine.radius[label] + affine.radius,
+        affine.bias[label] - affine.bias,
+        affine.bias_radius[label] + affine.bias_radius,
+    )
+    low = -_upper(folded, -folded.weight, lower, upper) + folded.bias - folded.bias_radius
+    if model.rounding.enabled:
+        # The mass of the rows before they are subtracted: cancellation must not shrink the allowance.
+        constant = affine.bias.abs() + affine.bias_radius
+        mass = (affine.mass + affine.mass[label]) * magnitude(lower, upper) + constant + constant[label]
+        low, _ = model.rounding.widen(low, low, mass, affine.terms)
+    return margin.index_put((torch.nonzero(chosen, as_tuple=True)[0],), low)

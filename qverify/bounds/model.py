@@ -1,0 +1,184 @@
+"""A quantised family as tensors: what the bounds compute with, on any device.
+
+Shapes: N samples (or B of a chunk), S rows (specifications) per sample. Tensors between layers are flat,
+as in `qverify.network`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
+
+from qverify.bounds.rounding import Rounding
+from qverify.network import Conv, Dense, Input, Network, Scale
+from qverify.quantisation import Family
+
+MEMORY_CAP = 1 << 30
+"""Bytes that one chunk of a batched bound may take, roughly; chunks are sized by it."""
+
+
+@dataclass(eq=False)
+class Affine:
+    """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
+
+    `radius` and `bias_radius` are zero tensors where the layer is exact. `mass` (n_out,) is the sum of
+    `|w| + R` per output, the scale of its rounding errors.
+    """
+
+    layer: Dense | Conv
+    weight: Tensor
+    radius: Tensor
+    bias: Tensor
+    bias_radius: Tensor
+
+    def __post_init__(self) -> None:
+        self.exact = not bool((self.radius != 0).any())
+        mass = (self.weight.detach().abs() + self.radius.detach()).flatten(1).sum(1)
+        self.mass = self.spread(mass)
+
+    @property
+    def is_conv(self) -> bool:
+        return isinstance(self.layer, Conv)
+
+    @property
+    def terms(self) -> int:
+        """How many products one output sums (and positions, for the sums over them)."""
+        return self.layer.fan_in + (self.layer.positions if isinstance(self.layer, Conv) else 0)
+
+    def spread(self, channel: Tensor) -> Tensor:
+        """(c_out,) -> (n_out,): one number per channel to one per output."""
+        return channel.repeat_interleave(self.layer.positions) if isinstance(self.layer, Conv) else channel
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(N, n_in) -> padded images; convolutions only."""
+        layer: Any = self.layer
+        top, left, bottom, right = layer.pads
+        return F.pad(x.reshape(-1, *layer.in_shape), (left, right, top, bottom))
+
+    def forward(self, kernel: Tensor, x: Tensor) -> Tensor:
+        """The linear map with `kernel`, no bias: (N, n_in) -> (N, n_out)."""
+        layer = self.layer
+        if isinstance(layer, Dense):
+            return x @ kernel.T
+        out = F.conv2d(self.pad(x), kernel, None, layer.strides, 0, layer.dilations, layer.groups)
+        return out.reshape(len(x), layer.size)
+
+    def transpose(self, kernel: Tensor, rows: Tensor) -> Tensor:
+        """The transposed map: (..., n_out) -> (..., n_in)."""
+        layer = self.layer
+        if isinstance(layer, Dense):
+            return rows @ kernel
+        flat = rows.reshape(-1, *layer.out_shape)
+        top, left, bottom, right = layer.pads
+        channels, height, width = layer.in_shape
+        size = (len(flat), channels, height + top + bottom, width + left + right)
+        image = conv2d_input(size, kernel, flat, layer.strides, 0, layer.dilations, layer.groups)
+        image = image[:, :, top : top + height, left : left + width]
+        return image.reshape(*rows.shape[:-1], channels * height * width)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """(N, n_in) -> (N, groups, positions, fan_in); convolutions only."""
+        layer: Any = self.layer
+        columns = F.unfold(self.pad(x), layer.weight.shape[2:], layer.dilations, 0, layer.strides)
+        return columns.reshape(len(x), layer.groups, layer.fan_in, layer.positions).transpose(2, 3)
+
+    def scatter(self, columns: Tensor) -> Tensor:
+        """The adjoint of `patches`: (N, groups, fan_in, positions) -> (N, n_in)."""
+        layer: Any = self.layer
+        top, left, bottom, right = layer.pads
+        channels, height, width = layer.in_shape
+        padded = (height + top + bottom, width + left + right)
+        flat = columns.reshape(len(columns), -1, layer.positions)
+        image = F.fold(flat, padded, layer.weight.shape[2:], layer.dilations, 0, layer.strides)
+        return image[:, :, top : top + height, left : left + width].reshape(len(columns), -1)
+
+
+@dataclass(eq=False)
+class BoundModel:
+    """A family with all its numbers on one device and in one type.
+
+    `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,) by layer index. With float64 and
+    rounding enabled, every bound computed from it is sound in floating point.
+    """
+
+    network: Network
+    affine: dict[int, Affine]
+    scale: dict[int, tuple[Tensor, Tensor]]
+    activation: dict[int, Tensor]
+    ceiling: dict[int, float]
+    rounding: Rounding
+    device: torch.device
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(family: Family, device: str | torch.device = "cpu") -> BoundModel:
+        """For verification: float64 with rounding allowances."""
+        dtype = torch.float64
+
+        def tensor(array: Any) -> Tensor:
+            return torch.tensor(array, dtype=dtype, device=device)
+
+        affine, scale = {}, {}
+        for i, layer in enumerate(family.network.layers):
+            if isinstance(layer, (Dense, Conv)):
+                weight, bias = tensor(layer.weight), tensor(layer.bias)
+                exact = i not in family.weight
+                radius = torch.zeros_like(weight) if exact else tensor(family.weight[i])
+                bias_radius = torch.zeros_like(bias) if exact else tensor(family.bias[i])
+                affine[i] = Affine(layer, weight, radius, bias, bias_radius)
+            elif isinstance(layer, Scale):
+                scale[i] = (tensor(layer.scale), tensor(layer.shift))
+        activation = {i: tensor(radius) for i, radius in family.activation.items()}
+        rounding = Rounding(dtype)
+        where = torch.device(device)
+        return BoundModel(family.network, affine, scale, activation, dict(family.ceiling), rounding, where, dtype)
+
+    def tensor(self, array: Any) -> Tensor:
+        return torch.as_tensor(array, dtype=self.dtype, device=self.device)
+
+    @property
+    def widest(self) -> int:
+        return max(layer.size for layer in self.network.layers)
+
+
+@dataclass(eq=False)
+class Bounds:
+    """Bounds on every layer's output for N samples: `lower[i]`, `upper[i]` (N, size).
+
+    `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips.
+    """
+
+    lower: list[Tensor]
+    upper: list[Tensor]
+    activation: dict[int, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.lower[0])
+
+    def take(self, samples: Any) -> Bounds:
+        """The same for a subset of samples (a slice, or an index tensor)."""
+        activation = {i: (r if r.ndim == 1 else r[samples]) for i, r in self.activation.items()}
+        return Bounds([t[samples] for t in self.lower], [t[samples] for t in self.upper], activation)
+
+    @staticmethod
+    def concatenate(parts: list[Bounds]) -> Bounds:
+        """Bounds of several batches in a row; at least one."""
+        count = len(parts[0].lower)
+        activation = {
+            i: (r if r.ndim == 1 else torch.cat([p.activation[i] for p in parts]))
+            for i, r in parts[0].activation.items()
+        }
+        lower = [torch.cat([p.lower[i] for p in parts]) for i in range(count)]
+        upper = [torch.cat([p.upper[i] for p in parts]) for i in range(count)]
+        return Bounds(lower, upper, activation)
+
+
+def producers(network: Network, index: int) -> tuple[int, ...]:
+    """Indices of the layers that layer `index` reads; empty for the input."""
+    layer = network.layers[index]
+    return () if isinstance(layer, Input) else layer.inputs

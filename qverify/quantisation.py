@@ -1,0 +1,346 @@
+"""Radii, quantisation schemes, and membership: is this concrete network in the quantised family?
+
+The quantised family of a network (design.md, section 1) is every network whose weights, biases,
+activations and inputs stay within radii of the trained ones. `Radii` is what a user states;
+`Family` is the same, resolved against one network: one array per tensor. `realise` builds a
+concrete member (a plain `Network` and an input), `membership` checks one in exact arithmetic.
+
+Conventions. A radius is half the width of an interval. An initializer that two layers use counts as
+two tensors, each quantised on its own. Convolution kernels are shared by all positions of their
+layer. Layers with `quantised=False` and `Scale` layers are exact. A layer without a bias gets none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from qverify.errors import DataError, InternalError, RadiiError
+from qverify.network import Array, Conv, Dense, Input, Layer, Network, Relu, forward, margins
+from qverify.schemes import scheme_radii
+
+KINDS = ("input", "weight", "bias", "activation")
+Scheme = Literal["paper", "tensor", "channel"]
+Rounding = Literal["nearest", "any"]
+Interval = tuple[Array, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Radii:
+    """Quantisation radii as stated, before a network is known. Half-widths, in the tensor's own unit.
+
+    Each of `input, weight, bias, activation` is a number or an array. `layers` overrides the last
+    three for single layers by name. Shapes: a number; a 1-d array with one entry per output channel
+    (per neuron for dense layers; per channel for the activations of images); or anything that
+    broadcasts to the tensor. `ceilings` gives, per activation layer, the top of the quantiser's
+    range: what lies above is clipped, and `bounds.interval` widens the radius by as much as the sound
+    upper bound exceeds it (design.md, section 7). `input_range` is the same for the input.
+    """
+
+    input: Any = 0.0
+    weight: Any = 0.0
+    bias: Any = 0.0
+    activation: Any = 0.0
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    input_range: tuple[float, float] | None = None
+    convention: str = "explicit radii"
+
+    @staticmethod
+    def from_bits(
+        bits: int,
+        scheme: Scheme = "paper",
+        rounding: Rounding = "any",
+        network: Network | None = None,
+        calibration: Any = None,
+    ) -> Radii:
+        """The radii that cover every quantiser of `bits` bits under a scheme (design.md, sections 1 and 7).
+
+        `paper`: absolute, input 2^-b and 2^-(b-1) for the rest; with rounding `nearest` half of each.
+        `tensor`, `channel`: steps from the weights' range per tensor or per output channel, and from
+        the activations' range on the `calibration` inputs (N, ...); both need `network`.
+        `nearest` covers rounding to nearest only; `any` also floor, ceiling, stochastic and learned.
+        Raises RadiiError for a bit-width outside 1 to 32 (2 to 32 for `tensor` and `channel`).
+        """
+        return Radii(**scheme_radii(bits, scheme, rounding, network, calibration))
+
+    def scaled(self, factor: float) -> Radii:
+        """All radii times one factor >= 0."""
+        layers = {n: {k: np.asarray(v) * factor for k, v in kinds.items()} for n, kinds in self.layers.items()}
+        base: dict[str, Any] = {kind: np.asarray(getattr(self, kind), dtype=np.float64) * factor for kind in KINDS}
+        return replace(self, layers=layers, convention=f"{factor:g} x ({self.convention})", **base)
+
+
+def load_radii(path: str) -> Radii:
+    """Read a `radii.toml`: `input, weight, bias, activation` at the top, tables `[layers."NAME"]` below.
+
+    Raises RadiiError for a missing or malformed file and for unknown keys.
+    """
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[import-not-found,no-redef,unused-ignore]
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise RadiiError(f"Cannot read the radii file {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RadiiError(f"{path} is not valid TOML: {error}.") from None
+    layers = content.pop("layers", {})
+    tables = isinstance(layers, dict) and all(isinstance(v, dict) for v in layers.values())
+    unknown = sorted(set(content) - set(KINDS))
+    unknown += sorted({k for v in layers.values() for k in v} - set(KINDS[1:])) if tables else ["layers"]
+    if unknown:
+        raise RadiiError(
+            f"{path}: unknown key {unknown[0]!r}; the keys are input, weight, bias, activation, "
+            'and tables [layers."NAME"] with weight, bias, activation.'
+        )
+    return Radii(layers=layers, convention=f"radii file {path}", **content)
+
+
+def _radius(value: Any, shape: tuple[int, ...], what: str) -> Array:
+    """`value` broadcast to `shape`; a 1-d value runs along the first axis (channels). RadiiError if it cannot."""
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RadiiError(f"The {what} radius is not a number or a rectangular array of numbers.") from None
+    if not np.isfinite(array).all():
+        raise RadiiError(f"The {what} radius holds NaN or infinity; give finite numbers.")
+    if (array < 0).any():
+        raise RadiiError(f"The {what} radius is negative ({array.min():g}); a radius is a half-width, so at least 0.")
+    if array.ndim == 1 and array.shape == shape[:1]:
+        array = array.reshape(-1, *[1] * (len(shape) - 1))
+    try:
+        return np.ascontiguousarray(np.broadcast_to(array, shape))
+    except ValueError:
+        raise RadiiError(
+            f"The {what} radius has shape {array.shape}, which fits neither the tensor {shape} nor its channels."
+        ) from None
+
+
+def _inside(centre: Array, radius: Array) -> Interval:
+    """The largest floating-point interval that lies in [centre - radius, centre + radius] for certain."""
+    lower = np.nextafter(centre - radius, np.inf)
+    upper = np.nextafter(centre + radius, -np.inf)
+    empty = lower > upper
+    return np.where(empty, centre, lower), np.where(empty, centre, upper)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The quantised family of one network: radii resolved to arrays.
+
+    `input` (n_in,); `weight[i]` like `layers[i].weight` and `bias[i]` like its bias, for every index in
+    `network.weighted`; `activation[i]` (size,) for every Relu; `ceiling[i]` where the scheme clips.
+    `clip`: the input stays in this interval whatever its radius (`--clip-input`).
+    """
+
+    network: Network
+    input: Array
+    weight: Mapping[int, Array]
+    bias: Mapping[int, Array]
+    activation: Mapping[int, Array]
+    ceiling: Mapping[int, float] = field(default_factory=dict)
+    clip: tuple[float, float] | None = None
+    input_range: tuple[float, float] | None = None
+
+    @staticmethod
+    def of(network: Network, radii: Radii, clip: tuple[float, float] | None = None) -> Family:
+        """Resolve `radii` against `network`.
+
+        Raises RadiiError for shapes that do not fit and for layer names that do not exist.
+        """
+        _check_names(network, radii)
+        if clip is not None and not clip[0] < clip[1]:
+            raise RadiiError(f"The input range to clip to, {clip[0]:g} to {clip[1]:g}, is empty.")
+        weight, bias, activation, ceiling = {}, {}, {}, {}
+        for i, layer in enumerate(network.layers):
+            own = radii.layers.get(layer.name, {})
+            if i in network.weighted and isinstance(layer, (Dense, Conv)):
+                label = f"weight ({layer.name})"
+                weight[i] = _radius(own.get("weight", radii.weight), layer.weight.shape, label)
+                bias_radius = own.get("bias", radii.bias) if layer.has_bias else 0.0
+                bias[i] = _radius(bias_radius, layer.bias.shape, f"bias ({layer.name})")
+            elif isinstance(layer, Relu):
+                label = f"activation ({layer.name})"
+                activation[i] = _radius(own.get("activation", radii.activation), layer.shape, label).ravel()
+                if layer.name in radii.ceilings:
+                    ceiling[i] = float(radii.ceilings[layer.name])
+        entry = _radius(radii.input, network.input_shape, "input").ravel()
+        return Family(network, entry, weight, bias, activation, ceiling, clip, radii.input_range)
+
+    def box(self, x: Array) -> Interval:
+        """(N, n_in) -> the interval of every quantised input, rounded outwards; DataError outside `clip`."""
+        radius = self._input_radius(x)
+        lower, upper = np.nextafter(x - radius, -np.inf), np.nextafter(x + radius, np.inf)
+        lower, upper = np.where(radius > 0, lower, x), np.where(radius > 0, upper, x)
+        if self.clip is not None:
+            if (x < self.clip[0]).any() or (x > self.clip[1]).any():
+                raise DataError(f"Some inputs lie outside --clip-input {self.clip[0]:g} {self.clip[1]:g}; widen it.")
+            lower, upper = np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
+        return lower, upper
+
+    def _input_radius(self, x: Array) -> Array:
+        if self.input_range is None:
+            return np.broadcast_to(self.input, x.shape)
+        low, high = self.input_range
+        return self.input + np.maximum(0.0, np.maximum(low - x, x - high))
+
+    def inner_box(self, x: Array) -> Interval:
+        """Like `box`, rounded inwards: every point of it is a quantised input of `x` for certain."""
+        lower, upper = _inside(x, self._input_radius(x))
+        if self.clip is not None:
+            lower, upper = np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
+        return lower, upper
+
+    @cached_property
+    def inner_weights(self) -> dict[int, tuple[Interval, Interval]]:
+        """Per weighted layer the weight and bias intervals, rounded inwards."""
+        found = {}
+        for i in self.network.weighted:
+            layer: Any = self.network.layers[i]
+            found[i] = (_inside(layer.weight, self.weight[i]), _inside(layer.bias, self.bias[i]))
+        return found
+
+    def with_activation(self, activation: Mapping[int, Array]) -> Family:
+        """The same family with other activation radii: those of one sample, where the scheme clips."""
+        return replace(self, activation=activation)
+
+
+def _check_names(network: Network, radii: Radii) -> None:
+    weighted = {network.layers[i].name for i in network.weighted}
+    relus = {network.layers[i].name for i in network.relus}
+    for name, kinds in radii.layers.items():
+        for kind in kinds:
+            allowed = relus if kind == "activation" else weighted
+            if name not in allowed:
+                raise RadiiError(
+                    f"The network has no layer {name!r} with a radius for its {kind}; those are: "
+                    f"{', '.join(sorted(allowed)) or 'none'}. `qverify inspect` lists all layers."
+                )
+    if missing := sorted(set(radii.ceilings) - relus):
+        raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A concrete member of the family and an input of it: evidence, not opinion.
+
+    `network` is a plain network (its Relu layers carry their offsets), `input` (n_in,) a quantised
+    input, `margin` what `network.evaluate(input)` gives for `label` against `rival`.
+    """
+
+    network: Network
+    input: Array
+    label: int
+    rival: int
+    margin: float
+
+
+class Choice(Protocol):
+    """Where inside the family a member lies; `realise` asks layer by layer, in order."""
+
+    def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Weight and bias of layer `index`, whose input in this very member is `x` (n,)."""
+        ...
+
+    def offset(self, index: int, value: Array, radius: Array) -> Array:
+        """Activation error (size,) of the Relu `index`, whose error-free output is `value`."""
+        ...
+
+
+def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) -> Witness:
+    """The member at `choice`, pushed into the family by rounding inwards, with its margin by a plain forward pass.
+
+    `x` (n_in,) is the sample, `x_hat` the wanted quantised input. Guarantee: the result passes
+    `membership`, and `margin` is what its own `evaluate` returns. Raises InternalError otherwise.
+    """
+    low, high = family.inner_box(x[None])
+    point = np.clip(x_hat, low[0], high[0])
+    layers: list[Layer] = []
+    values: list[Array] = []
+    for i, layer in enumerate(family.network.layers):
+        if isinstance(layer, Input):
+            layers.append(layer)
+            values.append(point)
+            continue
+        inputs = [values[j] for j in layer.inputs]
+        if i in family.weight and isinstance(layer, (Dense, Conv)):
+            weight, bias = choice.weights(i, layer, inputs[0], (family.weight[i], family.bias[i]))
+            box_w, box_b = family.inner_weights[i]
+            layer = replace(layer, weight=np.clip(weight, *box_w), bias=np.clip(bias, *box_b))
+        elif isinstance(layer, Relu):
+            radius = family.activation[i]
+            value = np.maximum(inputs[0], 0.0)
+            layer = replace(layer, offset=np.clip(choice.offset(i, value, radius), -radius, radius))
+        layers.append(layer)
+        values.append(forward(layer, [v[None] for v in inputs])[0])
+    member = Network(tuple(layers), source=f"member of the family of {family.network.source}")
+    output = member.evaluate(point[None])
+    if not np.isfinite(output).all():
+        raise InternalError("A member of the family evaluates to NaN or infinity; its numbers overflow float64.")
+    others = np.delete(np.arange(output.shape[1]), label)
+    rival = int(others[np.argmax(output[0, others])])
+    return Witness(member, point, label, rival, float(margins(output, np.array([label]))[0]))
+
+
+def _exceeds(value: Array, centre: Array, radius: Array) -> Array:
+    """Elementwise, in exact arithmetic: |value - centre| > radius? (Knuth's two-sum gives the rounding error.)"""
+    difference = value - centre
+    back = difference - value
+    error = (value - (difference - back)) + (-centre - back)
+    sign = np.where(difference < 0, -1.0, 1.0)
+    absolute, rest = difference * sign, error * sign
+    result: Array = (absolute > radius) | ((absolute == radius) & (rest > 0))
+    return result
+
+
+def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[str]:
+    """Why (member, x_hat) is not in the quantised family of `family.network` at sample `x` (n_in,); empty if it is.
+
+    Exact: the comparisons are decided in exact arithmetic, without a tolerance. Where the scheme
+    clips, pass the family `with_activation` of the sample.
+    """
+    problems = []
+    base = family.network.layers
+    if len(member.layers) != len(base) or any(type(a) is not type(b) for a, b in zip(base, member.layers, strict=True)):
+        return ["the layers differ in number or kind"]
+    if _exceeds(x_hat, x, family._input_radius(x)).any():
+        problems.append("the input leaves its radius")
+    if family.clip is not None and ((x_hat < family.clip[0]) | (x_hat > family.clip[1])).any():
+        problems.append("the input leaves the range it is clipped to")
+    for i, (ours, theirs) in enumerate(zip(base, member.layers, strict=True)):
+        if ours.inputs != theirs.inputs or ours.size != theirs.size:
+            problems.append(f"layer {ours.name!r} is wired differently")
+        elif isinstance(ours, (Dense, Conv)) and isinstance(theirs, (Dense, Conv)):
+            problems += _weight_problems(family, i, ours, theirs)
+        elif isinstance(theirs, Relu):
+            offset = np.zeros(theirs.size) if theirs.offset is None else theirs.offset
+            if (np.abs(offset) > family.activation[i]).any():
+                problems.append(f"an activation of {ours.name!r} is off by more than its radius")
+        elif _constants(ours) != _constants(theirs):
+            problems.append(f"the constants of {ours.name!r} differ")
+    return problems
+
+
+def _weight_problems(family: Family, index: int, ours: Any, theirs: Any) -> list[str]:
+    problems = []
+    geometry = ("in_shape", "strides", "pads", "dilations", "groups")
+    same = all(getattr(ours, g, None) == getattr(theirs, g, None) for g in geometry)
+    if not same or ours.weight.shape != theirs.weight.shape:
+        return [f"layer {ours.name!r} has another geometry"]
+    zero = np.zeros(1)
+    if _exceeds(theirs.weight, ours.weight, family.weight.get(index, zero)).any():
+        problems.append(f"a weight of {ours.name!r} leaves its radius")
+    if _exceeds(theirs.bias, ours.bias, family.bias.get(index, zero)).any():
+        problems.append(f"a bias of {ours.name!r} leaves its radius")
+    return problems
+
+
+def _constants(layer: Layer) -> tuple[bytes, ...]:
+    return tuple(getattr(layer, name).tobytes() for name in ("scale", "shift") if hasattr(layer, name))

@@ -1,0 +1,88 @@
+"""From real quantisers to radii (design.md, section 7): bits, scheme and rounding in, radii out.
+
+`paper`: absolute radii, the convention of Dang et al.: input 2^-b, weights, biases and activations
+2^-(b-1). The paper calls them diameters but uses them as radii: plus or minus one whole step for inputs
+in [0, 1] and weights in [-1, 1].
+
+`tensor`, `channel`: b-bit quantisers with one step per weight tensor or per output channel. Weights:
+D = max|W| / (2^(b-1) - 1), the symmetric step with the narrow range; the asymmetric one is smaller, so
+it is covered too. Input and activations: D = range / (2^b - 1), the range taken from calibration data
+and widened to contain 0. Biases: the integer step s_x s_w. The radius is D / 2 for rounding to nearest,
+D for any rounding. What exceeds a calibrated range is clipped: `ceilings` and `input_range` carry the
+ranges on, and the radius grows by the excess.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qverify.errors import RadiiError
+from qverify.network import Array, Conv, Dense, Network, Relu
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FLOAT32_SLACK = 2.0**-15
+"""A quantiser that divides and multiplies in float32 exceeds half a step by up to 1.5e-5 of it (measured)."""
+
+_CHUNK = 1024
+
+
+def scheme_radii(bits: int, scheme: str, rounding: str, network: Network | None, calibration: Any) -> dict[str, Any]:
+    """The keyword arguments of `Radii` for one scheme. Raises RadiiError; see `Radii.from_bits`."""
+    least = 1 if scheme == "paper" else 2
+    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not least <= bits <= 32:
+        raise RadiiError(f"The bit-width is {bits!r}; it must be a whole number from {least} to 32 for {scheme!r}.")
+    if rounding not in ("nearest", "any"):
+        raise RadiiError(f"Unknown rounding {rounding!r}; it is 'nearest' or 'any'.")
+    convention = f"{bits} bits, scheme {scheme}, rounding {rounding}"
+    if scheme == "paper":
+        step = 2.0 ** -(bits - 1) * (0.5 if rounding == "nearest" else 1.0)
+        return {"input": step / 2, "weight": step, "bias": step, "activation": step, "convention": convention}
+    if scheme not in ("tensor", "channel"):
+        raise RadiiError(f"Unknown scheme {scheme!r}; it is 'paper', 'tensor' or 'channel'.")
+    if network is None or calibration is None:
+        raise RadiiError(
+            f"Scheme {scheme!r} takes its steps from ranges, so it needs the network and calibration data."
+        )
+    share = (0.5 if rounding == "nearest" else 1.0) * (1.0 + FLOAT32_SLACK)
+    return {"convention": convention, **_range_radii(bits, scheme == "channel", share, network, calibration)}
+
+
+def _range_radii(bits: int, per_channel: bool, share: float, network: Network, calibration: Any) -> dict[str, Any]:
+    ranges = calibrate(network, calibration)
+    steps = [(high - low) / (2.0**bits - 1) for low, high in ranges]
+    layers: dict[str, dict[str, Any]] = {}
+    ceilings = {}
+    for i, layer in enumerate(network.layers):
+        if i in network.weighted and isinstance(layer, (Dense, Conv)):
+            magnitude = np.abs(layer.weight).reshape(len(layer.weight), -1).max(axis=1)
+            top = magnitude if per_channel else np.full(len(magnitude), magnitude.max())
+            step = top / (2.0 ** (bits - 1) - 1)
+            layers[layer.name] = {"weight": step * share, "bias": step * steps[layer.inputs[0]] * share}
+        elif isinstance(layer, Relu):
+            layers[layer.name] = {"activation": steps[i] * share}
+            ceilings[layer.name] = ranges[i][1]
+    return {"input": steps[0] * share, "layers": layers, "ceilings": ceilings, "input_range": ranges[0]}
+
+
+def calibrate(network: Network, x: Any) -> list[tuple[float, float]]:
+    """Smallest and largest value of every layer's output on the samples `x` (N, ...), widened to contain 0."""
+    ranges = [(0.0, 0.0)] * len(network.layers)
+    for values in _batches(network, x):
+        for i, value in enumerate(values):
+            low, high = ranges[i]
+            ranges[i] = (min(low, float(value.min())), max(high, float(value.max())))
+    if not np.isfinite(ranges).all():
+        raise RadiiError("The calibration data give activations that are NaN or infinite; check model and data.")
+    return ranges
+
+
+def _batches(network: Network, x: Any) -> Iterator[list[Array]]:
+    flat = network.flat(x)
+    if not len(flat):
+        raise RadiiError("The calibration data are empty; give at least one sample.")
+    for start in range(0, len(flat), _CHUNK):
+        yield network.evaluate_all(flat[start : start + _CHUNK])
