@@ -1,0 +1,1 @@
+"""Sound bounds on a quantised family: IBP (`interval`), BP (`backward`), rounding in one place (`rounding`)."""

@@ -26,7 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qverify.bounds.model import MEMORY_CAP, Affine, Bounds, BoundModel
+from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
 from qverify.bounds.rounding import finite
 from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
 
@@ -35,7 +35,7 @@ Ends = tuple[Tensor, Tensor]
 
 def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
     """Bounds on every layer for the input box (N, n_in). Raises InternalError if they overflow."""
-    bounds = Bounds([], [], dict(model.activation))
+    bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.ceiling})
     for index in range(len(model.network.layers)):
         ends = (lower, upper) if index == 0 else interval_step(model, bounds, index)
         bounds.lower.append(ends[0])
@@ -144,7 +144,7 @@ def _scale(model: BoundModel, bounds: Bounds, index: int) -> Ends:
 def _relu(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     (source,) = model.network.layers[index].inputs
     lower, upper = bounds.lower[source], bounds.upper[source]
-    if index in model.ceiling:
+    if index not in bounds.activation:  # fixed by the first pass: it defines the family for these samples
         bounds.activation[index] = model.activation[index] + (upper - model.ceiling[index]).clamp(min=0)
     radius = bounds.activation[index]
     low, high = (lower - radius).clamp(min=0), upper.clamp(min=0) + radius

@@ -91,7 +91,7 @@ class Affine:
         """The adjoint of `patches`: (N, groups, fan_in, positions) -> (N, n_in)."""
         layer: Any = self.layer
         top, left, bottom, right = layer.pads
-        channels, height, width = layer.in_shape
+        _, height, width = layer.in_shape
         padded = (height + top + bottom, width + left + right)
         flat = columns.reshape(len(columns), -1, layer.positions)
         image = F.fold(flat, padded, layer.weight.shape[2:], layer.dilations, 0, layer.strides)

@@ -1,0 +1,308 @@
+"""BP: backward linear bound propagation through a quantised family (design.md, section 4). Sound.
+
+A row `a` over the outputs of a layer is bounded from below by a linear function of the outputs of the
+layers before, down to the input box. Only lower bounds are coded; an upper bound is minus the lower
+bound of the negated row. Per layer:
+
+- dense, formula (1), exact: `a z >= (a W - |a| R |.|) x + a b - |a| r_b`. Where x >= 0, |x| = x. Where x
+  straddles 0 inside the network, `-|x|` is bounded by its chord. At the input the pair (c, e) in
+  `c x - e |x|` is kept and minimised per coordinate over the two end points (concave, so exact).
+- convolution: positions independent, as for dense; or, summing first over the positions that share
+  kernel entry k, `-R_k |S_k|` with `S_k = sum_p a_p x_{p+k}` and the chord of |.| over the interval of
+  S_k (section 6). Per row whichever is larger over the box of x. Both are sound.
+- activation, formula (2): `x >= alpha (z - r_a)` where a > 0, alpha in [0, 1]; where a < 0 the chord of relu
+  over [L, U], plus r_a.
+
+Rounding: each step adds to a running `slack` the error it can have made over the box it reads
+(`bounds.rounding`), and the slack is subtracted at the end.
+
+Shapes: B samples in a chunk, S rows each; coefficients (B, S, size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from qverify.bounds.interval import interval_margins, interval_step, magnitude
+from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
+from qverify.bounds.rounding import finite
+from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
+
+
+@dataclass(eq=False)
+class _Pass:
+    """One backward pass. `rows[i]`: coefficients waiting at layer i; `absolute`: e of `c x - e |x|` at the input."""
+
+    model: BoundModel
+    bounds: Bounds
+    constant: Tensor
+    slack: Tensor
+    rows: dict[int, Tensor] = field(default_factory=dict)
+    absolute: Tensor | None = None
+
+    def add(self, index: int, coefficients: Tensor) -> None:
+        before = self.rows.get(index)
+        self.rows[index] = coefficients if before is None else before + coefficients
+
+    def box(self, index: int) -> tuple[Tensor, Tensor]:
+        """The bounds on layer `index`, (B, 1, size) each."""
+        return self.bounds.lower[index].unsqueeze(1), self.bounds.upper[index].unsqueeze(1)
+
+    def err(self, mass: Tensor, terms: int) -> None:
+        """Account for the rounding of a step whose absolute products sum to `mass` (B, S)."""
+        if self.model.rounding.enabled:
+            self.slack = self.slack + mass * self.model.rounding.gamma(terms) + self.model.rounding.tiny
+
+
+def backward_bound(model: BoundModel, bounds: Bounds, index: int, rows: Tensor) -> Tensor:
+    """Lower bounds (B, S) on `rows . output of layer index`, rows (B, S, size), for the B samples of `bounds`."""
+    zero = torch.zeros(rows.shape[:2], dtype=model.dtype, device=model.device)
+    state = _Pass(model, bounds, zero, zero.clone(), {index: rows})
+    for i in range(index, 0, -1):
+        coefficients = state.rows.pop(i, None)
+        if coefficients is not None:
+            BACKWARD[type(model.network.layers[i])](state, i, coefficients)
+    result = state.constant + _at_input(state) - 2.0 * state.slack
+    finite(model.network.layers[index].name, result)
+    return result
+
+
+def _at_input(state: _Pass) -> Tensor:
+    lower, upper = state.box(0)
+    c = state.rows.get(0)
+    if c is None:
+        c = torch.zeros_like(state.constant).unsqueeze(2) * lower
+    if state.absolute is None:
+        ends = torch.minimum(c * lower, c * upper)
+        mass = c.abs()
+    else:
+        e = state.absolute
+        ends = torch.minimum(c * lower - e * lower.abs(), c * upper - e * upper.abs())
+        mass = c.abs() + e
+    reach = torch.maximum(lower.abs(), upper.abs())
+    state.err((mass @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), c.shape[2])
+    return ends.sum(2)
+
+
+def _chord(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of a line above |x| on [lower, upper], touching it at both ends."""
+    straddles = (lower < 0) & (upper > 0)
+    width = torch.where(straddles, upper - lower, torch.ones_like(lower))
+    slope = torch.where(lower >= 0, torch.ones_like(lower), -torch.ones_like(lower))
+    slope = torch.where(straddles, (upper + lower) / width, slope)
+    intercept = torch.where(straddles, -2.0 * upper * (lower / width), torch.zeros_like(lower))
+    return slope, intercept
+
+
+def _affine(state: _Pass, index: int, a: Tensor) -> None:
+    affine = state.model.affine[index]
+    (source,) = state.model.network.layers[index].inputs
+    size = a.abs()
+    lower, upper = state.bounds.lower[source], state.bounds.upper[source]
+    bias, spread = affine.spread(affine.bias), affine.bias_radius
+    summed = _channel_sum(affine, a)
+    state.constant = state.constant + a @ bias - summed.abs() @ spread
+    mass = affine.mass * magnitude(lower, upper) + affine.spread(affine.bias.abs() + spread)
+    state.err((size @ mass.unsqueeze(2)).squeeze(2) + state.constant.abs(), affine.terms + a.shape[2])
+    centre = affine.transpose(affine.weight, a)
+    if affine.exact:
+        state.add(source, centre)
+        return
+    absolute = affine.transpose(affine.radius, size)
+    if affine.is_conv and affine.layer.positions > 1:  # type: ignore[union-attr]
+        _shared(state, affine, source, a, (centre, absolute))
+    elif source == 0:
+        state.add(0, centre)
+        state.absolute = absolute if state.absolute is None else state.absolute + absolute
+    else:
+        slope, intercept = _chord(*state.box(source))
+        state.add(source, centre - absolute * slope)
+        state.constant = state.constant - (absolute * intercept).sum(2)
+
+
+def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
+    """(B, S, n_out) -> (B, S, c_out): a convolution's bias is shared by its positions too."""
+    if not affine.is_conv:
+        return a
+    return a.reshape(*a.shape[:2], len(affine.bias), -1).sum(3)
+
+
+def _shared(state: _Pass, affine: Affine, source: int, a: Tensor, independent: tuple[Tensor, Tensor]) -> None:
+    """A convolution: per row the better of independent positions and kernel entries summed first."""
+    centre, absolute = independent
+    lower, upper = state.box(source)
+    slope, intercept = _chord(lower, upper)
+    first = centre - absolute * slope
+    first_constant = -(absolute * intercept).sum(2)
+    second, second_constant = _summed_first(state, affine, source, a)
+    at_first = torch.minimum(first * lower, first * upper).sum(2) + first_constant
+    if source == 0:  # the pair (c, e) is kept at the input, where it is exact
+        exact = torch.minimum(centre * lower - absolute * lower.abs(), centre * upper - absolute * upper.abs())
+        at_first, first, first_constant = exact.sum(2), centre, torch.zeros_like(first_constant)
+    at_second = torch.minimum(second * lower, second * upper).sum(2) + second_constant
+    better = at_second > at_first
+    state.add(source, torch.where(better.unsqueeze(2), second, first))
+    state.constant = state.constant + torch.where(better, second_constant, first_constant)
+    if source == 0:
+        kept = torch.where(better.unsqueeze(2), torch.zeros_like(absolute), absolute)
+        state.absolute = kept if state.absolute is None else state.absolute + kept
+
+
+def _summed_first(state: _Pass, affine: Affine, source: int, a: Tensor) -> tuple[Tensor, Tensor]:
+    """Section 6: `(W_k - R_k slope_k) S_k - R_k intercept_k`; coefficients (B, S, n_in) and constants (B, S)."""
+    layer = affine.layer
+    assert isinstance(layer, Conv)
+    batch, count, _ = a.shape
+    groups, k = layer.groups, layer.fan_in
+    spatial = a.reshape(batch, count, groups, -1, layer.positions)
+    low = affine.patches(state.bounds.lower[source])
+    high = affine.patches(state.bounds.upper[source])
+    up, down = spatial.clamp(min=0), spatial.clamp(max=0)
+    s_high = torch.einsum("bsgcp,bgpk->bsgck", up, high) + torch.einsum("bsgcp,bgpk->bsgck", down, low)
+    s_low = torch.einsum("bsgcp,bgpk->bsgck", up, low) + torch.einsum("bsgcp,bgpk->bsgck", down, high)
+    reach = magnitude(state.bounds.lower[source], state.bounds.upper[source]).reshape(batch, 1, 1, 1, 1)
+    mass = spatial.abs().sum(4, keepdim=True) * reach
+    s_low, s_high = state.model.rounding.widen(s_low, s_high, mass, layer.positions)
+    slope, intercept = _chord(s_low, s_high)
+    radius = affine.radius.reshape(groups, -1, k)
+    kernel = affine.weight.reshape(groups, -1, k) - radius * slope
+    columns = torch.einsum("bsgck,bsgcp->bsgkp", kernel, spatial).reshape(batch * count, groups, k, -1)
+    coefficients = affine.scatter(columns).reshape(batch, count, -1)
+    return coefficients, -(radius * intercept).sum((2, 3, 4))
+
+
+def _relu(state: _Pass, index: int, a: Tensor) -> None:
+    (source,) = state.model.network.layers[index].inputs
+    lower, upper = state.box(source)
+    radius = state.bounds.activation[index]
+    radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
+    # x >= alpha (z - r): exact where the sign of z - r is known; else the steeper side.
+    alpha = (upper - radius > radius - lower).to(a.dtype)
+    alpha = torch.where(lower - radius >= 0, torch.ones_like(alpha), alpha)
+    alpha = torch.where(upper - radius <= 0, torch.zeros_like(alpha), alpha)
+    # x <= slope (z - lower) + r for unstable z, z + r for active, r for inactive.
+    unstable = (lower < 0) & (upper > 0)
+    width = torch.where(unstable, upper - lower, torch.ones_like(lower))
+    slope = torch.where(unstable, upper / width, (lower >= 0).to(a.dtype))
+    lift = radius - torch.where(unstable, slope * lower, torch.zeros_like(lower))
+    positive, negative = a.clamp(min=0), a.clamp(max=0)
+    state.add(source, positive * alpha + negative * slope)
+    state.constant = state.constant - (positive * (alpha * radius)).sum(2) + (negative * lift).sum(2)
+    reach = torch.maximum(lower.abs(), upper.abs()) + radius
+    state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2])
+
+
+def _scale(state: _Pass, index: int, a: Tensor) -> None:
+    scale, shift = state.model.scale[index]
+    (source,) = state.model.network.layers[index].inputs
+    state.add(source, a * scale)
+    state.constant = state.constant + a @ shift
+    lower, upper = state.bounds.lower[source], state.bounds.upper[source]
+    mass = scale.abs() * torch.maximum(lower.abs(), upper.abs()) + shift.abs()
+    state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), a.shape[2])
+
+
+def _add(state: _Pass, index: int, a: Tensor) -> None:
+    for source in state.model.network.layers[index].inputs:
+        state.add(source, a)
+        lower, upper = state.bounds.lower[source], state.bounds.upper[source]
+        mass = torch.maximum(lower.abs(), upper.abs())
+        state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), 2)
+
+
+def _input(state: _Pass, index: int, a: Tensor) -> None:
+    state.add(index, a)
+
+
+BACKWARD: dict[type[Layer], Callable[[_Pass, int, Tensor], None]] = {
+    Input: _input,
+    Dense: _affine,
+    Conv: _affine,
+    Scale: _scale,
+    Relu: _relu,
+    Add: _add,
+}
+
+
+def _chunk(model: BoundModel, rows: int) -> int:
+    """Samples per chunk so that about ten (B, S, widest) tensors stay under the cap; convolutions unfold more."""
+    width = model.widest
+    for affine in model.affine.values():
+        if isinstance(affine.layer, Conv):
+            width = max(width, affine.layer.positions * affine.layer.fan_in * affine.layer.groups)
+    return max(1, MEMORY_CAP // (8 * 10 * max(1, rows) * width))
+
+
+def backward_margins(model: BoundModel, bounds: Bounds, labels: Tensor) -> Tensor:
+    """Lower bounds (N, classes) on `y_label - y_j`: BP with the given intermediate bounds, intersected with IBP's."""
+    last = len(model.network.layers) - 1
+    classes = model.network.output_size
+    eye = torch.eye(classes, dtype=model.dtype, device=model.device)
+    parts = []
+    step = _chunk(model, classes)
+    for start in range(0, len(labels), step):
+        chunk = slice(start, start + step)
+        rows = eye[labels[chunk]].unsqueeze(1) - eye
+        parts.append(backward_bound(model, bounds.take(chunk), last, rows))
+    margin = torch.cat(parts) if parts else torch.zeros(0, classes, dtype=model.dtype, device=model.device)
+    return torch.maximum(margin, interval_margins(model, bounds, labels))
+
+
+def backward_outputs(model: BoundModel, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Bounds (N, n_out) on every output, BP intersected with `bounds`."""
+    last = len(model.network.layers) - 1
+    everything = torch.ones(len(bounds), model.network.output_size, dtype=torch.bool, device=model.device)
+    return _refined(model, bounds, last, everything)
+
+
+def _refined(model: BoundModel, bounds: Bounds, index: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """BP on the outputs of layer `index` marked in `wanted` (N, size), intersected with what `bounds` holds."""
+    lower, upper = bounds.lower[index].clone(), bounds.upper[index].clone()
+    counts = wanted.sum(1)
+    order = torch.argsort(counts)  # similar numbers of rows share a chunk, so little is padded
+    start = 0
+    while start < len(order):
+        step = _chunk(model, 2 * int(counts[order[start]]) + 2)
+        most = int(counts[order[min(start + step, len(order)) - 1]])
+        if not most:
+            start += step
+            continue
+        step = min(step, _chunk(model, 2 * most))
+        chunk = order[start : start + step]
+        start += step
+        # The marked neurons first, then whatever follows as padding: bounds of more neurons do no harm.
+        neurons = torch.argsort(wanted[chunk].to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
+        rows = torch.nn.functional.one_hot(neurons, wanted.shape[1]).to(model.dtype)
+        both = backward_bound(model, bounds.take(chunk), index, torch.cat([rows, -rows], 1))
+        lower[chunk] = lower[chunk].scatter_reduce(1, neurons, both[:, :most], "amax")
+        upper[chunk] = upper[chunk].scatter_reduce(1, neurons, -both[:, most:], "amin")
+    return lower, upper
+
+
+def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
+    """(N, size): neurons of the Relu `index` that need a binary or a relaxation: `z` or `z - r_a` changes sign."""
+    (source,) = model.network.layers[index].inputs
+    radius = bounds.activation[index]
+    return (bounds.upper[source] > 0) & (bounds.lower[source] < radius)
+
+
+def tightened_bounds(model: BoundModel, bounds: Bounds) -> Bounds:
+    """BP at every layer: bounds on unstable pre-activations refined in order, intervals propagated on from there.
+
+    Each layer uses the refined bounds of the layers before it. Nested in `bounds`, sound.
+    """
+    layers = model.network.layers
+    new = Bounds([bounds.lower[0]], [bounds.upper[0]], bounds.activation)
+    targets = {layers[i].inputs[0]: i for i in model.network.relus}
+    for index in range(1, len(layers)):
+        low, high = interval_step(model, new, index)
+        new.lower.append(torch.maximum(low, bounds.lower[index]))
+        new.upper.append(torch.minimum(high, bounds.upper[index]))
+        first_affine = all(isinstance(layers[j], Input) for j in layers[index].inputs)  # IBP is exact there
+        if index in targets and not first_affine:
+            new.lower[index], new.upper[index] = _refined(model, new, index, unstable(model, new, targets[index]))
+    return new
