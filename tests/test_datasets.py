@@ -1,0 +1,444 @@
+"""Samples: what is read is right, and every bad input is refused in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qverify import datasets
+from qverify.datasets import Samples, fit, load, load_train, select
+from qverify.errors import DataError, UsageError
+from qverify.network import Dense, Input, Network
+
+PIXELS = np.arange(3 * 2 * 5, dtype=np.uint8).reshape(3, 2, 5)
+LABELS = np.array([2, 0, 1], dtype=np.uint8)
+
+
+def write(path: Path, **arrays: object) -> str:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return str(path)
+
+
+def network(shape: tuple[int, ...], outputs: int = 3) -> Network:
+    size = int(np.prod(shape))
+    weight = np.linspace(-1.0, 2.0, outputs * size).reshape(outputs, size)
+    return Network((Input("in", (), shape), Dense("out", (0,), (outputs,), weight, np.ones(outputs))))
+
+
+def samples(shape: tuple[int, ...], labels: list[int], name: str = "these") -> Samples:
+    x = np.arange(len(labels) * np.prod(shape), dtype=np.float64).reshape(len(labels), *shape)
+    return Samples(name, x, np.array(labels, dtype=np.int64), "0" * 64, "nowhere")
+
+
+def refusal(path: str | Path) -> str:
+    """The message with which `load` refuses a file: one sentence, ended by a full stop."""
+    with pytest.raises(DataError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message and ". " not in message
+    return message
+
+
+# --- what is read ---
+
+
+def test_digits_are_the_uci_images_in_a_fixed_split():
+    test, train = load("digits"), load_train("digits")
+    assert test.x.shape == (599, 8, 8) and train.x.shape == (1198, 8, 8)
+    assert test.x.dtype == np.float64 and test.y.dtype == np.int64 and len(test) == 599 and test.shape == (8, 8)
+    assert test.sha256 == train.sha256 == hashlib.sha256(datasets._DIGITS.read_bytes()).hexdigest()
+    assert test.source == "shipped with qverify"
+    for part in (test, train):
+        assert part.x.min() == 0 and part.x.max() == 1 and (part.x * 16 == np.rint(part.x * 16)).all()
+        assert np.bincount(part.y).min() > 50 and len(np.bincount(part.y)) == 10
+    # The first rows of the UCI file: a 0, a 1 and a 2; every third image is a test image.
+    assert train.y[:6].tolist() == [0, 1, 3, 4, 6, 7] and test.y[:3].tolist() == [2, 5, 8]
+    assert (train.x[0, 0] * 16).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+
+
+def test_splits_of_digits_share_no_image():
+    seen = {image.tobytes() for image in load_train("digits").x}
+    assert not any(image.tobytes() in seen for image in load("digits").x)
+
+
+def test_digits_are_small_and_state_their_licence():
+    folder = Path(datasets.__file__).parent / "data"
+    assert (folder / "digits.npz").stat().st_size < 60_000
+    assert "CC BY 4.0" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_npz_of_integers_is_divided_by_255_and_hashed(tmp_path):
+    path = write(tmp_path / "mine.npz", x_test=PIXELS, y_test=LABELS)
+    got = load(path)
+    np.testing.assert_array_equal(got.x, PIXELS / 255.0)
+    assert got.y.tolist() == [2, 0, 1] and got.y.dtype == np.int64
+    assert (got.name, got.source) == ("mine", path)
+    assert got.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def test_floats_and_booleans_are_taken_as_they_are(tmp_path):
+    x = PIXELS.astype(np.float32) * np.float32(-3.7)
+    np.testing.assert_array_equal(load(write(tmp_path / "f.npz", x=x, y=LABELS)).x, x.astype(np.float64))
+    assert set(load(write(tmp_path / "b.npz", x=PIXELS > 3, y=LABELS)).x.ravel()) == {0.0, 1.0}
+
+
+def test_x_test_is_preferred_to_x(tmp_path):
+    path = write(tmp_path / "both.npz", x=PIXELS[:1], y=LABELS[:1], x_test=PIXELS, y_test=LABELS)
+    assert len(load(path)) == 3
+
+
+def test_a_path_object_and_any_suffix_will_do(tmp_path):
+    write(tmp_path / "data.npz", x=PIXELS, y=LABELS)
+    renamed = (tmp_path / "data.npz").rename(tmp_path / "data.bin")
+    assert len(load(renamed)) == 3
+
+
+# --- MNIST: where it is looked for ---
+
+
+def mnist_file(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    x, y = np.full((count, 28, 28), 255, dtype=np.uint8), np.arange(count, dtype=np.uint8)
+    write(folder / "mnist.npz", x_test=x, y_test=y, x_train=x[:1] // 5, y_train=y[:1])
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No copy of MNIST on this machine; everything that is looked at lies in the test's folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("QVERIFY_DATA", raising=False)
+    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "src" / "checkout" / "qverify" / "datasets.py"))
+    return tmp_path
+
+
+def test_mnist_is_looked_for_in_the_stated_order(nowhere, monkeypatch):
+    mnist_file(nowhere / "src" / "shared" / "data", 2)
+    assert len(load("mnist")) == 2
+    mnist_file(nowhere / "cache" / "qverify", 3)
+    assert len(load("mnist")) == 3
+    monkeypatch.setenv("QVERIFY_DATA", str(nowhere / "mine"))  # it holds nothing yet
+    assert len(load("mnist")) == 3
+    mnist_file(nowhere / "mine", 4)
+    test, train = load("mnist"), load_train("mnist")
+    assert test.x.shape == (4, 28, 28) and test.x.max() == 1 and test.source == str(nowhere / "mine" / "mnist.npz")
+    assert train.x.shape == (1, 28, 28) and train.x.max() == 0.2
+
+
+def test_a_relative_xdg_cache_home_is_ignored(nowhere, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(nowhere / "home"))
+    mnist_file(nowhere / "home" / ".cache" / "qverify", 2)
+    assert len(load("mnist")) == 2
+
+
+def test_the_real_mnist_if_it_is_here():
+    folders = [datasets._cache(), Path(datasets.__file__).resolve().parents[2] / "shared" / "data"]
+    if not any((folder / "mnist.npz").exists() for folder in folders):
+        pytest.skip("MNIST is not on this machine")
+    got = load("mnist")
+    assert got.x.shape == (10000, 28, 28) and got.y[:5].tolist() == [7, 2, 1, 0, 4]
+    assert len(load_train("mnist")) == 60000
+
+
+def test_a_download_lands_in_the_cache_whole(nowhere, monkeypatch):
+    def fetch(url: str, target: Path, sha256: str) -> None:
+        assert url == datasets.MNIST_URL and sha256 == datasets.MNIST_SHA256
+        mnist_file(target.parent, 5)
+
+    monkeypatch.setattr(datasets, "_download", fetch)
+    assert len(load("mnist")) == 5
+    assert [p.name for p in (nowhere / "cache" / "qverify").iterdir()] == ["mnist.npz"]
+    monkeypatch.setattr(datasets, "_download", None)
+    assert len(load("mnist")) == 5
+
+
+def test_torch_checks_the_hash_of_a_download(nowhere, monkeypatch):
+    monkeypatch.setattr(datasets, "MNIST_URL", (nowhere / "fake").as_uri())
+    (nowhere / "fake").write_bytes(b"not MNIST")
+    with pytest.raises(DataError, match=r"invalid hash value.*QVERIFY_DATA"):
+        load("mnist")
+    assert not (nowhere / "cache").exists()
+    monkeypatch.setattr(datasets, "MNIST_SHA256", hashlib.sha256(b"not MNIST").hexdigest())
+    with pytest.raises(DataError, match=r"not a readable \.npz"):
+        load("mnist")
+    assert (nowhere / "cache" / "qverify" / "mnist.npz").read_bytes() == b"not MNIST"
+
+
+FAILURES = [
+    urllib.error.URLError("no route to host"),
+    TimeoutError("timed out"),
+    RuntimeError("invalid hash value"),
+    OSError(28, "No space left on device"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("cache_exists", [False, True])
+def test_a_failed_download_leaves_nothing_behind(nowhere, monkeypatch, failure, cache_exists):
+    def fetch(url: str, target: Path, sha256: str) -> None:
+        target.write_bytes(b"half of it")
+        raise failure
+
+    if cache_exists:
+        (nowhere / "cache").mkdir()
+    monkeypatch.setattr(datasets, "_download", fetch)
+    with pytest.raises(DataError) as caught:
+        load("mnist")
+    assert "could not be downloaded" in str(caught.value) and "set $QVERIFY_DATA to that folder" in str(caught.value)
+    assert [p.name for p in nowhere.iterdir()] == (["cache"] if cache_exists else [])
+    assert not cache_exists or not list((nowhere / "cache").iterdir())
+
+
+def test_a_connection_cut_short_is_a_data_error(nowhere, monkeypatch):
+    import http.client
+    import socket
+
+    import torch.hub
+
+    def fetch(*args: object, **options: object) -> None:
+        assert socket.getdefaulttimeout() == datasets.DOWNLOAD_TIMEOUT
+        raise http.client.IncompleteRead(b"half")
+
+    before = socket.getdefaulttimeout()
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    with pytest.raises(DataError, match="connection failed"):
+        load("mnist")
+    assert socket.getdefaulttimeout() == before
+
+
+def test_an_unusable_cache_is_a_data_error(nowhere):
+    (nowhere / "cache").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match=r"could not be downloaded.*QVERIFY_DATA"):
+        load("mnist")
+
+
+# --- what is refused ---
+
+
+def test_missing_file_unknown_name_and_directory(tmp_path):
+    assert "does not exist; give the path" in refusal(tmp_path / "none.npz")
+    assert refusal("mnits") == (
+        "There is no data set or file 'mnits'; name 'digits', 'mnist', or the path of an .npz file."
+    )
+    assert "is a directory; give the path of an .npz file in it" in refusal(tmp_path)
+    with pytest.raises(DataError, match="no training split of 'cifar'; only 'digits' and 'mnist' have one"):
+        load_train("cifar")
+
+
+def test_an_unreadable_file(tmp_path, monkeypatch):
+    path = write(tmp_path / "data.npz", x=PIXELS, y=LABELS)
+
+    def deny(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", deny)  # root may read anything, so chmod would test nothing there
+    assert "cannot be read (Permission denied); check its permissions" in refusal(path)
+
+
+def test_not_an_npz(tmp_path):
+    (tmp_path / "text.npz").write_text("5,0,4")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.save(tmp_path / "single.npy", PIXELS)
+    for name in ("text.npz", "empty.npz", "single.npy"):
+        assert "is not a readable .npz file; write it with numpy.savez" in refusal(tmp_path / name)
+
+
+def test_every_truncation_is_refused(tmp_path):
+    content = Path(write(tmp_path / "whole.npz", x=PIXELS, y=LABELS)).read_bytes()
+    cut = tmp_path / "cut.npz"
+    for length in range(len(content)):
+        cut.write_bytes(content[:length])
+        assert "not a readable .npz file" in refusal(cut)
+
+
+def test_damage_anywhere_is_refused_or_harmless(tmp_path):
+    """Flipped bytes: CRC, headers, directory. Either the very same arrays come back or a DataError."""
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, x=PIXELS, y=LABELS)
+    content, refused = path.read_bytes(), 0
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x5A
+        path.write_bytes(damaged)
+        try:
+            got = load(path)
+        except DataError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(got.x, PIXELS / 255.0)
+            assert got.y.tolist() == LABELS.tolist()
+    assert refused > len(content) / 2
+
+
+def test_a_member_that_is_no_array(tmp_path):
+    path = Path(write(tmp_path / "odd.npz", x=PIXELS))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y", "2 0 1")
+    assert "y of" in refusal(path) and "is of type bytes" in refusal(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x", "2 0 1")
+        buffer = io.BytesIO()
+        np.save(buffer, LABELS)
+        archive.writestr("y.npy", buffer.getvalue())
+    assert "x of" in refusal(path) and "not an array of real numbers" in refusal(path)
+
+
+def test_missing_keys_lists_those_found(tmp_path):
+    message = refusal(write(tmp_path / "keys.npz", images=PIXELS, y=LABELS))
+    assert message.endswith("must hold x_test and y_test or x and y, but holds images, y; rename its arrays.")
+    assert "but holds nothing" in refusal(write(tmp_path / "none.npz"))
+    assert "but holds x_test, y;" in refusal(write(tmp_path / "mixed.npz", x_test=PIXELS, y=LABELS))
+
+
+def test_pickled_objects_are_not_read(tmp_path):
+    boom = np.array([{"a": 1}, None, "b"], dtype=object)
+    message = refusal(write(tmp_path / "objects.npz", x=PIXELS, y=boom))
+    assert "holds pickled objects, which are not read; store plain number arrays" in message
+
+
+BAD_LABELS = {
+    "float": (LABELS.astype(float), "is of type float64; labels must be integers that number the classes from 0"),
+    "text": (np.array(["a", "b", "c"]), "is of type <U1; labels must be integers"),
+    "bool": (LABELS > 0, "is of type bool; labels must be integers"),
+    "negative": (np.array([0, 1, -4]), "holds the negative label -4 at index 2; number the classes from 0"),
+    "too large": (np.array([0, 1, 2**64 - 1], dtype=np.uint64), "holds the negative label"),
+    "one-hot": (np.eye(3, dtype=int), "has shape (3, 3); store one class number for each sample (argmax, if one-hot)"),
+    "scalar": (np.array(3), "has shape (); store one class number"),
+    "short": (LABELS[:2], "holds 3 samples but 2 labels; store one label for each sample"),
+    "none": (LABELS[:0], "holds 3 samples but 0 labels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_bad_labels(tmp_path, case):
+    labels, wording = BAD_LABELS[case]
+    assert wording in refusal(write(tmp_path / "bad.npz", x=PIXELS, y=labels))
+
+
+BAD_PIXELS = {
+    "text": (np.array([["a"], ["b"], ["c"]]), "is not an array of real numbers"),
+    "complex": (PIXELS * 1j, "is not an array of real numbers"),
+    "one axis": (np.zeros(3), "has shape (3,); store the samples along the first of at least two axes"),
+    "no samples": (PIXELS[:0], "is empty, of shape (0, 2, 5); store at least one sample"),
+    "no pixels": (PIXELS[:, :0], "is empty, of shape (3, 0, 5)"),
+    "wide": (PIXELS.astype(np.uint16) * 100, "holds integers from 0 to 2900, but integer pixels go from 0 to 255;"),
+    "negative": (PIXELS.astype(int) - 1, "holds integers from -1 to 28, but integer pixels go from 0 to 255;"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PIXELS)
+def test_bad_pixels(tmp_path, case):
+    pixels, wording = BAD_PIXELS[case]
+    assert wording in refusal(write(tmp_path / "bad.npz", x=pixels, y=LABELS))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite_are_counted_and_located(tmp_path, value):
+    x = PIXELS.astype(np.float32)
+    x[1, 0, 3] = x[2, 1, 1] = value
+    message = refusal(write(tmp_path / "nan.npz", x=x, y=LABELS))
+    assert "holds 2 NaN or infinite values, the first at index (1, 0, 3); repair the data" in message
+
+
+# --- ranges ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1:3", range(1, 3)),
+        (":2", range(2)),
+        ("3:", range(3, 5)),
+        (":", range(5)),
+        (" 0 : 5 ", range(5)),
+        (None, range(5)),
+    ],
+)
+def test_select(text, expected):
+    whole = samples((2, 2), [0, 1, 2, 1, 0])
+    part, indices = select(whole, text)
+    assert indices == expected
+    np.testing.assert_array_equal(part.x, whole.x[list(expected)])
+    assert part.y.tolist() == whole.y[list(expected)].tolist()
+    assert (part.name, part.sha256, part.source) == (whole.name, whole.sha256, whole.source)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "wording"),
+    [
+        ("0:6", DataError, r"'0:6' reaches beyond these, which has 5 samples \(0:5\)"),
+        ("5:", DataError, "reaches beyond these"),
+        ("7:9", DataError, "reaches beyond these"),
+        ("2:2", UsageError, "is empty; the first number must be smaller than the second"),
+        ("3:1", UsageError, "is empty"),
+        (":0", UsageError, "is empty"),
+        ("-2:", UsageError, "is negative; count from 0, for example 0:5"),
+        ("0:-1", UsageError, "is negative"),
+        ("3", UsageError, "is not of the form A:B; write for example 0:5"),
+        ("", UsageError, "is not of the form"),
+        ("0:4:2", UsageError, "is not of the form"),
+        ("a:b", UsageError, "is not of the form"),
+        ("1_0:20", UsageError, "is not of the form"),
+        ("0:" + "9" * 5000, UsageError, "is not of the form"),
+        ("\u0661:3", UsageError, "is not of the form"),
+    ],
+)
+def test_select_refuses(text, error, wording):
+    with pytest.raises(error, match=wording):
+        select(samples((2, 2), [0, 1, 2, 1, 0]), text)
+
+
+# --- against a network ---
+
+
+@pytest.mark.parametrize(
+    ("have", "want"),
+    [
+        ((2, 5), (2, 5)),
+        ((2, 5), (1, 2, 5)),
+        ((2, 5), (10,)),
+        ((10,), (1, 2, 5)),
+        ((2, 5, 1), (1, 2, 5)),
+        ((1,), (1, 1)),
+    ],
+)
+def test_fit_flattens_in_c_order(have, want):
+    mine = samples(have, [0, 2, 1])
+    x, y = fit(mine, network(want))
+    np.testing.assert_array_equal(x, mine.x.reshape(3, -1))
+    assert y.tolist() == [0, 2, 1]
+
+
+def test_fit_states_both_shapes():
+    with pytest.raises(DataError, match=r"these have shape \(2, 5\), but the network reads \(3, 4\)"):
+        fit(samples((2, 5), [0]), network((3, 4)))
+
+
+def test_fit_does_not_scramble_images_whose_axes_are_in_another_order():
+    with pytest.raises(
+        DataError, match=r"shape \(4, 4, 3\), but the network reads \(3, 4, 4\); bring the axes into its"
+    ):
+        fit(samples((4, 4, 3), [0]), network((3, 4, 4)))
+
+
+def test_fit_refuses_labels_without_an_output():
+    with pytest.raises(DataError, match="The largest label of these is 3, but the network has 3 outputs; labels count"):
+        fit(samples((2, 5), [0, 3, 1]), network((2, 5)))
+
+
+def test_fit_refuses_a_single_output():
+    with pytest.raises(DataError, match="The network has 1 output; a classifier needs at least 2"):
+        fit(samples((2, 5), [0]), network((2, 5), outputs=1))
+
+
+def test_import_needs_neither_torch_nor_onnx():
+    code = "import sys, qverify.datasets; sys.exit(bool({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
