@@ -1,0 +1,70 @@
+# qverify: everything a developer runs. `make help` lists the targets.
+# .venv is made from nothing and made again when pyproject.toml or constraints.txt change.
+# Nothing is written outside this folder: every cache is switched off or moved into .venv.
+
+PYTHON ?= python3
+# Where to get torch from, if not from the default index, e.g. https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# More arguments for pytest, e.g. make test PYTEST_ARGS='-k bounds -x'
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CACHE := $(CURDIR)/$(VENV)/cache
+
+# A copy of MNIST in the user's own cache is still found (and only read) although the cache is moved below.
+ifeq ($(strip $(QVERIFY_DATA)),)
+export QVERIFY_DATA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/qverify
+endif
+export XDG_CACHE_HOME := $(CACHE)
+export MPLCONFIGDIR := $(CACHE)/matplotlib
+export TORCH_HOME := $(CACHE)/torch
+export DASK_CONFIG := $(CACHE)/dask
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint types bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo "Variables: PYTHON=python3.12, TORCH_INDEX=https://download.pytorch.org/whl/cpu, PYTEST_ARGS='-k bounds -x'"
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "$(PYTHON) was not found; install Python 3.10 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "qverify needs Python 3.10 or newer, and $(PYTHON) is `"$(PYTHON)" -V 2>&1`; name another: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv) and run make again" >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## verify the digits network at 6, 8 and 10 bits; the reports go to demo-report/
+	rm -rf demo-report
+	$(BIN)/qverify verify models/digits.onnx --data digits --bits 6 --out demo-report/bits-6
+	$(BIN)/qverify verify models/digits.onnx --data digits --bits 8 --out demo-report/bits-8
+	$(BIN)/qverify verify models/digits.onnx --data digits --bits 10 --out demo-report/bits-10
+
+test: $(STAMP)  ## the tests that belong to every change
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(STAMP)  ## the tests marked slow
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5  # 5: no test is marked slow
+
+lint: $(STAMP)  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## the benchmarks (the default options of pytest exclude them)
+	$(BIN)/python -m pytest -o addopts='-q --strict-markers' tests/benchmarks --benchmark-only $(PYTEST_ARGS)
+
+clean:  ## remove .venv, caches and reports
+	rm -rf $(VENV) build dist *.egg-info demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
