@@ -274,12 +274,15 @@ def _refined(model: BoundModel, bounds: Bounds, index: int, wanted: Tensor) -> t
         step = min(step, _chunk(model, 2 * most))
         chunk = order[start : start + step]
         start += step
-        # The marked neurons first, then whatever follows as padding: bounds of more neurons do no harm.
+        # The marked neurons first, then padding, whose bounds are dropped: a sample's result must not depend
+        # on the samples it shares a chunk with.
         neurons = torch.argsort(wanted[chunk].to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
         rows = torch.nn.functional.one_hot(neurons, wanted.shape[1]).to(model.dtype)
         both = backward_bound(model, bounds.take(chunk), index, torch.cat([rows, -rows], 1))
-        lower[chunk] = lower[chunk].scatter_reduce(1, neurons, both[:, :most], "amax")
-        upper[chunk] = upper[chunk].scatter_reduce(1, neurons, -both[:, most:], "amin")
+        padding = ~wanted[chunk].gather(1, neurons)
+        low, high = both[:, :most].masked_fill(padding, -torch.inf), -both[:, most:].masked_fill(padding, -torch.inf)
+        lower[chunk] = lower[chunk].scatter_reduce(1, neurons, low, "amax")
+        upper[chunk] = upper[chunk].scatter_reduce(1, neurons, high, "amin")
     return lower, upper
 
 
