@@ -217,6 +217,8 @@ def _check_names(network: Network, radii: Radii) -> None:
     relus = {network.layers[i].name for i in network.relus}
     for name, kinds in radii.layers.items():
         for kind in kinds:
+            if kind not in KINDS[1:]:
+                raise RadiiError(f"Layer {name!r} has a radius for {kind!r}; it is weight, bias or activation.")
             allowed = relus if kind == "activation" else weighted
             if name not in allowed:
                 raise RadiiError(
@@ -225,6 +227,10 @@ def _check_names(network: Network, radii: Radii) -> None:
                 )
     if missing := sorted(set(radii.ceilings) - relus):
         raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")
+    if not np.isfinite([*radii.ceilings.values(), *(radii.input_range or ())]).all():
+        raise RadiiError("A ceiling or the input range is NaN or infinite; give finite numbers.")
+    if any(isinstance(layer, Relu) and layer.offset is not None for layer in network.layers):
+        raise RadiiError("The network is a member of a quantised family already; state radii for the trained network.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,12 +297,13 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
 
 def _exceeds(value: Array, centre: Array, radius: Array) -> Array:
     """Elementwise, in exact arithmetic: |value - centre| > radius? (Knuth's two-sum gives the rounding error.)"""
-    difference = value - centre
-    back = difference - value
-    error = (value - (difference - back)) + (-centre - back)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = value - centre
+        back = difference - value
+        error = (value - (difference - back)) + (-centre - back)
     sign = np.where(difference < 0, -1.0, 1.0)
     absolute, rest = difference * sign, error * sign
-    result: Array = (absolute > radius) | ((absolute == radius) & (rest > 0))
+    result: Array = ~((absolute < radius) | ((absolute == radius) & (rest <= 0)))  # NaN exceeds every radius
     return result
 
 
