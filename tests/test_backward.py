@@ -129,8 +129,7 @@ def test_one_dense_layer_is_exact_against_all_corners(box, rng):
 
 
 def test_margins_of_stable_networks_are_exact(rng):
-    """Every ReLU active, all weights positive and above their radius: the all-corners minimum is linear in everything.
-    Oracle: enumeration of one corner per tensor, which contains the minimum because each path is monotone."""
+    """Every ReLU active and every path monotone, so that one corner is the worst: the closed form of that corner."""
     first, last = rng.uniform(0.5, 1, (4, 3)), rng.uniform(0.5, 1, (2, 4)) * [[1], [-1]]
     hidden = Dense("a", (0,), (4,), weight=first, bias=np.full(4, 0.7))
     layers = (Input("x", (), (3,)), hidden, Relu("r", (1,), (4,)))
@@ -236,7 +235,7 @@ def test_looser_margins_are_intersected_too(rng):
 @pytest.mark.parametrize("ends", [(-1.0, 2.0), (-2.0, 1.0), (0.3, 2.0), (-2.0, -0.1), (-0.1, 0.05)])
 @pytest.mark.parametrize("radius", [0.0, 0.2, 0.5])
 def test_one_activation_by_hand(ends, radius):
-    """Oracle: the best of the two permitted lines below, and the chord above, on a grid of z."""
+    """Oracle: formula (2) by hand. Below, alpha is 0 or 1, so the end is 0 or L - r; above, relu(U) + r exactly."""
     network = Network((Input("x", (), (1,)), Relu("r", (0,), (1,))))
     model, bounds = boxed(network, Radii(activation=radius), [ends[0]], [ends[1]])
     low = backward_bound(model, bounds, 1, identity_rows(model, bounds, 1)).item()

@@ -339,7 +339,7 @@ class RandomChoice:
 @pytest.mark.parametrize("clip", [None, (0.0, 1.0)], ids=["free", "clipped"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_whatever_is_wanted_realise_returns_a_member(name, clip, rng):
-    """Oracle for the margin: the independent forward pass is not needed, the member's own layers are re-evaluated."""
+    """Wishes inside, at the ends and far outside: always a member, and its margin is what its own layers give."""
     network = NETWORKS[name](rng)
     family = Family.of(network, random_radii(network, rng), clip)
     for trial in range(12):
