@@ -7,10 +7,13 @@ statuses and numbers; they never judge: `qverify.exact.decide` maps outcomes to 
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from qverify.exact.program import Program
 from qverify.network import Array
@@ -100,3 +103,42 @@ class Solver(Protocol):
     def open(self, program: Program, threads: int = 1, stop: threading.Event | None = None) -> Session:
         """Load a program. Setting `stop` from another thread ends a running minimise soon, as INTERRUPTED."""
         ...
+
+
+def value_at(cost: Array, offset: float, point: Array) -> float:
+    """The objective at a point, in numpy: an incumbent's value is never taken from a solver's word."""
+    return float(cost @ point + offset)
+
+
+def usable_duals(program: Program, row_duals: Array) -> Array:
+    """Row duals with those set to zero that push against an infinite row limit (a solver's dual infeasibility)."""
+    wrong = ((row_duals > 0) & np.isinf(program.row_lower)) | ((row_duals < 0) & np.isinf(program.row_upper))
+    return np.asarray(np.where(wrong | ~np.isfinite(row_duals), 0.0, row_duals), dtype=np.float64)
+
+
+def dual_value(program: Program, cost: Array, offset: float, row_duals: Array) -> float:
+    """Lower bound on a linear program (or on the relaxation of a mixed-integer one) from its row duals.
+
+    Weak duality over the box (Neumaier and Shcherbina, 2004): it holds for *any* row_duals that passed
+    `usable_duals`, optimal or not, up to the rounding of these sums. At optimal duals it is the optimum.
+    Adapters use it because neither highspy nor gurobipy hands out the dual objective of a linear program.
+    """
+    reduced = cost - program.rows.T @ row_duals
+    box = np.minimum(reduced * program.lower, reduced * program.upper).sum()
+    up, down = row_duals > 0, row_duals < 0
+    rows = row_duals[up] @ program.row_lower[up] + row_duals[down] @ program.row_upper[down]
+    return float(offset + rows + box)
+
+
+def bound_or_nothing(bound: float, huge: float = 1e20) -> float:
+    """A solver's dual bound, with every way of saying 'none' (NaN, +-1e20, +-1e100, +-inf) turned into -inf."""
+    return float(bound) if np.isfinite(bound) and abs(bound) < huge else -math.inf
+
+
+def summed_rows(program: Program) -> Any:
+    """The matrix of the rows, sorted, with no entry stored twice: solvers refuse duplicates or keep only one."""
+    if program.rows.has_canonical_format:
+        return program.rows
+    rows = program.rows.copy()
+    rows.sum_duplicates()
+    return rows

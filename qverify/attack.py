@@ -1,0 +1,233 @@
+"""Attack: concrete worst members of the family, by batched descent (design.md, section 5). Heuristic.
+
+The relational variables make falsification cheap. Per sample, the descent runs over the position
+`t` in [-1, 1] of every dense neuron in its range (1), `z = W x + b + t (R |x| + r_b)`; over the kernel
+itself, `W + d R`, for convolutions, because a kernel is shared by all positions; over the activation
+offsets and over the input box. Every evaluation is a real member. `Positions` keeps where it ended, and
+`Positions.choice` turns it into a witness through `quantisation.realise`, which evaluates it afresh by a
+plain forward pass. Nothing here ever proves anything: a failed attack means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
+from qverify.network import Add, Array, Conv, Dense, Relu, Scale
+from qverify.quantisation import Family, Witness, realise
+
+STEPS = 12
+"""Descent steps per start; on both published reference models 8 steps break as many samples as 100 do."""
+STARTS = 4
+"""Starts per sample: one against the hardest rival as it changes, the rest against single rivals."""
+
+
+@dataclass(eq=False)
+class Positions:
+    """Where N members lie in the family: every tensor has a leading axis N and entries in [-1, 1].
+
+    `entry` (N, n_in) is the position in the input box; `neuron[i]` (N, size) of dense layers; `kernel[i]`
+    (N, *kernel) and `bias[i]` (N, c_out) of convolutions; `offset[i]` (N, size) of activations.
+    """
+
+    entry: Tensor
+    neuron: dict[int, Tensor] = field(default_factory=dict)
+    kernel: dict[int, Tensor] = field(default_factory=dict)
+    bias: dict[int, Tensor] = field(default_factory=dict)
+    offset: dict[int, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def middle(model: BoundModel, count: int) -> Positions:
+        """All zeros: the trained network itself, on the centre of the input box."""
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(count, *shape, dtype=model.dtype, device=model.device)
+
+        layers = model.network.layers
+        quantised = model.network.weighted
+        dense = [i for i in quantised if isinstance(layers[i], Dense)]
+        conv = [i for i in quantised if isinstance(layers[i], Conv)]
+        return Positions(
+            zeros(model.network.input_size),
+            {i: zeros(layers[i].size) for i in dense},
+            {i: zeros(*model.affine[i].weight.shape) for i in conv},
+            {i: zeros(len(model.affine[i].bias)) for i in conv},
+            {i: zeros(layers[i].size) for i in model.network.relus},
+        )
+
+    def tensors(self) -> list[Tensor]:
+        groups = (self.neuron, self.kernel, self.bias, self.offset)
+        return [self.entry, *(t for group in groups for t in group.values())]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Positions:
+        """The same structure with every tensor replaced."""
+
+        def each(group: dict[int, Tensor]) -> dict[int, Tensor]:
+            return {i: function(t) for i, t in group.items()}
+
+        return Positions(function(self.entry), each(self.neuron), each(self.kernel), each(self.bias), each(self.offset))
+
+    def choice(self, sample: int) -> PositionChoice:
+        """One member of the batch, as numpy, for `realise`."""
+        one = self.map(lambda t: t[sample])
+
+        def numpy(group: dict[int, Tensor]) -> dict[int, Array]:
+            return {i: t.detach().cpu().numpy() for i, t in group.items()}
+
+        return PositionChoice(numpy(one.neuron), numpy(one.kernel), numpy(one.bias), numpy(one.offset))
+
+
+@dataclass(frozen=True, eq=False)
+class PositionChoice:
+    """A member given by positions in [-1, 1]; formula (1) read backwards (design.md, section 2)."""
+
+    neuron: dict[int, Array]
+    kernel: dict[int, Array]
+    bias: dict[int, Array]
+    offsets: dict[int, Array]
+
+    def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
+        if index in self.neuron:
+            t = self.neuron[index]
+            return layer.weight + t[:, None] * radius[0] * np.where(x < 0, -1.0, 1.0), layer.bias + t * radius[1]
+        return layer.weight + self.kernel[index] * radius[0], layer.bias + self.bias[index] * radius[1]
+
+    def offset(self, index: int, value: Array, radius: Array) -> Array:
+        return self.offsets[index] * radius
+
+
+@dataclass(eq=False)
+class Attack:
+    """The worst members found: `margin` (N,) by a float64 forward pass, and where they lie."""
+
+    margin: Tensor
+    positions: Positions
+    lower: Tensor
+    upper: Tensor
+
+    def witness(self, family: Family, x: Array, label: int, sample: int) -> Witness:
+        """The member found for one sample, realised and evaluated afresh; x (n_in,) is that sample."""
+        entry = _entry(self.positions.entry[sample], self.lower[sample], self.upper[sample])
+        return realise(family, x, entry.detach().cpu().numpy(), label, self.positions.choice(sample))
+
+
+def _entry(position: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    return lower + (position + 1.0) * 0.5 * (upper - lower)
+
+
+def forward(model: BoundModel, bounds: Bounds, positions: Positions) -> Tensor:
+    """Outputs (N, n_out) of the members at `positions`: a true forward pass, differentiable."""
+    values: list[Tensor] = [_entry(positions.entry, bounds.lower[0], bounds.upper[0])]
+    for i, layer in enumerate(model.network.layers[1:], start=1):
+        x = values[layer.inputs[0]]
+        if isinstance(layer, (Dense, Conv)):
+            values.append(_affine(model.affine[i], i, x, positions))
+        elif isinstance(layer, Scale):
+            values.append(model.scale[i][0] * x + model.scale[i][1])
+        elif isinstance(layer, Relu):
+            values.append((x.clamp(min=0) + positions.offset[i] * bounds.activation[i]).clamp(min=0))
+        elif isinstance(layer, Add):
+            values.append(x + values[layer.inputs[1]])
+    return values[-1]
+
+
+def _affine(affine: Affine, index: int, x: Tensor, positions: Positions) -> Tensor:
+    if index in positions.neuron:
+        centre = affine.forward(affine.weight, x) + affine.bias
+        return centre + positions.neuron[index] * (affine.forward(affine.radius, x.abs()) + affine.bias_radius)
+    if index not in positions.kernel:
+        return affine.forward(affine.weight, x) + affine.spread(affine.bias)
+    layer: Any = affine.layer
+    kernel = affine.weight + positions.kernel[index] * affine.radius
+    kernel = kernel.reshape(len(x), layer.groups, -1, layer.fan_in)
+    z = torch.einsum("ngpk,ngck->ngcp", affine.patches(x), kernel).reshape(len(x), -1, layer.positions)
+    return (z + (affine.bias + positions.bias[index] * affine.bias_radius).unsqueeze(2)).reshape(len(x), -1)
+
+
+def attack(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, start: Positions | None = None) -> Attack:
+    """Search for members that misclassify: the smallest margin found per sample.
+
+    `bounds`: IBP of the samples (N), for the input box and activation radii. `rivals` (N, classes): lower
+    bounds on the margins; the starts after the first aim at the lowest ones. `start`: positions to
+    descend from first, else the middle. Stops early for samples whose margin is clearly negative.
+    """
+    parts: list[Attack] = []
+    step = _chunk(model)
+    for begin in range(0, len(labels), step):
+        chunk = slice(begin, begin + step)
+        first = None if start is None else start.map(lambda t, c=chunk: t[c])  # type: ignore[misc]
+        parts.append(_attack(model, bounds.take(chunk), labels[chunk], rivals[chunk], first))
+    trees = [p.positions for p in parts]
+    joined = {
+        name: {i: torch.cat([getattr(t, name)[i] for t in trees]) for i in getattr(trees[0], name)}
+        for name in ("neuron", "kernel", "bias", "offset")
+    }
+    positions = Positions(torch.cat([t.entry for t in trees]), **joined)
+    margin = torch.cat([p.margin for p in parts])
+    return Attack(margin, positions, bounds.lower[0], bounds.upper[0])
+
+
+def _chunk(model: BoundModel) -> int:
+    sizes = [layer.size for layer in model.network.layers]
+    sizes += [affine.layer.positions * affine.layer.fan_in for affine in model.affine.values() if affine.is_conv]  # type: ignore[union-attr]
+    return max(1, MEMORY_CAP // (8 * 12 * sum(sizes)))
+
+
+def _attack(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, start: Positions | None) -> Attack:
+    order = rivals.argsort(1)
+    lower, upper = bounds.lower[0], bounds.upper[0]
+    count = len(labels)
+    best = Attack(torch.full((count,), torch.inf, dtype=model.dtype), Positions.middle(model, count), lower, upper)
+    best.margin = best.margin.to(model.device)
+    for number in range(min(STARTS, model.network.output_size)):
+        open_ = torch.nonzero(best.margin > 0, as_tuple=True)[0]
+        if not len(open_):
+            break
+        target = None if number == 0 else order[open_, number - 1]
+        begin = start if start is not None and number == 0 else Positions.middle(model, count)
+        _descend(model, (bounds.take(open_), labels[open_], target), begin.map(lambda t, o=open_: t[o]), (best, open_))  # type: ignore[misc]
+    return best
+
+
+def _descend(
+    model: BoundModel,
+    question: tuple[Bounds, Tensor, Tensor | None],
+    positions: Positions,
+    result: tuple[Attack, Tensor],
+) -> None:
+    """Sign-gradient descent with a shrinking step; better members go into `result` at its indices."""
+    bounds, labels, target = question
+    step = 1.0
+    for number in range(STEPS + 1):
+        positions = positions.map(lambda t: t.detach().requires_grad_(True))
+        output = forward(model, bounds, positions)
+        own = output.gather(1, labels[:, None])
+        margins = (own - output).scatter(1, labels[:, None], torch.inf)
+        _keep(result, margins.detach().amin(1), positions)
+        if number == STEPS:
+            break
+        aim = margins.amin(1) if target is None else margins.gather(1, target[:, None]).squeeze(1)
+        gradients = torch.autograd.grad(aim.sum(), positions.tensors(), allow_unused=True)
+        moves = iter(
+            torch.zeros_like(t) if g is None else g.sign() for g, t in zip(gradients, positions.tensors(), strict=True)
+        )
+        with torch.no_grad():
+            moved = [(t - step * m).clamp(-1.0, 1.0) for t, m in zip(positions.tensors(), moves, strict=True)]
+        replacement = iter(moved)
+        positions = positions.map(lambda _, r=replacement: next(r))  # type: ignore[misc]
+        step = max(0.02, step * 0.85)
+
+
+def _keep(result: tuple[Attack, Tensor], margin: Tensor, positions: Positions) -> None:
+    best, indices = result
+    better = margin < best.margin[indices]
+    where = indices[better]
+    best.margin[where] = margin[better]
+    for kept, new in zip(best.positions.tensors(), positions.tensors(), strict=True):
+        kept[where] = new.detach()[better]

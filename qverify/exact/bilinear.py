@@ -1,0 +1,117 @@
+"""The bilinear program: the definition of the quantised family written out (design.md, sections 1 and 6).
+
+Every weight and bias is a variable in its interval and is multiplied with the activations:
+
+    z_i = sum_j w_ij x_j + b_i,    a = max(z, 0) by a big-M binary where z can have both signs,
+    x = a + e,  |e| <= r_a,  x >= 0
+
+with bounds on every variable and, as valid cuts, the two ends of (1) per output. Kernel entries of a
+convolution are one variable each, whatever the number of positions: exact where the relational
+program is not. McCormick envelopes are the solver's business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from qverify.exact.builder import Builder, as_matrix, index_map, per_output
+from qverify.exact.program import IntArray, Program
+from qverify.exact.relational import Maps, SampleBounds
+from qverify.network import Add, Array, Conv, Dense, Input, Relu, Scale
+
+
+class Bilinear:
+    """The bilinear program of one sample. `columns[i]`: variables of layer i's output; `weights[i]`, `biases[i]`.
+
+    `cuts=False` leaves the ends of (1) out: the bare definition.
+    """
+
+    def __init__(self, maps: Maps, bounds: SampleBounds, cuts: bool = True):
+        self.maps, self.bounds, self.cuts = maps, bounds, cuts
+        self.family = maps.family
+        self.network = maps.family.network
+        self.builder = Builder()
+        self.columns: dict[int, IntArray] = {}
+        self.weights: dict[int, IntArray] = {}
+        self.biases: dict[int, IntArray] = {}
+        for index, layer in enumerate(self.network.layers):
+            block = self.builder.variables(f"layer {index}", bounds.lower[index], bounds.upper[index])
+            self.columns[index] = block
+            if isinstance(layer, (Dense, Conv)):
+                self._affine(index, layer, block)
+            elif isinstance(layer, Scale):
+                x = self.columns[layer.inputs[0]]
+                self.builder.rows([(np.ones(layer.size), block), (-layer.scale, x)], layer.shift, layer.shift)
+            elif isinstance(layer, Relu):
+                self._relu(index, layer, block)
+            elif isinstance(layer, Add):
+                first, second = (self.columns[i] for i in layer.inputs)
+                one = np.ones(layer.size)
+                self.builder.rows([(one, block), (-one, first), (-one, second)], 0.0, 0.0)
+            else:
+                assert isinstance(layer, Input)
+        self.program: Program = self.builder.build()
+
+    def _affine(self, index: int, layer: Dense | Conv, block: IntArray) -> None:
+        x = self.columns[layer.inputs[0]]
+        one = np.ones(layer.size)
+        if index not in self.family.weight:
+            constant = per_output(layer, layer.bias)
+            self.builder.rows([(-as_matrix(layer, layer.weight), x), (one, block)], constant, constant)
+            return
+        radius, bias_radius = self.family.weight[index].ravel(), self.family.bias[index]
+        centre = layer.weight.ravel()
+        weights = self.builder.variables(f"weight {index}", centre - radius, centre + radius)
+        biases = self.builder.variables(f"bias {index}", layer.bias - bias_radius, layer.bias + bias_radius)
+        self.weights[index], self.biases[index] = weights, biases
+        rows = self.builder.rows([(one, block), (-one, per_output(layer, biases))], 0.0, 0.0)
+        output, source, entry = self._uses(layer)
+        self.builder.products(rows[output], weights[entry], x[source], -np.ones(len(output)))
+        if self.cuts:
+            self._cuts(index, layer.inputs[0], block)
+
+    @staticmethod
+    def _uses(layer: Dense | Conv) -> tuple[IntArray, IntArray, IntArray]:
+        if isinstance(layer, Conv):
+            return index_map(layer)
+        output, source = (a.ravel() for a in np.indices(layer.weight.shape))
+        return output, source, np.arange(layer.weight.size)
+
+    def _cuts(self, index: int, source: int, block: IntArray) -> None:
+        """lo(x) <= z <= hi(x), with |x| bounded by its chord where x straddles 0."""
+        low, high = self.bounds.lower[source], self.bounds.upper[source]
+        straddles = (low < 0) & (high > 0)
+        width = np.where(straddles, high - low, 1.0)
+        slope = np.where(straddles, (high + low) / width, np.where(low >= 0, 1.0, -1.0))
+        intercept = np.where(straddles, -2.0 * high * low / width, 0.0)
+        matrices = self.maps.of[index]
+        tilt: Any = matrices.radius @ sparse.diags(slope)
+        x, one = self.columns[source], np.ones(len(block))
+        spread = matrices.radius @ intercept + matrices.bias_radius
+        self.builder.rows([(one, block), (-(matrices.weight + tilt), x)], -np.inf, matrices.bias + spread)
+        self.builder.rows([(one, block), (-(matrices.weight - tilt), x)], matrices.bias - spread, np.inf)
+
+    def _relu(self, index: int, layer: Relu, block: IntArray) -> None:
+        source = layer.inputs[0]
+        low, high = self.bounds.lower[source], self.bounds.upper[source]
+        z, one = self.columns[source], np.ones(layer.size)
+        a = self.builder.variables(f"activation {index}", np.maximum(low, 0.0), np.maximum(high, 0.0))
+        self.builder.rows([(one, a), (-one, z)], 0.0, np.where(high <= 0, np.inf, np.maximum(0.0, -low)))
+        split = np.flatnonzero((low < 0) & (high > 0))
+        if len(split):
+            s = self.builder.binaries(f"active {index}", len(split))
+            one_split = np.ones(len(split))
+            # a <= z - L (1 - s) and a <= U s
+            self.builder.rows([(one_split, a[split]), (-one_split, z[split]), (-low[split], s)], -np.inf, -low[split])
+            self.builder.rows([(one_split, a[split]), (-high[split], s)], -np.inf, 0.0)
+        radius = np.broadcast_to(self.bounds.activation[index], layer.size)
+        self.builder.rows([(one, block), (-one, a)], -radius, radius)
+
+    def combination(self, row: Array) -> tuple[Array, float]:
+        """The objective `min row . output` as (cost, offset)."""
+        cost = np.zeros(self.program.variables)
+        cost[self.columns[len(self.network.layers) - 1]] = row
+        return cost, 0.0

@@ -1,0 +1,298 @@
+"""Gurobi: linear, mixed-integer and bilinear programs. Commercial; the pip package carries a small licence.
+
+What an `Outcome` of this adapter guarantees, beyond base.py:
+- `incumbent` is `cost . point + offset`, computed in numpy from the point Gurobi returned.
+- `dual_bound` of a linear program is recomputed from the row duals (`base.dual_value`); that of every
+  other program is Gurobi's ObjBound, which stands on Gurobi's tolerances (TOLERANCE, the tightest it admits).
+- Gurobi releases the GIL while it solves. Each session has its own environment, so sessions share nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from qverify.errors import ModelTooLarge, SolverError
+from qverify.exact.program import Program
+from qverify.exact.solvers.base import (
+    Availability,
+    Limits,
+    Outcome,
+    Status,
+    bound_or_nothing,
+    dual_value,
+    summed_rows,
+    usable_duals,
+    value_at,
+)
+from qverify.network import Array
+
+TOLERANCE = 1e-9
+"""FeasibilityTol, IntFeasTol and OptimalityTol: the least Gurobi admits. Tight, because an integrality
+tolerance times a big-M constant leaks into the bound."""
+
+FREE_VARIABLES, FREE_ROWS, FREE_VARIABLES_WITH_PRODUCTS = 2000, 2000, 200
+"""What the licence in the pip package admits (measured with gurobipy 13: one more of any is refused)."""
+
+TOO_LARGE = 10010
+"""Gurobi's error number for a model beyond the size limit of the licence."""
+
+REMEDY = (
+    "install a full licence (free for academics: request it at gurobi.com, store the file as ~/gurobi.lic"
+    " or point GRB_LICENSE_FILE to it)"
+)
+
+
+@functools.lru_cache(maxsize=1)
+def _package() -> Any:
+    try:
+        import gurobipy
+    except ImportError as error:
+        raise SolverError(f"Gurobi cannot be loaded ({error}); install it with `pip install gurobipy`.") from error
+    return gurobipy
+
+
+def _environment() -> Any:
+    """A silent environment: output is off before it starts, so no banner and no licence line is printed."""
+    package = _package()
+    environment = None
+    try:
+        environment = package.Env(empty=True)
+        environment.setParam("OutputFlag", 0)
+        environment.start()
+    except package.GurobiError as error:
+        if environment is not None:
+            environment.dispose()
+        raise SolverError(
+            f"Gurobi finds no valid licence ({error}); {REMEDY}, unset GRB_LICENSE_FILE for the small licence"
+            " that comes with gurobipy, or use `--solver highs`."
+        ) from error
+    return environment
+
+
+@functools.lru_cache(maxsize=1)
+def probe() -> tuple[bool, str]:
+    """Whether the licence is full, and when it ends. Raises SolverError if there is none.
+
+    Asked of Gurobi itself, by solving a model one variable over the small limit: no attribute or
+    parameter tells the kinds of licence apart. 0.01 s, once a process (a failure is not remembered).
+    """
+    package, environment = _package(), _environment()
+    try:
+        with package.Model(env=environment) as model:
+            date = str(model.LicenseExpiration)
+            ends = "no end date" if date.startswith("9999") else f"until {date[:4]}-{date[4:6]}-{date[6:]}"
+            model.addMVar(FREE_VARIABLES + 1)
+            model.optimize()
+            return True, ends
+    except package.GurobiError as error:
+        if error.errno == TOO_LARGE:
+            return False, ends
+        raise SolverError(f"Gurobi's licence does not work ({error}); {REMEDY}.") from error
+    finally:
+        environment.dispose()
+
+
+def _failure(error: Any, program: Program) -> SolverError | None:
+    """The exception for a GurobiError that no other objective could avoid, None if the error is of one solve."""
+    if error.errno == TOO_LARGE:
+        limit = (
+            f"{FREE_VARIABLES_WITH_PRODUCTS} variables once products occur"
+            if len(program.products)
+            else f"{FREE_VARIABLES} variables and {FREE_ROWS} rows"
+        )
+        other = "scip" if len(program.products) else "highs"
+        return ModelTooLarge(
+            f"The program has {program.variables} variables and {program.row_count} rows; the licence that comes with"
+            f" gurobipy admits {limit}. Use `--solver {other}`, or {REMEDY}."
+        )
+    if error.errno == _package().GRB.Error.NO_LICENSE:
+        return SolverError(f"Gurobi lost its licence ({error}); {REMEDY}.")
+    return None
+
+
+class _Loaded:
+    """A program in Gurobi. A row with two finite limits becomes two constraints: Gurobi has no ranged rows
+    without an extra variable, and variables are what the small licence is shortest of."""
+
+    def __init__(self, program: Program, environment: Any, integers: bool):
+        self.model = _package().Model(env=environment)
+        kinds = np.where(program.integer & integers, "I", "C")
+        self.variables = self.model.addMVar(program.variables, lb=program.lower, ub=program.upper, vtype=kinds)
+        linear = np.setdiff1d(np.arange(program.row_count), program.products.row)
+        equal = program.row_lower == program.row_upper
+        at_least = linear[np.isfinite(program.row_lower[linear]) & ~equal[linear]]
+        at_most = linear[np.isfinite(program.row_upper[linear]) & ~equal[linear]]
+        exactly = linear[equal[linear]]
+        self.sources = np.concatenate([at_least, at_most, exactly])
+        sense = np.repeat([">", "<", "="], [len(at_least), len(at_most), len(exactly)])
+        right = np.concatenate([program.row_lower[at_least], program.row_upper[at_most], program.row_lower[exactly]])
+        rows = summed_rows(program)
+        self.constraints = None
+        if len(self.sources):
+            self.constraints = self.model.addMConstr(rows[self.sources], self.variables, sense, right)
+        for row in np.unique(program.products.row):
+            self._add_products(program, rows, row)
+
+    def _add_products(self, program: Program, rows: Any, row: int) -> None:
+        """One bilinear row: its quadratic part as a small matrix over the variables that occur."""
+        mine = program.products.row == row
+        left, i = np.unique(program.products.first[mine], return_inverse=True)
+        right, j = np.unique(program.products.second[mine], return_inverse=True)
+        quadratic = sparse.csr_matrix((program.products.coefficient[mine], (i, j)), shape=(len(left), len(right)))
+        part = slice(rows.indptr[row], rows.indptr[row + 1])
+        lower, upper = program.row_lower[row], program.row_upper[row]
+        if lower == upper:
+            limits = [("=", lower)]
+        else:
+            limits = [(sense, limit) for sense, limit in ((">", lower), ("<", upper)) if np.isfinite(limit)]
+        variables, columns = self.variables, rows.indices[part]
+        for sense, limit in limits:
+            if len(columns):
+                self.model.addMQConstr(
+                    quadratic, rows.data[part], sense, limit, variables[left], variables[right], variables[columns]
+                )
+            else:
+                self.model.addMQConstr(quadratic, None, sense, limit, variables[left], variables[right])
+
+    def row_duals(self, row_count: int) -> Array:
+        duals = np.zeros(row_count)
+        if self.constraints is not None:
+            np.add.at(duals, self.sources, self.constraints.Pi)
+        return duals
+
+
+class GurobiSession:
+    """See `Session`. The program and its relaxation are two models, each loaded when first asked for."""
+
+    def __init__(self, program: Program, threads: int, stop: threading.Event | None):
+        self._program, self._threads, self._stop = program, threads, stop
+        self._environment = _environment()
+        for name in ("FeasibilityTol", "IntFeasTol", "OptimalityTol"):
+            self._environment.setParam(name, TOLERANCE)
+        self._environment.setParam("MIPGap", 0.0)
+        self._environment.setParam("MIPGapAbs", 0.0)
+        self._environment.setParam("Threads", threads)
+        self._loaded: dict[bool, _Loaded] = {}
+
+    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
+        if self._stop is not None and self._stop.is_set():
+            return Outcome(Status.INTERRUPTED, -math.inf, None, None)
+        integers = not relax and bool(self._program.integer.any())
+        started = time.perf_counter()
+        try:
+            if integers not in self._loaded:
+                self._loaded[integers] = _Loaded(self._program, self._environment, integers)
+            loaded = self._loaded[integers]
+            loaded.variables.Obj = cost
+            loaded.model.ObjCon = offset
+            self._set(loaded.model, limits)
+            loaded.model.optimize(self._callback())
+        except _package().GurobiError as error:
+            failure = _failure(error, self._program)
+            if failure is not None:
+                raise failure from error
+            return Outcome(
+                Status.FAILED, -math.inf, None, None, seconds=time.perf_counter() - started, message=str(error)
+            )
+        return self._outcome(loaded, limits, integers, (cost, offset, time.perf_counter() - started))
+
+    def _set(self, model: Any, limits: Limits) -> None:
+        """Stops, in the units of the objective with its constant. BestBdStop also fires on equality, so it is
+        put one float above `stop_above`."""
+        model.Params.TimeLimit = math.inf if limits.seconds is None else max(limits.seconds, 0.0)
+        above, below = limits.stop_above, limits.stop_below
+        model.Params.BestBdStop = math.inf if above is None else math.nextafter(above, math.inf)
+        model.Params.BestObjStop = -math.inf if below is None else below
+
+    def _callback(self) -> Any:
+        """Ends the solve when `stop` is set: some 11,000 calls a second, together within the noise of the time."""
+        stop = self._stop
+        if stop is None:
+            return None
+
+        def end_when_told(model: Any, where: int) -> None:
+            if stop.is_set():
+                model.terminate()
+
+        return end_when_told
+
+    def _outcome(self, loaded: _Loaded, limits: Limits, integers: bool, asked: tuple[Array, float, float]) -> Outcome:
+        cost, offset, seconds = asked
+        model = loaded.model
+        point = np.array(loaded.variables.X) if model.SolCount > 0 else None
+        incumbent = None if point is None else value_at(cost, offset, point)
+        duals, bound = None, -math.inf
+        status = self._status(model.Status, incumbent, limits)
+        if status in (Status.INFEASIBLE, Status.FAILED):
+            pass
+        elif integers or len(self._program.products):
+            bound = bound_or_nothing(model.ObjBound)
+        elif model.Status == _package().GRB.OPTIMAL:  # Pi exists only then
+            duals = usable_duals(self._program, loaded.row_duals(self._program.row_count))
+            bound = dual_value(self._program, cost, offset, duals)
+        return Outcome(
+            status, bound, incumbent, point, duals, seconds, int(model.NodeCount), f"Gurobi status {model.Status}"
+        )
+
+    def _status(self, status: int, incumbent: float | None, limits: Limits) -> Status:
+        grb = _package().GRB
+        below = limits.stop_below
+        hit = below is not None and incumbent is not None and incumbent <= below
+        meaning = {
+            grb.OPTIMAL: Status.OPTIMAL,
+            grb.INFEASIBLE: Status.INFEASIBLE,
+            grb.INF_OR_UNBD: Status.INFEASIBLE,  # every variable is boxed
+            grb.UNBOUNDED: Status.UNBOUNDED,
+            grb.TIME_LIMIT: Status.TIME_LIMIT,
+            grb.INTERRUPTED: Status.INTERRUPTED,
+            grb.USER_OBJ_LIMIT: Status.TARGET_REACHED if hit else Status.BOUND_REACHED,
+        }
+        return meaning.get(status, Status.FAILED)
+
+    def close(self) -> None:
+        for loaded in self._loaded.values():
+            loaded.model.dispose()
+        self._loaded.clear()
+        self._environment.dispose()
+
+
+class GurobiSolver:
+    """The adapter; see the module docstring."""
+
+    name = "gurobi"
+    products = True
+
+    def full_licence(self) -> bool:
+        """Whether Gurobi works here without a size limit; False also if it does not work at all."""
+        try:
+            return probe()[0]
+        except SolverError:
+            return False
+
+    def availability(self) -> Availability:
+        try:
+            version = ".".join(str(part) for part in _package().gurobi.version())
+        except SolverError as error:
+            return Availability(False, "", "", "", str(error))
+        try:
+            full, ends = probe()
+        except SolverError as error:
+            return Availability(False, version, "none", "", str(error))
+        if full:
+            return Availability(True, version, f"full ({ends})", "none")
+        limits = (
+            f"{FREE_VARIABLES} variables, {FREE_ROWS} rows,"
+            f" {FREE_VARIABLES_WITH_PRODUCTS} variables once products occur; a full licence lifts them"
+        )
+        return Availability(True, version, f"size-limited, bundled with gurobipy ({ends})", limits)
+
+    def open(self, program: Program, threads: int = 1, stop: threading.Event | None = None) -> GurobiSession:
+        """Load a program. Raises SolverError if Gurobi or its licence is missing."""
+        return GurobiSession(program, threads, stop)
