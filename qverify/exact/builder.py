@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
 from qverify.exact.program import IntArray, Products, Program
 from qverify.network import Array, Conv, Dense
+
+Numbers = TypeVar("Numbers", bound=np.ndarray[Any, Any])
 
 
 class Builder:
@@ -40,7 +42,10 @@ class Builder:
         return self.variables(name, np.zeros(count), np.ones(count), integer=True)
 
     def rows(self, terms: list[tuple[Any, IntArray]], lower: Any, upper: Any) -> IntArray:
-        """Rows `lower <= sum of matrix @ variables <= upper`; a term is (matrix (m, k) or diagonal (m,), indices (k,))."""
+        """Rows `lower <= sum of matrix @ variables <= upper`; returns their indices.
+
+        A term is (matrix, indices): the matrix (m, k), or as an array (m,) its diagonal; the indices (k,).
+        """
         count = terms[0][0].shape[0]
         block = np.arange(self._rows, self._rows + count)
         for matrix, columns in terms:
@@ -103,6 +108,6 @@ def as_matrix(layer: Dense | Conv, kernel: Array) -> Any:
     return sparse.csr_matrix((kernel.ravel()[entry], (output, source)), shape=shape)
 
 
-def per_output(layer: Dense | Conv, channel: Array) -> Array:
+def per_output(layer: Dense | Conv, channel: Numbers) -> Numbers:
     """(c_out,) -> (n_out,)."""
-    return np.repeat(channel, layer.positions) if isinstance(layer, Conv) else channel
+    return np.repeat(channel, layer.positions) if isinstance(layer, Conv) else channel  # type: ignore[return-value]

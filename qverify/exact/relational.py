@@ -30,6 +30,8 @@ from qverify.exact.program import IntArray, Program
 from qverify.network import Add, Array, Conv, Dense, Network, Relu, Scale
 from qverify.quantisation import Family
 
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
+
 _SLACK = 1e-12
 """Relative widening of constants computed here in plain numpy; about 10,000 units of roundoff."""
 
@@ -95,7 +97,7 @@ class Relational:
     `Program` if bounds are not finite.
     """
 
-    def __init__(self, maps: Maps, bounds: SampleBounds, signs: Mapping[int, Array] | None = None):
+    def __init__(self, maps: Maps, bounds: SampleBounds, signs: Mapping[int, BoolArray] | None = None):
         self.maps, self.bounds, self.signs = maps, bounds, dict(signs or {})
         self.network: Network = maps.family.network
         self.builder = Builder()
@@ -241,7 +243,7 @@ class Relational:
     # -- objectives -------------------------------------------------------------------------------
 
     def combination(self, row: Array) -> tuple[Array, float]:
-        """The objective `min row . output` as (cost, offset); exact for a dense last layer, whose rows are independent."""
+        """The objective `min row . output` as (cost, offset); exact for a dense last layer (independent rows)."""
         cost = np.zeros(self.program.variables)
         last = len(self.network.layers) - 1
         if not self.folded:
