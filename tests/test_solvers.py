@@ -20,7 +20,15 @@ from qverify.errors import ModelTooLarge, SolverError, UsageError
 from qverify.exact import solvers
 from qverify.exact.program import Products, Program
 from qverify.exact.solvers import gurobi
-from qverify.exact.solvers.base import Availability, Limits, Status, bound_or_nothing, dual_value, usable_duals
+from qverify.exact.solvers.base import (
+    Availability,
+    Limits,
+    Status,
+    bound_or_nothing,
+    dual_value,
+    settled,
+    usable_duals,
+)
 
 PACKAGES = {"highs": "highspy", "gurobi": "gurobipy", "scip": "pyscipopt"}
 INSTALLED = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
@@ -198,7 +206,9 @@ def corner_program(seed: int) -> tuple[Program, float]:
     a, b = 2 + seed % 2, 3
     lower, upper = -rng.uniform(0.1, 2, a + b), rng.uniform(0.1, 2, a + b)
     matrix, linear = rng.normal(size=(a, b)), rng.normal(size=a + b)
-    values = [c[:a] @ matrix @ c[a:] + linear @ c for c in map(np.array, itertools.product(*zip(lower, upper)))]
+    values = [
+        c[:a] @ matrix @ c[a:] + linear @ c for c in map(np.array, itertools.product(*zip(lower, upper, strict=True)))
+    ]
     first, second = np.divmod(np.arange(a * b), b)
     # each coefficient in two parts, the second with its factors swapped: both must be added up
     entries = (np.concatenate([first, second + a]), np.concatenate([second + a, first]))
@@ -275,6 +285,30 @@ def test_stop_above(solver, offset):
     session = solver.open(program)
     assert session.minimise(program.cost, offset, Limits(stop_above=truth + 1.0)).status is Status.OPTIMAL
     session.close()
+
+
+@pytest.mark.parametrize("below", range(12, 40, 3))
+def test_a_bound_that_only_equals_stop_above_is_not_reached(solver, below):
+    """The costs are integers, so bounds land on integers, where a solver's own stop fires on equality."""
+    stop = HARD_OPTIMUM - below
+    outcome = minimise(solver, hard_program(), Limits(stop_above=stop))
+    assert outcome.status is Status.BOUND_REACHED and stop < outcome.dual_bound <= HARD_OPTIMUM
+
+
+@pytest.mark.parametrize(
+    ("status", "bound", "incumbent", "expected"),
+    [
+        (Status.BOUND_REACHED, 1.5, 2.0, (Status.BOUND_REACHED, 1.5)),
+        (Status.BOUND_REACHED, 1.0, None, (Status.FAILED, 1.0)),  # not above stop_above
+        (Status.BOUND_REACHED, 1.5, 0.5, (Status.FAILED, 0.5)),  # contradicted by a solution
+        (Status.OPTIMAL, 2.0 + 1e-9, 2.0, (Status.OPTIMAL, 2.0)),
+        (Status.TARGET_REACHED, -3.0, None, (Status.FAILED, -3.0)),
+        (Status.TARGET_REACHED, -3.0, -1.0, (Status.TARGET_REACHED, -3.0)),
+        (Status.TIME_LIMIT, -np.inf, None, (Status.TIME_LIMIT, -np.inf)),
+    ],
+)
+def test_an_outcome_is_no_more_optimistic_than_its_numbers(status, bound, incumbent, expected):
+    assert settled(status, bound, incumbent, Limits(stop_above=1.0, stop_below=0.0)) == expected
 
 
 @pytest.mark.parametrize("offset", [0.0, 1297.5])
@@ -405,11 +439,13 @@ def test_model_too_large(small_licence):
         minimise(gurobi_solver, dataclasses.replace(box_program(201), products=product))
 
 
-def test_gurobi_without_a_licence(tmp_path):
+@pytest.mark.parametrize("content", ["garbage", None])
+def test_gurobi_without_a_licence(tmp_path, content):
     """In a process of its own: Gurobi reads the licence once. No traceback, nothing on stdout, a remedy."""
     if "gurobi" not in INSTALLED:
         pytest.skip("gurobi")
-    (tmp_path / "gurobi.lic").write_text("garbage")
+    if content is not None:
+        (tmp_path / "gurobi.lic").write_text(content)
     code = (
         "from qverify.exact import solvers\n"
         "from qverify.errors import SolverError\n"
@@ -428,7 +464,7 @@ def test_gurobi_without_a_licence(tmp_path):
 
 def test_names():
     assert list(solvers.SOLVERS) == ["highs", "gurobi", "scip"]
-    with pytest.raises(UsageError, match="'nope'.*auto, highs, gurobi, scip"):
+    with pytest.raises(UsageError, match=r"'nope'.*auto, highs, gurobi, scip"):
         solvers.get("nope")
 
 

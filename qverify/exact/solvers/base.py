@@ -36,7 +36,8 @@ class Status(Enum):
 class Outcome:
     """What a solver said of one minimisation. Nothing in here is trusted without a check.
 
-    `dual_bound`: proved lower bound on the minimum, -inf if none. `incumbent` and `point`: value and
+    `dual_bound`: proved lower bound on the minimum, -inf if none; never above the incumbent, and above
+    `stop_above` where the status is BOUND_REACHED (`settled` sees to both). `incumbent` and `point`: value and
     variables of the best solution found, None if none. `row_duals` (m,): only for a program without
     integers or products, in the convention `cost = rows.T @ row_duals + reduced costs` for
     minimisation (positive where row_lower is active), else None. `nodes`: branch-and-bound nodes.
@@ -128,6 +129,27 @@ def dual_value(program: Program, cost: Array, offset: float, row_duals: Array) -
     up, down = row_duals > 0, row_duals < 0
     rows = row_duals[up] @ program.row_lower[up] + row_duals[down] @ program.row_upper[down]
     return float(offset + rows + box)
+
+
+def just_above(limit: float) -> float:
+    """Where to put a solver's own stop so that its bound then exceeds `limit`: solvers compare with a tolerance."""
+    return limit + 1e-8 * max(1.0, abs(limit))
+
+
+def settled(status: Status, bound: float, incumbent: float | None, limits: Limits) -> tuple[Status, float]:
+    """Status and dual bound, never more optimistic than the numbers at hand.
+
+    A bound above the incumbent contradicts it (tolerances), so the lower of the two is reported. A stop whose
+    reason the numbers do not bear out is no stop of that kind: FAILED, with the bound kept.
+    """
+    if incumbent is not None:
+        bound = min(bound, incumbent)
+    above = limits.stop_above
+    if status is Status.BOUND_REACHED and not (above is not None and bound > above):
+        status = Status.FAILED
+    if status is Status.TARGET_REACHED and incumbent is None:
+        status = Status.FAILED
+    return status, bound
 
 
 def bound_or_nothing(bound: float, huge: float = 1e20) -> float:

@@ -27,6 +27,8 @@ from qverify.exact.solvers.base import (
     Status,
     bound_or_nothing,
     dual_value,
+    just_above,
+    settled,
     summed_rows,
     usable_duals,
     value_at,
@@ -204,11 +206,11 @@ class GurobiSession:
         return self._outcome(loaded, limits, integers, (cost, offset, time.perf_counter() - started))
 
     def _set(self, model: Any, limits: Limits) -> None:
-        """Stops, in the units of the objective with its constant. BestBdStop also fires on equality, so it is
-        put one float above `stop_above`."""
+        """Stops, in the units of the objective with its constant. BestBdStop also fires on equality, and within
+        some 1e-12."""
         model.Params.TimeLimit = math.inf if limits.seconds is None else max(limits.seconds, 0.0)
         above, below = limits.stop_above, limits.stop_below
-        model.Params.BestBdStop = math.inf if above is None else math.nextafter(above, math.inf)
+        model.Params.BestBdStop = math.inf if above is None else just_above(above)
         model.Params.BestObjStop = -math.inf if below is None else below
 
     def _callback(self) -> Any:
@@ -229,7 +231,7 @@ class GurobiSession:
         point = np.array(loaded.variables.X) if model.SolCount > 0 else None
         incumbent = None if point is None else value_at(cost, offset, point)
         duals, bound = None, -math.inf
-        status = self._status(model.Status, incumbent, limits)
+        status = self._status(model, limits)
         if status in (Status.INFEASIBLE, Status.FAILED):
             pass
         elif integers or len(self._program.products):
@@ -237,14 +239,15 @@ class GurobiSession:
         elif model.Status == _package().GRB.OPTIMAL:  # Pi exists only then
             duals = usable_duals(self._program, loaded.row_duals(self._program.row_count))
             bound = dual_value(self._program, cost, offset, duals)
+        status, bound = settled(status, bound, incumbent, limits)
         return Outcome(
             status, bound, incumbent, point, duals, seconds, int(model.NodeCount), f"Gurobi status {model.Status}"
         )
 
-    def _status(self, status: int, incumbent: float | None, limits: Limits) -> Status:
-        grb = _package().GRB
-        below = limits.stop_below
-        hit = below is not None and incumbent is not None and incumbent <= below
+    def _status(self, model: Any, limits: Limits) -> Status:
+        """Gurobi has one status for both stops: the dual bound tells them apart."""
+        grb, status = _package().GRB, model.Status
+        proved = status == grb.USER_OBJ_LIMIT and limits.stop_above is not None and model.ObjBound > limits.stop_above
         meaning = {
             grb.OPTIMAL: Status.OPTIMAL,
             grb.INFEASIBLE: Status.INFEASIBLE,
@@ -252,7 +255,7 @@ class GurobiSession:
             grb.UNBOUNDED: Status.UNBOUNDED,
             grb.TIME_LIMIT: Status.TIME_LIMIT,
             grb.INTERRUPTED: Status.INTERRUPTED,
-            grb.USER_OBJ_LIMIT: Status.TARGET_REACHED if hit else Status.BOUND_REACHED,
+            grb.USER_OBJ_LIMIT: Status.BOUND_REACHED if proved else Status.TARGET_REACHED,
         }
         return meaning.get(status, Status.FAILED)
 

@@ -26,6 +26,7 @@ from qverify.exact.solvers.base import (
     Status,
     bound_or_nothing,
     dual_value,
+    settled,
     summed_rows,
     usable_duals,
     value_at,
@@ -160,7 +161,7 @@ class HighsSession:
             raise watch.error
         if not ok:
             return Outcome(Status.FAILED, -np.inf, None, None, seconds=seconds, message="HiGHS reports an error")
-        return self._outcome(highs, watch, integers, (cost, offset, seconds))
+        return self._outcome(highs, watch, (integers, limits), (cost, offset, seconds))
 
     def _set(self, highs: Any, cost: Array, offset: float, limits: Limits) -> None:
         """Objective, clock and worker pool. HiGHS 1.16 counts time_limit from the start of each run (tested)."""
@@ -182,8 +183,10 @@ class HighsSession:
         if self._stop is not None:
             highs.startCallback(kinds.kCallbackSimplexInterrupt)
 
-    def _outcome(self, highs: Any, watch: _Watch, integers: bool, asked: tuple[Array, float, float]) -> Outcome:
-        cost, offset, seconds = asked
+    def _outcome(
+        self, highs: Any, watch: _Watch, how: tuple[bool, Limits], asked: tuple[Array, float, float]
+    ) -> Outcome:
+        (integers, limits), (cost, offset, seconds) = how, asked
         info, solution = highs.getInfo(), highs.getSolution()
         status = self._status(highs, watch)
         known = status not in (Status.INFEASIBLE, Status.FAILED)
@@ -195,10 +198,12 @@ class HighsSession:
         elif known and solution.dual_valid:
             duals = usable_duals(self._program, np.array(solution.row_dual))
             bound = dual_value(self._program, cost, offset, duals)
+        incumbent = None if point is None else value_at(cost, offset, point)
+        status, bound = settled(status, bound, incumbent, limits)
         return Outcome(
             status,
             bound,
-            None if point is None else value_at(cost, offset, point),
+            incumbent,
             point,
             duals,
             seconds,

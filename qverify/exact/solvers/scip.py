@@ -26,6 +26,8 @@ from qverify.exact.solvers.base import (
     Outcome,
     Status,
     bound_or_nothing,
+    just_above,
+    settled,
     summed_rows,
     value_at,
 )
@@ -154,7 +156,7 @@ class ScipSession:
             )
         if self._watcher is not None and self._watcher.error is not None:
             raise self._watcher.error
-        return self._outcome(cost, offset, time.perf_counter() - started)
+        return self._outcome(cost, offset, limits, time.perf_counter() - started)
 
     def _set(self, cost: Array, offset: float, limits: Limits, relax: bool) -> None:
         model, scip = self._model, _package().scip
@@ -167,11 +169,11 @@ class ScipSession:
         model.setObjective(scip.Expr({self._terms[k]: float(cost[k]) for k in used}))
         model.setParam("limits/time", 1e20 if limits.seconds is None else min(max(float(limits.seconds), 0.0), 1e20))
         above, below = limits.stop_above, limits.stop_below
-        # limits/dual also fires on equality, so it is put one float above
-        model.setParam("limits/dual", NEVER if above is None else math.nextafter(above - offset, math.inf))
+        # limits/dual also fires on equality
+        model.setParam("limits/dual", NEVER if above is None else just_above(above) - offset)
         model.setParam("limits/primal", -NEVER if below is None else below - offset)
 
-    def _outcome(self, cost: Array, offset: float, seconds: float) -> Outcome:
+    def _outcome(self, cost: Array, offset: float, limits: Limits, seconds: float) -> Outcome:
         model, word = self._model, self._model.getStatus()
         status = {
             "optimal": Status.OPTIMAL,
@@ -188,10 +190,13 @@ class ScipSession:
         if known and model.getNSols() > 0:
             best = model.getBestSol()
             point = np.array([model.getSolVal(best, variable) for variable in self._variables])
+        bound = bound_or_nothing(model.getDualbound()) + offset if known else -math.inf
+        incumbent = None if point is None else value_at(cost, offset, point)
+        status, bound = settled(status, bound, incumbent, limits)
         return Outcome(
             status,
-            bound_or_nothing(model.getDualbound()) + offset if known else -math.inf,
-            None if point is None else value_at(cost, offset, point),
+            bound,
+            incumbent,
             point,
             None,
             seconds,
