@@ -20,7 +20,7 @@ from torch import Tensor
 
 from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
 from qverify.network import Add, Array, Conv, Dense, Relu, Scale
-from qverify.quantisation import Family, Witness, realise
+from qverify.quantisation import Family, Recipe
 
 STEPS = 12
 """Descent steps per start; on both published reference models 8 steps break as many samples as 100 do."""
@@ -60,6 +60,18 @@ class Positions:
             {i: zeros(len(model.affine[i].bias)) for i in conv},
             {i: zeros(layers[i].size) for i in model.network.relus},
         )
+
+    @staticmethod
+    def of(model: BoundModel, choice: PositionChoice, x_hat: Array, bounds: Bounds) -> Positions:
+        """The position of one member with input x_hat (n_in,), as a batch of one; `bounds` of that sample."""
+
+        def batch(group: dict[int, Array]) -> dict[int, Tensor]:
+            return {i: model.tensor(values)[None] for i, values in group.items()}
+
+        low, high = bounds.lower[0], bounds.upper[0]
+        width = torch.where(high > low, high - low, 1.0)
+        entry = (2.0 * (model.tensor(x_hat)[None] - low) / width - 1.0).clamp(-1.0, 1.0)
+        return Positions(entry, *(batch(g) for g in (choice.neuron, choice.kernel, choice.bias, choice.offsets)))
 
     def tensors(self) -> list[Tensor]:
         groups = (self.neuron, self.kernel, self.bias, self.offset)
@@ -111,10 +123,10 @@ class Attack:
     lower: Tensor
     upper: Tensor
 
-    def witness(self, family: Family, x: Array, label: int, sample: int) -> Witness:
-        """The member found for one sample, realised and evaluated afresh; x (n_in,) is that sample."""
+    def recipe(self, family: Family, x: Array, label: int, sample: int) -> Recipe:
+        """How to make the member found for one sample; x (n_in,) is that sample."""
         entry = _entry(self.positions.entry[sample], self.lower[sample], self.upper[sample])
-        return realise(family, x, entry.detach().cpu().numpy(), label, self.positions.choice(sample))
+        return Recipe(family, x, entry.detach().cpu().numpy(), label, self.positions.choice(sample))
 
 
 def _entry(position: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -185,7 +197,8 @@ def _attack(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, s
     count = len(labels)
     best = Attack(torch.full((count,), torch.inf, dtype=model.dtype), Positions.middle(model, count), lower, upper)
     best.margin = best.margin.to(model.device)
-    for number in range(min(STARTS, model.network.output_size)):
+    starts = 1 if start is not None else min(STARTS, model.network.output_size)
+    for number in range(starts):
         open_ = torch.nonzero(best.margin > 0, as_tuple=True)[0]
         if not len(open_):
             break

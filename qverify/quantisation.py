@@ -295,6 +295,21 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
     return Witness(member, point, label, rival, float(margins(output, np.array([label]))[0]))
 
 
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """All it takes to make a member again: a few numbers a neuron, where the member itself has one a weight."""
+
+    family: Family
+    x: Array
+    x_hat: Array
+    label: int
+    choice: Choice
+
+    def witness(self) -> Witness:
+        """The member and its input, the same every time. Raises InternalError as `realise` does."""
+        return realise(self.family, self.x, self.x_hat, self.label, self.choice)
+
+
 def _exceeds(value: Array, centre: Array, radius: Array) -> Array:
     """Elementwise, in exact arithmetic: |value - centre| > radius? (Knuth's two-sum gives the rounding error.)"""
     with np.errstate(invalid="ignore", over="ignore"):

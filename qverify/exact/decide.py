@@ -1,0 +1,87 @@
+"""What a solver's answer is worth: the one place that maps (status, dual bound, incumbent) to a verdict.
+
+Nothing a solver says is believed beyond this:
+
+- a *dual bound* counts as a lower bound if the status admits one and it is a number; a margin is proved
+  positive only where it exceeds `tolerance`, which covers what feasibility and integrality tolerances
+  leak through big-M constants (design.md, section 8);
+- an *incumbent* counts for nothing. The point is turned into a member of the family, and the margin
+  of that member by a plain forward pass decides;
+- *infeasible* is never an answer: the trained network itself is a point of every program;
+- a bound above the value of a concrete member refutes the bound: InternalError, nothing is concluded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from qverify.errors import InternalError
+from qverify.exact.program import Program
+from qverify.exact.solvers.base import Outcome, Status
+
+TOLERANCE = 1e-6
+"""A margin proved by a solver must exceed this times the scale of the program (`tolerance`)."""
+
+_BOUNDED = {
+    Status.OPTIMAL,
+    Status.BOUND_REACHED,
+    Status.TARGET_REACHED,
+    Status.TIME_LIMIT,
+    Status.INTERRUPTED,
+}
+
+
+class Ruling(Enum):
+    """What is known of one question `min row . output > 0 over the family`."""
+
+    HOLDS = "holds"
+    BROKEN = "broken"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a minimum: `lower` is proved, `upper` attained by a concrete member (inf: none yet)."""
+
+    lower: float
+    upper: float = math.inf
+
+
+def tolerance(program: Program) -> float:
+    """TOLERANCE, scaled up with the largest magnitude among the variables' bounds where that exceeds 1."""
+    reach = max((float(abs(bound).max()) for bound in (program.lower, program.upper) if len(bound)), default=1.0)
+    return TOLERANCE * max(1.0, reach)
+
+
+def proved_bound(outcome: Outcome) -> float:
+    """The lower bound that an outcome proves, up to `tolerance`; -inf if none."""
+    if outcome.status not in _BOUNDED or math.isnan(outcome.dual_bound) or outcome.dual_bound == math.inf:
+        return -math.inf
+    return float(outcome.dual_bound)
+
+
+def rule(known: Known, allowed: float) -> Ruling:
+    """The verdict on one question. Raises InternalError if bound and member contradict each other beyond `allowed`."""
+    if known.lower > known.upper + allowed:
+        raise InternalError(
+            f"A concrete member has the value {known.upper:.9g}, below the bound {known.lower:.9g} that was proved for"
+            " the whole family. Please report this with the model and the sample; nothing of this run may be trusted."
+        )
+    if known.upper <= 0.0:
+        return Ruling.BROKEN
+    return Ruling.HOLDS if known.lower > allowed else Ruling.OPEN
+
+
+def reason(outcome: Outcome) -> str:
+    """Why a question is still open after this outcome, in words for the user."""
+    if outcome.status in (Status.INFEASIBLE, Status.UNBOUNDED):
+        return f"the solver calls a program {outcome.status.value} that has a solution; try another --solver"
+    if outcome.status is Status.FAILED:
+        return f"the solver failed ({outcome.message}); try another --solver"
+    if outcome.status is Status.TIME_LIMIT:
+        return "time limit"
+    if outcome.status is Status.INTERRUPTED:
+        return "interrupted"
+    return "the worst case is within the solver's tolerance of 0"

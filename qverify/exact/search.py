@@ -1,0 +1,286 @@
+"""The exact step for one sample: programs solved, points turned into members, until every question is settled.
+
+A question is a row over the outputs, `min row . output` over the family; verification asks one a rival
+class, `e_label - e_j`, hardest first. For each: the linear relaxation, whose bound is recomputed
+from its duals; then the mixed-integer program, ended as soon as its dual bound is positive or an incumbent
+negative (`early`). A point is worth what the member made from it is worth. Where that falls short because
+|x_j| of straddling coordinates was bounded by chords, those coordinates get a sign binary and
+the question is asked again (design.md, sections 3 and 6).
+
+Convolutions: the relational program takes positions as independent, so its bounds hold and its points
+may be no members. What it leaves open goes to the bilinear program if that is small enough.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qverify.errors import ModelTooLarge, SolverError
+from qverify.exact import decide, solvers
+from qverify.exact.bilinear import Bilinear
+from qverify.exact.decide import Known, Ruling
+from qverify.exact.relational import Maps, Relational, SampleBounds
+from qverify.exact.solvers.base import Limits, Outcome, Session, Status
+from qverify.exact.witness import follow
+from qverify.network import Array, Conv, Dense
+from qverify.quantisation import Family, Recipe, Witness
+
+BILINEAR_PRODUCTS = 5_000
+"""What the relational program leaves open goes to the bilinear one up to this many products."""
+_ROUNDS = 12
+"""Rounds of added sign binaries; each adds up to _SIGNS of them."""
+_SIGNS = 64
+_NEGLIGIBLE = 1e-9
+"""A chord that lies less than this above |x_j|, weighted by the radii, is not worth a binary."""
+INDEPENDENT = "independent positions"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search. `seconds` is a limit per sample; `early`: stop at the sign of the margin, not at its value."""
+
+    solver: str = "auto"
+    formulation: str = "relational"
+    seconds: float | None = None
+    early: bool = True
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One sample: x (n_in,), its bounds, and `lower` (classes,), what is proved of its margins.
+
+    `recipe` is the worst member known, None for the network itself; `polish` descends from one member to a worse one.
+    """
+
+    family: Family
+    x: Array
+    label: int
+    bounds: SampleBounds
+    lower: Array
+    recipe: Recipe | None = None
+    polish: Callable[[Recipe], Recipe] | None = None
+
+
+class Search:
+    """The questions of one sample, over programs that are built and loaded once.
+
+    After `margins`: `lower`, `upper` (classes,) are the margins proved and attained, `recipe` the worst member and
+    `best` its margin, `scope` whether the last program was exact, `detail` why something is open.
+    """
+
+    def __init__(self, maps: Maps, settings: Settings, case: Case):
+        self.maps, self.settings, self.case = maps, settings, case
+        self.lower, self.upper = case.lower.copy(), np.full(len(case.lower), math.inf)
+        self.recipe: Recipe | None = None
+        self.best, self.allowed = math.inf, 0.0
+        network = maps.family.network
+        self._attained(network.evaluate(case.x[None])[0])
+        if case.recipe is not None:
+            self._consider(case.recipe, case.recipe.witness())
+        self.detail = ""
+        self.bilinear = settings.formulation == "bilinear"
+        self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
+        self._signs: dict[int, Any] = {}
+        self._program: Relational | Bilinear | None = None
+        self._session: Session | None = None
+
+    # -- what is asked ----------------------------------------------------------------------------
+
+    def margins(self) -> Ruling:
+        """Is every margin positive over the family? Raises InternalError, SolverError, ModelTooLarge."""
+        closed = self.lower > 0.0
+        closed[self.case.label] = True
+        try:
+            ruling = self._margins(closed)
+            if ruling is Ruling.OPEN and self._goes_on_bilinear():
+                try:
+                    ruling = self._margins(closed)
+                except ModelTooLarge as error:  # the relational answer stands
+                    self.detail, self.bilinear = str(error), False
+            return ruling
+        finally:
+            self._close()
+
+    def _margins(self, closed: Any) -> Ruling:
+        for rival in np.argsort(self.lower, kind="stable"):
+            skip = closed[rival] if self.settings.early else self.lower[rival] >= self.best
+            if skip or rival == self.case.label:
+                continue
+            row = np.zeros(len(self.lower))
+            row[self.case.label], row[rival] = 1.0, -1.0
+            known = self._minimise(row, Known(float(self.lower[rival]), float(self.upper[rival])))
+            self.lower[rival], self.upper[rival] = known.lower, min(known.upper, self.upper[rival])
+            ruling = decide.rule(known, self.allowed)
+            if ruling is Ruling.BROKEN or self.best <= 0.0:
+                return Ruling.BROKEN
+            closed[rival] |= ruling is Ruling.HOLDS
+            if self._expired():
+                break
+        return Ruling.HOLDS if closed.all() else Ruling.OPEN
+
+    def minimum(self, row: Array) -> Known:
+        """The minimum of `row . output` over the family: proved and attained; equal up to tolerance unless cut off."""
+        try:
+            known = self._minimise(row, Known(-math.inf))
+            if known.upper - known.lower > self.allowed and self._goes_on_bilinear():
+                known = self._minimise(row, known)
+            decide.rule(known, self.allowed)
+            return known
+        finally:
+            self._close()
+
+    @property
+    def scope(self) -> str:
+        return INDEPENDENT if self.maps.family.network.shares_weights and not self.bilinear else "exact"
+
+    # -- one row ----------------------------------------------------------------------------------
+
+    def _minimise(self, row: Array, known: Known) -> Known:
+        for _ in range(_ROUNDS):
+            if not self.bilinear:
+                known, _ = self._ask(row, known, relax=True)
+            if self._settled(known):
+                break
+            known, outcome = self._ask(row, known)
+            if self._settled(known) or self._expired():
+                break
+            if outcome.point is not None and self._refine(outcome.point):
+                continue
+            if outcome.status is Status.TARGET_REACHED and self.scope == "exact":
+                known, _ = self._ask(row, known, target=False)
+            break
+        return known
+
+    def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
+        """One solve; what it adds to what is known. `target`: end at an incumbent that looks negative."""
+        program, session = self._open()
+        early = self.settings.early and not relax
+        limits = Limits(
+            seconds=None if self._until is None else max(0.0, self._until - time.monotonic()),
+            stop_above=self.allowed if early else None,
+            stop_below=-self.allowed if early and target else None,
+        )
+        cost, offset = program.combination(row)
+        outcome = session.minimise(cost, offset, limits, relax)
+        self.detail = decide.reason(outcome)
+        upper = known.upper
+        if outcome.point is not None:
+            upper = min(upper, self._member(program, outcome.point, row, not relax))
+        return Known(max(known.lower, decide.proved_bound(outcome)), upper), outcome
+
+    def _settled(self, known: Known) -> bool:
+        if self.settings.early:
+            return known.lower > self.allowed or self.best <= 0.0
+        return known.upper - known.lower <= self.allowed
+
+    def _expired(self) -> bool:
+        return self.settings.stop.is_set() or (self._until is not None and time.monotonic() >= self._until)
+
+    # -- members ----------------------------------------------------------------------------------
+
+    def _member(self, program: Relational | Bilinear, point: Array, row: Array, polish: bool) -> float:
+        """The value of `row` at the member that follows `point`; a worse member than any before is kept."""
+        case = self.case
+        recipe, witness = follow(case.family, (case.x, case.label), program, (point, row))
+        value = float(row @ self._consider(recipe, witness))
+        if polish and self.settings.early and self.best > 0.0 and case.polish is not None and not self.bilinear:
+            better = case.polish(recipe)
+            value = min(value, float(row @ self._consider(better, better.witness())))
+        return value
+
+    def _consider(self, recipe: Recipe, witness: Witness) -> Array:
+        """The outputs of a member; it is kept if it is the worst so far."""
+        output = witness.network.evaluate(witness.input[None])[0]
+        if self._attained(output):
+            self.recipe = recipe
+        return output
+
+    def _attained(self, output: Array) -> bool:
+        """Take the margins of a member into `upper`; whether its worst is below all before."""
+        margin = output[self.case.label] - output
+        margin[self.case.label] = np.inf
+        self.upper = np.minimum(self.upper, margin)
+        before, self.best = self.best, min(self.best, float(margin.min()))
+        return self.best < before
+
+    # -- programs ---------------------------------------------------------------------------------
+
+    def _open(self) -> tuple[Relational | Bilinear, Session]:
+        if self._program is None:
+            program: Relational | Bilinear
+            if self.bilinear:
+                program = Bilinear(self.maps, self.case.bounds)
+            else:
+                program = Relational(self.maps, self.case.bounds, self._signs)
+            self._program = program
+            self.allowed = decide.tolerance(program.program)
+        if self._session is None:
+            self._session = open_session(self._program, self.settings)
+        return self._program, self._session
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._program = self._session = None
+
+    def _refine(self, point: Array) -> bool:
+        """Give a sign binary to the straddling coordinates whose |x_j| the point overstates most; False if none."""
+        if not isinstance(self._program, Relational):
+            return False
+        worst = sorted(overstated(self._program, point), reverse=True)[:_SIGNS]
+        for _, i, j in worst:
+            size = self.maps.family.network.layers[i].size
+            self._signs.setdefault(i, np.zeros(size, dtype=bool))[j] = True
+        if worst:
+            self._close()
+        return bool(worst)
+
+    def _goes_on_bilinear(self) -> bool:
+        """Switch to the bilinear program if that can say more, is small enough, and the solver wanted takes it."""
+        if self.scope == "exact" or self._expired():
+            return False
+        products = count_products(self.maps.family)
+        if products > BILINEAR_PRODUCTS:
+            self.detail = f"open with positions taken as independent; {products} products are too many to go further"
+            return False
+        try:
+            solvers.choose(self.settings.solver, True)
+        except SolverError as error:
+            self.detail = f"open with positions taken as independent; {error}"
+            return False
+        self._close()
+        self.bilinear = True
+        return True
+
+
+def open_session(program: Relational | Bilinear, settings: Settings) -> Session:
+    """Load a program into the solver wanted."""
+    solver = solvers.choose(settings.solver, len(program.program.products) > 0)
+    return solver.open(program.program, threads=1, stop=settings.stop)
+
+
+def overstated(program: Relational, point: Array) -> list[tuple[float, int, int]]:
+    """(weighted gap, layer, coordinate) wherever the chord lies above |x_j| at this point and some radius cares."""
+    found = []
+    for i, relaxed in program.relaxed.items():
+        magnitude, x = program.magnitudes[i], point[program.columns[i]]
+        gap = magnitude.slope * x + magnitude.intercept - np.abs(x)
+        users = [u for u in program.network.consumers[i] if u in program.maps.of]
+        weight = sum(np.asarray(program.maps.of[u].radius.sum(axis=0)).ravel() for u in users)
+        gap = gap * weight
+        found += [(float(gap[j]), i, int(j)) for j in relaxed if gap[j] > _NEGLIGIBLE]
+    return found
+
+
+def count_products(family: Family) -> int:
+    """Products of variables in the bilinear program, padding counted in."""
+    layers = [family.network.layers[i] for i in family.weight]
+    return sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))

@@ -1,0 +1,108 @@
+"""From a point of a program to a member of the family: formula (1) and (2) read backwards (design.md, sections 2, 3).
+
+A point states values, a member has weights. `Target` walks through the layers of the member that is being
+made (`quantisation.realise` calls it in order): where the point wants `z_i`, the position
+`t_i = (z_i - centre) / spread` in (1) at the member's own input gives the weights, clipped to [-1, 1]; the
+activation offset takes up the rest. At a point of a dense relational program without relaxed coordinates
+the member attains the point. Elsewhere it is a good start for a descent, and nothing is claimed: what
+counts is the margin of the finished member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qverify.attack import PositionChoice
+from qverify.exact.bilinear import Bilinear
+from qverify.exact.relational import Relational
+from qverify.network import Array, Conv, Network, Relu
+from qverify.quantisation import Family, Recipe, Witness, realise
+
+
+def follow(
+    family: Family, sample: tuple[Array, int], program: Relational | Bilinear, asked: tuple[Array, Array]
+) -> tuple[Recipe, Witness]:
+    """The member that follows a point of the program; `sample` is (x, label), `asked` (point, row minimised)."""
+    (x, label), (point, row) = sample, asked
+    values = {i: point[columns] for i, columns in program.columns.items()}
+    if isinstance(program, Bilinear):
+        weights = {i: (point[w], point[program.biases[i]]) for i, w in program.weights.items()}
+        recipe = Recipe(family, x, values[0], label, Explicit(weights, values))
+        return recipe, recipe.witness()
+    target = Target(family.network, values, row)
+    witness = realise(family, x, values[0], label, target)  # fills in the positions
+    return Recipe(family, x, values[0], label, target.positions()), witness
+
+
+@dataclass(frozen=True, eq=False)
+class Explicit:
+    """A `Choice` that states the weights: a point of the bilinear program."""
+
+    given: Mapping[int, tuple[Array, Array]]
+    values: Mapping[int, Array]
+
+    def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
+        weight, bias = self.given[index]
+        return weight.reshape(layer.weight.shape), bias
+
+    def offset(self, index: int, value: Array, radius: Array) -> Array:
+        return self.values[index] - value
+
+
+class Target:
+    """A `Choice` that aims at `values[i]`, the wanted output of layer i, and last at the smallest `row . output`."""
+
+    def __init__(self, network: Network, values: Mapping[int, Array], row: Array):
+        self._network, self._values, self._row = network, values, row
+        self._made = PositionChoice({}, {}, {}, {})
+
+    def positions(self) -> PositionChoice:
+        """The positions taken, layer by layer; complete once `realise` is through."""
+        return self._made
+
+    def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
+        if isinstance(layer, Conv):
+            self._kernel(index, layer, x)
+        else:
+            self._made.neuron[index] = self._position(index, layer, x, radius)
+        return self._made.weights(index, layer, x, radius)
+
+    def _position(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> Array:
+        wanted = self._wanted(index)
+        if wanted is None:
+            return np.where(self._row > 0, -1.0, 1.0)
+        centre = layer.weight @ x + layer.bias
+        spread = radius[0] @ np.abs(x) + radius[1]
+        return _ratio(wanted - centre, spread)
+
+    def _kernel(self, index: int, layer: Conv, x: Array) -> None:
+        """A kernel cannot please every position: each entry goes where most of the wanted change pulls it."""
+        wanted = self._wanted(index)
+        assert wanted is not None  # only a dense last layer has no variables
+        change = wanted - layer.apply(layer.weight, x[None])[0] - np.repeat(layer.bias, layer.positions)
+        if index not in self._values:  # a Relu follows: what is to be 0 there may be anything below
+            change = np.where(wanted > 0, change, np.minimum(change, 0.0))
+        grouped = change.reshape(layer.groups, -1, layer.positions)
+        pull = np.einsum("gcp,gpk->gck", grouped, layer.patches(x[None])[0])
+        self._made.kernel[index] = np.sign(pull).reshape(layer.weight.shape)
+        self._made.bias[index] = np.sign(change.reshape(len(layer.bias), -1).sum(axis=1))
+
+    def _wanted(self, index: int) -> Array | None:
+        """Values for the output of an affine layer; those of the Relu that alone reads it; None: nobody reads it."""
+        if index in self._values:
+            return self._values[index]
+        users = self._network.consumers[index]
+        return self._values[users[0]] if users and isinstance(self._network.layers[users[0]], Relu) else None
+
+    def offset(self, index: int, value: Array, radius: Array) -> Array:
+        self._made.offsets[index] = _ratio(self._values[index] - value, radius)
+        return self._made.offset(index, value, radius)
+
+
+def _ratio(wanted: Array, reach: Array) -> Array:
+    """wanted / reach in [-1, 1], 0 where nothing can move."""
+    return np.clip(np.divide(wanted, reach, out=np.zeros_like(wanted), where=reach > 0), -1.0, 1.0)

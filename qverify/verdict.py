@@ -1,0 +1,105 @@
+"""What verification is asked for (`Options`) and what it answers (`Verdict`)."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from qverify.errors import UsageError
+from qverify.exact.solvers import SOLVERS
+from qverify.quantisation import Recipe, Witness
+
+METHODS = ("auto", "ibp", "bp", "exact")
+FORMULATIONS = ("relational", "bilinear")
+
+
+class Status(str, Enum):
+    """The four answers (design.md, section 1)."""
+
+    VERIFIED = "verified"
+    FALSIFIED = "falsified"
+    UNKNOWN = "unknown"
+    MISCLASSIFIED = "misclassified"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to verify.
+
+    `method`: `auto` goes from cheap to exact and stops at the first answer. `ibp` and `bp` prove by bounds
+    alone. `exact` asks the solver about every sample and for the value of the worst margin, not only its sign.
+    All of them search for a failing member first. `formulation`, `solver`: of the exact step. `clip`: the quantised
+    input stays in this interval. `seconds`: limit per sample for the exact step, None for none. `jobs`: samples
+    the exact step works on at once, 0 for one a core. `device`: where bounds and attack run, as torch calls it.
+    Raises UsageError.
+    """
+
+    method: str = "auto"
+    formulation: str = "relational"
+    solver: str = "auto"
+    clip: tuple[float, float] | None = None
+    seconds: float | None = 300.0
+    jobs: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        choices = {"method": METHODS, "formulation": FORMULATIONS, "solver": ("auto", *SOLVERS)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"There is no {name} {getattr(self, name)!r}; choose one of: {', '.join(allowed)}.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise UsageError(f"The time limit is {self.seconds} seconds; give a number above 0.")
+        if self.jobs < 0:
+            raise UsageError(f"The number of jobs is {self.jobs}; give 1 or more, or 0 for one a core.")
+
+    @property
+    def workers(self) -> int:
+        """The number of samples at once that `jobs` means here."""
+        if self.jobs:
+            return self.jobs
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """The answer for one sample.
+
+    `margin_lower`: proved lower bound on the worst margin over the family (-inf if there is none); `margin_upper`: the
+    margin of a concrete member. `method` decided: forward, ibp, attack, bp, bp-layers or exact. `scope`: of the
+    exact step, `exact`, or `independent positions` where kernels are shared (sound; cannot falsify), else empty.
+    `detail`: why it is unknown. `seconds`: its share of batched steps plus its own exact step.
+    """
+
+    index: int
+    label: int
+    predicted: int
+    status: Status
+    margin_lower: float
+    margin_upper: float
+    method: str
+    seconds: float
+    scope: str = ""
+    detail: str = ""
+    recipe: Recipe | None = None
+
+    def witness(self) -> Witness | None:
+        """The worst member known, made anew: for `falsified` one that fails; None if only `f` itself was evaluated."""
+        return None if self.recipe is None else self.recipe.witness()
+
+    def row(self) -> dict[str, Any]:
+        """The JSON object of `samples.jsonl` (design.md, section 10); a margin without a bound is null."""
+        found: dict[str, Any] = {
+            "index": self.index,
+            "label": self.label,
+            "predicted": self.predicted,
+            "status": self.status.value,
+            "margin_lower": self.margin_lower if math.isfinite(self.margin_lower) else None,
+            "margin_upper": self.margin_upper if math.isfinite(self.margin_upper) else None,
+            "method": self.method,
+            "seconds": round(self.seconds, 6),
+        }
+        found |= {name: getattr(self, name) for name in ("scope", "detail") if getattr(self, name)}
+        return found
