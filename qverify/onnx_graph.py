@@ -114,15 +114,18 @@ class Node:
             raise Refusal("it follows a Softmax or LogSoftmax, which is supported only at the end of the network")
         return value
 
-    def _constant(self, index: int) -> Constant:
+    def constant(self, index: int) -> np.ndarray:
+        """Input `index`, a constant of any type."""
         value = self.inputs[index]
         if not isinstance(value, Constant):
             raise Refusal(f"input {self.proto.input[index]!r} depends on the network's input; it must be a constant")
-        return value
+        if not value.value.size:
+            raise Refusal(f"input {self.proto.input[index]!r} is empty")
+        return value.value
 
     def numbers(self, index: int) -> Array:
         """Input `index` as float64: a float32 or float64 constant of any shape."""
-        value = self._constant(index).value
+        value = self.constant(index)
         if value.dtype not in (np.float32, np.float64):
             raise Refusal(
                 f"input {self.proto.input[index]!r} is {value.dtype}; weights must be float32 or float64: "
@@ -132,7 +135,7 @@ class Node:
 
     def integers(self, index: int) -> tuple[int, ...]:
         """Input `index` as integers: axes or a shape."""
-        value = self._constant(index).value
+        value = self.constant(index)
         if value.dtype.kind not in "iu":
             raise Refusal(f"input {self.proto.input[index]!r} is {value.dtype}; integers are needed")
         return tuple(int(v) for v in value.reshape(-1))
@@ -204,7 +207,7 @@ def fold(node: onnx.NodeProto, opset: int, inputs: Mapping[str, Constant]) -> li
     )
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(function).run(None, {k: v.value for k, v in inputs.items()})
+            results = ReferenceEvaluator(function).run(None, {k: v.value for k, v in inputs.items()}, attributes={})
     except _FOLD_ERRORS as error:
         raise Refusal(f"its constant inputs cannot be evaluated ({first_line(error)})") from error
     sources = frozenset().union(*(v.sources for v in inputs.values()))

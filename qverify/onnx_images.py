@@ -138,6 +138,8 @@ def conv(node: Node, builder: Builder) -> Value:
     if groups < 1 or weight.shape[1] * groups != x.shape[1] or len(weight) % groups:
         raise Refusal(f"a weight of shape {weight.shape} in {groups} groups does not fit {x.shape[1]} channels")
     bias = node.numbers(2) if node.has(2) else np.zeros(len(weight))
+    if bias.shape != (len(weight),):
+        raise Refusal(f"a bias of shape {bias.shape} does not fit {len(weight)} output channels")
     window = _window(node, kernel, x.shape[2:])
     fields = {"has_bias": node.has(2), "groups": groups, "in_shape": (x.shape[1], *window.sizes), **window.fields}
     weight, shape = weight.reshape(*weight.shape[:2], *window.kernel), (1, len(weight), *window.output)

@@ -20,18 +20,17 @@ Decisions a user of radii should know:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, checker, external_data_helper, helper, numpy_helper
 
 from qverify.errors import ModelError, UnsupportedModel
-from qverify.network import Array, Network
+from qverify.network import Network
+from qverify.onnx_check import FLOATS, compare
 from qverify.onnx_export import save, to_onnx
 from qverify.onnx_graph import Builder, Constant, Node, Refusal, Shape, Tensor, Unknown, Value, first_line, fold, label
 from qverify.onnx_operators import OPERATORS
@@ -40,13 +39,6 @@ __all__ = ["load", "save", "to_onnx"]
 
 OLDEST_OPSET = 8
 _DOMAINS = ("", "ai.onnx")
-_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
-
-# How far onnxruntime may be from `Network.evaluate`, as (part of the sample's largest output, part of its largest
-# value anywhere). float32 rounds at 6e-8; sums of a thousand terms over a dozen layers were seen to reach 3e-6 of
-# the output, and anything a loader can get wrong (a lost bias, a swapped axis) is of order 1 on some sample. The
-# second part covers outputs that cancel: what is left there is the rounding of larger numbers.
-_TOLERANCES = {TensorProto.FLOAT: (1e-4, 1e-6), TensorProto.DOUBLE: (1e-10, 1e-13)}
 
 _HINTS = {
     "MaxPool": "use AveragePool or a strided Conv",
@@ -61,7 +53,7 @@ _HINTS = {
 def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
     """Read an ONNX file, or a model in memory, as a `Network` (conventions above; input and output flat).
 
-    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`_TOLERANCES`).
+    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`onnx_check.TOLERANCES`).
     Raises UnsupportedModel with every unsupported detail, and ModelError if the file is missing, damaged, not
     ONNX, holds NaN, or if onnxruntime refuses or contradicts the result.
     """
@@ -73,6 +65,8 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
         checker.check_model(model)
     except checker.ValidationError as error:
         raise ModelError(f"{name} is not a valid ONNX model ({first_line(error)}); export it again.") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
     except (ValueError, EncodeError) as error:
         raise ModelError(f"{name} is larger than the 2 GB that ONNX can check ({first_line(error)}).") from error
     walk = _Walk(model)
@@ -82,7 +76,7 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
     builder = walk.builder
     short = "model" if isinstance(source, onnx.ModelProto) else Path(source).name
     network = Network(tuple(builder.layers), source=short, notes=tuple(builder.notes + _shared(builder)))
-    _compare(model, network, builder.input_shape, output)
+    compare(model, network, builder.input_shape, output.logits)
     return network
 
 
@@ -131,13 +125,20 @@ class _Walk:
         """The output, with `self.builder` filled; meaningless if there are problems."""
         self._check_graph()
         for tensor in self.graph.initializer:
-            is_float = tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
-            sources = frozenset([tensor.name]) if is_float else frozenset()
-            self.values[tensor.name] = Constant(numpy_helper.to_array(tensor), sources)
+            self.values[tensor.name] = self._read_initializer(tensor)
         self._read_input()
         for node in self.graph.node:
             self._read_node(node)
         return self._read_output()
+
+    def _read_initializer(self, tensor: TensorProto) -> Value:
+        try:
+            value = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError) as error:
+            self.problems.append(f"initializer {tensor.name!r} is damaged ({first_line(error)})")
+            return Unknown()
+        is_float = tensor.data_type in FLOATS
+        return Constant(value, frozenset([tensor.name]) if is_float else frozenset())
 
     def _check_graph(self) -> None:
         """What is wrong with the model as a whole, and everything in it that nothing reads."""
@@ -145,6 +146,7 @@ class _Walk:
             self.problems.append(f"opset {self.opset}: supported is {OLDEST_OPSET} and newer; convert the model")
         if self.graph.sparse_initializer:
             self.problems.append("sparse initializers; supported are dense ones")
+            self.values.update({t.values.name: Unknown() for t in self.graph.sparse_initializer})
         if self.graph.quantization_annotation:
             self.problems.append("quantisation annotations: verify the float model it was made from")
         if len(self.graph.output) != 1:
@@ -165,8 +167,9 @@ class _Walk:
             self.builder = Builder("input", (1,), False)
             return
         name, kind = inputs[0].name, inputs[0].type.tensor_type
-        if kind.elem_type not in _FLOATS:
-            found = TensorProto.DataType.Name(kind.elem_type).lower() if kind.elem_type else "no tensor"
+        if kind.elem_type not in FLOATS:
+            known = kind.elem_type in TensorProto.DataType.values() and kind.elem_type
+            found = TensorProto.DataType.Name(kind.elem_type).lower() if known else "no tensor of a known type"
             self.problems.append(f"input {name!r} is {found}; supported are float32 and float64")
         shape, batched = self._input_shape(name, kind)
         self.builder = Builder(name, shape, batched)
@@ -202,7 +205,7 @@ class _Walk:
             self.problems.append(f"{label(proto)}: {refusal}")
         for index, name in enumerate(proto.output):
             if name:
-                self.values[name] = outputs[index] if index < len(outputs) else self._guess(name)
+                self.values[name] = outputs[index] if index < len(outputs) else self._guess(name, inputs)
 
     def _value(self, name: str) -> Value:
         value = self.values[name]
@@ -232,8 +235,10 @@ class _Walk:
         if extra:
             raise Refusal(f"its output {extra[0]!r} is used; supported is the use of its first output")
 
-    def _guess(self, name: str) -> Value:
+    def _guess(self, name: str, inputs: list[Value]) -> Value:
         """Stands for the output of a refused node, so that the nodes after it are looked at, too."""
+        if not any(isinstance(v, Tensor) for v in inputs):
+            return Unknown()  # perhaps a constant, whose value the nodes after it need
         if self._shapes is None:
             self._shapes = _inferred_shapes(self.model)
         shape = self._shapes.get(name)
@@ -271,72 +276,3 @@ def _shared(builder: Builder) -> list[str]:
         for source, users in builder.weight_uses.items()
         if len(users) > 1
     ]
-
-
-# --- the check against onnxruntime ----------------------------------------------------------------------
-
-
-def _compare(model: onnx.ModelProto, network: Network, shape: Shape, output: Tensor) -> None:
-    """Run eight inputs through both, one at a time; raises ModelError where they differ."""
-    kind = next(i for i in model.graph.input if i.name == network.layers[0].name).type.tensor_type.elem_type
-    relative, floor = _TOLERANCES[kind]
-    runtime = _runtime(model, network, output.logits)
-    for sample in _probes(network.input_size):
-        rounded = sample.astype(_FLOATS[kind])
-        theirs = runtime(rounded.reshape(shape)).astype(np.float64).reshape(-1)
-        values = network.evaluate_all(rounded[None])
-        ours = values[-1][0]
-        if theirs.shape != ours.shape:
-            raise ModelError(
-                f"{network.source}: onnxruntime gives {theirs.size} outputs, qverify {ours.size}. {_REPORT}"
-            )
-        difference = np.abs(ours - theirs).max()
-        allowed = relative * np.abs(theirs).max() + floor * max(np.abs(v).max() for v in values)
-        if not difference <= allowed:
-            raise ModelError(
-                f"{network.source}: qverify and onnxruntime differ by {difference:.3g} where {allowed:.3g} is allowed. "
-                + _REPORT
-            )
-
-
-_REPORT = "The model was misread; please report it with the model."
-
-
-def _probes(size: int) -> list[Array]:
-    """Pixels, both signs, raw bytes, and zeros, where a lost bias is all there is to see."""
-    rng = np.random.default_rng(0)
-    pixels = [rng.random(size) for _ in range(3)]
-    return [*pixels, *rng.normal(size=(3, size)), rng.uniform(0.0, 255.0, size), np.zeros(size)]
-
-
-def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Callable[[np.ndarray], np.ndarray]:
-    """The model in onnxruntime, up to the tensor `logits` if a Softmax was dropped; raises ModelError."""
-    import onnxruntime as ort  # takes a second to import
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    errors = tuple(e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception))
-    if logits is not None:
-        cut = onnx.ModelProto()
-        cut.CopyFrom(model)
-        del cut.graph.output[:]
-        kind = model.graph.output[0].type.tensor_type.elem_type
-        cut.graph.output.append(helper.make_tensor_value_info(logits, kind, None))
-        model = cut
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except errors as error:
-        raise ModelError(
-            f"{network.source}: onnxruntime cannot run the model, so it cannot be checked ({first_line(error)}); "
-            "export it in float32 and with an opset that onnxruntime knows."
-        ) from error
-
-    def run(x: np.ndarray) -> np.ndarray:
-        try:
-            return np.asarray(session.run(None, {network.layers[0].name: x})[0])
-        except errors as error:
-            raise ModelError(f"{network.source}: onnxruntime cannot run the model ({first_line(error)}).") from error
-
-    return run

@@ -75,6 +75,9 @@ def _matmul(node: Node, builder: Builder) -> Value:
 
 def _gemm(node: Node, builder: Builder) -> Value:
     """`alpha op(A) op(B) + beta C`; alpha and beta are folded into weight and bias."""
+    ranks = [len(v.shape if isinstance(v, Tensor) else v.value.shape) for v in node.inputs[:2] if v is not None]
+    if ranks != [2, 2]:
+        raise Refusal(f"its factors have {ranks} axes; both must be matrices")
     trans_a, trans_b = bool(node.attributes.get("transA", 0)), bool(node.attributes.get("transB", 0))
     if _one_constant(node):
         x, value = node.tensor(0), node.numbers(1)
@@ -206,7 +209,7 @@ def _identity(node: Node, builder: Builder) -> Value:
 
 
 def _dropout(node: Node, builder: Builder) -> Value:
-    if node.has(2) and any(node.integers(2)):
+    if node.has(2) and node.constant(2).any():
         raise Refusal("training_mode is true; export the model for inference")
     return node.view(0)
 
@@ -247,12 +250,16 @@ def _unsqueeze(node: Node, builder: Builder) -> Value:
     x, given = node.view(0), _axes(node) or ()
     rank = len(x.shape) + len(given)
     axes, rest = {node.axis(a, rank) for a in given}, iter(x.shape)
+    if len(axes) < len(given):
+        raise Refusal(f"axes {given} name an axis twice")
     return _viewed(x, tuple(1 if i in axes else next(rest) for i in range(rank)))
 
 
 def _transpose(node: Node, builder: Builder) -> Value:
     x = node.view(0)
     order = tuple(node.attributes.get("perm", reversed(range(len(x.shape)))))
+    if sorted(order) != list(range(len(x.shape))):
+        raise Refusal(f"perm {order} does not fit an input of shape {x.shape}")
     kept = [axis for axis in order if x.shape[axis] != 1]
     if kept != sorted(kept):
         raise Refusal(f"it reorders a tensor of shape {x.shape}; supported is moving axes of length 1")

@@ -1,0 +1,92 @@
+"""The loader's last word: a network counts as read only if it computes what onnxruntime computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from qverify.errors import ModelError
+from qverify.network import Array, Network
+from qverify.onnx_graph import Shape, first_line
+
+FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
+
+# How far onnxruntime may be from `Network.evaluate`, as (part of the sample's largest output, part of its largest
+# value anywhere). float32 rounds at 6e-8; sums of a thousand terms over a dozen layers were seen to reach 3e-6 of
+# the output, and anything a loader can get wrong (a lost bias, a swapped axis) is of order 1 on some sample. The
+# second part covers outputs that cancel: what is left there is the rounding of larger numbers.
+TOLERANCES = {TensorProto.FLOAT: (1e-4, 1e-6), TensorProto.DOUBLE: (1e-10, 1e-13)}
+
+
+def compare(model: onnx.ModelProto, network: Network, shape: Shape, logits: str | None) -> None:
+    """Run eight inputs through both, one at a time; raises ModelError where they differ."""
+    kind = next(i for i in model.graph.input if i.name == network.layers[0].name).type.tensor_type.elem_type
+    relative, floor = TOLERANCES[kind]
+    runtime = _runtime(model, network, logits)
+    for sample in _probes(network.input_size):
+        rounded = sample.astype(FLOATS[kind])
+        theirs = runtime(rounded.reshape(shape)).astype(np.float64).reshape(-1)
+        values = network.evaluate_all(rounded[None])
+        ours = values[-1][0]
+        if theirs.shape != ours.shape:
+            raise ModelError(
+                f"{network.source}: onnxruntime gives {theirs.size} outputs, qverify {ours.size}. {_REPORT}"
+            )
+        if not np.isfinite(theirs).all():
+            raise ModelError(
+                f"{network.source}: onnxruntime overflows on inputs up to {np.abs(sample).max():.3g}, so the model "
+                "cannot be checked; scale its constants down or export it in float64."
+            )
+        difference = np.abs(ours - theirs).max()
+        allowed = relative * np.abs(theirs).max() + floor * max(np.abs(v).max() for v in values)
+        if not difference <= allowed:
+            raise ModelError(
+                f"{network.source}: qverify and onnxruntime differ by {difference:.3g} where {allowed:.3g} is allowed. "
+                + _REPORT
+            )
+
+
+_REPORT = "The model was misread; please report it with the model."
+
+
+def _probes(size: int) -> list[Array]:
+    """Pixels, both signs, raw bytes, and zeros, where a lost bias is all there is to see."""
+    rng = np.random.default_rng(0)
+    pixels = [rng.random(size) for _ in range(3)]
+    return [*pixels, *rng.normal(size=(3, size)), rng.uniform(0.0, 255.0, size), np.zeros(size)]
+
+
+def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Callable[[np.ndarray], np.ndarray]:
+    """The model in onnxruntime, up to the tensor `logits` if a Softmax was dropped; raises ModelError."""
+    import onnxruntime as ort  # takes a second to import
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    errors = tuple(e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception))
+    if logits is not None:
+        cut = onnx.ModelProto()
+        cut.CopyFrom(model)
+        del cut.graph.output[:]
+        kind = model.graph.output[0].type.tensor_type.elem_type
+        cut.graph.output.append(helper.make_tensor_value_info(logits, kind, None))
+        model = cut
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except errors as error:
+        raise ModelError(
+            f"{network.source}: onnxruntime cannot run the model, so it cannot be checked ({first_line(error)}); "
+            "export it in float32 and with an opset that onnxruntime knows."
+        ) from error
+
+    def run(x: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(session.run(None, {network.layers[0].name: x})[0])
+        except errors as error:
+            raise ModelError(f"{network.source}: onnxruntime cannot run the model ({first_line(error)}).") from error
+
+    return run
