@@ -1,3 +1,63 @@
-"""qverify: an exact verifier for neural networks under quantisation."""
+"""qverify: an exact verifier for neural networks under quantisation.
+
+    network = qverify.load("model.onnx")
+    radii = qverify.Radii.from_bits(8)
+    verdicts = qverify.verify(network, x, y, radii)
+
+The names below load what they need when they are first used, so that `import qverify` is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "load": "onnx_io",
+    "save": "onnx_io",
+    "Network": "network",
+    "Radii": "quantisation",
+    "verify": "verify",
+    "Options": "verdict",
+    "Status": "verdict",
+    "Verdict": "verdict",
+    "worst_case_discrepancy": "discrepancy",
+    "Discrepancy": "discrepancy",
+}
+
+__all__ = [
+    "Discrepancy",
+    "Network",
+    "Options",
+    "Radii",
+    "Status",
+    "Verdict",
+    "__version__",
+    "load",
+    "save",
+    "verify",
+    "worst_case_discrepancy",
+]
+
+if TYPE_CHECKING:
+    from qverify.discrepancy import Discrepancy, worst_case_discrepancy
+    from qverify.network import Network
+    from qverify.onnx_io import load, save
+    from qverify.quantisation import Radii
+    from qverify.verdict import Options, Status, Verdict
+    from qverify.verify import verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qverify' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"qverify.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

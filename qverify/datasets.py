@@ -114,12 +114,12 @@ def select(samples: Samples, text: str | None) -> tuple[Samples, range]:
     return replace(samples, x=samples.x[start:stop], y=samples.y[start:stop]), range(start, stop)
 
 
-def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
-    """The samples flattened for `network`: x (N, n_in) and y (N,).
+def flatten(samples: Samples, network: Network) -> Array:
+    """The samples as (N, n_in) for `network`.
 
     Axes of length 1 do not matter, and neither does flattening in C order: (28, 28) fits (1, 28, 28) and
     (784,). Axes in another order are refused although the number of elements agrees, because reshaping
-    would scramble every image. Raises DataError, also if a label has no output or there is no rival output.
+    would scramble every image. Raises DataError.
     """
     have, want = samples.shape, network.input_shape
     if samples.x[0].size != network.input_size:
@@ -130,6 +130,15 @@ def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
             f"The samples of {samples.name} have shape {have}, but the network reads {want};"
             " bring the axes into its order."
         )
+    return samples.x.reshape(len(samples), network.input_size)
+
+
+def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
+    """The samples flattened for `network`: x (N, n_in) and y (N,).
+
+    Raises DataError as `flatten` does, and if a label has no output or there is no rival output.
+    """
+    x = flatten(samples, network)
     if network.output_size < 2:
         raise DataError(f"The network has {network.output_size} output; a classifier needs at least 2.")
     largest = int(samples.y.max())
@@ -138,7 +147,7 @@ def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
             f"The largest label of {samples.name} is {largest}, but the network has {network.output_size} outputs;"
             " labels count from 0."
         )
-    return samples.x.reshape(len(samples), network.input_size), samples.y
+    return x, samples.y
 
 
 def _read(path: Path, name: str, wanted: tuple[tuple[str, str], ...], scale: int = 255) -> Samples:

@@ -38,8 +38,6 @@ from qverify.quantisation import Family, Radii, Recipe
 from qverify.verdict import Options, Status, Verdict
 
 _CHUNK = 1024
-_CROSSING = 1e-9
-"""A plain float64 forward pass may differ from exact arithmetic by about this much, relative to its outputs."""
 
 
 def verify(
@@ -76,16 +74,24 @@ def verify(
 
 def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
     """x (N, n_in) float64 and y (N,) that fit the network; raises DataError."""
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y)
-    if x.ndim < 2 or len(x) != len(y) or y.ndim != 1 or y.dtype.kind not in "ui" or (y < 0).any():
-        raise DataError(
-            f"Samples {x.shape} and labels {y.shape} do not go together; give (N, ...) and (N,) integers >= 0."
-        )
-    if not len(x):
-        raise DataError("There are no samples; give at least one.")
+    flat, y = checked_inputs(network, x), np.asarray(y)
+    if y.shape != (len(flat),) or y.dtype.kind not in "ui" or (y < 0).any():
+        raise DataError(f"The labels have shape {y.shape} and type {y.dtype}; give ({len(flat)},) integers from 0.")
+    return datasets.fit(datasets.Samples("the data", flat, y.astype(np.int64), "", "memory"), network)
+
+
+def checked_inputs(network: Network, x: Any) -> Array:
+    """x as (N, n_in) float64 that fits the network; raises DataError."""
+    try:
+        x = np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("The samples are not a rectangular array of numbers; give (N, ...).") from None
+    if x.ndim < 2 or not x.size:
+        raise DataError(f"The samples have shape {x.shape}; give (N, ...) with at least one sample.")
     if not np.isfinite(x).all():
         raise DataError("The samples hold NaN or infinite values; repair the data.")
-    return datasets.fit(datasets.Samples("the data", x, y.astype(np.int64), "", "memory"), network)
+    none = np.zeros(len(x), dtype=np.int64)
+    return datasets.flatten(datasets.Samples("the data", x, none, "", "memory"), network)
 
 
 def usable_device(name: str) -> str:
@@ -141,8 +147,7 @@ class Batch:
     def check(self) -> None:
         """Raise InternalError if a member lies below a bound that was proved."""
         for sample in self.open[self.lower[self.open].min(1) > self.best[self.open]]:
-            lower, best = float(self.lower[sample].min()), float(self.best[sample])
-            rule(Known(lower, best), _CROSSING * (1.0 + abs(best)))
+            rule(Known(float(self.lower[sample].min()), float(self.best[sample])))
 
     def verdict(self, sample: int, status: Status, method: str, **more: Any) -> Verdict:
         return Verdict(
@@ -169,9 +174,14 @@ class Cascade:
         self.stop = stop or threading.Event()
         self.maps = Maps(self.family)
 
+    @property
+    def chunk(self) -> int:
+        """Samples taken through the stages together: bounds on all layers stay well below the memory cap."""
+        return max(1, min(_CHUNK, MEMORY_CAP // (8 * 16 * sum(layer.size for layer in self.network.layers))))
+
     def run(self, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> None:
         """Decide all samples; x (N, n_in), labels (N,)."""
-        step = max(1, min(_CHUNK, MEMORY_CAP // (8 * 16 * sum(layer.size for layer in self.network.layers))))
+        step = self.chunk
         for start in range(0, len(x), step):
             if self.stop.is_set():
                 return
@@ -230,9 +240,13 @@ class Cascade:
         return torch.as_tensor(batch.labels[batch.open], device=self.model.device)
 
     def _interval(self, batch: Batch) -> Tensor:
-        low, high = self.family.box(batch.x[batch.open])
-        batch.bounds = interval_bounds(self.model, self.model.tensor(low), self.model.tensor(high))
+        batch.bounds = self.intervals(batch.x[batch.open])
         return interval_margins(self.model, batch.bounds, self._labels(batch))
+
+    def intervals(self, x: Array) -> Bounds:
+        """IBP on every layer for samples x (N, n_in)."""
+        low, high = self.family.box(x)
+        return interval_bounds(self.model, self.model.tensor(low), self.model.tensor(high))
 
     def _backward(self, batch: Batch) -> Tensor:
         return backward_margins(self.model, batch.bounds, self._labels(batch))
@@ -251,18 +265,17 @@ class Cascade:
             if self.stop.is_set():
                 return
             sample = int(batch.open[position])
-            recipe = found.recipe(self._family(batch, position), batch.x[sample], int(batch.labels[sample]), position)
+            family = self.own_family(sample_bounds(batch.bounds, position)) if self.family.ceiling else self.family
+            recipe = found.recipe(family, batch.x[sample], int(batch.labels[sample]), position)
             batch.recipes[sample] = recipe
             batch.best[sample] = margin[position] if margin[position] > 0 else recipe.witness().margin
         batch.check()
         batch.spent(began)
         self._decide(batch, batch.best[batch.open] <= 0, tell, (Status.FALSIFIED, "attack"))
 
-    def _family(self, batch: Batch, position: int) -> Family:
-        """The family of one open sample: its own activation radii where the scheme clips."""
-        if not self.family.ceiling:
-            return self.family
-        return self.family.with_activation(sample_bounds(batch.bounds, position).activation)
+    def own_family(self, bounds: SampleBounds) -> Family:
+        """The family of one sample: its own activation radii where the scheme clips."""
+        return self.family.with_activation(bounds.activation) if self.family.ceiling else self.family
 
     # -- the exact step ---------------------------------------------------------------------------
 
@@ -296,7 +309,7 @@ class Cascade:
         if search.recipe is not None:
             batch.recipes[sample] = search.recipe
         batch.seconds[sample] += time.perf_counter() - began
-        rule(Known(float(search.lower.min()), search.best), search.allowed)
+        rule(Known(float(search.lower.min()), search.best))
         status = {Ruling.HOLDS: Status.VERIFIED, Ruling.BROKEN: Status.FALSIFIED}.get(ruling, Status.UNKNOWN)
         detail = search.detail if ruling is Ruling.OPEN else ""
         return batch.verdict(sample, status, "exact", scope=search.scope, detail=detail)
@@ -304,7 +317,8 @@ class Cascade:
     def _case(self, batch: Batch, position: int) -> Case:
         sample = int(batch.open[position])
         x, label = batch.x[sample], int(batch.labels[sample])
-        family = self._family(batch, position)
+        bounds = sample_bounds(batch.bounds, position)
+        family = self.own_family(bounds)
         one = batch.bounds.take(slice(position, position + 1))
 
         def polish(recipe: Recipe) -> Recipe:
@@ -315,5 +329,4 @@ class Cascade:
             found = attack(self.model, one, labels, self.model.tensor(batch.lower[[sample]]), start)
             return found.recipe(family, x, label, 0)
 
-        bounds = sample_bounds(batch.bounds, position)
         return Case(family, x, label, bounds, batch.lower[sample], batch.recipes.get(sample), polish)

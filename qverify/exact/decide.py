@@ -2,9 +2,8 @@
 
 Nothing a solver says is believed beyond this:
 
-- a *dual bound* counts as a lower bound if the status admits one and it is a number; a margin is proved
-  positive only where it exceeds `tolerance`, which covers what feasibility and integrality tolerances
-  leak through big-M constants (design.md, section 8);
+- a *dual bound*, less `tolerance`, counts as a lower bound if the status admits one and it is a number. The
+  tolerance covers what feasibility and integrality tolerances leak through big-M constants (design.md, section 8);
 - an *incumbent* counts for nothing. The point is turned into a member of the family, and the margin
   of that member by a plain forward pass decides;
 - *infeasible* is never an answer: the trained network itself is a point of every program;
@@ -22,7 +21,9 @@ from qverify.exact.program import Program
 from qverify.exact.solvers.base import Outcome, Status
 
 TOLERANCE = 1e-6
-"""A margin proved by a solver must exceed this times the scale of the program (`tolerance`)."""
+"""What is taken off every bound of a solver, times the scale of the program (`tolerance`)."""
+_CROSSING = 1e-9
+"""A plain float64 forward pass may differ from exact arithmetic by about this much, relative to its outputs."""
 
 _BOUNDED = {
     Status.OPTIMAL,
@@ -55,23 +56,23 @@ def tolerance(program: Program) -> float:
     return TOLERANCE * max(1.0, reach)
 
 
-def proved_bound(outcome: Outcome) -> float:
-    """The lower bound that an outcome proves, up to `tolerance`; -inf if none."""
+def proved_bound(outcome: Outcome, allowed: float) -> float:
+    """The lower bound that an outcome proves, `allowed` being the tolerance of its program; -inf if none."""
     if outcome.status not in _BOUNDED or math.isnan(outcome.dual_bound) or outcome.dual_bound == math.inf:
         return -math.inf
-    return float(outcome.dual_bound)
+    return float(outcome.dual_bound) - allowed
 
 
-def rule(known: Known, allowed: float) -> Ruling:
-    """The verdict on one question. Raises InternalError if bound and member contradict each other beyond `allowed`."""
-    if known.lower > known.upper + allowed:
+def rule(known: Known) -> Ruling:
+    """The verdict on one question. Raises InternalError if bound and member contradict each other."""
+    if known.lower > known.upper + _CROSSING * (1.0 + abs(known.upper)):
         raise InternalError(
             f"A concrete member has the value {known.upper:.9g}, below the bound {known.lower:.9g} that was proved for"
             " the whole family. Please report this with the model and the sample; nothing of this run may be trusted."
         )
     if known.upper <= 0.0:
         return Ruling.BROKEN
-    return Ruling.HOLDS if known.lower > allowed else Ruling.OPEN
+    return Ruling.HOLDS if known.lower > 0.0 else Ruling.OPEN
 
 
 def reason(outcome: Outcome) -> str:

@@ -107,7 +107,7 @@ class Search:
                     self.detail, self.bilinear = str(error), False
             return ruling
         finally:
-            self._close()
+            self.close()
 
     def _margins(self, closed: Any) -> Ruling:
         for rival in np.argsort(self.lower, kind="stable"):
@@ -118,7 +118,7 @@ class Search:
             row[self.case.label], row[rival] = 1.0, -1.0
             known = self._minimise(row, Known(float(self.lower[rival]), float(self.upper[rival])))
             self.lower[rival], self.upper[rival] = known.lower, min(known.upper, self.upper[rival])
-            ruling = decide.rule(known, self.allowed)
+            ruling = decide.rule(known)
             if ruling is Ruling.BROKEN or self.best <= 0.0:
                 return Ruling.BROKEN
             closed[rival] |= ruling is Ruling.HOLDS
@@ -127,15 +127,21 @@ class Search:
         return Ruling.HOLDS if closed.all() else Ruling.OPEN
 
     def minimum(self, row: Array) -> Known:
-        """The minimum of `row . output` over the family: proved and attained; equal up to tolerance unless cut off."""
-        try:
-            known = self._minimise(row, Known(-math.inf))
-            if known.upper - known.lower > self.allowed and self._goes_on_bilinear():
-                known = self._minimise(row, known)
-            decide.rule(known, self.allowed)
-            return known
-        finally:
-            self._close()
+        """The minimum of `row . output` over the family: proved and attained, equal up to tolerance unless cut off.
+
+        Programs stay loaded for the next row; `close` gives them back.
+        """
+        known = self._minimise(row, Known(-math.inf))
+        if not self.settled(known) and self._goes_on_bilinear():
+            known = self._minimise(row, known)
+        decide.rule(known)
+        return known
+
+    def close(self) -> None:
+        """Unload program and solver; the next question loads them again."""
+        if self._session is not None:
+            self._session.close()
+        self._program = self._session = None
 
     @property
     def scope(self) -> str:
@@ -147,10 +153,10 @@ class Search:
         for _ in range(_ROUNDS):
             if not self.bilinear:
                 known, _ = self._ask(row, known, relax=True)
-            if self._settled(known):
+            if self.settled(known):
                 break
             known, outcome = self._ask(row, known)
-            if self._settled(known) or self._expired():
+            if self.settled(known) or self._expired():
                 break
             if outcome.point is not None and self._refine(outcome.point):
                 continue
@@ -174,12 +180,13 @@ class Search:
         upper = known.upper
         if outcome.point is not None:
             upper = min(upper, self._member(program, outcome.point, row, not relax))
-        return Known(max(known.lower, decide.proved_bound(outcome)), upper), outcome
+        return Known(max(known.lower, decide.proved_bound(outcome, self.allowed)), upper), outcome
 
-    def _settled(self, known: Known) -> bool:
+    def settled(self, known: Known) -> bool:
+        """Whether nothing more is to be found out: the sign of the margin (`early`), or the minimum itself."""
         if self.settings.early:
-            return known.lower > self.allowed or self.best <= 0.0
-        return known.upper - known.lower <= self.allowed
+            return known.lower > 0.0 or self.best <= 0.0
+        return known.upper - known.lower <= 2.0 * self.allowed
 
     def _expired(self) -> bool:
         return self.settings.stop.is_set() or (self._until is not None and time.monotonic() >= self._until)
@@ -226,11 +233,6 @@ class Search:
             self._session = open_session(self._program, self.settings)
         return self._program, self._session
 
-    def _close(self) -> None:
-        if self._session is not None:
-            self._session.close()
-        self._program = self._session = None
-
     def _refine(self, point: Array) -> bool:
         """Give a sign binary to the straddling coordinates whose |x_j| the point overstates most; False if none."""
         if not isinstance(self._program, Relational):
@@ -240,7 +242,7 @@ class Search:
             size = self.maps.family.network.layers[i].size
             self._signs.setdefault(i, np.zeros(size, dtype=bool))[j] = True
         if worst:
-            self._close()
+            self.close()
         return bool(worst)
 
     def _goes_on_bilinear(self) -> bool:
@@ -256,7 +258,7 @@ class Search:
         except SolverError as error:
             self.detail = f"open with positions taken as independent; {error}"
             return False
-        self._close()
+        self.close()
         self.bilinear = True
         return True
 

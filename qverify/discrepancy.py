@@ -1,0 +1,151 @@
+"""Worst-case discrepancy: how far each output can move over the family (design.md, section 1).
+
+Per sample and output i the interval of `f_hat(x_hat)_i - f(x)_i`, f(x) being the float64 forward pass: by IBP, by
+BP, or exact, with the solver asked for both ends of every output. Where a solve is cut off, or positions of a
+convolution are taken as independent, proved and attained ends differ, and both are given.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qverify.bounds.backward import backward_outputs, tightened_bounds
+from qverify.bounds.model import Bounds
+from qverify.errors import UsageError
+from qverify.exact.search import Case, Search, Settings
+from qverify.network import Array, Network
+from qverify.quantisation import Radii
+from qverify.verdict import Options
+from qverify.verify import Cascade, sample_bounds
+
+METHODS = ("ibp", "bp", "exact")
+
+
+@dataclass(frozen=True, eq=False)
+class Discrepancy:
+    """One sample's interval of `f_hat(x_hat) - f(x)` per output; arrays (n_out,).
+
+    `lower`, `upper`: proved for every member. `attained_lower`, `attained_upper`: of concrete members (exact only).
+    `complete`: whether the two agree up to the solver's tolerance.
+    """
+
+    index: int
+    nominal: Array
+    lower: Array
+    upper: Array
+    attained_lower: Array | None
+    attained_upper: Array | None
+    method: str
+    seconds: float
+    complete: bool
+
+    @property
+    def worst(self) -> float:
+        """The largest |f_hat(x_hat)_i - f(x)_i| that cannot be excluded."""
+        return float(np.maximum(np.abs(self.lower), np.abs(self.upper)).max())
+
+    def row(self) -> dict[str, Any]:
+        """As a JSON object."""
+        found = {"index": self.index, "method": self.method, "complete": self.complete, "worst": self.worst}
+        for name in ("nominal", "lower", "upper", "attained_lower", "attained_upper"):
+            values = getattr(self, name)
+            found[name] = None if values is None else values.tolist()
+        return found | {"seconds": round(self.seconds, 6)}
+
+
+def worst_case_discrepancy(
+    network: Network,
+    x: Any,
+    radii: Radii,
+    options: Options | None = None,
+    on_result: Callable[[Discrepancy], None] | None = None,
+    stop: threading.Event | None = None,
+) -> list[Discrepancy]:
+    """The discrepancy of every sample, x (N, *input_shape) or (N, n_in); in the order of the samples.
+
+    `options.method` is `ibp`, `bp` or `exact`; `options.seconds` limits the exact step per sample. `on_result` is
+    called in this thread as results come, in any order. Raises what `verify` raises.
+    """
+    options = options or Options(method="bp")
+    if options.method not in METHODS:
+        raise UsageError(f"The discrepancy has no method {options.method!r}; choose one of: {', '.join(METHODS)}.")
+    flat = checked_inputs(network, x)
+    work = _Work(Cascade(network, radii, options, stop))
+    found: list[Discrepancy] = []
+
+    def tell(result: Discrepancy) -> None:
+        found.append(result)
+        if on_result is not None:
+            on_result(result)
+
+    for start in range(0, len(flat), work.cascade.chunk):
+        if not work.cascade.stop.is_set():
+            work.run(start, flat[start : start + work.cascade.chunk], tell)
+    return sorted(found, key=lambda result: result.index)
+
+
+class _Work:
+    def __init__(self, cascade: Cascade):
+        self.cascade = cascade
+        self.network, self.options = cascade.network, cascade.options
+
+    def run(self, start: int, x: Array, tell: Callable[[Discrepancy], None]) -> None:
+        began = time.perf_counter()
+        nominal = self.network.evaluate(x)
+        bounds = self.cascade.intervals(x)
+        if self.options.method == "exact":
+            bounds = tightened_bounds(self.cascade.model, bounds)
+        if self.options.method != "ibp":
+            bounds.lower[-1], bounds.upper[-1] = backward_outputs(self.cascade.model, bounds)
+        lower, upper = (side[-1].cpu().numpy() for side in (bounds.lower, bounds.upper))
+        seconds = (time.perf_counter() - began) / len(x)
+        if self.options.method == "exact":
+            self._exact(start, x, nominal, bounds, tell)
+            return
+        for i, (f, low, high) in enumerate(zip(nominal, lower, upper, strict=True)):
+            low, high = np.nextafter(low - f, -np.inf), np.nextafter(high - f, np.inf)
+            tell(Discrepancy(start + i, f, low, high, None, None, self.options.method, seconds, True))
+
+    def _exact(self, start: int, x: Array, nominal: Array, bounds: Bounds, tell: Any) -> None:
+        with ThreadPoolExecutor(self.options.workers) as pool:
+            futures = [pool.submit(self._one, start + i, x[i], nominal[i], bounds, i) for i in range(len(x))]
+            try:
+                for future in as_completed(futures):
+                    if (result := future.result()) is not None:
+                        tell(result)
+            except BaseException:  # also Ctrl-C: end the solves under way, then let it through
+                self.cascade.stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _one(self, index: int, x: Array, nominal: Array, bounds: Bounds, position: int) -> Discrepancy | None:
+        began = time.perf_counter()
+        options, stop = self.options, self.cascade.stop
+        own = sample_bounds(bounds, position)
+        family = self.cascade.own_family(own)
+        lower, upper, attained = own.lower[-1].copy(), own.upper[-1].copy(), np.zeros((2, len(nominal)))
+        case = Case(family, x, int(nominal.argmax()), own, np.full(len(nominal), -np.inf))
+        settings = Settings(options.solver, options.formulation, options.seconds, False, stop)
+        complete = True
+        with closing(Search(self.cascade.maps, settings, case)) as search:
+            for i, sign in [(i, sign) for i in range(len(nominal)) for sign in (1.0, -1.0)]:
+                if stop.is_set():
+                    return None
+                known = search.minimum(sign * np.eye(len(nominal))[i])
+                complete &= search.settled(known)
+                if sign > 0:
+                    lower[i], attained[0, i] = max(lower[i], known.lower), min(nominal[i], known.upper)
+                else:
+                    upper[i], attained[1, i] = min(upper[i], -known.lower), max(nominal[i], -known.upper)
+        low, high = np.nextafter(lower - nominal, -np.inf), np.nextafter(upper - nominal, np.inf)
+        seconds = time.perf_counter() - began
+        low_seen, high_seen = attained - nominal
+        return Discrepancy(index, nominal, low, high, low_seen, high_seen, "exact", seconds, complete)
