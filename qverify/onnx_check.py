@@ -73,7 +73,7 @@ def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Ca
         cut.graph.output.append(helper.make_tensor_value_info(logits, kind, None))
         model = cut
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # it would print what is raised anyway
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

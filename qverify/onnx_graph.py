@@ -131,7 +131,8 @@ class Node:
                 f"input {self.proto.input[index]!r} is {value.dtype}; weights must be float32 or float64: "
                 "export the model in float32"
             )
-        return value.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # the layer it goes into refuses NaN, with its name
+            return value.astype(np.float64)
 
     def integers(self, index: int) -> tuple[int, ...]:
         """Input `index` as integers: axes or a shape."""

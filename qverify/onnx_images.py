@@ -109,6 +109,8 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
         raise Refusal(f"auto_pad {auto_pad!r} is not supported; NOTSET, VALID, SAME_UPPER and SAME_LOWER are")
     if auto_pad != "NOTSET" and any(pads):
         raise Refusal(f"it has both pads {list(pads)} and auto_pad {auto_pad}; remove one of them")
+    if auto_pad.startswith("SAME") and max(dilations) > 1:
+        raise Refusal(f"runtimes disagree on auto_pad {auto_pad} with dilations; write the pads out")
     axes = [
         Axis(size, k, stride, dilation, begin, end)
         for size, k, stride, dilation, begin, end in zip(
@@ -185,6 +187,9 @@ def average_pool(node: Node, builder: Builder) -> Value:
     x = _image(node)
     window = _window(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
     h, w = window.axes
+    same = node.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME")
+    if same and (h.stride > h.kernel or w.stride > w.kernel):
+        raise Refusal("runtimes disagree on auto_pad with strides larger than the kernel; write the pads out")
     pads = [(a.begin, a.end) if node.attributes.get("count_include_pad", 0) else (0, 0) for a in (h, w)]
     if node.attributes.get("ceil_mode", 0):
         h, w = h.rounded_up(), w.rounded_up()

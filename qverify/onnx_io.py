@@ -217,7 +217,7 @@ class _Walk:
         """What can be said against a node without the shapes of its inputs; raises Refusal."""
         if node.domain not in _DOMAINS:
             raise Refusal(f"operator domain {node.domain!r} is not supported; only standard ONNX operators are")
-        if any(part in node.op_type for part in ("Quantize", "QLinear", "Integer")):
+        if any(part in node.op_type.lower() for part in ("quantize", "qlinear", "integer")):
             raise Refusal("the model is already quantised; verify the float model it was made from")
         if not any(self.reads[name] for name in node.output):
             raise Refusal("nothing uses its output; remove the node")

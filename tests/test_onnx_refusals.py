@@ -1,0 +1,447 @@
+"""What the loader refuses, what it says, and that its comparison with onnxruntime can fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import model, node, weights
+
+from qverify import network as network_module
+from qverify.errors import ModelError, UnsupportedModel
+from qverify.network import Add, Conv, Dense, Relu, Scale
+from qverify.onnx_io import load
+
+
+def _numbers(*shape):
+    return weights(np.random.default_rng(5), *shape)
+
+
+def _chain(*nodes, shape=("N", 4), opset=17, **constants):
+    return model(nodes, constants, shape, opset)
+
+
+def _image(kind, weight=None, shape=("N", 2, 5, 4), **attributes):
+    constants = {} if weight is None else {"w": weight}
+    return model([node(kind, "x w" if constants else "x", "y", **attributes)], constants, shape, 22)
+
+
+def _with_outputs(*names):
+    built = _chain(node("Relu", "x", "a"), node("Neg", "a", "y"))
+    for name in names:
+        built.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]))
+    return built
+
+
+def _two_inputs():
+    built = _chain(node("Add", "x z", "y"))
+    built.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
+    return built
+
+
+def _sparse():
+    built = _chain(node("Gemm", "x w", "y"))
+    values, indices = numpy_helper.from_array(np.float32([1, 2]), "w"), numpy_helper.from_array(np.array([0, 3]), "i")
+    built.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4, 2]))
+    return built
+
+
+def _annotated():
+    built = _chain(node("Relu", "x", "y"))
+    built.graph.quantization_annotation.add().tensor_name = "x"
+    return built
+
+
+def _custom_domain():
+    built = _chain(node("Relu", "x", "y"))
+    built.graph.node[0].domain = "com.example"
+    built.opset_import.append(helper.make_opsetid("com.example", 1))
+    return built
+
+
+def _half():
+    nodes = [node("Gemm", "x w", "y")]
+    return model(nodes, {"w": _numbers(4, 2)}, ["N", 4], dtype=np.float16)
+
+
+def _damaged_initializer():
+    built = _chain(node("Gemm", "x w", "y"), w=_numbers(4, 2))
+    built.graph.initializer[0].data_type = 85
+    return built
+
+
+def _unused_output():
+    built = _chain(node("Dropout", "x", "y"), node("Relu", "mask", "z"))
+    built.graph.node[0].output.append("mask")
+    return built
+
+
+W, V = _numbers(4, 3), _numbers(3, 4)
+STATISTICS = {"scale": _numbers(4), "offset": _numbers(4), "mean": _numbers(4), "variance": np.abs(_numbers(4))}
+BN = "scale offset mean variance"
+QUANTISED = node("QuantizeLinear", "x s z", "q")
+SCALE_AND_ZERO = {"s": 0.1, "z": np.array(0, dtype=np.int8)}
+
+# Name: (model, what the message must contain)
+REFUSALS = {
+    "activation": (_chain(node("Tanh", "x", "y")), ["'y_node' (Tanh)", "Relu is the only activation"]),
+    "max pool": (_image("MaxPool", kernel_shape=[2, 2]), ["(MaxPool)", "use AveragePool or a strided Conv"]),
+    "other operator": (_chain(node("Neg", "x", "y")), ["(Neg)", "not supported; supported are Add, AveragePool"]),
+    "unknown attribute": (_chain(node("Relu", "x", "y", __slope=1)), ["attribute __slope", "supported are: none"]),
+    "unused node": (
+        _chain(node("Relu", "x", "y"), node("Relu", "x", "left")),
+        ["'left_node' (Relu): nothing uses its output; remove"],
+    ),
+    "unused initializer": (_chain(node("Relu", "x", "y"), w=W), ["initializers that no node uses ('w'); remove them"]),
+    "second output used": (_unused_output(), ["its output 'mask' is used"]),
+    "several outputs": (_with_outputs("a"), ["2 outputs ('y', 'a'); supported is one"]),
+    "several inputs": (_two_inputs(), ["2 inputs ('x', 'z'); supported is one"]),
+    "constant output": (
+        _chain(node("Constant", "", "y", value_floats=[1.0, 2.0]), node("Relu", "x", "z")),
+        ["'y' does not depend on the input", "nothing uses its output"],
+    ),
+    "quantised weights": (
+        _chain(node("DequantizeLinear", "w s", "v"), node("MatMul", "x v", "y"), w=np.ones((4, 3), np.int8), s=0.5),
+        ["'v_node' (DequantizeLinear): the model is already quantised; verify the float model"],
+    ),
+    "quantised activations": (
+        _chain(QUANTISED, node("DequantizeLinear", "q s z", "y"), **SCALE_AND_ZERO),
+        ["'q_node' (QuantizeLinear)", "'y_node' (DequantizeLinear)", "already quantised"],
+    ),
+    "quantisation annotations": (_annotated(), ["quantisation annotations: verify the float model"]),
+    "sparse weights": (_sparse(), ["sparse initializers; supported are dense ones"]),
+    "another domain": (_custom_domain(), ["'y_node' (Relu): operator domain 'com.example' is not supported"]),
+    "old opset": (_chain(node("Relu", "x", "y"), opset=7), ["opset 7: supported is 8 and newer; convert the model"]),
+    "float16": (_half(), ["'x' is float16", "'w' is float16; weights must be float32", "export the model in float32"]),
+    "integer input": (
+        model([node("Relu", "x", "y")], {}, ["N", 4], dtype=np.int32),
+        ["input 'x' is int32; supported are float32 and float64"],
+    ),
+    "open axes": (_chain(node("Relu", "x", "y"), shape=["N", 3, "L"]), ["shape (N, 3, L)", "only the first"]),
+    "open vector": (_chain(node("Relu", "x", "y"), shape=["N"]), ["shape (N)", "only the first of several axes"]),
+    "fixed batch": (
+        _chain(node("MatMul", "x w", "y"), shape=[8, 4], w=W),
+        ["8 rows at once", "export with batch size 1 or a symbolic batch axis"],
+    ),
+    "sequence": (
+        _chain(node("MatMul", "x w", "y"), shape=["N", 7, 4], w=W),
+        ["7 rows at once (its input has shape (1, 7, 4))", "Conv with kernel 1"],
+    ),
+    "stack of matrices": (_chain(node("MatMul", "v x", "y"), shape=["N", 2, 4, 5], v=V), ["a stack of matrices"]),
+    "stack of weights": (_chain(node("MatMul", "v x", "y"), shape=["N", 2, 4, 5], v=_numbers(2, 3, 4)), ["stack"]),
+    "stack of constants": (
+        _chain(node("MatMul", "x v", "y"), shape=["N", 4], v=_numbers(2, 4, 3)),
+        ["shape (2, 4, 3); supported is one matrix"],
+    ),
+    "misfit weight": (_chain(node("MatMul", "x v", "y"), v=V), ["(4, 3) does not fit the input of shape (1, 4)"]),
+    "Gemm of vectors": (_chain(node("Gemm", "x w", "y"), shape=[4], w=W), ["[1, 2] axes; both must be matrices"]),
+    "transposed product": (
+        _chain(node("Gemm", "v x", "y", transB=1), shape=[5, 4], v=V),
+        ["transB on a computed matrix of shape (5, 4)"],
+    ),
+    "two computed factors": (_chain(node("MatMul", "x x", "y"), shape=[4, 4]), ["one factor must be a constant"]),
+    "product of branches": (_chain(node("Mul", "x x", "y")), ["it multiplies two computed tensors"]),
+    "division by the input": (_chain(node("Div", "c x", "y"), c=_numbers(4)), ["it divides by a computed tensor"]),
+    "division by zero": (_chain(node("Div", "x c", "y"), c=np.array([1.0, 0, 2, 3])), ["holds zeros"]),
+    "constant that enlarges": (
+        _chain(node("Add", "x c", "y"), c=_numbers(3, 4)),
+        ["(3, 4) does not broadcast to the input of shape (1, 4)"],
+    ),
+    "branches that broadcast": (
+        _chain(node("Transpose", "x", "t"), node("Add", "x t", "y"), shape=[1, 4]),
+        ["shapes (1, 4) and (4, 1); supported are equal shapes"],
+    ),
+    "subtracted from itself": (_chain(node("Sub", "x x", "y")), ["it subtracts a tensor from itself"]),
+    "reordering transpose": (
+        _chain(node("Transpose", "x", "y", perm=[0, 2, 1]), shape=["N", 3, 4]),
+        ["it reorders a tensor of shape (1, 3, 4)"],
+    ),
+    "bad perm": (_chain(node("Transpose", "x", "y", perm=[0, 2])), ["perm (0, 2) does not fit"]),
+    "bad reshape": (_chain(node("Reshape", "x s", "y"), s=np.array([3, 2])), ["(3, 2) does not hold the 4 elements"]),
+    "bad squeeze": (_chain(node("Squeeze", "x s", "y"), s=np.array([1])), ["does not hold the 4 elements"]),
+    "bad axis": (_chain(node("Flatten", "x", "y", axis=3)), ["axis 3 does not exist: the tensor has 2 axes"]),
+    "axis twice": (_chain(node("Unsqueeze", "x s", "y"), s=np.array([0, 0])), ["name an axis twice"]),
+    "computed shape": (
+        _chain(node("Reshape", "x x", "y")),
+        ["'x' depends on the network's input; it must be a constant"],
+    ),
+    "softmax inside": (
+        _chain(node("Softmax", "x", "p"), node("MatMul", "p w", "y"), w=W),
+        ["'y_node' (MatMul): it follows a Softmax", "only at the end"],
+    ),
+    "softmax over part": (_chain(node("Softmax", "x", "y"), shape=["N", 3, 4]), ["supported is one over all outputs"]),
+    "old softmax over the batch": (_chain(node("Softmax", "x", "y", axis=2), shape=["N", 3, 4], opset=12), ["axis 2"]),
+    "dropout in training": (
+        _chain(node("Dropout", "x r t", "y"), r=0.5, t=np.array(True)),
+        ["training_mode is true; export the model for inference"],
+    ),
+    "normalisation in training": (
+        _chain(node("BatchNormalization", f"x {BN}", "y", training_mode=1), **STATISTICS),
+        ["it is in training mode"],
+    ),
+    "normalisation per element": (
+        _chain(node("BatchNormalization", f"x {BN}", "y", spatial=0), opset=8, **STATISTICS),
+        ["spatial=0"],
+    ),
+    "negative variance": (
+        _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"variance": -(_numbers(4) ** 2)}),
+        ["its variance is not positive"],
+    ),
+    "misfit normalisation": (
+        _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"mean": _numbers(3)}),
+        ["one number for each of the 4 channels"],
+    ),
+    "3-d convolution": (
+        _image("Conv", _numbers(3, 2, 2, 2, 2), shape=["N", 2, 5, 4, 3]),
+        ["supported is (1, channels"],
+    ),
+    "misfit kernel": (_image("Conv", _numbers(3, 3, 2, 2)), ["in 1 groups does not fit 2 channels"]),
+    "kernel too large": (
+        _image("Conv", _numbers(3, 2, 6, 2)),
+        ["its kernel (6, 2) does not fit into the padded image"],
+    ),
+    "misfit strides": (_image("Conv", _numbers(3, 2, 2, 2), strides=[1]), ["must fit an image with 2 axes"]),
+    "pads twice": (
+        _image("Conv", _numbers(3, 2, 2, 2), auto_pad="SAME_UPPER", pads=[1, 1, 1, 1]),
+        ["both pads [1, 1, 1, 1] and auto_pad SAME_UPPER"],
+    ),
+    "unknown auto_pad": (_image("Conv", _numbers(3, 2, 2, 2), auto_pad="SAME"), ["auto_pad 'SAME' is not supported"]),
+    "padding by itself": (
+        _image("Conv", _numbers(3, 2, 2, 2), auto_pad="SAME_UPPER", dilations=[2, 1]),
+        ["runtimes disagree on auto_pad SAME_UPPER with dilations; write the pads out"],
+    ),
+    "pool padded by itself": (
+        _image("AveragePool", kernel_shape=[1, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
+        ["runtimes disagree on auto_pad with strides larger than the kernel"],
+    ),
+    "empty average": (
+        _image("AveragePool", kernel_shape=[2, 2], pads=[2, 0, 0, 0]),
+        ["wholly in the padding, where an average is not defined"],
+    ),
+    "string constant": (
+        _chain(node("Constant", "", "c", value_string="a"), node("Add", "x c", "y")),
+        ["'c_node' (Constant)", "is not a tensor of numbers"],
+    ),
+    "random constant": (
+        _chain(node("RandomNormal", "", "c", shape=[4]), node("Add", "x c", "y")),
+        ["operator RandomNormal on constants is not supported"],
+    ),
+    "misfit constants": (
+        _chain(node("Add", "a b", "c"), node("Add", "x c", "y"), a=_numbers(4), b=_numbers(3)),
+        ["'c_node' (Add): its constant inputs cannot be evaluated"],
+    ),
+    "empty constant": (_chain(node("MatMul", "x w", "y"), w=np.zeros((4, 0))), ["input 'w' is empty"]),
+    "integer weight": (
+        _chain(node("Cast", "w", "v", to=TensorProto.INT32), node("MatMul", "x v", "y"), w=W),
+        ["input 'v' is int32; weights must be float32 or float64"],
+    ),
+    "initializer of no type": (_damaged_initializer(), ["initializer 'w' is damaged"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusal_names_the_problem_and_the_way_out(name):
+    built, parts = REFUSALS[name]
+    with pytest.raises(UnsupportedModel) as caught:
+        load(built)
+    message = str(caught.value)
+    assert message.startswith("the model uses what qverify does not support: ") and "\n" not in message
+    assert not [part for part in parts if part not in message], message
+    assert caught.value.problems and all(problem in message for problem in caught.value.problems)
+    assert isinstance(caught.value, (ValueError, NotImplementedError)) and caught.value.exit_code == 2
+
+
+def test_all_problems_are_listed_at_once():
+    """After a refused node the walk goes on with the shape that onnx infers, so later nodes are judged, too."""
+    nodes = [
+        node("Sigmoid", "x", "a"),
+        node("MatMul", "a w", "b"),
+        node("MaxPool", "b", "c", kernel_shape=[2]),
+        node("Reshape", "c s", "d"),
+        node("Elu", "d", "y"),
+    ]
+    with pytest.raises(UnsupportedModel) as caught:
+        load(model(nodes, {"w": W, "s": np.array([5, 5]), "left": W}, ["N", 6, 4]))
+    starts = [problem.split(":")[0] for problem in caught.value.problems]
+    kinds = {"a": "Sigmoid", "b": "MatMul", "c": "MaxPool", "d": "Reshape", "y": "Elu"}
+    nodes = [f"node '{name}_node' ({kind})" for name, kind in kinds.items()]
+    assert starts == ["initializers that no node uses ('left'); remove them", *nodes]
+
+
+def test_nodes_without_name_are_called_by_their_output():
+    built = _chain(node("Tanh", "x", "y"))
+    built.graph.node[0].name = ""
+    with pytest.raises(UnsupportedModel, match="Tanh giving 'y': the operator is not supported"):
+        load(built)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _refused(path):
+    with pytest.raises(ModelError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and not isinstance(caught.value, UnsupportedModel)
+    return message
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    assert "does not exist; check the path" in _refused(tmp_path / "none.onnx")
+    assert "is a directory; give the .onnx file in it" in _refused(tmp_path)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"")
+    assert "is empty; export or download the model again" in _refused(path)
+    path.write_bytes(b"PK\x03\x04 a zip archive, for instance")
+    assert "is truncated or not an ONNX file" in _refused(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "not" in _refused(path)
+
+
+def test_a_file_cut_short_anywhere_is_refused(tmp_path):
+    data = _chain(node("Gemm", "x w", "a"), node("Relu", "a", "y"), w=W).SerializeToString()
+    path = tmp_path / "net.onnx"
+    path.write_bytes(data)
+    load(path)
+    for length in range(0, len(data) - 1, 5):
+        path.write_bytes(data[:length])
+        assert "again" in _refused(path)
+
+
+def test_a_file_with_a_flipped_byte_loads_or_is_refused(tmp_path):
+    """No other exception, whatever the damage: it may hit text, lengths, types or numbers."""
+    data = _chain(node("Gemm", "x w b", "a"), node("Relu", "a", "y"), w=W, b=_numbers(3)).SerializeToString()
+    path, rng, outcomes = tmp_path / "net.onnx", np.random.default_rng(1), []
+    for _ in range(300):
+        broken = bytearray(data)
+        broken[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        path.write_bytes(bytes(broken))
+        try:
+            load(path)
+            outcomes.append("read")
+        except ModelError:
+            outcomes.append("refused")
+    assert outcomes.count("refused") > 100 and outcomes.count("read") > 50
+
+
+def test_an_unreadable_file(tmp_path, monkeypatch):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"x")
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    assert "cannot be read (Permission denied); check its permissions" in _refused(path)
+
+
+def test_missing_external_data(tmp_path):
+    path = tmp_path / "net.onnx"
+    onnx.save_model(
+        _chain(node("Gemm", "x w", "y"), w=W), path, save_as_external_data=True, location="net.data", size_threshold=0
+    )
+    (tmp_path / "net.data").unlink()
+    assert "keeps weights in another file that is missing or damaged" in _refused(path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["Gemm", "Add", "Conv"])
+def test_weights_that_are_no_numbers(kind, bad):
+    w = {"Gemm": _numbers(4, 3), "Add": _numbers(4), "Conv": _numbers(3, 2, 2, 2)}[kind]
+    w.reshape(-1)[1] = bad
+    built = _image("Conv", w) if kind == "Conv" else _chain(node(kind, "x w", "y"), w=w)
+    with pytest.raises(
+        ModelError, match="of layer 'y_node' holds NaN or infinite numbers; retrain or repair the model"
+    ):
+        load(built)
+
+
+@pytest.mark.parametrize(
+    "built,message",
+    [
+        (_chain(node("Swish2", "x", "y")), "not a valid ONNX model .No Op registered for Swish2"),
+        (_chain(node("Relu", "x", "y", slope=1)), "Unrecognized attribute: slope"),
+        (_chain(node("Relu", "gone", "y")), "not a valid ONNX model .*export it again"),
+        (_chain(node("Identity", "x", "y")), "a network needs an input and at least one layer"),
+        (model([node("Relu", "x", "y")], {}, ["N", 4], 999), "onnxruntime cannot run the model"),
+        (
+            _chain(node("Mul", "x c", "y"), c=np.array(3e38)),
+            "onnxruntime overflows on inputs up to .*scale its constants",
+        ),
+    ],
+)
+def test_models_that_are_not_valid(built, message):
+    with pytest.raises(ModelError, match=message):
+        load(built)
+
+
+# --- the comparison with onnxruntime ----------------------------------------------------------------------
+
+
+def _every_layer():
+    """One layer of each type, so that every forward function can be broken."""
+    nodes = [
+        node("Conv", "x w b", "c"),
+        node("Relu", "c", "r"),
+        node("Mul", "r s", "m"),
+        node("Add", "m r", "a"),
+        node("Flatten", "a", "f"),
+        node("Gemm", "f v d", "y"),
+    ]
+    constants = {"w": _numbers(2, 1, 2, 2), "b": _numbers(2), "s": _numbers(2, 1, 1), "v": _numbers(12, 3)}
+    return model(nodes, constants | {"d": _numbers(3)}, ["N", 1, 4, 3])
+
+
+BROKEN = {
+    "bias lost": (Dense, lambda layer, x: x[0] @ layer.weight.T),
+    "weights off by 0.1 %": (Dense, lambda layer, x: 1.001 * x[0] @ layer.weight.T + layer.bias),
+    "bias of the wrong channel": (
+        Conv,
+        lambda layer, x: layer.apply(layer.weight, x[0]) + np.tile(layer.bias, layer.positions),
+    ),
+    "kernel reversed": (
+        Conv,
+        lambda layer, x: (
+            layer.apply(np.ascontiguousarray(layer.weight[:, :, ::-1]), x[0]) + np.repeat(layer.bias, layer.positions)
+        ),
+    ),
+    "relu forgotten": (Relu, lambda layer, x: x[0]),
+    "leaky relu": (Relu, lambda layer, x: np.maximum(x[0], 0.01 * x[0])),
+    "scale inverted": (Scale, lambda layer, x: x[0] / layer.scale + layer.shift),
+    "branch lost": (Add, lambda layer, x: x[0]),
+    "not a number": (Relu, lambda layer, x: x[0] * np.nan),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_loader_refuses_what_onnxruntime_contradicts(name, monkeypatch):
+    built = _every_layer()
+    load(built)
+    kind, broken = BROKEN[name]
+    monkeypatch.setitem(network_module._FORWARD, kind, broken)
+    with pytest.raises(ModelError, match=r"qverify and onnxruntime differ by .* where .* is allowed. .*please report"):
+        load(built)
+
+
+def test_a_bias_too_small_to_matter_elsewhere_is_seen_at_zero(monkeypatch):
+    """The sample 0 shows nothing but biases, so even a bias of 1e-6 cannot get lost."""
+    built = _chain(node("Gemm", "x w b", "y"), w=W, b=1e-6 * _numbers(3))
+    load(built)
+    monkeypatch.setitem(network_module._FORWARD, *BROKEN["bias lost"])
+    with pytest.raises(ModelError, match="differ by"):
+        load(built)
+
+
+def test_another_number_of_outputs_is_refused(monkeypatch):
+    monkeypatch.setitem(network_module._FORWARD, Relu, lambda layer, x: x[0][:, :-1])
+    with pytest.raises(ModelError, match="onnxruntime gives 4 outputs, qverify 3"):
+        load(_chain(node("Relu", "x", "y")))
+
+
+def test_cancelling_outputs_do_not_trip_the_comparison():
+    """Two large layers whose difference is small: what is left is float32 rounding of the large values."""
+    w, rng = _numbers(64, 3), np.random.default_rng(2)
+    nodes = [node("MatMul", "x w", "a"), node("MatMul", "x v", "b"), node("Sub", "a b", "y")]
+    network = load(_chain(*nodes, shape=["N", 64], w=1000 * w, v=1000 * w + 1e-3 * _numbers(64, 3)))
+    assert np.abs(network.evaluate(rng.normal(size=(1, 64)))).max() < 1.0
