@@ -24,7 +24,7 @@ from qverify.exact.search import Case, Search, Settings
 from qverify.network import Array, Network
 from qverify.quantisation import Radii
 from qverify.verdict import Options
-from qverify.verify import Cascade, sample_bounds
+from qverify.verify import Cascade, checked_inputs, sample_bounds
 
 METHODS = ("ibp", "bp", "exact")
 
