@@ -100,6 +100,11 @@ class Node:
         """Whether the optional input with this position is given."""
         return index < len(self.inputs) and self.inputs[index] is not None
 
+    def shape(self, index: int) -> Shape:
+        """The shape of input `index`, constant or not."""
+        value = self.inputs[index]
+        return value.shape if isinstance(value, Tensor) else self.constant(index).shape
+
     def view(self, index: int) -> Tensor:
         """Input `index`, which depends on the network's input and is only looked at under another shape."""
         value = self.inputs[index]

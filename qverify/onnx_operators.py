@@ -75,7 +75,7 @@ def _matmul(node: Node, builder: Builder) -> Value:
 
 def _gemm(node: Node, builder: Builder) -> Value:
     """`alpha op(A) op(B) + beta C`; alpha and beta are folded into weight and bias."""
-    ranks = [len(v.shape if isinstance(v, Tensor) else v.value.shape) for v in node.inputs[:2] if v is not None]
+    ranks = [len(node.shape(0)), len(node.shape(1))]
     if ranks != [2, 2]:
         raise Refusal(f"its factors have {ranks} axes; both must be matrices")
     trans_a, trans_b = bool(node.attributes.get("transA", 0)), bool(node.attributes.get("transB", 0))

@@ -50,6 +50,15 @@ def weights(rng: Rng, *shape: int) -> Array:
     return (rng.choice([-1.0, 1.0], size=shape) * rng.uniform(0.2, 1.2, size=shape)).astype(np.float32).astype(float)
 
 
+BN = "scale offset mean variance"
+
+
+def statistics(rng: Rng, channels: int) -> dict[str, Array]:
+    """The four parameters of a BatchNormalization, whose inputs are called as in `BN`."""
+    names = dict(zip(BN.split(), weights(rng, 4, channels), strict=True))
+    return names | {"variance": np.abs(names["variance"])}
+
+
 def run(built: onnx.ModelProto, x: Array) -> Array:
     """onnxruntime without graph optimisation, `x` as the model wants it; float64."""
     options = onnxruntime.SessionOptions()
