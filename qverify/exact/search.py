@@ -178,7 +178,7 @@ class Search:
         outcome = session.minimise(cost, offset, limits, relax)
         self.detail = decide.reason(outcome)
         upper = known.upper
-        if outcome.point is not None:
+        if outcome.point is not None and np.isfinite(outcome.point).all():
             upper = min(upper, self._member(program, outcome.point, row, not relax))
         return Known(max(known.lower, decide.proved_bound(outcome, self.allowed)), upper), outcome
 
