@@ -70,6 +70,12 @@ def test_a_file_with_a_flipped_byte_loads_or_is_refused(tmp_path):
     assert outcomes.count("refused") > 100 and outcomes.count("read") > 50
 
 
+def test_a_name_that_is_no_text(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(_chain(node("Relu", "x", "y")).SerializeToString().replace(b"Relu", b"R\xfflu"))
+    assert "is damaged (a name in it is not text); export or download it again" in _refused(path)
+
+
 def test_an_unreadable_file(tmp_path, monkeypatch):
     path = tmp_path / "net.onnx"
     path.write_bytes(b"x")

@@ -162,12 +162,23 @@ def test_pooling_stays_unquantised_where_onnx_can_say_so(rng):
     assert [layer.quantised for layer in load(built).layers[1:]] == [False, True, True]
 
 
-@pytest.mark.parametrize("change", [{"quantised": True}, {"has_bias": True}, {"bias": np.array([0.5, -1.0])}])
+NO_POOLING = [
+    {"quantised": True},
+    {"has_bias": True},
+    {"bias": np.array([0.5, -1.0])},
+    {"weight": np.full((2, 1, 2, 3), 0.5)},
+    {"pads": (2, 0, 0, 0), "strides": (4, 3)},
+]
+
+
+@pytest.mark.parametrize("change", NO_POOLING)
 def test_what_is_not_quite_a_pooling_is_no_pooling(change, rng):
     layer = replace(pool("pool", 0, (2, 4, 3), (2, 3)), **change)
     built = to_onnx(Network((Input("x", (), (2, 4, 3)), layer)))
     assert built.graph.node[0].op_type == "Conv"
-    np.testing.assert_array_equal(load(built).layers[1].bias, layer.bias)
+    again = load(built).layers[1]
+    np.testing.assert_array_equal(again.bias, layer.bias)
+    np.testing.assert_allclose(again.weight, layer.weight, rtol=6e-8)
 
 
 def test_a_bias_is_written_only_where_there_is_one(rng):

@@ -134,6 +134,21 @@ def test_batch_normalisation_of_a_value_that_others_read_stands_alone(rng):
     agree(network, built, rng)
 
 
+def test_batch_normalisation_of_an_image_that_others_read_stands_alone(rng):
+    constants = {"w": weights(rng, 3, 1, 2, 2), **statistics(rng, 3)}
+    nodes = [node("Conv", "x w", "m"), node("BatchNormalization", f"m {BN}", "n"), node("Add", "m n", "y")]
+    network = load(built := model(nodes, constants, ["N", 1, 4, 3]))
+    assert kinds(network) == "Conv Conv Add"
+    agree(network, built, rng)
+
+
+def test_a_constant_added_to_average_pooling_is_exact(rng):
+    nodes = [node("AveragePool", "x", "p", kernel_shape=[2, 3]), node("Add", "p b", "y")]
+    network = load(built := model(nodes, {"b": weights(rng, 3, 1, 1)}, ["N", 3, 4, 5]))
+    assert kinds(network) == "Conv Scale" and network.weighted == ()
+    agree(network, built, rng)
+
+
 def test_batch_normalisation_is_not_folded_into_average_pooling(rng):
     nodes = [node("AveragePool", "x", "p", kernel_shape=[2, 3]), node("BatchNormalization", f"p {BN}", "y")]
     network = load(built := model(nodes, statistics(rng, 3), ["N", 3, 4, 5]))

@@ -72,6 +72,7 @@ def test_model_without_batch_axis(rng):
     built = model(nodes, {"zero": np.array([0]), "w": weights(rng, 2, 3, 2, 2)}, [3, 5, 4])
     network = load(built)
     assert network.input_shape == (3, 5, 4) and network.layers[1].out_shape == (2, 4, 3)
+    assert [layer.shape for layer in network.layers[1:]] == [(1, 2, 4, 3)]
     agree(network, built, rng)
 
 
@@ -148,6 +149,11 @@ def test_softmax_at_the_end_is_dropped_and_noted(kind, opset, rng):
     agree(network, model([gemm], {"w": constants["w"], "b": constants["b"]}, ["N", 4]), rng)
 
 
+def test_softmax_before_opset_13_is_over_all_axes_from_its_own(rng):
+    built = model([node("Mul", "x c", "m"), node("Softmax", "m", "y")], {"c": weights(rng, 2, 3)}, ["N", 2, 3], 12)
+    assert kinds(load(built)) == "Scale" and len(load(built).notes) == 1
+
+
 @pytest.mark.parametrize(
     "attribute",
     [
@@ -169,17 +175,35 @@ def _numbers(attribute):
     return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.atleast_1d(value)
 
 
-def test_an_initializer_used_twice_is_noted(rng):
-    """Also through a node: the second layer holds the transpose of what the first holds."""
-    nodes = [
-        node("MatMul", "x w", "a"),
-        node("Transpose", "w", "t"),
-        node("MatMul", "a t", "b"),
-        node("Add", "b b", "y"),
-    ]
-    network = load(built := model(nodes, {"w": weights(rng, 4, 3)}, ["N", 4]))
-    note = "w: used by layers 'a_node', 'b_node', each of which is quantised on its own."
-    assert network.notes == (note,)
+# Nodes from x (1, 2, 3) to y that use w twice
+SHARING = {
+    "MatMul, once through a node": (
+        [node("MatMul", "x w", "a"), node("Neg", "w", "n"), node("MatMul", "a n", "y")],
+        (1, 2),
+        (2, 2),
+    ),
+    "Gemm": ([node("Gemm", "x w", "a"), node("Gemm", "a w", "y", transB=1)], (1, 2), (2, 2)),
+    "Gemm, bias": ([node("Gemm", "x v w", "a"), node("Gemm", "a v w", "y")], (1, 2), (2,)),
+    "Conv": ([node("Conv", "x w", "a"), node("Conv", "a w", "y")], (1, 2, 5), (2, 2, 2)),
+    "BatchNormalization": (
+        [node("BatchNormalization", "x w o m v2", "a"), node("BatchNormalization", "r w o m v2", "y")],
+        (1, 2),
+        (2,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_an_initializer_used_twice_is_noted(name, rng):
+    nodes, shape, w_shape = SHARING[name]
+    constants = {"w": weights(rng, *w_shape)}
+    if name == "Gemm, bias":
+        constants["v"] = weights(rng, 2, 2)
+    if name == "BatchNormalization":
+        nodes = [nodes[0], node("Relu", "a", "r"), nodes[1]]
+        constants |= {"o": weights(rng, 2), "m": weights(rng, 2), "v2": np.ones(2)}
+    network = load(built := model(nodes, constants, shape))
+    assert "w: used by layers 'a_node', 'y_node', each of which is quantised on its own." in network.notes
     agree(network, built, rng)
 
 

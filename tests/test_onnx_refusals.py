@@ -156,6 +156,10 @@ REFUSALS = {
     ),
     "bad perm": (_chain(node("Transpose", "x", "y", perm=[0, 2])), ["perm (0, 2) does not fit"]),
     "bad reshape": (_chain(node("Reshape", "x s", "y"), s=np.array([3, 2])), ["(3, 2) does not hold the 4 elements"]),
+    "reshape to nothing": (
+        _chain(node("Reshape", "x s", "y", allowzero=1), s=np.array([0, 4])),
+        ["(0, 4) does not hold the 4 elements"],
+    ),
     "bad squeeze": (_chain(node("Squeeze", "x s", "y"), s=np.array([1])), ["does not hold the 4 elements"]),
     "bad axis": (_chain(node("Flatten", "x", "y", axis=3)), ["axis 3 does not exist: the tensor has 2 axes"]),
     "axis twice": (_chain(node("Unsqueeze", "x s", "y"), s=np.array([0, 0])), ["name an axis twice"]),
