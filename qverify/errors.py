@@ -41,6 +41,10 @@ class UsageError(QVerifyError, ValueError):
     """An argument or a combination of arguments makes no sense."""
 
 
+class OutputError(QVerifyError, OSError):
+    """A result cannot be written: the disk is full, or the place is not writable or taken."""
+
+
 class SolverError(QVerifyError, RuntimeError):
     """A solver or its licence is missing, or the model is too large for it."""
 

@@ -1,0 +1,147 @@
+"""The command line: declares the commands and ends them with the right status (design.md, section 10).
+
+0 the run finished, 1 --fail-on was hit, 2 wrong usage, input or unsupported model, 3 solver or licence missing,
+4 an internal check failed, 130 Ctrl-C, 141 the reader of stdout is gone. Nothing heavy is
+imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from qverify import __version__
+from qverify.commands.options import (
+    DISCREPANCY_METHODS,
+    FAILING,
+    VERIFY_METHODS,
+    Given,
+    json_option,
+    problem_options,
+    solve_options,
+    split_list,
+)
+from qverify.errors import InternalError, QVerifyError
+
+_INTERRUPTED, _CLOSED_PIPE = 130, 141  # 128 + the signal's number, as shells report it
+
+
+class _Guarded(click.Group):
+    """A group whose commands end with a status and one sentence, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a failure can still be reported
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get("QVERIFY_DEBUG") == "1":
+                traceback.print_exc()
+            status = _explained(error)
+        ctx.exit(status or 0)
+
+
+def _explained(error: BaseException) -> int:
+    """Say on stderr what went wrong; the exit status."""
+    if isinstance(error, BrokenPipeError):
+        # The interpreter flushes stdout once more when it ends; give that somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        status, sentence = _INTERRUPTED, "interrupted."
+    elif isinstance(error, QVerifyError):
+        status, sentence = error.exit_code, str(error)
+        if isinstance(error, InternalError) and "report" not in sentence:
+            sentence += " Please report this with the model and the command."
+    elif isinstance(error, MemoryError):
+        status, sentence = 2, "There is not enough memory; select fewer samples, or use --jobs 1."
+    elif isinstance(error, OSError):
+        what = f"{error.filename}: " if error.filename else ""
+        status, sentence = 2, f"{what}{error.strerror or error}; free some space or choose another place."
+    else:
+        status = InternalError.exit_code
+        sentence = (
+            f"Unexpected {type(error).__name__} ({error}). This is a fault of qverify: please report it with the model"
+            " and the command; QVERIFY_DEBUG=1 shows where it happened."
+        )
+    click.echo(f"qverify: {sentence}", err=True)
+    return status
+
+
+@click.group(cls=_Guarded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Verify neural networks under quantisation: one proof for every quantiser within given radii."""
+
+
+@main.command(short_help="Is every sample still classified right, whatever the quantiser?")
+@problem_options(data_required=True)
+@solve_options(VERIFY_METHODS, "auto")
+@click.option("--out", metavar="DIR", help="Keep the run there: run.json, and samples.jsonl with a line a sample.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR.")
+@click.option("--witnesses", is_flag=True, help="Write the failing member of every falsified sample to --out DIR.")
+@click.option(
+    "--fail-on",
+    callback=split_list,
+    metavar="LIST",
+    help=f"Exit with status 1 if a sample is one of LIST: {', '.join(FAILING)}, joined by commas.",
+)
+@json_option
+def verify(**given: Any) -> int:
+    """Decide for every sample whether all quantised versions of MODEL, an ONNX file, classify it right.
+
+    \b
+    verified       proved for every member of the quantised family
+    falsified      a concrete member gets it wrong (--witnesses writes it out)
+    unknown        neither, within the time limit
+    misclassified  the network itself is wrong
+
+    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 3 no solver or licence, 4 internal
+    error.
+    """
+    from qverify.commands.verify import run
+
+    return run(Given(**given))
+
+
+@main.command(short_help="How far can quantisation move the outputs?")
+@problem_options(data_required=True)
+@solve_options(DISCREPANCY_METHODS, "bp")
+@click.option("--out", metavar="FILE.jsonl", help="Write a line a sample there.")
+@json_option
+def discrepancy(**given: Any) -> int:
+    """Bound how far the outputs of MODEL, an ONNX file, can move over the quantised family, per output."""
+    from qverify.commands.discrepancy import run
+
+    return run(Given(**given))
+
+
+@main.command(short_help="Which solvers work here, and with what licence?")
+@json_option
+def solvers(as_json: bool) -> int:
+    """List the solvers of the exact step: whether they work here, with what licence and limits.
+
+    Exit status: 0 if at least one works, else 3.
+    """
+    from qverify.commands.solvers import run
+
+    return run(as_json)
+
+
+@main.command(short_help="What is in a model, and how hard is it?")
+@problem_options(data_required=False)
+@json_option
+def inspect(**given: Any) -> int:
+    """List the layers of MODEL, an ONNX file, under the names that a radii file uses.
+
+    With --bits or --radii also the largest radius of each layer; with samples (--data) also how many neurons are
+    unstable, which is what the exact step has to branch on.
+    """
+    from qverify.commands.inspect import run
+
+    return run(Given(**given))

@@ -1,0 +1,119 @@
+"""`qverify inspect`: the layers of a model, their radii, and how many neurons the exact step would branch on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from qverify.bounds.backward import tightened_bounds, unstable
+from qverify.commands.options import Given
+from qverify.commands.output import show, show_json, stdout_kept_clean
+from qverify.commands.problem import Problem
+from qverify.network import Conv, Dense, Network, Relu
+from qverify.quantisation import Family
+from qverify.verdict import Options
+from qverify.verify import Cascade
+
+
+def run(given: Given) -> int:
+    """The whole command; returns the exit status."""
+    began = time.perf_counter()
+    with stdout_kept_clean():
+        problem = Problem.load(given)
+        network = problem.network
+        layers = [_described(network, i) for i in range(len(network.layers))]
+        if problem.family is not None:
+            for i, layer in enumerate(layers):
+                layer |= _radii(problem.family, i)
+        if problem.family is not None and problem.samples is not None:
+            for i, counts in _unstable(problem).items():
+                layers[i] |= counts
+    result = {
+        "model": given.model,
+        "notes": list(network.notes),
+        "shares_weights": network.shares_weights,
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "samples": len(problem.indices),
+        "convention": None if problem.radii is None else problem.radii.convention,
+        "layers": layers,
+    }
+    if given.as_json:
+        show_json(result | {"seconds": round(time.perf_counter() - began, 3)})
+    else:
+        _show(network, result)
+    return 0
+
+
+def _described(network: Network, index: int) -> dict[str, Any]:
+    """One layer: what it is, under the name a radii file uses."""
+    layer = network.layers[index]
+    found: dict[str, Any] = {
+        "name": layer.name,
+        "kind": type(layer).__name__,
+        "inputs": [network.layers[i].name for i in layer.inputs],
+        "shape": list(layer.shape),
+        "parameters": 0,
+    }
+    if isinstance(layer, (Dense, Conv)):
+        found["parameters"] = layer.weight.size + (layer.bias.size if layer.has_bias else 0)
+        found["weight_range"] = [float(layer.weight.min()), float(layer.weight.max())]
+        found["quantised"] = layer.quantised
+    return found
+
+
+def _radii(family: Family, index: int) -> dict[str, Any]:
+    """The largest radius of each kind that the layer has."""
+    if index == 0:
+        return {"input_radius": float(family.input.max())}
+    kinds = {"weight": family.weight, "bias": family.bias, "activation": family.activation}
+    return {f"{kind}_radius": float(of[index].max()) for kind, of in kinds.items() if index in of}
+
+
+def _unstable(problem: Problem) -> dict[int, dict[str, float]]:
+    """Per Relu the mean number of unstable neurons a sample, by intervals and after BP at every layer."""
+    assert problem.radii is not None
+    cascade = Cascade(
+        problem.network, problem.radii, Options(clip=problem.given.clip_input, device=problem.given.device)
+    )
+    relus = [i for i, layer in enumerate(problem.network.layers) if isinstance(layer, Relu)]
+    totals = np.zeros((2, len(relus)))
+    x = problem.inputs()
+    for start in range(0, len(x), cascade.chunk):
+        rough = cascade.intervals(x[start : start + cascade.chunk])
+        for row, bounds in enumerate((rough, tightened_bounds(cascade.model, rough))):
+            totals[row] += [int(unstable(cascade.model, bounds, i).sum()) for i in relus]
+    means = totals / len(x)
+    return {i: {"unstable_ibp": means[0, k], "unstable_bp": means[1, k]} for k, i in enumerate(relus)}
+
+
+def _show(network: Network, result: dict[str, Any]) -> None:
+    layers = result["layers"]
+    table = Table("layer", "kind", "shape", box=None, padding=(0, 2, 0, 0))
+    table.add_column("parameters", justify="right")
+    table.add_column("weights", justify="right")
+    if result["convention"]:
+        table.add_column("largest radius")
+    measured = any("unstable_ibp" in layer for layer in layers)
+    if measured:
+        table.add_column("unstable, IBP", justify="right")
+        table.add_column("after BP", justify="right")
+    for layer in layers:
+        cells = [layer["name"], layer["kind"], " x ".join(map(str, layer["shape"])), str(layer["parameters"] or "")]
+        cells.append("{:.4g} to {:.4g}".format(*layer["weight_range"]) if "weight_range" in layer else "")
+        if result["convention"]:
+            kinds = ("input", "weight", "bias", "activation")
+            cells.append(", ".join(f"{k} {layer[f'{k}_radius']:.4g}" for k in kinds if f"{k}_radius" in layer))
+        if measured:
+            cells += [f"{layer[key]:.2f}" if key in layer else "" for key in ("unstable_ibp", "unstable_bp")]
+        table.add_row(*cells)
+    show(network.source, table, "")
+    show(f"{result['parameters']} parameters, {network.output_size} outputs.")
+    if result["convention"]:
+        show(f"Family: {result['convention']}.")
+    if measured:
+        show(f"Unstable neurons of each Relu: the mean over {result['samples']} samples.")
+    if result["shares_weights"]:
+        show("Convolutions share their weights: bounds are sound, and exact only with --formulation bilinear.")

@@ -1,0 +1,156 @@
+"""The options that commands share, and `Given`, what a user gave. Imports nothing that takes time.
+
+The choices are written out, because importing the modules that own them would cost `qverify --help` a second;
+a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+VERIFY_METHODS = ("auto", "ibp", "bp", "exact")
+DISCREPANCY_METHODS = ("ibp", "bp", "exact")
+FORMULATIONS = ("relational", "bilinear")
+SOLVERS = ("auto", "highs", "gurobi", "scip")
+SCHEMES = ("paper", "tensor", "channel")
+ROUNDINGS = ("nearest", "any")
+FAILING = ("falsified", "unknown", "misclassified")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Given:
+    """The command line of one command, as click parsed it; what a command has no option for keeps its default."""
+
+    model: str
+    data: str | None = None
+    bits: int | None = None
+    scheme: str | None = None
+    rounding: str | None = None
+    radii: str | None = None
+    samples: str | None = None
+    clip_input: tuple[float, float] | None = None
+    method: str = "auto"
+    formulation: str = "relational"
+    solver: str = "auto"
+    timeout: float = 300.0
+    jobs: int = 0
+    device: str = "cpu"
+    out: str | None = None
+    resume: bool = False
+    witnesses: bool = False
+    fail_on: tuple[str, ...] = ()
+    as_json: bool = False
+
+
+def problem_options(data_required: bool) -> Callable[[Command], Command]:
+    """Which network, which samples, which family."""
+    return _stacked(
+        click.argument("model"),
+        click.option(
+            "--data",
+            required=data_required,
+            metavar="NAME|FILE.npz",
+            help="Samples and labels: digits, mnist, or an .npz with x_test, y_test (or x, y).",
+        ),
+        click.option(
+            "--samples", metavar="A:B", help="Only the samples from A up to, not including, B.  [default: all]"
+        ),
+        click.option("--bits", type=int, metavar="N", help="Radii that cover every quantiser of N bits."),
+        click.option(
+            "--scheme",
+            type=click.Choice(SCHEMES),
+            help="What N bits mean. paper: absolute radii, 2^-N for the input and 2^-(N-1) for the rest; tensor, "
+            "channel: steps from the range of each weight tensor or output channel, those of the activations from "
+            "the whole data set.  [default: paper]",
+        ),
+        click.option(
+            "--rounding",
+            type=click.Choice(ROUNDINGS),
+            help="nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned rounding.  "
+            "[default: any]",
+        ),
+        click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits."),
+        click.option(
+            "--clip-input",
+            type=float,
+            nargs=2,
+            metavar="LO HI",
+            help="A quantised input stays between LO and HI, as a pixel between 0 and 1 does.",
+        ),
+        click.option(
+            "--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where bounds are computed."
+        ),
+    )
+
+
+def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command], Command]:
+    """How to find the answer."""
+    return _stacked(
+        click.option(
+            "--method", type=click.Choice(methods), default=default, show_default=True, help=_METHODS[default]
+        ),
+        click.option(
+            "--formulation",
+            type=click.Choice(FORMULATIONS),
+            default="relational",
+            show_default=True,
+            help="The program of the exact step: weights eliminated, or kept as variables (small networks).",
+        ),
+        click.option(
+            "--solver",
+            type=click.Choice(SOLVERS),
+            default="auto",
+            show_default=True,
+            help="For the exact step; `qverify solvers` shows which work here.",
+        ),
+        click.option(
+            "--timeout",
+            type=float,
+            default=300.0,
+            show_default=True,
+            metavar="S",
+            help="Seconds for the exact step of one sample; then it stays unknown, with its bounds.",
+        ),
+        click.option(
+            "--jobs",
+            type=int,
+            default=0,
+            metavar="N",
+            help="Samples the exact step works on at once.  [default: one a core]",
+        ),
+    )
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+
+_METHODS = {
+    "auto": "auto: from cheap to exact, each sample as far as it must. ibp, bp: bounds alone. exact: the solver on "
+    "every sample, for the worst margin itself.",
+    "bp": "ibp, bp: sound bounds. exact: the solver, for both ends of every output.",
+}
+
+
+def _stacked(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """One decorator for several; the first comes first in the help."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def split_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """`falsified,unknown` -> a tuple; click's usage error for any other word."""
+    words = tuple(word.strip() for word in value.split(",")) if value is not None else ()
+    for word in words:
+        if word not in FAILING:
+            raise click.BadParameter(f"{word!r} is none of {', '.join(FAILING)}; join several by commas.")
+    return words

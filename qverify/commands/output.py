@@ -1,0 +1,53 @@
+"""The two streams: results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+_PIPE_WIDTH = 110
+"""Columns of a table that goes to a file or a pipe, which have no width of their own."""
+
+
+def say(sentence: str) -> None:
+    """One line for the user, on stderr."""
+    click.echo(f"qverify: {sentence}", err=True)
+
+
+def show(*parts: Table | str) -> None:
+    """Tables and lines on stdout. Raises OSError if it is closed or full."""
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, width=None if terminal else _PIPE_WIDTH, highlight=False, markup=False)
+    for part in parts:
+        console.print(part, soft_wrap=not terminal and isinstance(part, str))
+
+
+def show_json(result: dict[str, Any]) -> None:
+    """One JSON object on one line of stdout."""
+    click.echo(json.dumps(result, allow_nan=False))
+
+
+@contextlib.contextmanager
+def stdout_kept_clean() -> Iterator[None]:
+    """Whatever libraries print meanwhile, also those in C, goes to stderr."""
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+    except OSError:  # there is no stdout
+        yield
+        return
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            os.dup2(2, 1)
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

@@ -1,0 +1,189 @@
+"""Files and options -> what is to be computed, with everything checked before the work begins."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qverify import __version__, datasets, onnx_io
+from qverify.batch import file_sha256, fingerprint
+from qverify.commands.options import Given
+from qverify.commands.output import say
+from qverify.datasets import Samples
+from qverify.errors import UsageError
+from qverify.exact import solvers
+from qverify.exact.decide import TOLERANCE
+from qverify.network import Array, Conv, Dense, Network
+from qverify.quantisation import Family, Radii, load_radii
+from qverify.verdict import Options
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A network, the samples selected, and the family. `indices` are those of the samples in the data set.
+
+    `radii` and `family` are None where no radii were given, `samples` where no data were (only `inspect` allows it).
+    """
+
+    given: Given
+    network: Network
+    radii: Radii | None
+    family: Family | None
+    samples: Samples | None
+    indices: range
+    whole: int
+
+    @staticmethod
+    def load(given: Given) -> Problem:
+        """Read model, data and radii; notes and hints go to stderr. Raises whatever is wrong with them."""
+        _check(given)
+        network = onnx_io.load(given.model)
+        for note in network.notes:
+            say(f"note: {note}")
+        everything = None if given.data is None else datasets.load(given.data)
+        samples, indices = (None, range(0)) if everything is None else datasets.select(everything, given.samples)
+        radii = _radii(given, network, everything)
+        family = None if radii is None else Family.of(network, radii, given.clip_input)
+        if samples is not None:
+            datasets.fit(samples, network)
+        if given.bits is not None and _scheme(given) == "paper":
+            _hint(network, samples)
+        return Problem(given, network, radii, family, samples, indices, 0 if everything is None else len(everything))
+
+    @property
+    def title(self) -> str:
+        """Model, data and which samples, for people."""
+        part = "" if len(self.indices) == self.whole else f", samples {self.indices.start}:{self.indices.stop}"
+        return f"{self.network.source} on {self.given.data}{part}"
+
+    def inputs(self) -> Array:
+        """The samples flattened, (N, n_in)."""
+        assert self.samples is not None
+        return self.samples.x.reshape(len(self.samples), -1)
+
+    def largest_radii(self) -> dict[str, float]:
+        """The largest radius of each kind."""
+        family = self.family
+        assert family is not None
+        kinds: dict[str, list[Array]] = {
+            "input": [family.input],
+            "weight": list(family.weight.values()),
+            "bias": list(family.bias.values()),
+            "activation": list(family.activation.values()),
+        }
+        return {kind: float(max((a.max(initial=0.0) for a in arrays), default=0.0)) for kind, arrays in kinds.items()}
+
+    def question(self) -> dict[str, Any]:
+        """What is asked, as run.json keeps it."""
+        given, samples, radii = self.given, self.samples, self.radii
+        assert samples is not None and radii is not None
+        stated: dict[str, Any] = {"convention": radii.convention, "largest": self.largest_radii()}
+        if given.radii is not None:
+            stated |= {"file": given.radii, "sha256": file_sha256(given.radii)}
+        else:
+            stated |= {"bits": given.bits, "scheme": _scheme(given), "rounding": given.rounding or "any"}
+        if _scheme(given) in ("tensor", "channel"):
+            stated["calibration"] = f"all {self.whole} samples of the data set"
+        return {
+            "qverify": __version__,
+            "model": given.model,
+            "model_sha256": file_sha256(given.model),
+            "network_sha256": fingerprint(self.network),
+            "data": given.data,
+            "data_source": samples.source,
+            "data_sha256": samples.sha256,
+            "samples": [self.indices.start, self.indices.stop],
+            "radii": stated,
+            "clip_input": given.clip_input,
+            "method": given.method,
+            "formulation": given.formulation,
+            "solver": given.solver,
+            "timeout": given.timeout,
+            "tolerance": TOLERANCE,
+        }
+
+    def options(self) -> Options:
+        """How to compute. Raises UsageError."""
+        given = self.given
+        return Options(
+            method=given.method,
+            formulation=given.formulation,
+            solver=given.solver,
+            clip=given.clip_input,
+            seconds=given.timeout,
+            jobs=given.jobs,
+            device=given.device,
+        )
+
+
+def chosen_solver(options: Options) -> dict[str, str] | None:
+    """The solver that the exact step will use and its version; None if the method has no such step.
+
+    Asked before the work begins: a licence that is missing should not show after an hour. Raises SolverError.
+    """
+    if options.method not in ("auto", "exact"):
+        return None
+    solver = solvers.choose(options.solver, options.formulation == "bilinear")
+    state = solver.availability()
+    return {"name": solver.name, "version": state.version, "licence": state.licence}
+
+
+def started() -> str:
+    """Now, in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _scheme(given: Given) -> str | None:
+    return None if given.bits is None else given.scheme or "paper"
+
+
+def _check(given: Given) -> None:
+    """Combinations of options that make no sense."""
+    if given.bits is not None and given.radii is not None:
+        raise UsageError("--bits and --radii exclude each other; give one of them.")
+    if given.bits is None and (given.scheme or given.rounding):
+        raise UsageError("--scheme and --rounding say what --bits means; give --bits too.")
+    if given.data is None and given.samples is not None:
+        raise UsageError("--samples selects from a data set; give --data too.")
+    if given.data is None and given.scheme in ("tensor", "channel"):
+        raise UsageError(f"--scheme {given.scheme} takes the ranges of activations from samples; give --data too.")
+
+
+def required_radii(given: Given) -> None:
+    """Raise UsageError unless the family is stated."""
+    if given.bits is None and given.radii is None:
+        raise UsageError("The radii are missing; give --bits N, or --radii FILE.toml.")
+
+
+def _radii(given: Given, network: Network, samples: Samples | None) -> Radii | None:
+    """The radii asked for, calibrated on all samples of the data set where the scheme needs that."""
+    if given.radii is not None:
+        return load_radii(given.radii)
+    if given.bits is None:
+        return None
+    scheme: Any = _scheme(given)
+    rounding: Any = given.rounding or "any"
+    if scheme == "paper":
+        return Radii.from_bits(given.bits, scheme, rounding)
+    assert samples is not None
+    calibration, _ = datasets.fit(samples, network)
+    return Radii.from_bits(given.bits, scheme, rounding, network, calibration)
+
+
+def _hint(network: Network, samples: Samples | None) -> None:
+    """The radii of scheme paper are one step of quantisers for inputs in [0, 1] and weights in [-1, 1]."""
+    layers = [network.layers[i] for i in network.weighted]
+    reach = max((float(np.abs(la.weight).max()) for la in layers if isinstance(la, (Dense, Conv))), default=0.0)
+    beyond = []
+    if reach > 1.0:
+        beyond.append(f"weights reach {reach:.3g}")
+    if samples is not None and (samples.x.min() < 0.0 or samples.x.max() > 1.0):
+        beyond.append(f"inputs go from {samples.x.min():.3g} to {samples.x.max():.3g}")
+    if beyond:
+        say(
+            f"note: {' and '.join(beyond)}, but scheme paper takes the step of quantisers for weights in [-1, 1] and"
+            " inputs in [0, 1]; --scheme tensor or channel takes it from the ranges themselves."
+        )

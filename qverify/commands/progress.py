@@ -1,0 +1,139 @@
+"""How far a run is, on stderr: a live line on a terminal, an occasional plain one elsewhere; and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from qverify.commands.output import say
+
+_PLAIN_EVERY = 10.0
+"""Seconds between two lines where stderr is no terminal."""
+
+
+class Pace:
+    """Rate and time left, from when the answers came.
+
+    Samples pass the cheap stages in batches, and only what these leave open waits for a solver, one by one. So the
+    overall rate says nothing about the rest: what is open behind the last sample seen costs what the
+    exact step takes for one, and the samples after that cost what those before did, both stages taken together.
+    """
+
+    def __init__(self, total: int, exact_step: bool, clock: Callable[[], float] = time.monotonic):
+        self.total, self.decided = total, 0
+        self._exact_step, self._clock = exact_step, clock
+        self._began = self._last = clock()
+        self._seen = self._exact = 0
+        self._exact_seconds, self._in_exact = 0.0, False
+
+    def add(self, position: int, exact: bool) -> None:
+        """The sample at `position` of `total` was decided, by the exact step or before it."""
+        now = self._clock()
+        self.decided += 1
+        self._seen = max(self._seen, position + 1)
+        self._in_exact = exact
+        if exact:
+            self._exact += 1
+            self._exact_seconds += now - self._last
+        self._last = now
+
+    @property
+    def rate(self) -> float:
+        """Samples a second so far."""
+        return self.decided / max(self._clock() - self._began, 1e-9)
+
+    def left(self) -> float | None:
+        """Seconds still to go; None while nothing is known about the stage that counts."""
+        now = self._clock()
+        if self.decided >= self.total:
+            return 0.0
+        if not self.decided or (self._exact_step and not self._exact):
+            return None
+        elapsed = now - self._began
+        if not self._in_exact:
+            return (self.total - self.decided) * elapsed / self.decided
+        each = (self._exact_seconds + now - self._last) / self._exact
+        behind = (self._seen - self.decided) * each
+        return behind + (self.total - self._seen) * (elapsed + behind) / self._seen
+
+
+class Progress:
+    """Shows a `Pace` and `describe()`, what was found so far; a context manager."""
+
+    def __init__(self, pace: Pace, describe: Callable[[], str]):
+        self._pace, self._describe = pace, describe
+        self._told = time.monotonic()
+        self._live: Live | None = None
+        if sys.stderr.isatty():
+            console = Console(stderr=True)
+            self._live = Live(
+                console=console, get_renderable=self._line, refresh_per_second=4, transient=True, redirect_stdout=False
+            )
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def add(self, position: int, exact: bool) -> None:
+        """See `Pace.add`."""
+        self._pace.add(position, exact)
+        if self._live is None and time.monotonic() - self._told >= _PLAIN_EVERY:
+            self._told = time.monotonic()
+            say(f"{self._pace.decided} of {self._pace.total}: {self._describe()}; {self._speed()}")
+
+    def _speed(self) -> str:
+        left = self._pace.left()
+        return f"{self._pace.rate:.3g} a second, " + ("time left unknown" if left is None else f"{duration(left)} left")
+
+    def _line(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self._pace.total, completed=self._pace.decided, width=24)
+        table.add_row(bar, f"{self._pace.decided} of {self._pace.total}", self._describe(), self._speed())
+        return table
+
+
+def duration(seconds: float) -> str:
+    """Roughly, as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that work can end in order; the second one raises KeyboardInterrupt."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        # Not through sys.stderr: the handler may run in the middle of a write to it.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nqverify: ending the solves under way; Ctrl-C again ends at once\n")
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not the main thread: there is no Ctrl-C here
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

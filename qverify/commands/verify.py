@@ -1,0 +1,120 @@
+"""`qverify verify`: a verdict for every sample, kept on disk if asked, and the accuracies over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from typing import Any
+
+from qverify.batch import RunDirectory
+from qverify.commands.options import Given
+from qverify.commands.output import say, show, show_json, stdout_kept_clean
+from qverify.commands.problem import Problem, chosen_solver, required_radii, started
+from qverify.commands.progress import Pace, Progress, duration, stoppable
+from qverify.errors import InternalError, UsageError
+from qverify.report import Tally, accuracy_table, footer, stage_table
+from qverify.verdict import Options, Status, Verdict
+from qverify.verify import usable_device, verify
+
+_FAILED, _INTERRUPTED = 1, 130
+
+
+def run(given: Given) -> int:
+    """The whole command; returns the exit status."""
+    if (given.resume or given.witnesses) and given.out is None:
+        raise UsageError("--resume and --witnesses need a directory; give --out DIR too.")
+    required_radii(given)
+    began = time.perf_counter()
+    with stdout_kept_clean():
+        problem = Problem.load(given)
+        options = problem.options()
+        usable_device(options.device)
+        session = {
+            "started": started(),
+            "solver": chosen_solver(options),
+            "jobs": options.workers,
+            "device": given.device,
+        }
+        question = problem.question() | {"witnesses": given.witnesses}
+        with contextlib.ExitStack() as stack:
+            directory = None
+            if given.out is not None:
+                directory = stack.enter_context(RunDirectory.start(given.out, question, session, given.resume))
+            work = _Work(problem, options, directory)
+            work.verify()
+    runs = [session] if directory is None else directory.record["runs"]
+    _report(work, question, runs, time.perf_counter() - began)
+    if work.missing:
+        where = (
+            f"kept in {given.out}; go on with the same command and --resume" if directory else "lost; --out keeps them"
+        )
+        say(f"interrupted: {work.tally.samples} of {len(problem.indices)} samples are decided and {where}.")
+        return _INTERRUPTED
+    return _FAILED if any(work.tally.statuses[status] for status in given.fail_on) else 0
+
+
+class _Work:
+    """The samples still to decide, and where their verdicts go."""
+
+    def __init__(self, problem: Problem, options: Options, directory: RunDirectory | None):
+        self.problem, self.options, self.directory = problem, options, directory
+        done = {} if directory is None else directory.rows
+        self.tally = Tally()
+        for row in done.values():
+            self.tally.add(row)
+        self.todo = [index for index in problem.indices if index not in done]
+        if done:
+            say(f"{len(done)} samples are decided already; {len(self.todo)} are left.")
+
+    @property
+    def missing(self) -> int:
+        """How many samples have no verdict."""
+        return len(self.problem.indices) - self.tally.samples
+
+    def verify(self) -> None:
+        """Decide what is left to decide; ends early on Ctrl-C."""
+        samples, radii = self.problem.samples, self.problem.radii
+        if not self.todo or samples is None or radii is None:
+            return
+        positions = [index - self.problem.indices.start for index in self.todo]
+        pace = Pace(len(self.todo), self.options.method in ("auto", "exact"))
+        with stoppable() as stop, Progress(pace, self.tally.line) as progress, contextlib.suppress(KeyboardInterrupt):
+
+            def tell(verdict: Verdict) -> None:
+                self._take(replace(verdict, index=self.todo[verdict.index]))
+                progress.add(verdict.index, verdict.method == "exact")
+
+            x, y = samples.x[positions], samples.y[positions]
+            verify(self.problem.network, x, y, radii, self.options, tell, stop)
+        if self.missing and not stop.is_set():
+            raise InternalError(f"{self.missing} samples were passed over without a verdict.")
+
+    def _take(self, verdict: Verdict) -> None:
+        """Keep one verdict; its witness first, since a sample with a row is never looked at again."""
+        row = verdict.row()
+        if self.directory is not None:
+            if self.problem.given.witnesses and verdict.status is Status.FALSIFIED:
+                witness = verdict.witness()
+                assert witness is not None
+                sample = self.problem.inputs()[verdict.index - self.problem.indices.start]
+                self.directory.add_witness(verdict.index, sample, witness)
+            self.directory.add(row)
+        self.tally.add(row)
+
+
+def _report(work: _Work, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
+    """The result on stdout, over all rows, those of earlier starts included."""
+    tally, problem = work.tally, work.problem
+    solvers = list(dict.fromkeys(f"{r['solver']['name']} {r['solver']['version']}" for r in runs if r["solver"]))
+    if problem.given.as_json:
+        result = tally.as_dict() | {"seconds": round(seconds, 3), "interrupted": bool(work.missing)}
+        asked = {key: value for key, value in question.items() if key != "samples"}
+        asked |= {"sample_range": question["samples"], "convention": question["radii"]["convention"]}
+        show_json(result | asked | {"solver": ", ".join(solvers) or None, "runs": runs})
+        return
+    decided = f"{tally.samples} samples in {duration(seconds)}"
+    if work.missing:
+        decided += f", interrupted: {work.missing} are not decided"
+    show(f"{problem.title}: {decided}", "", accuracy_table(tally), "", stage_table(tally), "")
+    show(*footer(tally, question, solvers))

@@ -1,0 +1,178 @@
+"""Results for people: tallies of the rows of a run, and the tables made from them.
+
+Accuracies (design.md, section 1), relative to the samples decided: *clean*, the network itself is right;
+*guaranteed*, every member of the family is; *attack*, no failing member is known. guaranteed <= attack <= clean.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from qverify.verdict import Status
+
+STATUSES = tuple(status.value for status in Status)
+STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "exact")
+"""What can decide a sample, in the order of the cascade (verify.py)."""
+
+
+@dataclass
+class Tally:
+    """Counts over rows of `samples.jsonl`: by status, and by the stage that decided."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    decided: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    independent: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take one row in."""
+        self.statuses[row["status"]] += 1
+        self.decided[row["method"], row["status"]] += 1
+        self.seconds[row["method"]] += row["seconds"]
+        self.independent += "scope" in row and row["scope"] != "exact"
+
+    @property
+    def samples(self) -> int:
+        return sum(self.statuses.values())
+
+    @property
+    def clean(self) -> int:
+        return self.samples - self.statuses["misclassified"]
+
+    @property
+    def guaranteed(self) -> int:
+        return self.statuses["verified"]
+
+    @property
+    def attack(self) -> int:
+        return self.statuses["verified"] + self.statuses["unknown"]
+
+    def stages(self) -> list[tuple[str, Counter[str], float]]:
+        """The stages that decided something, in order: name, counts by status, seconds."""
+        known = [name for name in STAGES if name in self.seconds]
+        names = known + sorted(set(self.seconds) - set(known))
+        return [(n, Counter({s: self.decided[n, s] for s in STATUSES}), float(self.seconds[n])) for n in names]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part of the `--json` object that comes from the rows; accuracies are null without samples."""
+        total = self.samples
+        accuracies = {
+            f"{name}_accuracy": getattr(self, name) / total if total else None
+            for name in ("clean", "guaranteed", "attack")
+        }
+        counts = {status: self.statuses[status] for status in STATUSES}
+        by_method = {
+            name: {**{s: n for s, n in found.items() if n}, "seconds": round(seconds, 6)}
+            for name, found, seconds in self.stages()
+        }
+        return {
+            "samples": total,
+            **accuracies,
+            **counts,
+            "by_method": by_method,
+            "independent_positions": self.independent,
+        }
+
+    def line(self) -> str:
+        """Where a run stands, in a few words."""
+        counts = ", ".join(f"{self.statuses[status]} {status}" for status in STATUSES)
+        stages = ", ".join(f"{name} {sum(found.values())}" for name, found, _ in self.stages())
+        return f"{counts} (decided by {stages})" if stages else counts
+
+
+_ACCURACIES = (
+    ("clean", "the network itself, before quantisation"),
+    ("guaranteed", "proved right for every network of the family"),
+    ("attack", "no failing network of the family is known"),
+)
+_MEANING = {
+    "forward": "one evaluation",
+    "ibp": "interval bounds",
+    "attack": "descent to a member that fails",
+    "bp": "backward bounds",
+    "bp-layers": "backward bounds at every layer",
+    "exact": "the solver",
+}
+
+
+def accuracy_table(tally: Tally) -> Table:
+    """The three accuracies."""
+    table = Table("accuracy", "", "samples", "", box=None, padding=(0, 2, 0, 0))
+    for name, meaning in _ACCURACIES:
+        count = getattr(tally, name)
+        table.add_row(name, percent(count, tally.samples), f"{count} of {tally.samples}", meaning)
+    return table
+
+
+def stage_table(tally: Tally) -> Table:
+    """Who decided what, and in what time."""
+    table = Table("decided by", "", box=None, padding=(0, 2, 0, 0))
+    for heading in (*STATUSES, "seconds", "ms each"):
+        table.add_column(heading, justify="right")
+    for name, found, seconds in tally.stages():
+        counts = [str(found[status] or "") for status in STATUSES]
+        each = f"{1000 * seconds / max(1, sum(found.values())):.3g}"
+        table.add_row(name, _MEANING.get(name, ""), *counts, f"{seconds:.2f}", each)
+    totals = [str(tally.statuses[status]) for status in STATUSES]
+    table.add_row("all", "", *totals, f"{sum(tally.seconds.values()):.2f}", "")
+    return table
+
+
+def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> list[str]:
+    """What the tables rest on: the family, the solver, and the trust that `verified` needs."""
+    radii = question["radii"]
+    lines = [
+        f"Family: {radii['convention']}; radii (half-widths, twice that is the diameter) {widths(radii['largest'])}.",
+    ]
+    if "calibration" in radii:
+        lines.append(f"Ranges of activations: from {radii['calibration']}.")
+    if question.get("clip_input"):
+        low, high = question["clip_input"]
+        lines.append(f"Quantised inputs stay between {low:g} and {high:g}.")
+    exact = tally.decided["exact", "verified"]
+    lines.append(
+        f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for, {exact} by the"
+        f" solver's dual bound less a tolerance of {question['tolerance']:g}."
+    )
+    lines.append(f"Solver of the exact step: {', '.join(solvers) or 'none'}, formulation {question['formulation']}.")
+    if tally.independent:
+        lines.append(
+            f"For {tally.independent} samples the positions of convolutions were taken as independent:"
+            " sound, but it cannot falsify."
+        )
+    return lines
+
+
+def widths(largest: dict[str, float]) -> str:
+    """The largest radius of each kind, in one phrase."""
+    return ", ".join(f"{kind} {radius:.4g}" for kind, radius in largest.items())
+
+
+def percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def discrepancy_table(ranges: dict[str, list[float]]) -> Table:
+    """Per output the ends over all samples; `ranges` as `discrepancy_ranges` makes it."""
+    table = Table("output", box=None, padding=(0, 2, 0, 0))
+    names = {"lower": "at least", "upper": "at most", "attained_lower": "lowest met", "attained_upper": "highest met"}
+    shown = [key for key in names if key in ranges]
+    for key in shown:
+        table.add_column(names[key], justify="right")
+    for output in range(len(ranges["lower"])):
+        table.add_row(str(output), *(f"{ranges[key][output]:+.6g}" for key in shown))
+    return table
+
+
+def discrepancy_ranges(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Per output the smallest lower and the largest upper end over all rows: proved, and met by members if known."""
+    ranges = {}
+    for key, best in (("lower", min), ("upper", max), ("attained_lower", min), ("attained_upper", max)):
+        if rows and all(row[key] is not None for row in rows):
+            ranges[key] = [best(column) for column in zip(*(row[key] for row in rows), strict=True)]
+    return ranges
