@@ -57,6 +57,13 @@ def _custom_domain():
     return built
 
 
+def _dynamically_quantised():
+    nodes = [node("DynamicQuantizeLinear", "x", "q"), node("MatMulInteger", "q w z", "i")]
+    nodes[0].output.extend(["s", "z"])
+    nodes += [node("Cast", "i", "c", to=TensorProto.FLOAT), node("Mul", "c s", "y")]
+    return _chain(*nodes, w=np.ones((4, 3), np.int8))
+
+
 def _half():
     nodes = [node("Gemm", "x w", "y")]
     return model(nodes, {"w": _numbers(4, 2)}, ["N", 4], dtype=np.float16)
@@ -105,6 +112,10 @@ REFUSALS = {
     "quantised activations": (
         _chain(QUANTISED, node("DequantizeLinear", "q s z", "y"), **SCALE_AND_ZERO),
         ["'q_node' (QuantizeLinear)", "'y_node' (DequantizeLinear)", "already quantised"],
+    ),
+    "quantised at run time": (
+        _dynamically_quantised(),
+        ["'q_node' (DynamicQuantizeLinear): the model is already", "'i_node' (MatMulInteger): the model is already"],
     ),
     "quantisation annotations": (_annotated(), ["quantisation annotations: verify the float model"]),
     "sparse weights": (_sparse(), ["sparse initializers; supported are dense ones"]),
