@@ -1,0 +1,52 @@
+"""Run in a process of its own, so that its peak memory is that of the bounds: prints seconds and MiB as JSON.
+
+Arguments: ibp or bp, and the number of samples. Network: 784-256-256-256-10 with random weights, for speed does
+not depend on them; samples: MNIST's test images if at hand, else random pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from networks import mlp
+
+from qverify import datasets
+from qverify.bounds.backward import backward_margins
+from qverify.bounds.interval import interval_margins
+from qverify.errors import DataError
+from qverify.quantisation import Radii
+from qverify.verdict import Options
+from qverify.verify import Cascade
+
+
+def main(method: str, count: int) -> None:
+    network = mlp(np.random.default_rng(0), 784, 256, 256, 256, 10)
+    try:
+        x = datasets.load("mnist").x[:count].reshape(-1, 784)
+    except DataError:
+        x = np.random.default_rng(1).random((count, 784))
+    labels = network.evaluate(x).argmax(1)
+    cascade = Cascade(network, Radii.from_bits(8), Options())
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for start in range(0, len(x), cascade.chunk):
+            part = slice(start, start + cascade.chunk)
+            bounds = cascade.intervals(x[part])
+            margins = interval_margins if method == "ibp" else backward_margins
+            margins(cascade.model, bounds, torch.as_tensor(labels[part]))
+        seconds.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": sorted(seconds)[1], "peak": peak, "samples": len(x)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,26 @@
+"""Benchmarks print one table at the end: `make bench`. Timings are noisy, so medians are shown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for tests/networks.py
+
+_ROWS: list[tuple[str, str, str]] = []
+
+
+@pytest.fixture
+def report():
+    """`report(what, figure, remark)` adds a row to the table."""
+    return lambda what, figure, remark="": _ROWS.append((what, figure, remark))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not _ROWS:
+        return
+    terminalreporter.section("qverify benchmarks")
+    for row in [("what", "figure", "remark"), ("---", "---", "---"), *_ROWS]:
+        terminalreporter.write_line("| " + " | ".join(row) + " |")

@@ -1,0 +1,100 @@
+"""What qverify costs: relational against bilinear, the exact step an image, IBP and BP, memory."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import mlp
+
+from qverify import datasets, onnx_io
+from qverify.bounds.backward import tightened_bounds
+from qverify.exact import solvers
+from qverify.exact.bilinear import Bilinear
+from qverify.exact.relational import Relational
+from qverify.exact.search import count_products
+from qverify.exact.solvers.base import Limits, Status
+from qverify.quantisation import Radii
+from qverify.verdict import Options
+from qverify.verdict import Status as Answer
+from qverify.verify import Cascade, sample_bounds, verify
+
+HERE = Path(__file__).resolve()
+MODELS = HERE.parents[2] / "models"
+REFERENCE = HERE.parents[3] / "shared" / "reference_models" / "published_robust_4x256_8bit.onnx"
+BILINEAR_LIMIT = 60.0
+
+
+@pytest.mark.parametrize("width", [3, 5, 8, 12, 16, 24])
+def test_relational_against_bilinear(width, benchmark, report):
+    """The minimum of one margin, to optimality, on a network width-width-width-3 with inputs in [0, 1]."""
+    network = mlp(np.random.default_rng(width), width, width, width, 3)
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (1, width))
+    cascade = Cascade(network, Radii(input=0.05, weight=0.05, bias=0.05, activation=0.05), Options())
+    bounds = sample_bounds(tightened_bounds(cascade.model, cascade.intervals(x)), 0)
+    row = np.array([1.0, -1.0, 0.0])
+
+    def solve(program, solver):
+        session = solvers.get(solver).open(program.program)
+        began = time.perf_counter()
+        outcome = session.minimise(*program.combination(row), Limits(seconds=BILINEAR_LIMIT))
+        session.close()
+        return outcome, time.perf_counter() - began
+
+    fast, seconds = benchmark.pedantic(lambda: solve(Relational(cascade.maps, bounds), "highs"), rounds=3)
+    slow, slow_seconds = solve(Bilinear(cascade.maps, bounds), "scip")
+    cut = slow.status is not Status.OPTIMAL
+    if not cut:
+        assert abs(fast.dual_bound - slow.dual_bound) < 1e-5
+    report(
+        f"relational (HiGHS) against bilinear (SCIP), {width}-{width}-{width}-3",
+        f"{seconds:.3f} s against {'over ' if cut else ''}{slow_seconds:.2f} s",
+        f"{count_products(cascade.family)} products; {slow_seconds / seconds:.0f}x" + (" or more" if cut else ""),
+    )
+
+
+def exact_figures(path: Path, data: str, bits: int, count: int, report) -> None:
+    network, samples = onnx_io.load(path), datasets.load(data)
+    began = time.perf_counter()
+    verdicts = verify(network, samples.x[:count], samples.y[:count], Radii.from_bits(bits), Options())
+    seconds = time.perf_counter() - began
+    exact = [v.seconds for v in verdicts if v.method == "exact"]
+    unknown = sum(v.status is Answer.UNKNOWN for v in verdicts)
+    median, longest = (f(exact) if exact else 0.0 for f in (statistics.median, max))
+    report(
+        f"{path.stem}, {bits} bits, {count} samples, everything",
+        f"{seconds:.1f} s",
+        f"{len(exact)} by the exact step, {median:.2f} s each (median), at most {longest:.1f} s; {unknown} unknown",
+    )
+
+
+def test_exact_step_on_digits(benchmark, report):
+    benchmark.pedantic(lambda: exact_figures(MODELS / "digits_normal.onnx", "digits", 9, 200, report), rounds=1)
+
+
+def test_exact_step_on_mnist(benchmark, report):
+    if not REFERENCE.exists():
+        pytest.skip("the published 4x256 network is not at hand")
+    benchmark.pedantic(lambda: exact_figures(REFERENCE, "mnist", 8, 100, report), rounds=1)
+
+
+@pytest.mark.parametrize("method", ["ibp", "bp"])
+def test_batched_bounds(method, benchmark, report):
+    """10,000 samples of a 784-256-256-256-10 network, margins included."""
+
+    def run():
+        command = [sys.executable, str(HERE.with_name("batched_bounds.py")), method, "10000"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    found = benchmark.pedantic(run, rounds=1)
+    report(
+        f"{method.upper()}, 784-256-256-256-10, {found['samples']} samples",
+        f"{found['seconds']:.2f} s",
+        f"{found['samples'] / found['seconds']:,.0f} samples a second; peak memory {found['peak']:.0f} MiB",
+    )
