@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 from onnx_models import BN, NEWEST_OPSET, agree, kinds, model, node, run, statistics, weights
 
-from qverify.onnx_io import load
+from qverify import datasets
+from qverify.network import margins
+from qverify.onnx_io import load, to_onnx
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
 def _classic(rng, opset, batch):
@@ -236,3 +244,15 @@ def test_a_file_and_its_external_data(tmp_path, rng):
     network = load(path)
     assert network.source == "net.onnx" and (tmp_path / "net.data").stat().st_size >= 4800
     agree(network, onnx.load(path), rng)
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_normal"])
+def test_the_models_that_ship(name):
+    """What the record beside each says, and that the exporter writes the very same model again."""
+    path, facts = MODELS / f"{name}.onnx", json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8"))
+    network = load(path)
+    assert [layer.size for layer in network.layers] == [64, 40, 40, 24, 24, 10] and network.notes == ()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]
+    assert to_onnx(network) == onnx.load(path)
+    x, y = datasets.fit(datasets.load("digits"), network)
+    assert round(float((margins(network.evaluate(x), y) > 0).mean()), 4) == facts["clean_accuracy"] > 0.96
