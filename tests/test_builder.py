@@ -71,13 +71,13 @@ def test_builder_puts_blocks_together():
         [(np.array([[1.0, 2.0], [0.0, 3.0]]), x), (np.array([-1.0, -2.0]), y)], 0.0, np.array([1.0, 2.0])
     )
     second = builder.rows(
-        [(np.array([4.0]), s), (sparse.csr_matrix([[5.0, 0.0]]), y[::-1]), (np.array([0.5]), s)], -np.inf, 7.0
+        [(np.array([4.0]), s), (sparse.csr_matrix([[5.0, 6.0]]), y[::-1]), (np.array([0.5]), s)], -np.inf, 7.0
     )
     builder.products(second, x[:1], y[:1], np.array([2.0]))
     builder.products(first, x, y, np.array([1.0, -1.0]))
     program = builder.build()
     assert (first.tolist(), second.tolist()) == ([0, 1], [2])
-    expected = [[1.0, 2.0, 0.0, -1.0, 0.0], [0.0, 3.0, 0.0, 0.0, -2.0], [0.0, 0.0, 4.5, 0.0, 5.0]]
+    expected = [[1.0, 2.0, 0.0, -1.0, 0.0], [0.0, 3.0, 0.0, 0.0, -2.0], [0.0, 0.0, 4.5, 6.0, 5.0]]
     assert (program.rows.toarray() == expected).all()
     assert program.row_lower.tolist() == [0.0, 0.0, -np.inf] and program.row_upper.tolist() == [1.0, 2.0, 7.0]
     assert program.lower.tolist() == [-1.0, 0.0, 0.0, 0.0, 0.0] and program.upper.tolist() == [1.0, 2.0, 1.0, 5.0, 5.0]

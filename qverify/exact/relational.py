@@ -61,6 +61,17 @@ class Maps:
     def __init__(self, family: Family):
         self.family = family
         self.of = {i: self._map(i) for i, la in enumerate(family.network.layers) if isinstance(la, (Dense, Conv))}
+        self._radius_sums: dict[int, Array] = {}
+
+    def radius_sum(self, source: int) -> Array:
+        """(size,): the radii that multiply each output of layer `source`, summed; 0 where |x_j| does not matter."""
+        if source not in self._radius_sums:
+            total = np.zeros(self.family.network.layers[source].size)
+            for user in self.family.network.consumers[source]:
+                if user in self.of:
+                    total += np.asarray(self.of[user].radius.sum(axis=0)).ravel()
+            self._radius_sums[source] = total
+        return self._radius_sums[source]
 
     def _map(self, index: int) -> Map:
         layer = self.family.network.layers[index]
@@ -172,11 +183,7 @@ class Relational:
         if len(exact):
             column[exact] = self._sign_variables(source, exact, (slope[exact], intercept[exact]))
             slope[exact], intercept[exact] = 0.0, 0.0
-        weighted = np.zeros(len(low))
-        for user in self.network.consumers[source]:
-            if user in self.maps.of:
-                weighted += np.asarray(abs(self.maps.of[user].radius).sum(axis=0)).ravel()
-        self.relaxed[source] = np.flatnonzero(straddles & (column < 0) & (weighted > 0))
+        self.relaxed[source] = np.flatnonzero(straddles & (column < 0) & (self.maps.radius_sum(source) > 0))
         self.magnitudes[source] = Magnitude(slope, intercept, column)
         return self.magnitudes[source]
 
@@ -197,8 +204,11 @@ class Relational:
         radius = np.broadcast_to(self.bounds.activation[index], layer.size)
         low, high = self.bounds.lower[source], self.bounds.upper[source]
         fused = self._fused(source) and source in self.maps.of
-        gap, hi_low = self._range_gap(source) if fused else (np.zeros(layer.size), low)
-        # The largest value of the lower end, and the smallest of the upper end, of what enters the Relu.
+        gap, hi_low = np.zeros(layer.size), low.copy()
+        if fused:
+            some = np.flatnonzero(high > 0)
+            gap[some], hi_low[some] = self._range_gap(source, some)
+        # `high - gap`: the largest value of the lower end of what enters the Relu; `hi_low`: the smallest of the upper.
         lower_rows = np.flatnonzero((high > 0) & (high - gap > radius))
         upper_rows = np.flatnonzero((high > 0) & (hi_low >= 0))
         split_rows = np.flatnonzero((high > 0) & (hi_low < 0))
@@ -224,21 +234,22 @@ class Relational:
             self.builder.rows([*terms, own, (big, s)], big - radius[split_rows] - constant, np.inf)
             self.builder.rows([own, (high[split_rows], s)], -radius[split_rows], np.inf)
 
-    def _range_gap(self, index: int) -> tuple[Array, Array]:
-        """For an affine layer: a lower bound on `hi(x) - lo(x)`, and one on `hi(x)`; both (n_out,)."""
+    def _range_gap(self, index: int, chosen: IntArray) -> tuple[Array, Array]:
+        """For some outputs of an affine layer: a lower bound on `hi(x) - lo(x)`, and one on `hi(x)`."""
         source = self.network.layers[index].inputs[0]
         matrices = self.maps.of[index]
         low, high = self.bounds.lower[source], self.bounds.upper[source]
         nearest = np.maximum(0.0, np.maximum(low, -high))
-        gap = 2.0 * (matrices.radius @ nearest + matrices.bias_radius) * (1.0 - _SLACK)
+        weight, radius, bias_radius = matrices.weight[chosen], matrices.radius[chosen], matrices.bias_radius[chosen]
+        gap = 2.0 * (radius @ nearest + bias_radius) * (1.0 - _SLACK)
         magnitude = self._magnitude(source)
         reach = np.where(magnitude.column >= 0, 0.0, magnitude.slope)
-        slope = matrices.weight + matrices.radius @ sparse.diags(reach)
-        constant = matrices.bias + matrices.bias_radius + matrices.radius @ magnitude.intercept
+        slope = weight + radius @ sparse.diags(reach)
+        constant = matrices.bias[chosen] + bias_radius + radius @ magnitude.intercept
         size = np.maximum(abs(low), abs(high))
-        mass = (abs(matrices.weight) + matrices.radius) @ size + abs(constant)
-        interval = slope.maximum(0) @ low + slope.minimum(0) @ high + constant - _SLACK * mass
-        return gap, np.maximum(interval, self.bounds.lower[index] + gap)
+        mass = (abs(weight) + radius) @ size + abs(constant)
+        interval = slope @ ((low + high) / 2.0) - abs(slope) @ ((high - low) / 2.0) + constant - _SLACK * mass
+        return gap, np.maximum(interval, self.bounds.lower[index][chosen] + gap)
 
     # -- objectives -------------------------------------------------------------------------------
 
