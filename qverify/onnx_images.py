@@ -175,7 +175,8 @@ def batch_normalisation(node: Node, builder: Builder) -> Value:
         weight = layer.weight * factor[:, None, None, None]
         out = builder.change(x, weight=weight, bias=factor * layer.bias + shift, has_bias=True)
     else:
-        fields: dict[str, Any] = {"groups": len(factor), "in_shape": (len(factor), 1, positions), "bias": shift}
+        in_shape = x.shape[1:] if len(x.shape) == 4 else (len(factor), 1, positions)
+        fields: dict[str, Any] = {"groups": len(factor), "in_shape": in_shape, "bias": shift}
         out = builder.new(Conv, node.name, (x,), x.shape, weight=factor.reshape(-1, 1, 1, 1), **fields)
         return builder.uses(out, sources)
     builder.notes.append(f"{node.name}: folded into layer {layer.name!r}, so radii describe the folded weights.")
