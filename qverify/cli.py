@@ -69,7 +69,7 @@ def _explained(error: BaseException) -> int:
             f"Unexpected {type(error).__name__} ({error}). This is a fault of qverify: please report it with the model"
             " and the command; QVERIFY_DEBUG=1 shows where it happened."
         )
-    click.echo(f"qverify: {sentence}", err=True)
+    click.echo(f"qverify: {sentence.rstrip('.')}.", err=True)
     return status
 
 

@@ -26,8 +26,12 @@ def show(*parts: Table | str) -> None:
     """Tables and lines on stdout. Raises OSError if it is closed or full."""
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if terminal else _PIPE_WIDTH, highlight=False, markup=False)
-    for part in parts:
-        console.print(part, soft_wrap=not terminal and isinstance(part, str))
+    # Captured, since rich would end the process by itself, with status 1, if nobody reads stdout.
+    with console.capture() as text:
+        for part in parts:
+            console.print(part, soft_wrap=not terminal and isinstance(part, str))
+    for line in text.get().splitlines():
+        click.echo(line if terminal else line.rstrip())
 
 
 def show_json(result: dict[str, Any]) -> None:

@@ -1,0 +1,300 @@
+"""The commands in this process: what they print, where, and what it agrees with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from qverify import __version__, cli, datasets, onnx_io
+from qverify.commands import inspect, options
+from qverify.commands.progress import Pace, duration
+from qverify.datasets import Samples
+from qverify.discrepancy import METHODS as DISCREPANCY_METHODS
+from qverify.discrepancy import worst_case_discrepancy
+from qverify.exact.solvers import SOLVERS
+from qverify.exact.solvers.base import Availability
+from qverify.quantisation import Family, Radii
+from qverify.verdict import FORMULATIONS, METHODS, Options, Status
+from qverify.verify import verify
+
+DIGITS = str(Path(__file__).parents[1] / "models" / "digits.onnx")
+
+
+def qverify(*arguments: Any) -> Result:
+    """The command in this process; `.exit_code`, `.stdout`, `.stderr`."""
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+def answer(*arguments: Any) -> dict[str, Any]:
+    """What `--json` prints, which is all there is on stdout."""
+    result = qverify(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("\n") == 1 and result.stdout.endswith("\n")
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+# --- verify ---
+
+
+def test_json_says_what_the_library_says():
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    verdicts = verify(network, samples.x[50:100], samples.y[50:100], Radii.from_bits(6))
+    count = {s.value: sum(v.status is s for v in verdicts) for s in Status}
+    assert count["verified"] and count["falsified"] and count["misclassified"]
+    found = answer("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "50:100")
+    assert {name: found[name] for name in count} == count
+    assert found["samples"] == 50 and found["seconds"] > 0 and found["interrupted"] is False
+    assert found["clean_accuracy"] == (50 - count["misclassified"]) / 50
+    assert found["guaranteed_accuracy"] == count["verified"] / 50
+    assert found["attack_accuracy"] == (count["verified"] + count["unknown"]) / 50
+    assert found["sample_range"] == [50, 100] and found["data_sha256"] == samples.sha256
+    assert found["convention"] == "6 bits, scheme paper, rounding any" and found["tolerance"] == 1e-6
+    assert sum(sum(v for k, v in m.items() if k != "seconds") for m in found["by_method"].values()) == 50
+
+
+def test_rows_carry_the_index_in_the_data_set(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "100:130", "--out", tmp_path)
+    answer(*given)
+    rows = read_rows(tmp_path)
+    samples = datasets.load("digits")
+    assert sorted(r["index"] for r in rows) == list(range(100, 130))
+    assert [r["label"] for r in rows] == [samples.y[r["index"]] for r in rows]
+    predicted = onnx_io.load(DIGITS).evaluate(samples.x[100:130]).argmax(1)
+    assert [r["predicted"] for r in rows] == [predicted[r["index"] - 100] for r in rows]
+    keep = [r for r in rows if r["index"] % 3]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in keep))
+    answer(*given, "--resume")
+    again = read_rows(tmp_path)
+    assert again[: len(keep)] == keep and len(again) == 30
+    for r in again[len(keep) :]:
+        before = next(b for b in rows if b["index"] == r["index"])
+        assert (r["status"], r["label"], r["predicted"]) == (before["status"], before["label"], before["predicted"])
+    assert json.loads((tmp_path / "run.json").read_text())["samples"] == [100, 130]
+
+
+def test_a_finished_run_is_summed_up_again_without_work(tmp_path, monkeypatch):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path, "--resume")
+    first = answer(*given)
+    monkeypatch.setattr("qverify.commands.verify.verify", None)
+    again = answer(*given)
+    assert {**again, "seconds": 0, "runs": 0} == {**first, "seconds": 0, "runs": 0} and len(again["runs"]) == 2
+
+
+def test_run_json_holds_what_is_needed_to_repeat_the_run(tmp_path):
+    given = ("--scheme", "channel", "--rounding", "nearest", "--clip-input", 0, 1, "--method", "bp", "--timeout", 7)
+    answer("verify", DIGITS, "--data", "digits", "--bits", 8, *given, "--samples", "3:5", "--out", tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["qverify"] == __version__ and record["model"] == DIGITS
+    assert record["radii"]["calibration"] == "all 599 samples of the data set"
+    assert (record["radii"]["bits"], record["radii"]["scheme"], record["radii"]["rounding"]) == (
+        8,
+        "channel",
+        "nearest",
+    )
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    family = Family.of(network, Radii.from_bits(8, "channel", "nearest", network, samples.x))
+    assert record["radii"]["largest"]["weight"] == max(r.max() for r in family.weight.values())
+    assert (record["method"], record["clip_input"], record["timeout"]) == ("bp", [0, 1], 7)
+    assert record["runs"][0]["solver"] is None and record["samples"] == [3, 5] and record["tolerance"] == 1e-6
+    assert {r["method"] for r in read_rows(tmp_path)} <= {"forward", "ibp", "attack", "bp"}
+
+
+def test_the_table_for_people():
+    result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--clip-input", 0, 1)
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    assert words.startswith("digits.onnx on digits: 599 samples in ")
+    samples = datasets.load("digits")
+    clean = int((onnx_io.load(DIGITS).evaluate(samples.x).argmax(1) == samples.y).sum())
+    assert f"clean {clean / 5.99:.2f} % {clean} of 599" in words and "guaranteed 9" in words and "attack 9" in words
+    assert "Family: 8 bits, scheme paper, rounding any; radii (half-widths" in words and "weight 0.007812" in words
+    assert "Quantised inputs stay between 0 and 1." in words and "less a tolerance of 1e-06" in words
+    assert "but scheme paper takes the step" in result.stderr and "note" not in result.stdout
+
+
+def test_witnesses_are_written_for_every_falsified_sample(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "10:70", "--method", "ibp")
+    found = answer(*given, "--out", tmp_path, "--witnesses")
+    falsified = [r for r in read_rows(tmp_path) if r["status"] == "falsified"]
+    assert found["falsified"] == len(falsified) > 1
+    names = {path.name for path in (tmp_path / "witnesses").iterdir()}
+    assert names == {f"{r['index']}.{kind}" for r in falsified for kind in ("onnx", "npz")}
+    samples = datasets.load("digits")
+    for r in falsified:
+        stored = np.load(tmp_path / "witnesses" / f"{r['index']}.npz")
+        np.testing.assert_array_equal(stored["x"], samples.x[r["index"]])
+        assert r["label"] == samples.y[r["index"]]
+        assert stored["margin"] == r["margin_upper"] and stored["label"] == r["label"]
+        assert np.abs(stored["input"] - stored["x"]).max() <= 2**-6
+
+
+@pytest.mark.parametrize(("words", "status"), [("falsified", 1), ("unknown", 0), ("unknown, misclassified", 1)])
+def test_fail_on(words, status):
+    result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--fail-on", words, "--json")
+    assert result.exit_code == status and json.loads(result.stdout)["unknown"] == 0
+
+
+def test_a_time_limit_leaves_samples_unknown():
+    given = ("--bits", 5, "--method", "exact", "--timeout", 0.001, "--samples", "0:30")
+    found = answer("verify", DIGITS, "--data", "digits", *given)
+    assert found["unknown"] >= 3 and found["attack_accuracy"] > found["guaranteed_accuracy"]
+
+
+def test_a_radii_file(tmp_path):
+    (tmp_path / "r.toml").write_text('weight = 0.01\n[layers."dense2"]\nweight = 0.0\nbias = 0.5\n')
+    found = answer("verify", DIGITS, "--data", "digits", "--radii", tmp_path / "r.toml", "--samples", ":40")
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    radii = Radii(weight=0.01, layers={"dense2": {"weight": 0.0, "bias": 0.5}})
+    verdicts = verify(network, samples.x[:40], samples.y[:40], radii)
+    assert found["verified"] == sum(v.status is Status.VERIFIED for v in verdicts)
+    assert found["radii"]["largest"] == {"input": 0.0, "weight": 0.01, "bias": 0.5, "activation": 0.0}
+
+
+# --- discrepancy ---
+
+
+def test_discrepancy_is_that_of_the_library(tmp_path):
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    expected = worst_case_discrepancy(network, samples.x[5:9], Radii.from_bits(8), Options(method="bp"))
+    given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "5:9")
+    found = answer(*given, "--out", tmp_path / "rows.jsonl")
+    assert found["largest"] == max(e.worst for e in expected) and found["samples"] == 4
+    assert found["lower"] == pytest.approx(np.min([e.lower for e in expected], axis=0))
+    assert found["upper"] == pytest.approx(np.max([e.upper for e in expected], axis=0))
+    assert [r["index"] for r in found["rows"]] == [5, 6, 7, 8] and "attained_lower" not in found
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert sorted(lines, key=lambda r: r["index"]) == found["rows"]
+    again = qverify(*given, "--out", tmp_path / "rows.jsonl")
+    assert again.exit_code == 2 and "exists already" in again.stderr
+    table = qverify(*given).stdout
+    assert f"at most {found['largest']:.6g} over 4 samples" in table and f"{found['lower'][3]:+.6g}" in table
+
+
+def test_the_exact_discrepancy_lies_between_members_and_bounds():
+    given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:1", "--method")
+    exact, bounds = answer(*given, "exact"), answer(*given, "bp")
+    assert exact["complete"] and exact["solver"]["name"] and bounds["solver"] is None
+    assert exact["largest_attained"] <= exact["largest"] <= bounds["largest"]
+    assert exact["largest_attained"] == pytest.approx(exact["largest"], abs=1e-4)
+
+
+# --- solvers, inspect ---
+
+
+def test_solvers_lists_all_and_what_auto_takes():
+    found = answer("solvers")
+    assert set(found["solvers"]) == set(SOLVERS)
+    assert set(found["solvers"]["highs"]) == {"works", "version", "licence", "limits", "remedy"}
+    assert found["solvers"]["highs"]["works"] and found["auto"]["relational"] in SOLVERS
+    assert "--solver auto takes " + found["auto"]["relational"] in qverify("solvers").stdout
+
+
+def test_no_solver_at_all_is_status_3(monkeypatch):
+    gone = Availability(False, "", "", "", "Install it.")
+    for solver in SOLVERS.values():
+        monkeypatch.setattr(type(solver), "availability", lambda self: gone)
+    monkeypatch.setattr(type(SOLVERS["gurobi"]), "full_licence", lambda self: False)
+    result = qverify("solvers")
+    assert result.exit_code == 3 and "highs: Install it." in result.stdout and "takes none" in result.stdout
+    assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8).exit_code == 3
+    assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--method", "bp").exit_code == 0
+
+
+def test_inspect_lists_layers_radii_and_unstable_neurons():
+    network = onnx_io.load(DIGITS)
+    plain = answer("inspect", DIGITS)
+    assert [la["name"] for la in plain["layers"]] == [la.name for la in network.layers]
+    assert plain["parameters"] == 64 * 40 + 40 + 40 * 24 + 24 + 24 * 10 + 10 and plain["convention"] is None
+    low, high = plain["layers"][1]["weight_range"]
+    weight: Any = network.layers[1]
+    assert (low, high) == (weight.weight.min(), weight.weight.max())
+    full = answer("inspect", DIGITS, "--data", "digits", "--samples", "0:30", "--bits", 6)
+    relu = full["layers"][4]
+    assert relu["activation_radius"] == 2**-5 and full["layers"][0]["input_radius"] == 2**-6
+    assert 0 < relu["unstable_bp"] < relu["unstable_ibp"] <= 24
+    table = qverify("inspect", DIGITS, "--data", "digits", "--samples", "0:30", "--bits", 6).stdout
+    assert "dense1" in table and f"{relu['unstable_ibp']:.2f}" in table
+
+
+def test_unstable_counts_do_not_depend_on_chunks(monkeypatch):
+    given = ("inspect", DIGITS, "--data", "digits", "--samples", "0:10", "--bits", 6)
+    whole = answer(*given)["layers"]
+    monkeypatch.setattr(inspect.Cascade, "chunk", property(lambda self: 3))
+    assert answer(*given)["layers"] == whole
+
+
+def test_notes_of_the_loader_are_shown(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    network = replace(onnx_io.load(DIGITS), notes=("a Softmax was dropped",))
+    monkeypatch.setattr(onnx_io, "load", lambda path: network)
+    result = qverify("inspect", DIGITS)
+    assert "qverify: note: a Softmax was dropped" in result.stderr and "Softmax" not in result.stdout
+
+
+def test_inputs_beyond_the_paper_convention_are_pointed_out(tmp_path, monkeypatch, rng):
+    monkeypatch.setattr(onnx_io, "load", lambda path: networks.mlp(rng, 4, 3))
+    data = Samples("far", np.array([[-2.0, 0.0, 3.0, 1.0]]), np.array([1]), "", "")
+    monkeypatch.setattr(datasets, "load", lambda name: data)
+    result = qverify("inspect", DIGITS, "--data", "far", "--bits", 8)
+    assert "inputs go from -2 to 3" in result.stderr
+
+
+# --- what the options promise ---
+
+
+def test_choices_are_those_of_the_library():
+    assert options.VERIFY_METHODS == METHODS and options.DISCREPANCY_METHODS == DISCREPANCY_METHODS
+    assert options.FORMULATIONS == FORMULATIONS and set(options.SOLVERS) == {"auto", *SOLVERS}
+    assert {"verified", *options.FAILING} == {status.value for status in Status}
+    given = options.Given(DIGITS)
+    default = Options()
+    assert (given.timeout, given.method, given.solver) == (default.seconds, default.method, default.solver)
+
+
+def test_the_time_left_does_not_take_the_cheap_samples_for_the_rest():
+    now = [0.0]
+    pace = Pace(1000, exact_step=True, clock=lambda: now[0])
+    assert pace.left() is None
+    now[0] = 2.0
+    for position in [*range(950), 999]:
+        pace.add(position, exact=False)
+    assert pace.left() is None  # the overall rate would say 0.1 s
+    for position in range(950, 960):
+        now[0] += 4.0
+        pace.add(position, exact=True)
+    assert pace.left() == pytest.approx(39 * 4.0)
+    now[0] += 40.0  # the next one takes its time
+    assert pace.left() == pytest.approx(39 * 8.0)
+
+
+def test_the_time_left_counts_the_samples_of_later_batches():
+    now = [0.0]
+    pace = Pace(2000, exact_step=True, clock=lambda: now[0])
+    now[0] = 10.0
+    for position in [*range(990), 999]:
+        pace.add(position, exact=False)
+    for position in range(990, 999):
+        now[0] += 10.0
+        pace.add(position, exact=True)
+    assert pace.left() == pytest.approx(100.0) and pace.rate == pytest.approx(10.0)
+    cheap = Pace(100, exact_step=False, clock=lambda: now[0])
+    now[0] += 3.0
+    cheap.add(0, exact=False)
+    assert cheap.left() == pytest.approx(99 * 3.0)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (42.4, "42 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text

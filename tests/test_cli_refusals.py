@@ -1,0 +1,245 @@
+"""Bad input: every refusal is one sentence on stderr that says what to do, with the right exit status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import onnx_models
+import pytest
+from test_cli import DIGITS, answer, qverify, read_rows
+
+from qverify import onnx_io
+from qverify.errors import InternalError
+from qverify.exact.solvers import SOLVERS
+
+IMAGES, LABELS = np.full((3, 8, 8), 0.5), np.array([1, 2, 3])
+EIGHT = ("--data", "digits", "--bits", 8)
+
+
+def refusal(*arguments: Any, status: int = 2) -> str:
+    """What a command says that ends with `status`; nothing of it on stdout."""
+    result = qverify(*arguments)
+    assert result.exit_code == status, result.output
+    assert result.stdout == "" and "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("qverify: note:")]
+    assert len(lines) == 1 and lines[0].startswith("qverify: ") and lines[0].endswith(".")
+    return lines[0].removeprefix("qverify: ")
+
+
+def npz(folder: Path, **arrays: Any) -> Path:
+    np.savez(folder / "data.npz", **arrays)
+    return folder / "data.npz"
+
+
+# --- models ---
+
+
+def test_bad_models(tmp_path):
+    def verdict_on(path: Path) -> str:
+        return refusal("verify", path, *EIGHT)
+
+    content = Path(DIGITS).read_bytes()
+    assert "does not exist; check the path of the model" in verdict_on(tmp_path / "none.onnx")
+    assert "is a directory" in verdict_on(tmp_path)
+    for name, data in (("cut", content[: len(content) // 2]), ("text", b"hello " * 99), ("empty", b"")):
+        (tmp_path / name).write_bytes(data)
+        assert str(tmp_path / name) in verdict_on(tmp_path / name)
+
+
+@pytest.mark.parametrize("command", ["verify", "discrepancy", "inspect"])
+def test_an_unsupported_operator_is_named(tmp_path, command):
+    built = onnx_models.model([onnx_models.node("Sigmoid", "x", "y")], {}, ["N", 64])
+    (tmp_path / "m.onnx").write_bytes(built.SerializeToString())
+    message = refusal(command, tmp_path / "m.onnx", *EIGHT)
+    assert "uses what qverify does not support" in message and "Sigmoid" in message and "y_node" in message
+
+
+# --- data ---
+
+BAD_DATA = {
+    "shape": ({"x": np.zeros((3, 5, 5)), "y": LABELS}, "have shape (5, 5), but the network reads"),
+    "label": ({"x": IMAGES, "y": LABELS + 7}, "The largest label of data is 10, but the network has 10 outputs"),
+    "negative label": ({"x": IMAGES, "y": LABELS - 2}, "negative label -1"),
+    "NaN": ({"x": IMAGES * np.nan, "y": LABELS}, "192 NaN or infinite values"),
+    "counts": ({"x": IMAGES, "y": LABELS[:2]}, "holds 3 samples but 2 labels"),
+    "keys": ({"images": IMAGES, "y": LABELS}, "must hold x_test and y_test or x and y"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data(tmp_path, case):
+    arrays, wording = BAD_DATA[case]
+    assert wording in refusal("verify", DIGITS, "--data", npz(tmp_path, **arrays), "--bits", 8)
+
+
+def test_data_that_are_not_there(tmp_path):
+    assert "There is no data set or file 'mnits'" in refusal("verify", DIGITS, "--data", "mnits", "--bits", 8)
+    message = refusal("verify", DIGITS, "--data", tmp_path / "none.npz", "--bits", 8)
+    assert "none.npz does not exist" in message
+
+
+@pytest.mark.parametrize(
+    ("samples", "wording"),
+    [
+        ("0:600", "'0:600' reaches beyond digits, which has 599 samples"),
+        ("5:5", "is empty"),
+        ("-3:", "is negative"),
+        ("7", "is not of the form A:B"),
+    ],
+)
+def test_samples_outside(samples, wording):
+    assert wording in refusal("verify", DIGITS, *EIGHT, f"--samples={samples}")
+
+
+# --- radii ---
+
+BAD_RADII = {
+    "negative": ("weight = -0.1", "is negative (-0.1)"),
+    "NaN": ("activation = nan", "holds NaN or infinity"),
+    "infinite": ("[layers.dense1]\nweight = inf", "The weight (dense1) radius holds NaN or infinity"),
+    "shape": ("input = [[0.1, 0.2, 0.3]]", "The input radius has shape (1, 3), which fits neither"),
+    "ragged": ("weight = [[0.1], [0.1, 0.2]]", "not a number or a rectangular array"),
+    "text": ('bias = "small"', "not a number or a rectangular array"),
+    "layer": ("[layers.dense9]\nweight = 0.1", "has no layer 'dense9' with a radius for its weight; those are: dense1"),
+    "key": ("wieght = 0.1", "unknown key 'wieght'"),
+    "not TOML": ("weight 0.1", "is not valid TOML"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RADII)
+def test_bad_radii(tmp_path, case):
+    text, wording = BAD_RADII[case]
+    (tmp_path / "r.toml").write_text(text)
+    assert wording in refusal("verify", DIGITS, "--data", "digits", "--radii", tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize("command", ["verify", "discrepancy"])
+def test_one_of_bits_and_radii(tmp_path, command):
+    assert "give --bits N, or --radii FILE.toml" in refusal(command, DIGITS, "--data", "digits")
+    (tmp_path / "r.toml").write_text("weight = 0.1")
+    assert "exclude each other" in refusal(command, DIGITS, *EIGHT, "--radii", tmp_path / "r.toml")
+    assert "is not" not in refusal(command, DIGITS, "--data", "digits", "--radii", tmp_path / "none.toml")
+    given = ("--data", "digits", "--radii", tmp_path / "r.toml", "--rounding", "any")
+    assert "give --bits too" in refusal(command, DIGITS, *given)
+
+
+def test_bits_outside_their_range():
+    assert "The bit-width is 0; it must be a whole number from 1 to 32" in refusal(
+        "verify", DIGITS, "--data", "digits", "--bits", 0
+    )
+    assert "from 2 to 32" in refusal("verify", DIGITS, "--data", "digits", "--bits", 1, "--scheme", "tensor")
+
+
+# --- options ---
+
+BAD_OPTIONS = {
+    "clip": (("--clip-input", 0.5, 1), "Some inputs lie outside --clip-input 0.5 1; widen it"),
+    "empty clip": (("--clip-input", 1, 1), "is empty"),
+    "NaN clip": (("--clip-input", "nan", 1), "is empty"),
+    "timeout": (("--timeout", 0), "The time limit is 0.0 seconds"),
+    "NaN timeout": (("--timeout", "nan"), "The time limit is nan seconds"),
+    "jobs": (("--jobs", -1), "The number of jobs is -1"),
+    "device": (("--device", "abacus"), "The device 'abacus' cannot be used"),
+    "resume": (("--resume",), "give --out DIR too"),
+    "witnesses": (("--witnesses",), "give --out DIR too"),
+    "products": (("--solver", "highs", "--formulation", "bilinear"), "use --solver gurobi or --solver scip"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_options(case):
+    given, wording = BAD_OPTIONS[case]
+    assert wording in refusal("verify", DIGITS, *EIGHT, *given, status=3 if case == "products" else 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [("--method", "best"), ("--bits", "x"), ("--fail-on", "verified"), ("--solver", "cplex"), ("--frobnicate",)],
+)
+def test_wrong_usage_is_status_2(given):
+    result = qverify("verify", DIGITS, *EIGHT, *given)
+    assert result.exit_code == 2 and result.stdout == "" and "Error: " in result.stderr
+    assert qverify("verify", DIGITS, "--bits", 8).exit_code == 2  # no --data
+
+
+def test_inspect_needs_data_for_what_it_measures():
+    assert "give --data too" in refusal("inspect", DIGITS, "--samples", "0:3")
+    assert "give --data too" in refusal("inspect", DIGITS, "--bits", 8, "--scheme", "tensor")
+
+
+# --- runs on disk ---
+
+
+def test_a_directory_in_use_by_another_question(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--samples", "0:5", "--out", tmp_path, "--bits")
+    answer(*given, 8)
+    before = read_rows(tmp_path)
+    assert "holds a run already; add --resume" in refusal(*given, 8)
+    message = refusal(*given, 6, "--resume")
+    assert "radii.bits was 8 and is 6 now" in message and "largest" not in message
+    assert "method" in refusal(*given, 8, "--resume", "--method", "ibp")
+    assert read_rows(tmp_path) == before
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refusal("verify", DIGITS, *EIGHT, "--out", tmp_path / "file" / "run")
+    assert "cannot be written" in refusal("discrepancy", DIGITS, *EIGHT, "--out", tmp_path / "no" / "rows.jsonl")
+
+
+# --- solvers ---
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A network whose program has more variables than the small licence of Gurobi admits, and one sample of it."""
+    folder = tmp_path_factory.mktemp("wide")
+    network = networks.mlp(np.random.default_rng(3), 5, 2100, 2)
+    onnx_io.save(network, folder / "wide.onnx")
+    x = np.linspace(-1.0, 1.0, 5)[None]
+    y = onnx_io.load(folder / "wide.onnx").evaluate(x).argmax(1)
+    return ("verify", folder / "wide.onnx", "--data", npz(folder, x=x, y=y), "--bits", 20, "--method", "exact")
+
+
+def test_a_program_too_large_for_the_small_licence(wide):
+    gurobi: Any = SOLVERS["gurobi"]
+    if not gurobi.availability().works or gurobi.full_licence():
+        pytest.skip("needs Gurobi with the size-limited licence")
+    message = refusal(*wide, "--solver", "gurobi", status=3)
+    assert "admits 2000 variables" in message and "Use `--solver highs`" in message
+
+
+def test_a_large_program_goes_to_highs_without_a_full_licence(wide, monkeypatch):
+    monkeypatch.setattr(type(SOLVERS["gurobi"]), "full_licence", lambda self: False)
+    found = answer(*wide, "--timeout", 3)
+    assert found["by_method"].keys() == {"exact"} and found["solver"].startswith("highs")
+
+
+# --- faults of qverify itself ---
+
+
+@pytest.mark.parametrize(
+    ("error", "wording"),
+    [
+        (InternalError("A bound is crossed."), "A bound is crossed. Please report this"),
+        (ZeroDivisionError("division by zero"), "Unexpected ZeroDivisionError (division by zero). This is a fault"),
+    ],
+)
+def test_an_internal_error_is_status_4_and_asks_for_a_report(monkeypatch, error, wording):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.delenv("QVERIFY_DEBUG", raising=False)
+    monkeypatch.setattr("qverify.commands.verify.verify", fail)
+    message = refusal("verify", DIGITS, *EIGHT, status=4)
+    assert wording in message and "report" in message
+    monkeypatch.setenv("QVERIFY_DEBUG", "1")
+    assert "Traceback" in qverify("verify", DIGITS, *EIGHT).stderr
+
+
+def test_a_sample_without_a_verdict_is_an_internal_error(monkeypatch):
+    monkeypatch.setattr("qverify.commands.verify.verify", lambda *_: [])
+    assert "passed over without a verdict" in refusal("verify", DIGITS, *EIGHT, status=4)
