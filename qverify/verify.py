@@ -303,8 +303,8 @@ class Cascade:
         sample = int(batch.open[position])
         search = Search(self.maps, settings, self._case(batch, position))
         ruling = search.margins()
-        if ruling is Ruling.OPEN and self.stop.is_set():
-            return None
+        if self.stop.is_set() and (ruling is Ruling.OPEN or not settings.early):
+            return None  # without `early` the sign may be settled and the value of the margin not
         batch.lower[sample], batch.best[sample] = search.lower, search.best
         if search.recipe is not None:
             batch.recipes[sample] = search.recipe
