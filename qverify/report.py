@@ -7,7 +7,7 @@ Accuracies (design.md, section 1), relative to the samples decided: *clean*, the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,14 @@ class Tally:
     decided: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     independent: int = 0
+
+    @staticmethod
+    def of(rows: Iterable[dict[str, Any]]) -> Tally:
+        """The tally of some rows."""
+        tally = Tally()
+        for row in rows:
+            tally.add(row)
+        return tally
 
     def add(self, row: dict[str, Any]) -> None:
         """Take one row in."""
@@ -78,11 +86,11 @@ class Tally:
             "independent_positions": self.independent,
         }
 
-    def line(self) -> str:
-        """Where a run stands, in a few words."""
+    def lines(self) -> list[str]:
+        """Where a run stands, in a few words: how many of each status, and which stages decided how many."""
         counts = ", ".join(f"{self.statuses[status]} {status}" for status in STATUSES)
         stages = ", ".join(f"{name} {sum(found.values())}" for name, found, _ in self.stages())
-        return f"{counts} (decided by {stages})" if stages else counts
+        return [counts, f"decided by {stages}"] if stages else [counts]
 
 
 _ACCURACIES = (
@@ -91,7 +99,7 @@ _ACCURACIES = (
     ("attack", "no failing network of the family is known"),
 )
 _MEANING = {
-    "forward": "one evaluation",
+    "forward": "the network itself",
     "ibp": "interval bounds",
     "attack": "descent to a member that fails",
     "bp": "backward bounds",
@@ -111,22 +119,24 @@ def accuracy_table(tally: Tally) -> Table:
 
 def stage_table(tally: Tally) -> Table:
     """Who decided what, and in what time."""
-    table = Table("decided by", "", box=None, padding=(0, 2, 0, 0))
+    table = Table("decided by", box=None, padding=(0, 2, 0, 0))
     for heading in (*STATUSES, "seconds", "ms each"):
         table.add_column(heading, justify="right")
     for name, found, seconds in tally.stages():
         counts = [str(found[status] or "") for status in STATUSES]
         each = f"{1000 * seconds / max(1, sum(found.values())):.3g}"
-        table.add_row(name, _MEANING.get(name, ""), *counts, f"{seconds:.2f}", each)
+        table.add_row(name, *counts, f"{seconds:.2f}", each)
     totals = [str(tally.statuses[status]) for status in STATUSES]
-    table.add_row("all", "", *totals, f"{sum(tally.seconds.values()):.2f}", "")
+    table.add_row("all", *totals, f"{sum(tally.seconds.values()):.2f}", "")
     return table
 
 
 def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> list[str]:
     """What the tables rest on: the family, the solver, and the trust that `verified` needs."""
     radii = question["radii"]
+    stages = [f"{name} = {_MEANING[name]}" for name, _, _ in tally.stages() if name in _MEANING]
     lines = [
+        f"Stages: {', '.join(stages) or 'none'}.",
         f"Family: {radii['convention']}; radii (half-widths, twice that is the diameter) {widths(radii['largest'])}.",
     ]
     if "calibration" in radii:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qverify import __version__, cli, datasets, onnx_io
+from qverify.batch import RunDirectory
 from qverify.commands import inspect, options
-from qverify.commands.progress import Pace, duration
 from qverify.datasets import Samples
 from qverify.discrepancy import METHODS as DISCREPANCY_METHODS
 from qverify.discrepancy import worst_case_discrepancy
@@ -151,6 +153,27 @@ def test_a_time_limit_leaves_samples_unknown():
     assert found["unknown"] >= 3 and found["attack_accuracy"] > found["guaranteed_accuracy"]
 
 
+def test_no_time_limit(tmp_path):
+    given = ("--bits", 6, "--method", "exact", "--timeout", "inf", "--samples", "0:4", "--out", tmp_path)
+    assert answer("verify", DIGITS, "--data", "digits", *given)["unknown"] == 0
+    assert json.loads((tmp_path / "run.json").read_text())["timeout"] is None
+
+
+def test_a_second_ctrl_c_ends_at_once_and_keeps_the_rows(tmp_path, monkeypatch):
+    def twice(self: Any, row: dict[str, Any]) -> None:
+        add(self, row)
+        if len(self.rows) >= 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    add = RunDirectory.add
+    monkeypatch.setattr(RunDirectory, "add", twice)
+    before = signal.getsignal(signal.SIGINT)
+    result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path)
+    assert result.exit_code == 130 and "interrupted: 4 of 599 samples are decided and kept" in result.stderr
+    assert "interrupted: 595 are not decided" in result.stdout
+    assert len(read_rows(tmp_path)) == 4 and signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_radii_file(tmp_path):
     (tmp_path / "r.toml").write_text('weight = 0.01\n[layers."dense2"]\nweight = 0.0\nbias = 0.5\n')
     found = answer("verify", DIGITS, "--data", "digits", "--radii", tmp_path / "r.toml", "--samples", ":40")
@@ -179,6 +202,23 @@ def test_discrepancy_is_that_of_the_library(tmp_path):
     assert again.exit_code == 2 and "exists already" in again.stderr
     table = qverify(*given).stdout
     assert f"at most {found['largest']:.6g} over 4 samples" in table and f"{found['lower'][3]:+.6g}" in table
+
+
+def test_a_discrepancy_that_is_interrupted_keeps_its_rows(tmp_path, monkeypatch):
+    def interrupted(*given: Any) -> None:
+        def tell(result: Any) -> None:
+            given[-2](result)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        worst_case_discrepancy(*given[:-2], tell, given[-1])
+
+    monkeypatch.setattr("qverify.commands.discrepancy.worst_case_discrepancy", interrupted)
+    given = ("--data", "digits", "--bits", 8, "--samples", "7:12", "--out", tmp_path / "rows.jsonl")
+    result = qverify("discrepancy", DIGITS, *given, "--json")
+    assert result.exit_code == 130 and "interrupted: 2 of 5 samples are done" in result.stderr
+    assert json.loads(result.stdout)["interrupted"] is True
+    rows = [json.loads(line)["index"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert rows == [7, 8]
 
 
 def test_the_exact_discrepancy_lies_between_members_and_bounds():
@@ -261,40 +301,3 @@ def test_choices_are_those_of_the_library():
     given = options.Given(DIGITS)
     default = Options()
     assert (given.timeout, given.method, given.solver) == (default.seconds, default.method, default.solver)
-
-
-def test_the_time_left_does_not_take_the_cheap_samples_for_the_rest():
-    now = [0.0]
-    pace = Pace(1000, exact_step=True, clock=lambda: now[0])
-    assert pace.left() is None
-    now[0] = 2.0
-    for position in [*range(950), 999]:
-        pace.add(position, exact=False)
-    assert pace.left() is None  # the overall rate would say 0.1 s
-    for position in range(950, 960):
-        now[0] += 4.0
-        pace.add(position, exact=True)
-    assert pace.left() == pytest.approx(39 * 4.0)
-    now[0] += 40.0  # the next one takes its time
-    assert pace.left() == pytest.approx(39 * 8.0)
-
-
-def test_the_time_left_counts_the_samples_of_later_batches():
-    now = [0.0]
-    pace = Pace(2000, exact_step=True, clock=lambda: now[0])
-    now[0] = 10.0
-    for position in [*range(990), 999]:
-        pace.add(position, exact=False)
-    for position in range(990, 999):
-        now[0] += 10.0
-        pace.add(position, exact=True)
-    assert pace.left() == pytest.approx(100.0) and pace.rate == pytest.approx(10.0)
-    cheap = Pace(100, exact_step=False, clock=lambda: now[0])
-    now[0] += 3.0
-    cheap.add(0, exact=False)
-    assert cheap.left() == pytest.approx(99 * 3.0)
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (42.4, "42 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_durations(seconds, text):
-    assert duration(seconds) == text

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,17 +50,34 @@ def test_help_and_version_load_nothing_heavy():
 
 
 def test_stdout_holds_the_result_and_nothing_else():
-    found = run("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "0:30", "--json")
+    """Even where stderr is a terminal, which is then shown the live progress."""
+    master, terminal = pty.openpty()
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):  # which is how a terminal ends
+            while part := os.read(master, 4096):
+                shown.append(part)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    given = ("verify", DIGITS, "--data", "digits", "--bits", "6", "--samples", "0:60", "--json")
+    found = subprocess.run([*COMMAND, *given], stdout=-1, stderr=terminal, text=True, check=False)
+    os.close(terminal)
+    watcher.join(10)
+    os.close(master)
+    seen = b"".join(shown).decode()
     assert found.returncode == 0 and found.stdout.count("\n") == 1
-    assert json.loads(found.stdout)["samples"] == 30
-    assert all(line.startswith("qverify: ") for line in found.stderr.splitlines())
+    assert json.loads(found.stdout)["samples"] == 60
+    assert "60 of 60" in seen and "qverify: note: " in seen and "samples" not in seen
 
 
-def test_a_missing_licence_is_status_3_with_a_remedy():
+def test_a_missing_licence_is_status_3_with_a_remedy(tmp_path):
     pytest.importorskip("gurobipy")
     environment = {**os.environ, "GRB_LICENSE_FILE": "/nonexistent"}
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:5")
-    found = run(*given, "--solver", "gurobi", env=environment)
+    found = run(*given, "--solver", "gurobi", "--out", tmp_path / "run", env=environment)
+    assert not (tmp_path / "run").exists()  # said before anything begins
     assert found.returncode == 3 and found.stdout == "" and "Traceback" not in found.stderr
     assert "no valid licence" in found.stderr and "unset GRB_LICENSE_FILE" in found.stderr
     assert "--solver highs" in found.stderr

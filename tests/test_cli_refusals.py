@@ -137,8 +137,9 @@ def test_bits_outside_their_range():
 
 BAD_OPTIONS = {
     "clip": (("--clip-input", 0.5, 1), "Some inputs lie outside --clip-input 0.5 1; widen it"),
-    "empty clip": (("--clip-input", 1, 1), "is empty"),
-    "NaN clip": (("--clip-input", "nan", 1), "is empty"),
+    "empty clip": (("--clip-input", 1, 1), "two finite numbers, the smaller one first"),
+    "NaN clip": (("--clip-input", "nan", 1), "two finite numbers"),
+    "endless clip": (("--clip-input", 0, "inf"), "two finite numbers"),
     "timeout": (("--timeout", 0), "The time limit is 0.0 seconds"),
     "NaN timeout": (("--timeout", "nan"), "The time limit is nan seconds"),
     "jobs": (("--jobs", -1), "The number of jobs is -1"),

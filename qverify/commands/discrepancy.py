@@ -49,7 +49,7 @@ def _computed(problem: Problem, file: TextIO | None) -> list[dict[str, Any]]:
     radii = problem.radii
     assert radii is not None
     pace = Pace(len(problem.indices), exact)
-    with stoppable() as stop, Progress(pace, lambda: "worst-case discrepancy") as progress:
+    with stoppable() as stop, Progress(pace, lambda: [f"worst-case discrepancy by {options.method}"]) as progress:
 
         def tell(result: Discrepancy) -> None:
             rows.append(replace(result, index=problem.indices[result.index]).row())

@@ -115,7 +115,7 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
             default=300.0,
             show_default=True,
             metavar="S",
-            help="Seconds for the exact step of one sample; then it stays unknown, with its bounds.",
+            help="Seconds for the exact step of one sample; then it stays unknown, with its bounds. inf: no limit.",
         ),
         click.option(
             "--jobs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,11 @@ class Problem:
         part = "" if len(self.indices) == self.whole else f", samples {self.indices.start}:{self.indices.stop}"
         return f"{self.network.source} on {self.given.data}{part}"
 
+    @property
+    def seconds(self) -> float | None:
+        """The time limit of one sample; None for none."""
+        return None if self.given.timeout == math.inf else self.given.timeout
+
     def inputs(self) -> Array:
         """The samples flattened, (N, n_in)."""
         assert self.samples is not None
@@ -101,7 +107,7 @@ class Problem:
             "method": given.method,
             "formulation": given.formulation,
             "solver": given.solver,
-            "timeout": given.timeout,
+            "timeout": self.seconds,
             "tolerance": TOLERANCE,
         }
 
@@ -113,7 +119,7 @@ class Problem:
             formulation=given.formulation,
             solver=given.solver,
             clip=given.clip_input,
-            seconds=given.timeout,
+            seconds=self.seconds,
             jobs=given.jobs,
             device=given.device,
         )
@@ -146,6 +152,8 @@ def _check(given: Given) -> None:
         raise UsageError("--bits and --radii exclude each other; give one of them.")
     if given.bits is None and (given.scheme or given.rounding):
         raise UsageError("--scheme and --rounding say what --bits means; give --bits too.")
+    if given.clip_input is not None and not -math.inf < given.clip_input[0] < given.clip_input[1] < math.inf:
+        raise UsageError("--clip-input takes two finite numbers, the smaller one first; for pixels: 0 1.")
     if given.data is None and given.samples is not None:
         raise UsageError("--samples selects from a data set; give --data too.")
     if given.data is None and given.scheme in ("tensor", "channel"):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -71,14 +71,14 @@ class Pace:
 class Progress:
     """Shows a `Pace` and `describe()`, what was found so far; a context manager."""
 
-    def __init__(self, pace: Pace, describe: Callable[[], str]):
+    def __init__(self, pace: Pace, describe: Callable[[], list[str]]):
         self._pace, self._describe = pace, describe
         self._told = time.monotonic()
         self._live: Live | None = None
         if sys.stderr.isatty():
             console = Console(stderr=True)
             self._live = Live(
-                console=console, get_renderable=self._line, refresh_per_second=4, transient=True, redirect_stdout=False
+                console=console, get_renderable=self._lines, refresh_per_second=4, transient=True, redirect_stdout=False
             )
 
     def __enter__(self) -> Progress:
@@ -95,17 +95,17 @@ class Progress:
         self._pace.add(position, exact)
         if self._live is None and time.monotonic() - self._told >= _PLAIN_EVERY:
             self._told = time.monotonic()
-            say(f"{self._pace.decided} of {self._pace.total}: {self._describe()}; {self._speed()}")
+            say(f"{self._pace.decided} of {self._pace.total}: {', '.join(self._describe())}; {self._speed()}")
 
     def _speed(self) -> str:
         left = self._pace.left()
         return f"{self._pace.rate:.3g} a second, " + ("time left unknown" if left is None else f"{duration(left)} left")
 
-    def _line(self) -> Table:
+    def _lines(self) -> Group:
         table = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self._pace.total, completed=self._pace.decided, width=24)
-        table.add_row(bar, f"{self._pace.decided} of {self._pace.total}", self._describe(), self._speed())
-        return table
+        table.add_row(bar, f"{self._pace.decided} of {self._pace.total}, {self._speed()}")
+        return Group(table, *self._describe())
 
 
 def duration(seconds: float) -> str:

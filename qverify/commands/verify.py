@@ -60,9 +60,7 @@ class _Work:
     def __init__(self, problem: Problem, options: Options, directory: RunDirectory | None):
         self.problem, self.options, self.directory = problem, options, directory
         done = {} if directory is None else directory.rows
-        self.tally = Tally()
-        for row in done.values():
-            self.tally.add(row)
+        self.tally = Tally.of(done.values())
         self.todo = [index for index in problem.indices if index not in done]
         if done:
             say(f"{len(done)} samples are decided already; {len(self.todo)} are left.")
@@ -79,14 +77,19 @@ class _Work:
             return
         positions = [index - self.problem.indices.start for index in self.todo]
         pace = Pace(len(self.todo), self.options.method in ("auto", "exact"))
-        with stoppable() as stop, Progress(pace, self.tally.line) as progress, contextlib.suppress(KeyboardInterrupt):
+        with stoppable() as stop, Progress(pace, self.tally.lines) as progress:
 
             def tell(verdict: Verdict) -> None:
                 self._take(replace(verdict, index=self.todo[verdict.index]))
                 progress.add(verdict.index, verdict.method == "exact")
 
             x, y = samples.x[positions], samples.y[positions]
-            verify(self.problem.network, x, y, radii, self.options, tell, stop)
+            try:
+                verify(self.problem.network, x, y, radii, self.options, tell, stop)
+            except KeyboardInterrupt:  # the second Ctrl-C, perhaps between a row and its count
+                stop.set()
+                if self.directory is not None:
+                    self.tally = Tally.of(self.directory.rows.values())
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples were passed over without a verdict.")
 

@@ -1,0 +1,94 @@
+"""Progress on stderr: a time left that is not fooled by the cheap samples; and a stdout kept clean."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+from test_cli import DIGITS, qverify
+
+from qverify.commands import progress
+from qverify.commands.output import stdout_kept_clean
+from qverify.commands.progress import Pace, duration, stoppable
+
+
+def test_what_libraries_print_goes_to_stderr(capfd):
+    with stdout_kept_clean():
+        print("from Python")
+        os.write(1, b"from C\n")
+    print("the result")
+    found = capfd.readouterr()
+    assert found.out == "the result\n" and sorted(found.err.splitlines()) == ["from C", "from Python"]
+
+
+def test_plain_progress_is_an_occasional_line_on_stderr(monkeypatch):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:20", "--json")
+    assert " of 20: " not in qverify(*given).stderr
+    monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.0)
+    result = qverify(*given)
+    lines = [line for line in result.stderr.splitlines() if " of 20: " in line]
+    assert len(lines) == 20 and lines[-1].startswith("qverify: 20 of 20: ") and lines[-1].endswith(" 0.0 s left")
+    assert "decided by forward 1" in lines[-1] and result.stdout.count("\n") == 1
+
+
+def test_the_time_left_does_not_take_the_cheap_samples_for_the_rest():
+    now = [0.0]
+    pace = Pace(1000, exact_step=True, clock=lambda: now[0])
+    assert pace.left() is None
+    now[0] = 2.0
+    for position in [*range(950), 999]:
+        pace.add(position, exact=False)
+    assert pace.left() is None  # the overall rate would say 0.1 s
+    for position in range(950, 960):
+        now[0] += 4.0
+        pace.add(position, exact=True)
+    assert pace.left() == pytest.approx(39 * 4.0)
+    now[0] += 40.0  # the next one takes its time
+    assert pace.left() == pytest.approx(39 * 8.0)
+
+
+def test_the_time_left_counts_the_samples_of_later_batches():
+    now = [0.0]
+    pace = Pace(2000, exact_step=True, clock=lambda: now[0])
+    now[0] = 10.0
+    for position in [*range(990), 999]:
+        pace.add(position, exact=False)
+    for position in range(990, 999):
+        now[0] += 10.0
+        pace.add(position, exact=True)
+    assert pace.left() == pytest.approx(100.0) and pace.rate == pytest.approx(10.0)
+    cheap = Pace(100, exact_step=False, clock=lambda: now[0])
+    now[0] += 3.0
+    cheap.add(0, exact=False)
+    assert cheap.left() == pytest.approx(99 * 3.0)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (42.4, "42 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_first_ctrl_c_asks_and_the_second_one_raises():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stoppable() as stop:
+        assert not stop.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.wait(10)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_ctrl_c_is_left_alone():
+    seen = []
+
+    def work() -> None:
+        with stoppable() as stop:
+            seen.append(stop.is_set())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert seen == [False]
