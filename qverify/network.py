@@ -105,6 +105,8 @@ class Conv(Layer):
 
     def __post_init__(self) -> None:
         _freeze(self, "weight", "bias")
+        if self.weight.ndim != 4 or min((*self.strides, *self.dilations, self.groups)) < 1 or min(self.pads) < 0:
+            raise ModelError(f"Layer {self.name!r}: a kernel has 4 axes, strides are at least 1 and pads at least 0.")
         c_out, c_group, _, _ = self.weight.shape
         if c_group * self.groups != self.in_shape[0] or c_out % self.groups or self.bias.shape != (c_out,):
             raise ModelError(f"Layer {self.name!r}: kernel, groups and {self.in_shape[0]} input channels do not fit.")

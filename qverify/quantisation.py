@@ -107,6 +107,8 @@ def _radius(value: Any, shape: tuple[int, ...], what: str) -> Array:
     """`value` broadcast to `shape`; a 1-d value runs along the first axis (channels). RadiiError if it cannot."""
     try:
         array = np.asarray(value, dtype=np.float64)
+        if np.asarray(value).dtype.kind == "b":
+            raise TypeError
     except (TypeError, ValueError):
         raise RadiiError(f"The {what} radius is not a number or a rectangular array of numbers.") from None
     if not np.isfinite(array).all():
@@ -178,12 +180,14 @@ class Family:
         """(N, n_in) -> the interval of every quantised input, rounded outwards; DataError outside `clip`."""
         radius = self._input_radius(x)
         lower, upper = np.nextafter(x - radius, -np.inf), np.nextafter(x + radius, np.inf)
-        lower, upper = np.where(radius > 0, lower, x), np.where(radius > 0, upper, x)
-        if self.clip is not None:
-            if (x < self.clip[0]).any() or (x > self.clip[1]).any():
-                raise DataError(f"Some inputs lie outside --clip-input {self.clip[0]:g} {self.clip[1]:g}; widen it.")
-            lower, upper = np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
-        return lower, upper
+        return self._clipped(x, np.where(radius > 0, lower, x), np.where(radius > 0, upper, x))
+
+    def _clipped(self, x: Array, lower: Array, upper: Array) -> Interval:
+        if self.clip is None:
+            return lower, upper
+        if (x < self.clip[0]).any() or (x > self.clip[1]).any():
+            raise DataError(f"Some inputs lie outside --clip-input {self.clip[0]:g} {self.clip[1]:g}; widen it.")
+        return np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
 
     def _input_radius(self, x: Array) -> Array:
         if self.input_range is None:
@@ -193,10 +197,7 @@ class Family:
 
     def inner_box(self, x: Array) -> Interval:
         """Like `box`, rounded inwards: every point of it is a quantised input of `x` for certain."""
-        lower, upper = _inside(x, self._input_radius(x))
-        if self.clip is not None:
-            lower, upper = np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
-        return lower, upper
+        return self._clipped(x, *_inside(x, self._input_radius(x)))
 
     @cached_property
     def inner_weights(self) -> dict[int, tuple[Interval, Interval]]:

@@ -177,3 +177,12 @@ def test_random_radii_resolve_against_every_network(name, rng):
     family = Family.of(network, random_radii(network, rng))
     assert set(family.weight) == set(family.bias) == set(network.weighted)
     assert set(family.activation) == set(network.relus)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"strides": (0, 1)}, {"dilations": (1, 0)}, {"pads": (0, -1, 0, 0)}, {"weight": np.zeros((2, 4))}]
+)
+def test_a_convolution_with_senseless_geometry_is_refused(wrong):
+    fields = {"weight": np.ones((1, 1, 2, 2)), "bias": np.zeros(1), "in_shape": (1, 3, 3)} | wrong
+    with pytest.raises(ModelError, match="kernel has 4 axes"):
+        Conv("c", (0,), (1, 2, 2), **fields)

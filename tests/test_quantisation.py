@@ -553,3 +553,18 @@ def test_convolution_layers_are_replaced_with_their_geometry(rng):
     member = realise(family, x, x, 0, RandomChoice(rng, 1.0, False)).network
     layer = member.layers[1]
     assert isinstance(layer, Conv) and layer.groups == 2 and layer.pads == (1, 0, 2, 1)
+
+
+def test_a_truth_value_is_no_radius():
+    network = mlp(np.random.default_rng(0), 2, 3, 2)
+    for wrong in (True, [True, False]):
+        with pytest.raises(RadiiError, match="not a number"):
+            Family.of(network, Radii(input=wrong))
+
+
+def test_no_member_is_made_outside_the_clip(rng):
+    network = mlp(rng, 2, 3, 2)
+    family = Family.of(network, Radii(input=0.1), (0.0, 1.0))
+    x = np.array([0.5, 1.2])
+    with pytest.raises(DataError, match="clip-input"):
+        family.inner_box(x[None])

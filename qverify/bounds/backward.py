@@ -112,7 +112,7 @@ def _affine(state: _Pass, index: int, a: Tensor) -> None:
     if affine.exact:
         state.add(source, centre)
         return
-    absolute = affine.transpose(affine.radius, size)
+    absolute = affine.transpose_radius(size)
     if affine.is_conv and affine.layer.positions > 1:  # type: ignore[union-attr]
         _shared(state, affine, source, a, (centre, absolute))
     elif source == 0:

@@ -22,6 +22,11 @@ MEMORY_CAP = 1 << 30
 """Bytes that one chunk of a batched bound may take, roughly; chunks are sized by it."""
 
 
+def _direct() -> Any:
+    """Convolutions as plain sums of products: cuDNN may pick Winograd or FFT, which round by another law."""
+    return torch.backends.cudnn.flags(enabled=False)
+
+
 @dataclass(eq=False)
 class Affine:
     """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
@@ -40,6 +45,8 @@ class Affine:
         self.exact = not bool((self.radius != 0).any())
         mass = (self.weight.detach().abs() + self.radius.detach()).flatten(1).sum(1)
         self.mass = self.spread(mass)
+        first = self.radius.detach()[:, :1]
+        self.even_rows = isinstance(self.layer, Dense) and bool((self.radius == first).all())
 
     @property
     def is_conv(self) -> bool:
@@ -65,7 +72,8 @@ class Affine:
         layer = self.layer
         if isinstance(layer, Dense):
             return x @ kernel.T
-        out = F.conv2d(self.pad(x), kernel, None, layer.strides, 0, layer.dilations, layer.groups)
+        with _direct():
+            out = F.conv2d(self.pad(x), kernel, None, layer.strides, 0, layer.dilations, layer.groups)
         return out.reshape(len(x), layer.size)
 
     def transpose(self, kernel: Tensor, rows: Tensor) -> Tensor:
@@ -77,9 +85,15 @@ class Affine:
         top, left, bottom, right = layer.pads
         channels, height, width = layer.in_shape
         size = (len(flat), channels, height + top + bottom, width + left + right)
-        image = conv2d_input(size, kernel, flat, layer.strides, 0, layer.dilations, layer.groups)
+        with _direct():
+            image = conv2d_input(size, kernel, flat, layer.strides, 0, layer.dilations, layer.groups)
         image = image[:, :, top : top + height, left : left + width]
         return image.reshape(*rows.shape[:-1], channels * height * width)
+
+    def transpose_radius(self, size: Tensor) -> Tensor:
+        """`transpose(radius, size)`: (..., n_out) -> (..., n_in), or (..., 1) where the radius is the same all along a
+        row, as per-tensor and per-channel radii are: then the product with a matrix is one with a vector."""
+        return size @ self.radius[:, :1] if self.even_rows else self.transpose(self.radius, size)
 
     def patches(self, x: Tensor) -> Tensor:
         """(N, n_in) -> (N, groups, positions, fan_in); convolutions only."""
