@@ -149,7 +149,10 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
         f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for, {exact} by the"
         f" solver's dual bound less a tolerance of {question['tolerance']:g}."
     )
-    lines.append(f"Solver of the exact step: {', '.join(solvers) or 'none'}, formulation {question['formulation']}.")
+    if "exact" in tally.seconds:
+        lines.append(f"Solver of the exact step: {', '.join(solvers)}, formulation {question['formulation']}.")
+    elif solvers:
+        lines.append(f"No sample needed the exact step (its solver: {', '.join(solvers)}).")
     if tally.independent:
         lines.append(
             f"For {tally.independent} samples the positions of convolutions were taken as independent:"

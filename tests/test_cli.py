@@ -121,6 +121,7 @@ def test_the_table_for_people():
     clean = int((onnx_io.load(DIGITS).evaluate(samples.x).argmax(1) == samples.y).sum())
     assert f"clean {clean / 5.99:.2f} % {clean} of 599" in words and "guaranteed 9" in words and "attack 9" in words
     assert "Family: 8 bits, scheme paper, rounding any; radii (half-widths" in words and "weight 0.007812" in words
+    assert "No sample needed the exact step (its solver: " in words and "Kept in" not in words
     assert "Quantised inputs stay between 0 and 1." in words and "less a tolerance of 1e-06" in words
     assert "but scheme paper takes the step" in result.stderr and "note" not in result.stdout
 
@@ -139,6 +140,12 @@ def test_witnesses_are_written_for_every_falsified_sample(tmp_path):
         assert r["label"] == samples.y[r["index"]]
         assert stored["margin"] == r["margin_upper"] and stored["label"] == r["label"]
         assert np.abs(stored["input"] - stored["x"]).max() <= 2**-6
+
+
+def test_the_table_says_where_the_run_is_kept(tmp_path):
+    given = ("--bits", 6, "--samples", "0:60", "--out", tmp_path)
+    words = qverify("verify", DIGITS, "--data", "digits", *given).stdout
+    assert "Solver of the exact step: " in words and f"Kept in {tmp_path}: run.json" in words
 
 
 @pytest.mark.parametrize(("words", "status"), [("falsified", 1), ("unknown", 0), ("unknown, misclassified", 1)])

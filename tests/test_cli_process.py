@@ -21,13 +21,16 @@ from test_cli import DIGITS, answer, read_rows
 
 from qverify import __version__
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of torch that compete for busy cores cost minutes
 COMMAND = [sys.executable, "-c", "from qverify.cli import main; main(prog_name='qverify')"]
 SLOW = ("verify", DIGITS, "--data", "digits", "--bits", "8", "--samples", "0:20", "--method", "exact", "--jobs", "1")
 
 
 def run(*arguments: Any, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, **{"env": ENVIRONMENT, **more}
+    )
 
 
 def test_help_and_version_load_nothing_heavy():
@@ -62,7 +65,7 @@ def test_stdout_holds_the_result_and_nothing_else():
     watcher = threading.Thread(target=watch)
     watcher.start()
     given = ("verify", DIGITS, "--data", "digits", "--bits", "6", "--samples", "0:60", "--json")
-    found = subprocess.run([*COMMAND, *given], stdout=-1, stderr=terminal, text=True, check=False)
+    found = subprocess.run([*COMMAND, *given], stdout=-1, stderr=terminal, text=True, check=False, env=ENVIRONMENT)
     os.close(terminal)
     watcher.join(10)
     os.close(master)
@@ -74,7 +77,7 @@ def test_stdout_holds_the_result_and_nothing_else():
 
 def test_a_missing_licence_is_status_3_with_a_remedy(tmp_path):
     pytest.importorskip("gurobipy")
-    environment = {**os.environ, "GRB_LICENSE_FILE": "/nonexistent"}
+    environment = {**ENVIRONMENT, "GRB_LICENSE_FILE": "/nonexistent"}
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:5")
     found = run(*given, "--solver", "gurobi", "--out", tmp_path / "run", env=environment)
     assert not (tmp_path / "run").exists()  # said before anything begins
@@ -98,7 +101,7 @@ def undisturbed(tmp_path_factory) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def started(*arguments: Any, rows: Path, count: int) -> Iterator[subprocess.Popen[str]]:
     """A process that has written at least `count` rows."""
-    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=-1, stderr=-1, text=True)
+    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
     try:
         until = time.monotonic() + 60
         while not (rows.exists() and rows.read_bytes().count(b"\n") >= count):

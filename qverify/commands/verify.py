@@ -121,3 +121,5 @@ def _report(work: _Work, question: dict[str, Any], runs: list[dict[str, Any]], s
         decided += f", interrupted: {work.missing} are not decided"
     show(f"{problem.title}: {decided}", "", accuracy_table(tally), "", stage_table(tally), "")
     show(*footer(tally, question, solvers))
+    if work.directory is not None:
+        show(f"Kept in {work.directory.path}: run.json says what was asked, samples.jsonl has a line a sample.")
