@@ -191,10 +191,11 @@ def test_no_rows_and_zero_cost(solver):
     assert (outcome.incumbent, outcome.dual_bound) == pytest.approx((-4.0, -4.0))
 
 
-def test_small_and_duplicate_coefficients_count(solver):
+@pytest.mark.parametrize("integer", [False, True])
+def test_small_and_duplicate_coefficients_count(solver, integer):
     """Solvers drop coefficients of 1e-9 by default, and keep one of two equal entries; a proof needs them all."""
     rows = sparse.csr_matrix((np.array([0.5, 0.5, 5e-10]), np.array([0, 0, 1]), np.array([0, 3])), shape=(1, 2))
-    box = (np.array([-10.0, 0.0]), np.array([10.0, 1e4]), np.zeros(2, dtype=bool))
+    box = (np.array([-10.0, 0.0]), np.array([10.0, 1e4]), np.array([False, integer]))
     program = Program(*box, rows, np.zeros(1), np.full(1, np.inf), np.array([1.0, 0.0]))
     assert minimise(solver, program).dual_bound == pytest.approx(-5e-6, abs=2e-9)
 
