@@ -36,7 +36,6 @@ class _Guarded(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             status = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a failure can still be reported
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:

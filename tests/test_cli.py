@@ -107,9 +107,23 @@ def test_run_json_holds_what_is_needed_to_repeat_the_run(tmp_path):
     network, samples = onnx_io.load(DIGITS), datasets.load("digits")
     family = Family.of(network, Radii.from_bits(8, "channel", "nearest", network, samples.x))
     assert record["radii"]["largest"]["weight"] == max(r.max() for r in family.weight.values())
+    assert record["radii"]["largest"]["activation"] == max(r.max() for r in family.activation.values())
     assert (record["method"], record["clip_input"], record["timeout"]) == ("bp", [0, 1], 7)
     assert record["runs"][0]["solver"] is None and record["samples"] == [3, 5] and record["tolerance"] == 1e-6
     assert {r["method"] for r in read_rows(tmp_path)} <= {"forward", "ibp", "attack", "bp"}
+
+
+def test_a_clipped_input_has_larger_margins(tmp_path):
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    found = []
+    for name, clip in (("free", None), ("clipped", (0.0, 1.0))):
+        given = ("--bits", 8, "--method", "ibp", "--samples", "0:9", *(("--clip-input", *clip) if clip else ()))
+        answer("verify", DIGITS, "--data", "digits", *given, "--out", tmp_path / name)
+        expected = verify(network, samples.x[:9], samples.y[:9], Radii.from_bits(8), Options(method="ibp", clip=clip))
+        found.append({r["index"]: r["margin_lower"] for r in read_rows(tmp_path / name)})
+        assert found[-1] == {v.index: v.row()["margin_lower"] for v in expected}
+    free, clipped = found
+    assert clipped[0] > free[0]
 
 
 def test_the_table_for_people():
@@ -243,6 +257,7 @@ def test_solvers_lists_all_and_what_auto_takes():
     found = answer("solvers")
     assert set(found["solvers"]) == set(SOLVERS)
     assert set(found["solvers"]["highs"]) == {"works", "version", "licence", "limits", "remedy"}
+    assert SOLVERS[found["auto"]["bilinear"]].products
     assert found["solvers"]["highs"]["works"] and found["auto"]["relational"] in SOLVERS
     assert "--solver auto takes " + found["auto"]["relational"] in qverify("solvers").stdout
 
