@@ -34,6 +34,9 @@ from qverify.quantisation import Family, Recipe, Witness
 
 BILINEAR_PRODUCTS = 5_000
 """What the relational program leaves open goes to the bilinear one up to this many products."""
+RELAXATIONS = "highs"
+"""Linear relaxations go to HiGHS whatever solver is wanted: always installed, quick to load, and its word is not
+needed, as their bounds are recomputed from the duals."""
 _ROUNDS = 12
 """Rounds of added sign binaries; each adds up to _SIGNS of them."""
 _SIGNS = 64
@@ -90,7 +93,7 @@ class Search:
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
         self._signs: dict[int, Any] = {}
         self._program: Relational | Bilinear | None = None
-        self._session: Session | None = None
+        self._sessions: dict[bool, Session] = {}
 
     # -- what is asked ----------------------------------------------------------------------------
 
@@ -139,9 +142,10 @@ class Search:
 
     def close(self) -> None:
         """Unload program and solver; the next question loads them again."""
-        if self._session is not None:
-            self._session.close()
-        self._program = self._session = None
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        self._program = None
 
     @property
     def scope(self) -> str:
@@ -167,7 +171,7 @@ class Search:
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
         """One solve; what it adds to what is known. `target`: end at an incumbent that looks negative."""
-        program, session = self._open()
+        program, session = self._open(relax)
         early = self.settings.early and not relax
         limits = Limits(
             seconds=None if self._until is None else max(0.0, self._until - time.monotonic()),
@@ -220,7 +224,7 @@ class Search:
 
     # -- programs ---------------------------------------------------------------------------------
 
-    def _open(self) -> tuple[Relational | Bilinear, Session]:
+    def _open(self, relax: bool) -> tuple[Relational | Bilinear, Session]:
         if self._program is None:
             program: Relational | Bilinear
             if self.bilinear:
@@ -229,9 +233,11 @@ class Search:
                 program = Relational(self.maps, self.case.bounds, self._signs)
             self._program = program
             self.allowed = decide.tolerance(program.program)
-        if self._session is None:
-            self._session = open_session(self._program, self.settings)
-        return self._program, self._session
+        if relax not in self._sessions:
+            name = RELAXATIONS if relax else self.settings.solver
+            solver = solvers.choose(name, len(self._program.program.products) > 0)
+            self._sessions[relax] = solver.open(self._program.program, threads=1, stop=self.settings.stop)
+        return self._program, self._sessions[relax]
 
     def _refine(self, point: Array) -> bool:
         """Give a sign binary to the straddling coordinates whose |x_j| the point overstates most; False if none."""
@@ -261,12 +267,6 @@ class Search:
         self.close()
         self.bilinear = True
         return True
-
-
-def open_session(program: Relational | Bilinear, settings: Settings) -> Session:
-    """Load a program into the solver wanted."""
-    solver = solvers.choose(settings.solver, len(program.program.products) > 0)
-    return solver.open(program.program, threads=1, stop=settings.stop)
 
 
 def overstated(program: Relational, point: Array) -> list[tuple[float, int, int]]:
