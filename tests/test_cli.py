@@ -289,6 +289,12 @@ def test_inspect_lists_layers_radii_and_unstable_neurons():
     assert "dense1" in table and f"{relu['unstable_ibp']:.2f}" in table
 
 
+def test_constants_are_no_parameters(tmp_path, rng):
+    onnx_io.save(networks.NETWORKS["conv_pool"](rng), tmp_path / "pool.onnx")
+    layers = {la["name"]: la["parameters"] for la in answer("inspect", tmp_path / "pool.onnx")["layers"]}
+    assert layers["pool"] == 0 and layers["conv"] > 0
+
+
 def test_unstable_counts_do_not_depend_on_chunks(monkeypatch):
     given = ("inspect", DIGITS, "--data", "digits", "--samples", "0:10", "--bits", 6)
     whole = answer(*given)["layers"]

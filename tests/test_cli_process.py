@@ -184,6 +184,15 @@ def test_results_that_cannot_be_printed():
     assert "Traceback" not in found.stderr and "Exception ignored" not in found.stderr
 
 
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_stream_that_the_caller_closed_is_no_error(stream):
+    command = [*COMMAND, "inspect", DIGITS]
+    found = subprocess.run(
+        command, capture_output=True, check=False, env=ENVIRONMENT, preexec_fn=lambda: os.close(stream)
+    )
+    assert found.returncode == 0 and found.stderr == b"" and (b"dense1" in found.stdout) is (stream == 2)
+
+
 def test_a_closed_pipe_ends_quietly():
     reader, writer = os.pipe()
     os.close(reader)

@@ -106,7 +106,10 @@ def _show(problem: Problem, rows: list[dict[str, Any]], summary: dict[str, Any])
         show(f"Worst-case discrepancy: at most {summary['largest']:.6g} over {len(rows)} samples{met}.")
     cut = sum(not row["complete"] for row in rows)
     if cut:
-        show(f"For {cut} samples the exact step was cut off: the truth lies between what is met and what is proved.")
+        show(
+            f"For {cut} samples the exact step was cut off, or took the positions of convolutions as independent: the"
+            " truth lies between what is met and what is proved."
+        )
     show(
         f"Family: {question['radii']['convention']}; radii (half-widths) {widths(question['radii']['largest'])}.",
         f"Method: {question['method']}.",

@@ -58,7 +58,8 @@ def _described(network: Network, index: int) -> dict[str, Any]:
         "parameters": 0,
     }
     if isinstance(layer, (Dense, Conv)):
-        found["parameters"] = layer.weight.size + (layer.bias.size if layer.has_bias else 0)
+        if layer.quantised:  # average pooling is a convolution with constants
+            found["parameters"] = layer.weight.size + (layer.bias.size if layer.has_bias else 0)
         found["weight_range"] = [float(layer.weight.min()), float(layer.weight.max())]
         found["quantised"] = layer.quantised
     return found

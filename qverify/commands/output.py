@@ -24,6 +24,8 @@ def say(sentence: str) -> None:
 
 def show(*parts: Table | str) -> None:
     """Tables and lines on stdout. Raises OSError if it is closed or full."""
+    if sys.stdout is None:  # closed by the caller, who wants nothing
+        return
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if terminal else _PIPE_WIDTH, highlight=False, markup=False)
     # Captured, since rich would end the process by itself, with status 1, if nobody reads stdout.
@@ -42,12 +44,11 @@ def show_json(result: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def stdout_kept_clean() -> Iterator[None]:
     """Whatever libraries print meanwhile, also those in C, goes to stderr."""
-    sys.stdout.flush()
-    try:
-        saved = os.dup(1)
-    except OSError:  # there is no stdout
+    if sys.stdout is None or sys.stderr is None:
         yield
         return
+    sys.stdout.flush()
+    saved = os.dup(1)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             os.dup2(2, 1)

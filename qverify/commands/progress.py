@@ -75,7 +75,7 @@ class Progress:
         self._pace, self._describe = pace, describe
         self._told = time.monotonic()
         self._live: Live | None = None
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             console = Console(stderr=True)
             self._live = Live(
                 console=console, get_renderable=self._lines, refresh_per_second=4, transient=True, redirect_stdout=False
