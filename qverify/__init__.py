@@ -18,7 +18,7 @@ _HOMES = {
     "save": "onnx_io",
     "Network": "network",
     "Radii": "quantisation",
-    "verify": "verify",
+    "verify": "cascade",
     "Options": "verdict",
     "Status": "verdict",
     "Verdict": "verdict",
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from qverify.cascade import verify
     from qverify.discrepancy import Discrepancy, worst_case_discrepancy
     from qverify.network import Network
     from qverify.onnx_io import load, save
     from qverify.quantisation import Radii
     from qverify.verdict import Options, Status, Verdict
-    from qverify.verify import verify
 
 
 def __getattr__(name: str) -> Any:

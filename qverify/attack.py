@@ -4,7 +4,7 @@ The relational variables make falsification cheap. Per sample, the descent runs 
 `t` in [-1, 1] of every dense neuron in its range (1), `z = W x + b + t (R |x| + r_b)`; over the kernel
 itself, `W + d R`, for convolutions, because a kernel is shared by all positions; over the activation
 offsets and over the input box. Every evaluation is a real member. `Positions` keeps where it ended, and
-`Positions.choice` turns it into a witness through `quantisation.realise`, which evaluates it afresh by a
+`Positions.choice` turns it into a witness through `members.realise`, which evaluates it afresh by a
 plain forward pass. Nothing here ever proves anything: a failed attack means nothing.
 """
 
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
+from qverify.members import Recipe
 from qverify.network import Add, Array, Conv, Dense, Relu, Scale
-from qverify.quantisation import Family, Recipe
+from qverify.quantisation import Family
 
 STEPS = 12
 """Descent steps per start; on both published reference models 8 steps break as many samples as 100 do."""

@@ -23,8 +23,8 @@ import numpy as np
 
 from qverify import onnx_io
 from qverify.errors import DataError, ModelError, OutputError, UsageError
+from qverify.members import Witness
 from qverify.network import Array, Network
-from qverify.quantisation import Witness
 
 FORMAT = 1
 RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"

@@ -19,12 +19,12 @@ import numpy as np
 
 from qverify.bounds.backward import backward_outputs, tightened_bounds
 from qverify.bounds.model import Bounds
+from qverify.cascade import Cascade, checked_inputs, sample_bounds
 from qverify.errors import UsageError
 from qverify.exact.search import Case, Search, Settings
 from qverify.network import Array, Network
 from qverify.quantisation import Radii
 from qverify.verdict import Options
-from qverify.verify import Cascade, checked_inputs, sample_bounds
 
 METHODS = ("ibp", "bp", "exact")
 

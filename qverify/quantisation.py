@@ -1,9 +1,8 @@
-"""Radii, quantisation schemes, and membership: is this concrete network in the quantised family?
+"""Radii, and the quantised family they make of a network (design.md, section 1).
 
-The quantised family of a network (design.md, section 1) is every network whose weights, biases,
-activations and inputs stay within radii of the trained ones. `Radii` is what a user states;
-`Family` is the same, resolved against one network: one array per tensor. `realise` builds a
-concrete member (a plain `Network` and an input), `membership` checks one in exact arithmetic.
+The family is every network whose weights, biases, activations and inputs stay within radii of the
+trained ones. `Radii` is what a user states; `Family` is the same, resolved against one network: one
+array per tensor. Members of it are made and checked in `members.py`.
 
 Conventions. A radius is half the width of an interval. An initializer that two layers use counts as
 two tensors, each quantised on its own. Convolution kernels are shared by all positions of their
@@ -15,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
-from qverify.errors import DataError, InternalError, RadiiError
-from qverify.network import Array, Conv, Dense, Input, Layer, Network, Relu, forward, margins
+from qverify.errors import DataError, RadiiError
+from qverify.network import Array, Conv, Dense, Network, Relu
 from qverify.schemes import scheme_radii
 
 KINDS = ("input", "weight", "bias", "activation")
@@ -172,13 +171,13 @@ class Family:
                 label = f"activation ({layer.name})"
                 activation[i] = _radius(own.get("activation", radii.activation), layer.shape, label).ravel()
                 if layer.name in radii.ceilings:
-                    ceiling[i] = float(radii.ceilings[layer.name])
+                    ceiling[i] = radii.ceilings[layer.name]
         entry = _radius(radii.input, network.input_shape, "input").ravel()
         return Family(network, entry, weight, bias, activation, ceiling, clip, radii.input_range)
 
     def box(self, x: Array) -> Interval:
         """(N, n_in) -> the interval of every quantised input, rounded outwards; DataError outside `clip`."""
-        radius = self._input_radius(x)
+        radius = self.input_radius(x)
         lower, upper = np.nextafter(x - radius, -np.inf), np.nextafter(x + radius, np.inf)
         return self._clipped(x, np.where(radius > 0, lower, x), np.where(radius > 0, upper, x))
 
@@ -189,7 +188,7 @@ class Family:
             raise DataError(f"Some inputs lie outside --clip-input {self.clip[0]:g} {self.clip[1]:g}; widen it.")
         return np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
 
-    def _input_radius(self, x: Array) -> Array:
+    def input_radius(self, x: Array) -> Array:
         if self.input_range is None:
             return np.broadcast_to(self.input, x.shape)
         low, high = self.input_range
@@ -197,7 +196,7 @@ class Family:
 
     def inner_box(self, x: Array) -> Interval:
         """Like `box`, rounded inwards: every point of it is a quantised input of `x` for certain."""
-        return self._clipped(x, *_inside(x, self._input_radius(x)))
+        return self._clipped(x, *_inside(x, self.input_radius(x)))
 
     @cached_property
     def inner_weights(self) -> dict[int, tuple[Interval, Interval]]:
@@ -228,142 +227,8 @@ def _check_names(network: Network, radii: Radii) -> None:
                 )
     if missing := sorted(set(radii.ceilings) - relus):
         raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")
-    if not np.isfinite([*radii.ceilings.values(), *(radii.input_range or ())]).all():
-        raise RadiiError("A ceiling or the input range is NaN or infinite; give finite numbers.")
+    limits = [*radii.ceilings.values(), *(radii.input_range or ())]
+    if not all(isinstance(limit, (int, float)) and np.isfinite(limit) for limit in limits):
+        raise RadiiError("A ceiling or the input range is NaN, infinite or no number; give finite numbers.")
     if any(isinstance(layer, Relu) and layer.offset is not None for layer in network.layers):
         raise RadiiError("The network is a member of a quantised family already; state radii for the trained network.")
-
-
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """A concrete member of the family and an input of it: evidence, not opinion.
-
-    `network` is a plain network (its Relu layers carry their offsets), `input` (n_in,) a quantised
-    input, `margin` what `network.evaluate(input)` gives for `label` against `rival`.
-    """
-
-    network: Network
-    input: Array
-    label: int
-    rival: int
-    margin: float
-
-
-class Choice(Protocol):
-    """Where inside the family a member lies; `realise` asks layer by layer, in order."""
-
-    def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Weight and bias of layer `index`, whose input in this very member is `x` (n,)."""
-        ...
-
-    def offset(self, index: int, value: Array, radius: Array) -> Array:
-        """Activation error (size,) of the Relu `index`, whose error-free output is `value`."""
-        ...
-
-
-def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) -> Witness:
-    """The member at `choice`, pushed into the family by rounding inwards, with its margin by a plain forward pass.
-
-    `x` (n_in,) is the sample, `x_hat` the wanted quantised input. Guarantee: the result passes
-    `membership`, and `margin` is what its own `evaluate` returns. Raises InternalError otherwise.
-    """
-    low, high = family.inner_box(x[None])
-    point = np.clip(x_hat, low[0], high[0])
-    layers: list[Layer] = []
-    values: list[Array] = []
-    for i, layer in enumerate(family.network.layers):
-        if isinstance(layer, Input):
-            layers.append(layer)
-            values.append(point)
-            continue
-        inputs = [values[j] for j in layer.inputs]
-        if i in family.weight and isinstance(layer, (Dense, Conv)):
-            weight, bias = choice.weights(i, layer, inputs[0], (family.weight[i], family.bias[i]))
-            box_w, box_b = family.inner_weights[i]
-            layer = replace(layer, weight=np.clip(weight, *box_w), bias=np.clip(bias, *box_b))
-        elif isinstance(layer, Relu):
-            radius = family.activation[i]
-            value = np.maximum(inputs[0], 0.0)
-            layer = replace(layer, offset=np.clip(choice.offset(i, value, radius), -radius, radius))
-        layers.append(layer)
-        values.append(forward(layer, [v[None] for v in inputs])[0])
-    member = Network(tuple(layers), source=f"member of the family of {family.network.source}")
-    output = member.evaluate(point[None])
-    if not np.isfinite(output).all():
-        raise InternalError("A member of the family evaluates to NaN or infinity; its numbers overflow float64.")
-    others = np.delete(np.arange(output.shape[1]), label)
-    rival = int(others[np.argmax(output[0, others])])
-    return Witness(member, point, label, rival, float(margins(output, np.array([label]))[0]))
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """All it takes to make a member again: a few numbers a neuron, where the member itself has one a weight."""
-
-    family: Family
-    x: Array
-    x_hat: Array
-    label: int
-    choice: Choice
-
-    def witness(self) -> Witness:
-        """The member and its input, the same every time. Raises InternalError as `realise` does."""
-        return realise(self.family, self.x, self.x_hat, self.label, self.choice)
-
-
-def _exceeds(value: Array, centre: Array, radius: Array) -> Array:
-    """Elementwise, in exact arithmetic: |value - centre| > radius? (Knuth's two-sum gives the rounding error.)"""
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = value - centre
-        back = difference - value
-        error = (value - (difference - back)) + (-centre - back)
-    sign = np.where(difference < 0, -1.0, 1.0)
-    absolute, rest = difference * sign, error * sign
-    result: Array = ~((absolute < radius) | ((absolute == radius) & (rest <= 0)))  # NaN exceeds every radius
-    return result
-
-
-def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[str]:
-    """Why (member, x_hat) is not in the quantised family of `family.network` at sample `x` (n_in,); empty if it is.
-
-    Exact: the comparisons are decided in exact arithmetic, without a tolerance. Where the scheme
-    clips, pass the family `with_activation` of the sample.
-    """
-    problems = []
-    base = family.network.layers
-    if len(member.layers) != len(base) or any(type(a) is not type(b) for a, b in zip(base, member.layers, strict=True)):
-        return ["the layers differ in number or kind"]
-    if _exceeds(x_hat, x, family._input_radius(x)).any():
-        problems.append("the input leaves its radius")
-    if family.clip is not None and ((x_hat < family.clip[0]) | (x_hat > family.clip[1])).any():
-        problems.append("the input leaves the range it is clipped to")
-    for i, (ours, theirs) in enumerate(zip(base, member.layers, strict=True)):
-        if ours.inputs != theirs.inputs or ours.size != theirs.size:
-            problems.append(f"layer {ours.name!r} is wired differently")
-        elif isinstance(ours, (Dense, Conv)) and isinstance(theirs, (Dense, Conv)):
-            problems += _weight_problems(family, i, ours, theirs)
-        elif isinstance(theirs, Relu):
-            offset = np.zeros(theirs.size) if theirs.offset is None else theirs.offset
-            if (np.abs(offset) > family.activation[i]).any():
-                problems.append(f"an activation of {ours.name!r} is off by more than its radius")
-        elif _constants(ours) != _constants(theirs):
-            problems.append(f"the constants of {ours.name!r} differ")
-    return problems
-
-
-def _weight_problems(family: Family, index: int, ours: Any, theirs: Any) -> list[str]:
-    problems = []
-    geometry = ("in_shape", "strides", "pads", "dilations", "groups")
-    same = all(getattr(ours, g, None) == getattr(theirs, g, None) for g in geometry)
-    if not same or ours.weight.shape != theirs.weight.shape:
-        return [f"layer {ours.name!r} has another geometry"]
-    zero = np.zeros(1)
-    if _exceeds(theirs.weight, ours.weight, family.weight.get(index, zero)).any():
-        problems.append(f"a weight of {ours.name!r} leaves its radius")
-    if _exceeds(theirs.bias, ours.bias, family.bias.get(index, zero)).any():
-        problems.append(f"a bias of {ours.name!r} leaves its radius")
-    return problems
-
-
-def _constants(layer: Layer) -> tuple[bytes, ...]:
-    return tuple(getattr(layer, name).tobytes() for name in ("scale", "shift") if hasattr(layer, name))

@@ -17,7 +17,7 @@ from qverify.verdict import Status
 
 STATUSES = tuple(status.value for status in Status)
 STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "exact")
-"""What can decide a sample, in the order of the cascade (verify.py)."""
+"""What can decide a sample, in the order of the cascade (cascade.py)."""
 
 
 @dataclass
@@ -147,7 +147,7 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
     exact = tally.decided["exact", "verified"]
     lines.append(
         f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for, {exact} by the"
-        f" solver's dual bound less a tolerance of {question['tolerance']:g}."
+        f" exact step, whose solver's bound counts less {question['tolerance']:g} times the network's gain."
     )
     if "exact" in tally.seconds:
         lines.append(f"Solver of the exact step: {', '.join(solvers)}, formulation {question['formulation']}.")

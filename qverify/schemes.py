@@ -10,6 +10,9 @@ it is covered too. Input and activations: D = range / (2^b - 1), the range taken
 and widened to contain 0. Biases: the integer step s_x s_w. The radius is D / 2 for rounding to nearest,
 D for any rounding. What exceeds a calibrated range is clipped: `ceilings` and `input_range` carry the
 ranges on, and the radius grows by the excess.
+
+Not covered by any scheme, because the family has no radius for it: requantising the output of the network (which
+may tie classes, not reverse them, unless it clips), or the branches and sums of a residual network before a Relu.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ def scheme_radii(bits: int, scheme: str, rounding: str, network: Network | None,
             f"Scheme {scheme!r} takes its steps from ranges, so it needs the network and calibration data."
         )
     share = 0.5 if rounding == "nearest" else 1.0
+    convention += "; outputs, and sums before a Relu, are not requantised"
     return {"convention": convention, **_range_radii(bits, scheme == "channel", share, network, calibration)}
 
 
@@ -64,13 +68,23 @@ def _range_radii(bits: int, per_channel: bool, share: float, network: Network, c
         if i in network.weighted and isinstance(layer, (Dense, Conv)):
             magnitude = np.abs(layer.weight).reshape(len(layer.weight), -1).max(axis=1)
             top = magnitude if per_channel else np.full(len(magnitude), magnitude.max())
-            step = top / symmetric_levels
-            bias = step * steps[layer.inputs[0]] * share + np.abs(layer.bias) * FLOAT32_SLACK
+            entry = steps[layer.inputs[0]]
+            step = np.maximum(top / symmetric_levels, _step_for_bias(layer.bias, entry))
+            # A channel of zeros stays zero, but int8 toolchains give it the step 1, and round its bias to that of s_x.
+            step, bias_step = np.where(top > 0, step, 0.0), np.where(top > 0, step, np.maximum(step, 1.0))
+            bias = bias_step * entry * share + np.abs(layer.bias) * FLOAT32_SLACK
             layers[layer.name] = {"weight": step * (share + symmetric_levels * FLOAT32_SLACK), "bias": bias}
         elif isinstance(layer, Relu):
             layers[layer.name] = {"activation": radii[i]}
             ceilings[layer.name] = ranges[i][1]
     return {"input": radii[0], "layers": layers, "ceilings": ceilings, "input_range": ranges[0]}
+
+
+def _step_for_bias(bias: Array, entry: float) -> Array:
+    """The least weight step with which a bias fits into int32 steps of `step * entry`; toolchains widen it to that."""
+    if not entry > 0:
+        return np.zeros_like(bias)
+    return np.abs(bias) / entry * (1.001 * 2.0**-31)
 
 
 def calibrate(network: Network, x: Any) -> list[tuple[float, float]]:
@@ -86,7 +100,11 @@ def calibrate(network: Network, x: Any) -> list[tuple[float, float]]:
 
 
 def _batches(network: Network, x: Any) -> Iterator[list[Array]]:
-    flat = network.flat(x)
+    try:
+        flat = network.flat(x)
+    except (TypeError, ValueError):
+        wanted = (len(x), *network.input_shape) if hasattr(x, "__len__") else network.input_shape
+        raise RadiiError(f"The calibration data do not fit the network; give an array of shape {wanted}.") from None
     if not len(flat):
         raise RadiiError("The calibration data are empty; give at least one sample.")
     for start in range(0, len(flat), _CHUNK):

@@ -10,7 +10,7 @@ from typing import Any
 
 from qverify.errors import UsageError
 from qverify.exact.solvers import SOLVERS
-from qverify.quantisation import Recipe, Witness
+from qverify.members import Recipe, Witness
 
 METHODS = ("auto", "ibp", "bp", "exact")
 FORMULATIONS = ("relational", "bilinear")
@@ -23,6 +23,10 @@ class Status(str, Enum):
     FALSIFIED = "falsified"
     UNKNOWN = "unknown"
     MISCLASSIFIED = "misclassified"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,14 @@ class Options:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"There is no {name} {getattr(self, name)!r}; choose one of: {', '.join(allowed)}.")
-        if self.seconds is not None and not self.seconds > 0:
-            raise UsageError(f"The time limit is {self.seconds} seconds; give a number above 0.")
-        if self.jobs < 0:
-            raise UsageError(f"The number of jobs is {self.jobs}; give 1 or more, or 0 for one a core.")
+        if self.seconds is not None and not (_is_number(self.seconds) and self.seconds > 0):
+            raise UsageError(
+                f"The time limit is {self.seconds!r} seconds; give a number above 0, or None for no limit."
+            )
+        if not isinstance(self.jobs, int) or isinstance(self.jobs, bool) or self.jobs < 0:
+            raise UsageError(f"The number of jobs is {self.jobs!r}; give 1 or more, or 0 for one a core.")
+        if self.clip is not None and not (len(self.clip) == 2 and all(_is_number(end) for end in self.clip)):
+            raise UsageError(f"The range to clip inputs to is {self.clip!r}; give two numbers.")
 
     @property
     def workers(self) -> int:

@@ -5,7 +5,7 @@ another size on every axis, and some weights far below any radius (|w| < R is a 
 
 `sample_members` is an oracle: it draws members of a quantised family and evaluates them by its own forward
 pass, written from section 1 of design.md and the ONNX definition of Conv. It shares no code with
-`Network.evaluate` or `quantisation.realise`.
+`Network.evaluate` or `members.realise`.
 """
 
 from __future__ import annotations

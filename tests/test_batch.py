@@ -13,11 +13,12 @@ import onnxruntime
 import pytest
 
 from qverify.batch import ROWS, RUN, RunDirectory, file_sha256, fingerprint
+from qverify.cascade import verify
 from qverify.errors import DataError, OutputError, UsageError
+from qverify.members import membership
 from qverify.network import Dense
-from qverify.quantisation import Family, Radii, membership
+from qverify.quantisation import Family, Radii
 from qverify.report import Tally, discrepancy_ranges
-from qverify.verify import verify
 
 QUESTION = {"model": "a.onnx", "model_sha256": "ab", "samples": (0, 4), "radii": {"bits": 8}, "clip_input": None}
 SESSION = {"started": "now", "jobs": 1}

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from qverify import __version__, cli, datasets, onnx_io
 from qverify.batch import RunDirectory
+from qverify.cascade import verify
 from qverify.commands import inspect, options
 from qverify.datasets import Samples
 from qverify.discrepancy import METHODS as DISCREPANCY_METHODS
@@ -23,7 +24,6 @@ from qverify.exact.solvers import SOLVERS
 from qverify.exact.solvers.base import Availability
 from qverify.quantisation import Family, Radii
 from qverify.verdict import FORMULATIONS, METHODS, Options, Status
-from qverify.verify import verify
 
 DIGITS = str(Path(__file__).parents[1] / "models" / "digits.onnx")
 
@@ -61,7 +61,7 @@ def test_json_says_what_the_library_says():
     assert found["guaranteed_accuracy"] == count["verified"] / 50
     assert found["attack_accuracy"] == (count["verified"] + count["unknown"]) / 50
     assert found["sample_range"] == [50, 100] and found["data_sha256"] == samples.sha256
-    assert found["convention"] == "6 bits, scheme paper, rounding any" and found["tolerance"] == 1e-6
+    assert found["convention"] == "6 bits, scheme paper, rounding any" and found["tolerance"] == 1e-8
     assert sum(sum(v for k, v in m.items() if k != "seconds") for m in found["by_method"].values()) == 50
 
 
@@ -109,7 +109,7 @@ def test_run_json_holds_what_is_needed_to_repeat_the_run(tmp_path):
     assert record["radii"]["largest"]["weight"] == max(r.max() for r in family.weight.values())
     assert record["radii"]["largest"]["activation"] == max(r.max() for r in family.activation.values())
     assert (record["method"], record["clip_input"], record["timeout"]) == ("bp", [0, 1], 7)
-    assert record["runs"][0]["solver"] is None and record["samples"] == [3, 5] and record["tolerance"] == 1e-6
+    assert record["runs"][0]["solver"] is None and record["samples"] == [3, 5] and record["tolerance"] == 1e-8
     assert {r["method"] for r in read_rows(tmp_path)} <= {"forward", "ibp", "attack", "bp"}
 
 
@@ -136,7 +136,7 @@ def test_the_table_for_people():
     assert f"clean {clean / 5.99:.2f} % {clean} of 599" in words and "guaranteed 9" in words and "attack 9" in words
     assert "Family: 8 bits, scheme paper, rounding any; radii (half-widths" in words and "weight 0.007812" in words
     assert "No sample needed the exact step (its solver: " in words and "Kept in" not in words
-    assert "Quantised inputs stay between 0 and 1." in words and "less a tolerance of 1e-06" in words
+    assert "Quantised inputs stay between 0 and 1." in words and "counts less 1e-08 times the network's gain" in words
     assert "but scheme paper takes the step" in result.stderr and "note" not in result.stdout
 
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from networks import conv, dense, mlp, relu
 
+from qverify.cascade import verify
 from qverify.errors import InternalError, ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
-from qverify.exact.decide import Known, Ruling, proved_bound, rule
+from qverify.exact.decide import Known, Ruling, allowance, proved_bound, rule
+from qverify.exact.scaling import Gain
 from qverify.exact.solvers.base import Availability, Outcome, Status
 from qverify.network import Input, Network
 from qverify.quantisation import Radii
 from qverify.verdict import Options
 from qverify.verdict import Status as Answer
-from qverify.verify import verify
 
 HIGHS = solvers.get("highs")
 
@@ -59,6 +60,7 @@ def question(seed: int):
 
 
 def with_liar(monkeypatch, lie, seed=0, method="auto"):
+    truth()  # cached before the liar takes over
     network, x, labels, radii = question(seed)
     liar = Liar(lie)
     monkeypatch.setattr("qverify.exact.search.solvers.choose", lambda name, products: liar)
@@ -80,7 +82,7 @@ def test_the_question_needs_the_solver():
 
 @pytest.mark.parametrize("bound", [math.nan, math.inf, -math.inf, -1e30])
 def test_a_missing_bound_verifies_nothing(monkeypatch, bound):
-    verdicts = with_liar(monkeypatch, lambda outcome, relaxed: replace(outcome, dual_bound=bound))
+    verdicts = with_liar(monkeypatch, lambda outcome, relaxed: replace(outcome, dual_bound=bound, row_duals=None))
     for true, verdict in zip(truth(), verdicts, strict=True):
         if true.method == "exact":
             assert verdict.status in (Answer.UNKNOWN, Answer.FALSIFIED)
@@ -130,7 +132,7 @@ def test_no_usable_point_is_no_member(monkeypatch, point):
 def test_a_bound_above_a_member_is_an_internal_error(monkeypatch):
     """A bound that is too high is caught as soon as any member lies below it."""
     with pytest.raises(InternalError, match="concrete member"):
-        with_liar(monkeypatch, lambda outcome, relaxed: replace(outcome, dual_bound=1e3))
+        with_liar(monkeypatch, lambda outcome, relaxed: replace(outcome, dual_bound=1e3, row_duals=None))
 
 
 def test_a_slightly_high_bound_is_caught_by_the_member_of_its_own_point(monkeypatch):
@@ -217,14 +219,9 @@ def test_bilinear_decides_what_independent_positions_leave_open():
     assert decided >= 1
 
 
-def test_the_tolerance_grows_with_the_program():
-    from scipy import sparse
-
-    from qverify.exact.program import Program
-
-    def program(reach):
-        box = np.array([1.0, reach])
-        return Program(-box, box, np.zeros(2, bool), sparse.csr_matrix((0, 2)), np.zeros(0), np.zeros(0), np.zeros(2))
-
-    assert decide.tolerance(program(0.5)) == decide.TOLERANCE
-    assert decide.tolerance(program(200.0)) == 200 * decide.TOLERANCE
+def test_allowances():
+    gain = Gain(ranges=100.0, magnitudes=1000.0)
+    relaxed, relational, bilinear = (allowance(gain, *kind) for kind in ((True, False), (False, False), (False, True)))
+    assert 0 < relaxed < 1e-9 < relational < bilinear
+    assert relational == pytest.approx(decide.TOLERANCE * 100, rel=1e-3)
+    assert bilinear == pytest.approx(decide.TOLERANCE * 1000, rel=1e-3)

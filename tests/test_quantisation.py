@@ -15,8 +15,9 @@ from networks import NETWORKS, conv, dense, inputs, mlp, random_radii, sample_me
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.model import BoundModel
 from qverify.errors import DataError, InternalError, RadiiError
+from qverify.members import membership, realise
 from qverify.network import Conv, Dense, Input, Network, Relu, margins
-from qverify.quantisation import Family, Radii, load_radii, membership, realise
+from qverify.quantisation import Family, Radii, load_radii
 from qverify.schemes import FLOAT32_SLACK, calibrate
 
 # --- numbers of the schemes ---------------------------------------------------------------------------------
@@ -568,3 +569,36 @@ def test_no_member_is_made_outside_the_clip(rng):
     x = np.array([0.5, 1.2])
     with pytest.raises(DataError, match="clip-input"):
         family.inner_box(x[None])
+
+
+def test_a_pruned_channel_still_rounds_its_bias(rng):
+    """Int8 toolchains give a channel of zeros the step 1, so its bias is rounded to steps of s_x."""
+    network = mlp(rng, 3, 4, 2)
+    weight = network.layers[1].weight.copy()
+    weight[2] = 0.0
+    network = network.with_layers({1: replace(network.layers[1], weight=weight)})
+    x = rng.random((50, 3))
+    family = Family.of(network, Radii.from_bits(8, "channel", "nearest", network, x))
+    assert family.weight[1][2].max() == 0.0
+    assert family.bias[1][2] >= 0.5 * x.max() / 255
+    others = np.delete(family.bias[1], 2)
+    assert others.max() < 0.1 * family.bias[1][2]
+
+
+def test_a_bias_that_overflows_int32_widens_the_step(rng):
+    network = mlp(rng, 3, 4, 2)
+    bias = network.layers[1].bias.copy()
+    bias[1] = 1e9
+    network = network.with_layers({1: replace(network.layers[1], bias=bias)})
+    x = rng.random((50, 3))
+    family = Family.of(network, Radii.from_bits(8, "channel", "any", network, x))
+    step = x.max() / 255
+    assert 1e9 / (family.weight[1][1].min() * step) <= 2.0**31
+    assert family.weight[1][0].max() < 0.1
+
+
+@pytest.mark.parametrize("calibration", [np.zeros(3), np.zeros((2, 5)), "nothing", [[1.0], [1.0, 2.0]]])
+def test_calibration_data_of_the_wrong_shape(calibration, rng):
+    network = mlp(rng, 3, 4, 2)
+    with pytest.raises(RadiiError, match="calibration data"):
+        Radii.from_bits(8, "tensor", "any", network, calibration)

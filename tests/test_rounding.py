@@ -17,7 +17,7 @@ from qverify.bounds.backward import backward_bound, backward_margins, backward_o
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.model import BoundModel
 from qverify.bounds.rounding import Rounding, finite
-from qverify.errors import InternalError
+from qverify.errors import InternalError, RadiiError
 from qverify.network import Conv, Dense, Input, Network, Relu, Scale
 from qverify.quantisation import Family, Radii
 
@@ -247,7 +247,7 @@ def test_widen_moves_both_ends_outwards_even_without_mass():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite_are_an_error(bad):
     finite("fine", torch.ones(2))
-    with pytest.raises(InternalError, match="'broken' overflow"):
+    with pytest.raises(RadiiError, match="'broken' overflow"):
         finite("broken", torch.ones(2), torch.tensor([1.0, bad]))
 
 
@@ -257,16 +257,16 @@ def huge(factor):
 
 
 def test_overflow_is_an_error_and_never_a_bound():
-    with pytest.raises(InternalError, match="'b' overflow"):
+    with pytest.raises(RadiiError, match="'b' overflow"):
         bounds_of(Family.of(huge(1e200), Radii(weight=0.1)), np.ones((1, 2)))
     model, bounds = bounds_of(Family.of(huge(1e100), Radii(weight=0.1)), np.ones((1, 2)))
-    with pytest.raises(InternalError, match="overflow"):
+    with pytest.raises(RadiiError, match="overflow"):
         backward_bound(model, bounds, 2, torch.full((1, 1, 2), 1e150, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_input_that_is_not_finite_is_an_error(bad):
-    with pytest.raises(InternalError, match="overflow"):
+    with pytest.raises(RadiiError, match="overflow"):
         bounds_of(Family.of(huge(1.0), Radii(input=0.1)), np.array([[1.0, bad]]))
 
 

@@ -34,7 +34,7 @@ Ends = tuple[Tensor, Tensor]
 
 
 def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
-    """Bounds on every layer for the input box (N, n_in). Raises InternalError if they overflow."""
+    """Bounds on every layer for the input box (N, n_in). Raises RadiiError if they overflow."""
     bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.ceiling})
     for index in range(len(model.network.layers)):
         ends = (lower, upper) if index == 0 else interval_step(model, bounds, index)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qverify.errors import InternalError
+from qverify.errors import InternalError, RadiiError
 
 _EXTRA = 32
 _FACTOR = 4.0
@@ -48,7 +48,9 @@ class Rounding:
 
 
 def finite(name: str, *tensors: Tensor) -> None:
-    """Raise InternalError if a bound of layer `name` is NaN or infinite: it would be no bound at all."""
+    """Raise RadiiError if a bound of layer `name` is NaN or infinite: it would be no bound at all."""
     for tensor in tensors:
         if not bool(torch.isfinite(tensor).all()):
-            raise InternalError(f"The bounds of layer {name!r} overflow to NaN or infinity; the radii are too large.")
+            raise RadiiError(
+                f"The bounds of layer {name!r} overflow to NaN or infinity; radii, inputs or weights are too large."
+            )

@@ -9,13 +9,13 @@ import numpy as np
 from rich.table import Table
 
 from qverify.bounds.backward import tightened_bounds, unstable
+from qverify.cascade import Cascade
 from qverify.commands.options import Given
 from qverify.commands.output import show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem
 from qverify.network import Conv, Dense, Network, Relu
 from qverify.quantisation import Family
 from qverify.verdict import Options
-from qverify.verify import Cascade
 
 
 def run(given: Given) -> int:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from qverify.batch import RunDirectory
+from qverify.cascade import usable_device, verify
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
@@ -15,7 +16,6 @@ from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.report import Tally, accuracy_table, footer, stage_table
 from qverify.verdict import Options, Status, Verdict
-from qverify.verify import usable_device, verify
 
 _FAILED, _INTERRUPTED = 1, 130
 

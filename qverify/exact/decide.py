@@ -2,8 +2,10 @@
 
 Nothing a solver says is believed beyond this:
 
-- a *dual bound*, less `tolerance`, counts as a lower bound if the status admits one and it is a number. The
-  tolerance covers what feasibility and integrality tolerances leak through big-M constants (design.md, section 8);
+- a *dual bound*, less an allowance, counts as a lower bound if the status admits one and it is a number. That of
+  a linear relaxation is recomputed from its duals, and the allowance covers the rounding of the program's
+  coefficients. That of any other program is the solver's word, and the allowance covers what its tolerances can
+  leak through the network (scaling.py; design.md, section 8);
 - an *incumbent* counts for nothing. The point is turned into a member of the family, and the margin
   of that member by a plain forward pass decides;
 - *infeasible* is never an answer: the trained network itself is a point of every program;
@@ -17,11 +19,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qverify.errors import InternalError
-from qverify.exact.program import Program
+from qverify.exact.scaling import Gain
 from qverify.exact.solvers.base import Outcome, Status
 
-TOLERANCE = 1e-6
-"""What is taken off every bound of a solver, times the scale of the program (`tolerance`)."""
+TOLERANCE = 1e-8
+"""Ten times the tolerance that solvers are set to; what is taken off their bounds is this times the network's gain."""
+_ROUNDING = 1e-13
+"""Coefficients of programs are computed in plain float64: about a thousand units of roundoff."""
 _CROSSING = 1e-9
 """A plain float64 forward pass may differ from exact arithmetic by about this much, relative to its outputs."""
 
@@ -50,14 +54,16 @@ class Known:
     upper: float = math.inf
 
 
-def tolerance(program: Program) -> float:
-    """TOLERANCE, scaled up with the largest magnitude among the variables' bounds where that exceeds 1."""
-    reach = max((float(abs(bound).max()) for bound in (program.lower, program.upper) if len(bound)), default=1.0)
-    return TOLERANCE * max(1.0, reach)
+def allowance(gain: Gain, relaxed: bool, bilinear: bool) -> float:
+    """What is taken off a bound: of a linear relaxation, of a relational or of a bilinear program."""
+    rounding = _ROUNDING * gain.magnitudes
+    if relaxed:
+        return rounding
+    return rounding + TOLERANCE * (gain.magnitudes if bilinear else gain.ranges)
 
 
 def proved_bound(outcome: Outcome, allowed: float) -> float:
-    """The lower bound that an outcome proves, `allowed` being the tolerance of its program; -inf if none."""
+    """The lower bound that an outcome proves, `allowed` being its `allowance`; -inf if none."""
     if outcome.status not in _BOUNDED or math.isnan(outcome.dual_bound) or outcome.dual_bound == math.inf:
         return -math.inf
     return float(outcome.dual_bound) - allowed

@@ -27,10 +27,12 @@ from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.relational import Maps, Relational, SampleBounds
+from qverify.exact.scaling import Scaled, gain
 from qverify.exact.solvers.base import Limits, Outcome, Session, Status
 from qverify.exact.witness import follow
+from qverify.members import Recipe, Witness
 from qverify.network import Array, Conv, Dense
-from qverify.quantisation import Family, Recipe, Witness
+from qverify.quantisation import Family
 
 BILINEAR_PRODUCTS = 5_000
 """What the relational program leaves open goes to the bilinear one up to this many products."""
@@ -83,7 +85,7 @@ class Search:
         self.maps, self.settings, self.case = maps, settings, case
         self.lower, self.upper = case.lower.copy(), np.full(len(case.lower), math.inf)
         self.recipe: Recipe | None = None
-        self.best, self.allowed = math.inf, 0.0
+        self.best = math.inf
         network = maps.family.network
         self._attained(network.evaluate(case.x[None])[0])
         if case.recipe is not None:
@@ -93,6 +95,7 @@ class Search:
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
         self._signs: dict[int, Any] = {}
         self._program: Relational | Bilinear | None = None
+        self._scaled: Scaled | None = None
         self._sessions: dict[bool, Session] = {}
 
     # -- what is asked ----------------------------------------------------------------------------
@@ -125,7 +128,7 @@ class Search:
             if ruling is Ruling.BROKEN or self.best <= 0.0:
                 return Ruling.BROKEN
             closed[rival] |= ruling is Ruling.HOLDS
-            if self._expired():
+            if self.expired():
                 break
         return Ruling.HOLDS if closed.all() else Ruling.OPEN
 
@@ -145,7 +148,7 @@ class Search:
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
-        self._program = None
+        self._program = self._scaled = None
 
     @property
     def scope(self) -> str:
@@ -154,13 +157,14 @@ class Search:
     # -- one row ----------------------------------------------------------------------------------
 
     def _minimise(self, row: Array, known: Known) -> Known:
+        self._gain = gain(self.maps, self.case.bounds, row)
         for _ in range(_ROUNDS):
             if not self.bilinear:
                 known, _ = self._ask(row, known, relax=True)
             if self.settled(known):
                 break
             known, outcome = self._ask(row, known)
-            if self.settled(known) or self._expired():
+            if self.settled(known) or self.expired():
                 break
             if outcome.point is not None and self._refine(outcome.point):
                 continue
@@ -171,28 +175,29 @@ class Search:
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
         """One solve; what it adds to what is known. `target`: end at an incumbent that looks negative."""
-        program, session = self._open(relax)
+        program, scaled, session = self._open(relax)
         early = self.settings.early and not relax
+        allowed = decide.allowance(self._gain, relax, self.bilinear)
         limits = Limits(
             seconds=None if self._until is None else max(0.0, self._until - time.monotonic()),
-            stop_above=self.allowed if early else None,
-            stop_below=-self.allowed if early and target else None,
+            stop_above=allowed if early else None,
+            stop_below=-allowed if early and target else None,
         )
-        cost, offset = program.combination(row)
-        outcome = session.minimise(cost, offset, limits, relax)
+        outcome = scaled.minimise(session, *program.combination(row), limits, relax)
         self.detail = decide.reason(outcome)
         upper = known.upper
         if outcome.point is not None and np.isfinite(outcome.point).all():
             upper = min(upper, self._member(program, outcome.point, row, not relax))
-        return Known(max(known.lower, decide.proved_bound(outcome, self.allowed)), upper), outcome
+        return Known(max(known.lower, decide.proved_bound(outcome, allowed)), upper), outcome
 
     def settled(self, known: Known) -> bool:
         """Whether nothing more is to be found out: the sign of the margin (`early`), or the minimum itself."""
         if self.settings.early:
             return known.lower > 0.0 or self.best <= 0.0
-        return known.upper - known.lower <= 2.0 * self.allowed
+        return known.upper - known.lower <= 2.0 * decide.allowance(self._gain, False, self.bilinear)
 
-    def _expired(self) -> bool:
+    def expired(self) -> bool:
+        """Whether the time of the sample is up, or the run was stopped."""
         return self.settings.stop.is_set() or (self._until is not None and time.monotonic() >= self._until)
 
     # -- members ----------------------------------------------------------------------------------
@@ -224,20 +229,19 @@ class Search:
 
     # -- programs ---------------------------------------------------------------------------------
 
-    def _open(self, relax: bool) -> tuple[Relational | Bilinear, Session]:
-        if self._program is None:
+    def _open(self, relax: bool) -> tuple[Relational | Bilinear, Scaled, Session]:
+        if self._program is None or self._scaled is None:
             program: Relational | Bilinear
             if self.bilinear:
                 program = Bilinear(self.maps, self.case.bounds)
             else:
                 program = Relational(self.maps, self.case.bounds, self._signs)
-            self._program = program
-            self.allowed = decide.tolerance(program.program)
+            self._program, self._scaled = program, Scaled.of(program.program)
         if relax not in self._sessions:
             name = RELAXATIONS if relax else self.settings.solver
             solver = solvers.choose(name, len(self._program.program.products) > 0)
-            self._sessions[relax] = solver.open(self._program.program, threads=1, stop=self.settings.stop)
-        return self._program, self._sessions[relax]
+            self._sessions[relax] = solver.open(self._scaled.program, threads=1, stop=self.settings.stop)
+        return self._program, self._scaled, self._sessions[relax]
 
     def _refine(self, point: Array) -> bool:
         """Give a sign binary to the straddling coordinates whose |x_j| the point overstates most; False if none."""
@@ -253,7 +257,7 @@ class Search:
 
     def _goes_on_bilinear(self) -> bool:
         """Switch to the bilinear program if that can say more, is small enough, and the solver wanted takes it."""
-        if self.scope == "exact" or self._expired():
+        if self.scope == "exact" or self.expired():
             return False
         products = count_products(self.maps.family)
         if products > BILINEAR_PRODUCTS:

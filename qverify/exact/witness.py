@@ -1,7 +1,7 @@
 """From a point of a program to a member of the family: formula (1) and (2) read backwards (design.md, sections 2, 3).
 
 A point states values, a member has weights. `Target` walks through the layers of the member that is being
-made (`quantisation.realise` calls it in order): where the point wants `z_i`, the position
+made (`members.realise` calls it in order): where the point wants `z_i`, the position
 `t_i = (z_i - centre) / spread` in (1) at the member's own input gives the weights, clipped to [-1, 1]; the
 activation offset takes up the rest. At a point of a dense relational program without relaxed coordinates
 the member attains the point. Elsewhere it is a good start for a descent, and nothing is claimed: what
@@ -19,8 +19,9 @@ import numpy as np
 from qverify.attack import PositionChoice
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.relational import Relational
+from qverify.members import Recipe, Witness, realise
 from qverify.network import Array, Conv, Network, Relu
-from qverify.quantisation import Family, Recipe, Witness, realise
+from qverify.quantisation import Family
 
 
 def follow(

@@ -21,10 +21,10 @@ from networks import mlp
 from qverify import datasets
 from qverify.bounds.backward import backward_margins
 from qverify.bounds.interval import interval_margins
+from qverify.cascade import Cascade
 from qverify.errors import DataError
 from qverify.quantisation import Radii
 from qverify.verdict import Options
-from qverify.verify import Cascade
 
 
 def main(method: str, count: int) -> None:

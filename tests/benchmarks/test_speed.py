@@ -15,6 +15,7 @@ from networks import mlp
 
 from qverify import datasets, onnx_io
 from qverify.bounds.backward import tightened_bounds
+from qverify.cascade import Cascade, sample_bounds, verify
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.relational import Relational
@@ -23,7 +24,6 @@ from qverify.exact.solvers.base import Limits, Status
 from qverify.quantisation import Radii
 from qverify.verdict import Options
 from qverify.verdict import Status as Answer
-from qverify.verify import Cascade, sample_bounds, verify
 
 HERE = Path(__file__).resolve()
 MODELS = HERE.parents[2] / "models"

@@ -120,15 +120,19 @@ def usable_duals(program: Program, row_duals: Array) -> Array:
 def dual_value(program: Program, cost: Array, offset: float, row_duals: Array) -> float:
     """Lower bound on a linear program (or on the relaxation of a mixed-integer one) from its row duals.
 
-    Weak duality over the box (Neumaier and Shcherbina, 2004): it holds for *any* row_duals that passed
-    `usable_duals`, optimal or not, up to the rounding of these sums. At optimal duals it is the optimum.
-    Adapters use it because neither highspy nor gurobipy hands out the dual objective of a linear program.
+    Weak duality over the box (Neumaier and Shcherbina, Safe bounds in linear and mixed-integer linear programming,
+    2004): it holds for *any* row_duals that passed `usable_duals`, optimal or not, and the rounding of these
+    sums is taken off. At optimal duals it is the optimum. -inf if the sums overflow.
     """
     reduced = cost - program.rows.T @ row_duals
     box = np.minimum(reduced * program.lower, reduced * program.upper).sum()
     up, down = row_duals > 0, row_duals < 0
     rows = row_duals[up] @ program.row_lower[up] + row_duals[down] @ program.row_upper[down]
-    return float(offset + rows + box)
+    reach, size = np.maximum(abs(program.lower), abs(program.upper)), abs(row_duals)
+    mass = (abs(cost) + abs(program.rows).T @ size) @ reach + abs(offset)
+    mass += size[up] @ abs(program.row_lower[up]) + size[down] @ abs(program.row_upper[down])
+    bound = float(offset + rows + box - 4.0 * (sum(program.rows.shape) + 32) * 2.0**-53 * mass)
+    return bound if math.isfinite(bound) else -math.inf
 
 
 def just_above(limit: float) -> float:

@@ -249,7 +249,7 @@ class HighsSolver:
             version = _instance(1).version()
         except SolverError as error:
             return Availability(False, "", "", "", str(error))
-        return Availability(True, version, "open source (MIT)", "linear programs only")
+        return Availability(True, version, "open source (MIT)", "no products of variables")
 
     def open(self, program: Program, threads: int = 1, stop: threading.Event | None = None) -> HighsSession:
         """Load a program. Raises SolverError if it has products or HiGHS is missing."""

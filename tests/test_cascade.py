@@ -11,12 +11,13 @@ import pytest
 from networks import NETWORKS, dense, inputs, mlp, random_radii, relu, sample_members, unit_inputs
 
 from qverify.bounds import interval
+from qverify.cascade import Cascade, verify
 from qverify.errors import DataError, UsageError
+from qverify.members import membership
 from qverify.network import Input, Network, margins
 from qverify.onnx_io import to_onnx
-from qverify.quantisation import Family, Radii, membership
+from qverify.quantisation import Family, Radii
 from qverify.verdict import Options, Status
-from qverify.verify import Cascade, verify
 
 PROVING = ("auto", "ibp", "bp", "exact")
 
@@ -207,7 +208,7 @@ def test_jobs_chunks_and_callbacks_change_nothing(rng, monkeypatch):
     labels = network.evaluate(x).argmax(1)
     radii = random_radii(network, rng, 0.05)
     alone = [verify(network, x[i : i + 1], labels[i : i + 1], radii, Options(jobs=1))[0] for i in range(len(x))]
-    monkeypatch.setattr("qverify.verify._CHUNK", 7)
+    monkeypatch.setattr("qverify.cascade._CHUNK", 7)
     heard = []
     together = verify(network, x, labels, radii, Options(jobs=4), on_verdict=heard.append)
     assert [v.status for v in together] == [v.status for v in alone]
@@ -275,6 +276,8 @@ def test_rows_are_plain_json(rng):
         (np.zeros((2, 3)), np.array([0, 2]), "label"),
         (np.zeros((2, 3)), np.array([0, -1]), "labels"),
         (np.zeros((2, 3)), np.array([0.5, 1]), "labels"),
+        (np.zeros((2, 3)), np.array([0, 2**63], dtype=np.uint64), "labels"),
+        (np.zeros((2, 3), complex), np.zeros(2, int), "rectangular"),
         (np.zeros((0, 3)), np.zeros(0, int), "at least one"),
         ([[1.0], [1.0, 2.0]], np.zeros(2, int), "rectangular"),
     ],
@@ -287,7 +290,9 @@ def test_bad_data(x, y, sentence, rng):
 @pytest.mark.parametrize(
     "wrong",
     [{"method": "x"}, {"solver": "x"}, {"formulation": "x"}, {"seconds": 0.0}, {"seconds": -1.0},
-     {"seconds": float("nan")}, {"jobs": -1}, {"device": "nowhere"}],
+     {"seconds": float("nan")}, {"seconds": "3"}, {"seconds": True}, {"jobs": -1}, {"jobs": 1.5},
+     {"device": "nowhere"}, {"device": "meta"},
+     {"clip": (0.0,)}, {"clip": (0.0, "1")}],
 )  # fmt: skip
 def test_bad_options(wrong, rng):
     network = mlp(rng, 3, 4, 2)

@@ -33,8 +33,9 @@ from qverify.errors import DataError, UsageError
 from qverify.exact.decide import Known, Ruling, rule
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.search import Case, Search, Settings
+from qverify.members import Recipe
 from qverify.network import Array, Network, margins
-from qverify.quantisation import Family, Radii, Recipe
+from qverify.quantisation import Family, Radii
 from qverify.verdict import Options, Status, Verdict
 
 _CHUNK = 1024
@@ -75,7 +76,7 @@ def verify(
 def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
     """x (N, n_in) float64 and y (N,) that fit the network; raises DataError."""
     flat, y = checked_inputs(network, x), np.asarray(y)
-    if y.shape != (len(flat),) or y.dtype.kind not in "ui" or (y < 0).any():
+    if y.shape != (len(flat),) or y.dtype.kind not in "ui" or (y < 0).any() or (y >= 2**31).any():
         raise DataError(f"The labels have shape {y.shape} and type {y.dtype}; give ({len(flat)},) integers from 0.")
     return datasets.fit(datasets.Samples("the data", flat, y.astype(np.int64), "", "memory"), network)
 
@@ -83,7 +84,10 @@ def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
 def checked_inputs(network: Network, x: Any) -> Array:
     """x as (N, n_in) float64 that fits the network; raises DataError."""
     try:
-        x = np.asarray(x, dtype=np.float64)
+        x = np.asarray(x)
+        if x.dtype.kind not in "biuf":
+            raise TypeError
+        x = x.astype(np.float64)
     except (TypeError, ValueError):
         raise DataError("The samples are not a rectangular array of numbers; give (N, ...).") from None
     if x.ndim < 2 or not x.size:
@@ -97,8 +101,8 @@ def checked_inputs(network: Network, x: Any) -> Array:
 def usable_device(name: str) -> str:
     """`name`, if torch can compute in float64 there; raises UsageError."""
     try:
-        torch.zeros(1, dtype=torch.float64, device=name)
-    except (RuntimeError, AssertionError, TypeError) as error:
+        torch.zeros(1, dtype=torch.float64, device=name).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"The device {name!r} cannot be used ({reason}); use --device cpu.") from None
     return name
@@ -312,6 +316,8 @@ class Cascade:
         rule(Known(float(search.lower.min()), search.best))
         status = {Ruling.HOLDS: Status.VERIFIED, Ruling.BROKEN: Status.FALSIFIED}.get(ruling, Status.UNKNOWN)
         detail = search.detail if ruling is Ruling.OPEN else ""
+        if not settings.early and search.expired() and not detail:
+            detail = "time limit: the worst margin is bounded, not found"
         return batch.verdict(sample, status, "exact", scope=search.scope, detail=detail)
 
     def _case(self, batch: Batch, position: int) -> Case:

@@ -1,0 +1,128 @@
+"""Programs in units that suit a solver, and what its tolerances can cost.
+
+Solvers work to absolute tolerances (about 1e-9): a variable whose whole range is 1e-9 may be fixed, a coefficient of
+1e-12 is dropped. A ReLU network computes the same when one layer's weights are scaled up and the next one's down, so
+such ranges do occur and mean nothing. `Scaled` therefore hands the solver the same program with every range, every
+row's largest coefficient and the largest cost of about 1. `gain` says how much an error of one such unit in every
+variable and row can move the objective; what is taken off a solver's bound is a multiple of it (decide.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from qverify.exact.program import Products, Program
+from qverify.exact.relational import Maps, SampleBounds
+from qverify.exact.solvers.base import Limits, Outcome, Session, dual_value, value_at
+from qverify.network import Add, Array, Conv, Dense, Relu, Scale
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """`program` is `original` in the variables v' with v = shift + unit * v', its rows divided by `row_unit`.
+
+    Units are powers of two. Where products occur, shift is 0 and a unit covers the magnitude; elsewhere the range.
+    """
+
+    original: Program
+    program: Program
+    shift: Array
+    unit: Array
+    row_unit: Array
+
+    @staticmethod
+    def of(original: Program) -> Scaled:
+        """Choose the units for a program. Integer variables keep theirs."""
+        lower, upper = original.lower, original.upper
+        bilinear = len(original.products) > 0
+        reach = np.maximum(abs(lower), abs(upper)) if bilinear else upper - lower
+        unit = np.where(original.integer, 1.0, _power_of_two(reach))
+        shift = np.where(original.integer | bilinear, 0.0, lower)
+        rows = sparse.csr_matrix(original.rows @ sparse.diags(unit))
+        p = original.products
+        products = p.coefficient * unit[p.first] * unit[p.second]
+        largest = np.zeros(original.row_count)
+        np.maximum.at(largest, np.repeat(np.arange(original.row_count), np.diff(rows.indptr)), abs(rows.data))
+        np.maximum.at(largest, p.row, abs(products))
+        row_unit = _power_of_two(largest)
+        activity = original.rows @ shift
+        program = replace(
+            original,
+            lower=(lower - shift) / unit,
+            upper=(upper - shift) / unit,
+            rows=sparse.csr_matrix(sparse.diags(1.0 / row_unit) @ rows),
+            row_lower=(original.row_lower - activity) / row_unit,
+            row_upper=(original.row_upper - activity) / row_unit,
+            products=Products(p.row, p.first, p.second, products / row_unit[p.row]),
+        )
+        return Scaled(original, program, shift, unit, row_unit)
+
+    def minimise(self, session: Session, cost: Array, offset: float, limits: Limits, relax: bool) -> Outcome:
+        """`session.minimise` on the scaled program, in terms of the original one.
+
+        The bound of a linear program is computed afresh from its duals, which holds whatever the solver did.
+        """
+        scaled = cost * self.unit
+        one = float(_power_of_two(abs(scaled).max(initial=0.0)))
+        above, below = (None if stop is None else stop / one for stop in (limits.stop_above, limits.stop_below))
+        limits = Limits(limits.seconds, above, below)
+        outcome = session.minimise(scaled / one, (offset + float(cost @ self.shift)) / one, limits, relax)
+        point, duals, bound, incumbent = outcome.point, outcome.row_duals, outcome.dual_bound * one, None
+        if point is not None:
+            point = np.clip(self.shift + self.unit * point, self.original.lower, self.original.upper)
+            incumbent = value_at(cost, offset, point)
+        if duals is not None:
+            duals = duals * one / self.row_unit
+            bound = dual_value(self.original, cost, offset, duals)
+        return replace(outcome, incumbent=incumbent, point=point, row_duals=duals, dual_bound=bound)
+
+
+def _power_of_two(sizes: Any) -> Array:
+    """The power of two nearest to each size in the logarithm, 1 for 0."""
+    exponent = np.round(np.log2(np.where(sizes > 0, sizes, 1.0)))
+    return np.asarray(np.exp2(np.clip(exponent, -1000, 1000)))
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much the objective `row . output` can move at most, to first order, if in every layer at once each value
+    is off by its own range (`ranges`), or by the sum of the absolute terms it is made of (`magnitudes`)."""
+
+    ranges: float
+    magnitudes: float
+
+
+def gain(maps: Maps, bounds: SampleBounds, row: Array) -> Gain:
+    """See `Gain`: absolute values of weights propagated backwards from `row`, through Relus that can be active."""
+    layers = maps.family.network.layers
+    weight = [np.zeros(layer.size) for layer in layers]
+    weight[-1] = np.abs(row)
+    ranges = magnitudes = 0.0
+    for i in range(len(layers) - 1, -1, -1):
+        layer, width = layers[i], bounds.upper[i] - bounds.lower[i]
+        size = np.maximum(abs(bounds.lower[i]), abs(bounds.upper[i]))
+        if isinstance(layer, (Dense, Conv)):
+            (source,) = layer.inputs
+            matrices = maps.of[i]
+            absolute = abs(matrices.weight) + matrices.radius
+            reach = np.maximum(abs(bounds.lower[source]), abs(bounds.upper[source]))
+            spread = absolute @ (bounds.upper[source] - bounds.lower[source]) + 2.0 * matrices.bias_radius
+            width = np.maximum(width, spread + 2.0 * (matrices.radius @ reach))
+            size = absolute @ reach + abs(matrices.bias) + matrices.bias_radius
+            weight[source] += absolute.T @ weight[i]
+        elif isinstance(layer, Relu):
+            (source,) = layer.inputs
+            weight[source] += weight[i] * (bounds.upper[source] > 0)
+        elif isinstance(layer, Scale):
+            size = size + abs(layer.shift)
+            weight[layer.inputs[0]] += weight[i] * abs(layer.scale)
+        elif isinstance(layer, Add):
+            for source in layer.inputs:
+                weight[source] += weight[i]
+        ranges += float(weight[i] @ width)
+        magnitudes += float(weight[i] @ size)
+    return Gain(ranges, magnitudes)
