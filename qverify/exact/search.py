@@ -43,7 +43,7 @@ _ROUNDS = 12
 """Rounds of added sign binaries; each adds up to _SIGNS of them."""
 _SIGNS = 64
 _NEGLIGIBLE = 1e-9
-"""A chord that lies less than this above |x_j|, weighted by the radii, is not worth a binary."""
+"""A chord that lies less than this above |x_j|, relative to the range of x_j, is not worth a binary."""
 INDEPENDENT = "independent positions"
 
 
@@ -139,7 +139,11 @@ class Search:
         """
         known = self._minimise(row, Known(-math.inf))
         if not self.settled(known) and self._goes_on_bilinear():
-            known = self._minimise(row, known)
+            try:
+                known = self._minimise(row, known)
+            except ModelTooLarge as error:
+                self.detail, self.bilinear = str(error), False
+                self.close()
         decide.rule(known)
         return known
 
@@ -279,10 +283,9 @@ def overstated(program: Relational, point: Array) -> list[tuple[float, int, int]
     for i, relaxed in program.relaxed.items():
         magnitude, x = program.magnitudes[i], point[program.columns[i]]
         gap = magnitude.slope * x + magnitude.intercept - np.abs(x)
-        users = [u for u in program.network.consumers[i] if u in program.maps.of]
-        weight = sum(np.asarray(program.maps.of[u].radius.sum(axis=0)).ravel() for u in users)
-        gap = gap * weight
-        found += [(float(gap[j]), i, int(j)) for j in relaxed if gap[j] > _NEGLIGIBLE]
+        width = program.bounds.upper[i] - program.bounds.lower[i]
+        weighted = gap * program.maps.radius_sum(i)
+        found += [(float(weighted[j]), i, int(j)) for j in relaxed if gap[j] > _NEGLIGIBLE * width[j]]
     return found
 
 
