@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from qverify.quantisation import Family, Radii
 from qverify.verdict import Options, Status, Verdict
 
 _CHUNK = 1024
+T = TypeVar("T")
 
 
 def verify(
@@ -102,7 +103,7 @@ def usable_device(name: str) -> str:
     """`name`, if torch can compute in float64 there; raises UsageError."""
     try:
         torch.zeros(1, dtype=torch.float64, device=name).item()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"The device {name!r} cannot be used ({reason}); use --device cpu.") from None
     return name
@@ -269,17 +270,20 @@ class Cascade:
             if self.stop.is_set():
                 return
             sample = int(batch.open[position])
-            family = self.own_family(sample_bounds(batch.bounds, position)) if self.family.ceiling else self.family
-            recipe = found.recipe(family, batch.x[sample], int(batch.labels[sample]), position)
+            recipe = found.recipe(
+                self.own_family(batch.bounds, position), batch.x[sample], int(batch.labels[sample]), position
+            )
             batch.recipes[sample] = recipe
             batch.best[sample] = margin[position] if margin[position] > 0 else recipe.witness().margin
         batch.check()
         batch.spent(began)
         self._decide(batch, batch.best[batch.open] <= 0, tell, (Status.FALSIFIED, "attack"))
 
-    def own_family(self, bounds: SampleBounds) -> Family:
-        """The family of one sample: its own activation radii where the scheme clips."""
-        return self.family.with_activation(bounds.activation) if self.family.ceiling else self.family
+    def own_family(self, bounds: Bounds, position: int) -> Family:
+        """The family of the sample at `position` of `bounds`: its own activation radii where the scheme clips."""
+        if not self.family.ceiling:
+            return self.family
+        return self.family.with_activation(sample_bounds(bounds, position).activation)
 
     # -- the exact step ---------------------------------------------------------------------------
 
@@ -288,12 +292,16 @@ class Cascade:
         options = self.options
         early = options.method != "exact"
         settings = Settings(options.solver, options.formulation, options.seconds, early, self.stop)
-        with ThreadPoolExecutor(options.workers) as pool:
-            futures = [pool.submit(self._exact_one, batch, p, settings) for p in range(len(batch.open))]
+        self.in_threads(lambda position: self._exact_one(batch, position, settings), len(batch.open), tell)
+
+    def in_threads(self, work: Callable[[int], T | None], count: int, tell: Callable[[T], None]) -> None:
+        """Tell what `work(0)` to `work(count - 1)` return, in this thread and as it comes; None is passed over."""
+        with ThreadPoolExecutor(self.options.workers) as pool:
+            futures = [pool.submit(work, position) for position in range(count)]
             try:
                 for future in as_completed(futures):
-                    if (verdict := future.result()) is not None:
-                        tell(verdict)
+                    if (result := future.result()) is not None:
+                        tell(result)
             except BaseException:  # also Ctrl-C: end the solves under way, then let it through
                 self.stop.set()
                 pool.shutdown(cancel_futures=True)
@@ -324,7 +332,7 @@ class Cascade:
         sample = int(batch.open[position])
         x, label = batch.x[sample], int(batch.labels[sample])
         bounds = sample_bounds(batch.bounds, position)
-        family = self.own_family(bounds)
+        family = self.own_family(batch.bounds, position)
         one = batch.bounds.take(slice(position, position + 1))
 
         def polish(recipe: Recipe) -> Recipe:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -108,29 +107,17 @@ class _Work:
         lower, upper = (side[-1].cpu().numpy() for side in (bounds.lower, bounds.upper))
         seconds = (time.perf_counter() - began) / len(x)
         if self.options.method == "exact":
-            self._exact(start, x, nominal, bounds, tell)
+            self.cascade.in_threads(lambda i: self._one(start + i, x[i], nominal[i], bounds, i), len(x), tell)
             return
         for i, (f, low, high) in enumerate(zip(nominal, lower, upper, strict=True)):
             low, high = np.nextafter(low - f, -np.inf), np.nextafter(high - f, np.inf)
             tell(Discrepancy(start + i, f, low, high, None, None, self.options.method, seconds, True))
 
-    def _exact(self, start: int, x: Array, nominal: Array, bounds: Bounds, tell: Any) -> None:
-        with ThreadPoolExecutor(self.options.workers) as pool:
-            futures = [pool.submit(self._one, start + i, x[i], nominal[i], bounds, i) for i in range(len(x))]
-            try:
-                for future in as_completed(futures):
-                    if (result := future.result()) is not None:
-                        tell(result)
-            except BaseException:  # also Ctrl-C: end the solves under way, then let it through
-                self.cascade.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
-
     def _one(self, index: int, x: Array, nominal: Array, bounds: Bounds, position: int) -> Discrepancy | None:
         began = time.perf_counter()
         options, stop = self.options, self.cascade.stop
         own = sample_bounds(bounds, position)
-        family = self.cascade.own_family(own)
+        family = self.cascade.own_family(bounds, position)
         lower, upper, attained = own.lower[-1].copy(), own.upper[-1].copy(), np.zeros((2, len(nominal)))
         case = Case(family, x, int(nominal.argmax()), own, np.full(len(nominal), -np.inf))
         settings = Settings(options.solver, options.formulation, options.seconds, False, stop)
