@@ -73,8 +73,7 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
     output = member.evaluate(point[None])
     if not np.isfinite(output).all():
         raise InternalError("A member of the family evaluates to NaN or infinity; its numbers overflow float64.")
-    others = np.delete(np.arange(output.shape[1]), label)
-    rival = int(others[np.argmax(output[0, others])])
+    rival = int(np.argmax(np.where(np.arange(output.shape[1]) == label, -np.inf, output[0])))
     return Witness(member, point, label, rival, float(margins(output, np.array([label]))[0]))
 
 
