@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import subprocess
 import sys
-import urllib.error
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from qverify import datasets
+from qverify import cli, datasets
 from qverify.datasets import Samples, fit, load, load_train, select
 from qverify.errors import DataError, UsageError
 from qverify.network import Dense, Input, Network
@@ -96,130 +95,25 @@ def test_x_test_is_preferred_to_x(tmp_path):
     assert len(load(path)) == 3
 
 
+def test_the_training_split_of_an_npz(tmp_path):
+    path = write(tmp_path / "mine.npz", x=PIXELS, y=LABELS, x_train=PIXELS[:2] + 100, y_train=LABELS[:2])
+    got = load_train(Path(path))
+    np.testing.assert_array_equal(got.x, (PIXELS[:2] + 100) / 255.0)
+    assert got.y.tolist() == [2, 0] and (got.name, got.source) == ("mine", path)
+    with pytest.raises(DataError, match="must hold x_train and y_train, but holds x, y; rename its arrays"):
+        load_train(write(tmp_path / "no.npz", x=PIXELS, y=LABELS))
+
+
+def test_the_help_names_every_data_set():
+    assert datasets.NAMES == ("digits", "mnist", "fashion-mnist", "cifar10")
+    shown = CliRunner().invoke(cli.main, ["verify", "--help"], terminal_width=500).output  # no line breaks
+    assert f" {', '.join(datasets.NAMES)}, or an .npz" in shown
+
+
 def test_a_path_object_and_any_suffix_will_do(tmp_path):
     write(tmp_path / "data.npz", x=PIXELS, y=LABELS)
     renamed = (tmp_path / "data.npz").rename(tmp_path / "data.bin")
     assert len(load(renamed)) == 3
-
-
-# --- MNIST: where it is looked for ---
-
-
-def mnist_file(folder: Path, count: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    x, y = np.full((count, 28, 28), 255, dtype=np.uint8), np.arange(count, dtype=np.uint8)
-    write(folder / "mnist.npz", x_test=x, y_test=y, x_train=x[:1] // 5, y_train=y[:1])
-
-
-@pytest.fixture
-def nowhere(tmp_path, monkeypatch):
-    """No copy of MNIST on this machine; everything that is looked at lies in the test's folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("QVERIFY_DATA", raising=False)
-    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "src" / "checkout" / "qverify" / "datasets.py"))
-    return tmp_path
-
-
-def test_mnist_is_looked_for_in_the_stated_order(nowhere, monkeypatch):
-    mnist_file(nowhere / "src" / "shared" / "data", 2)
-    assert len(load("mnist")) == 2
-    mnist_file(nowhere / "cache" / "qverify", 3)
-    assert len(load("mnist")) == 3
-    monkeypatch.setenv("QVERIFY_DATA", str(nowhere / "mine"))  # it holds nothing yet
-    assert len(load("mnist")) == 3
-    mnist_file(nowhere / "mine", 4)
-    test, train = load("mnist"), load_train("mnist")
-    assert test.x.shape == (4, 28, 28) and test.x.max() == 1 and test.source == str(nowhere / "mine" / "mnist.npz")
-    assert train.x.shape == (1, 28, 28) and train.x.max() == 0.2
-
-
-def test_a_relative_xdg_cache_home_is_ignored(nowhere, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", str(nowhere / "home"))
-    mnist_file(nowhere / "home" / ".cache" / "qverify", 2)
-    assert len(load("mnist")) == 2
-
-
-def test_the_real_mnist_if_it_is_here():
-    folders = [datasets._cache(), Path(datasets.__file__).resolve().parents[2] / "shared" / "data"]
-    folders.append(Path(os.environ.get("QVERIFY_DATA") or folders[0]))
-    if not any((folder / "mnist.npz").exists() for folder in folders):
-        pytest.skip("MNIST is not on this machine")
-    got = load("mnist")
-    assert got.x.shape == (10000, 28, 28) and got.y[:5].tolist() == [7, 2, 1, 0, 4]
-    assert len(load_train("mnist")) == 60000
-
-
-def test_a_download_lands_in_the_cache_whole(nowhere, monkeypatch):
-    def fetch(url: str, target: Path, sha256: str) -> None:
-        assert url == datasets.MNIST_URL and sha256 == datasets.MNIST_SHA256
-        mnist_file(target.parent, 5)
-
-    monkeypatch.setattr(datasets, "_download", fetch)
-    assert len(load("mnist")) == 5
-    assert [p.name for p in (nowhere / "cache" / "qverify").iterdir()] == ["mnist.npz"]
-    monkeypatch.setattr(datasets, "_download", None)
-    assert len(load("mnist")) == 5
-
-
-def test_torch_checks_the_hash_of_a_download(nowhere, monkeypatch):
-    monkeypatch.setattr(datasets, "MNIST_URL", (nowhere / "fake").as_uri())
-    (nowhere / "fake").write_bytes(b"not MNIST")
-    with pytest.raises(DataError, match=r"invalid hash value.*QVERIFY_DATA"):
-        load("mnist")
-    assert not (nowhere / "cache").exists()
-    monkeypatch.setattr(datasets, "MNIST_SHA256", hashlib.sha256(b"not MNIST").hexdigest())
-    with pytest.raises(DataError, match=r"not a readable \.npz"):
-        load("mnist")
-    assert (nowhere / "cache" / "qverify" / "mnist.npz").read_bytes() == b"not MNIST"
-
-
-FAILURES = [
-    urllib.error.URLError("no route to host"),
-    TimeoutError("timed out"),
-    RuntimeError("invalid hash value"),
-    OSError(28, "No space left on device"),
-]
-
-
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("cache_exists", [False, True])
-def test_a_failed_download_leaves_nothing_behind(nowhere, monkeypatch, failure, cache_exists):
-    def fetch(url: str, target: Path, sha256: str) -> None:
-        target.write_bytes(b"half of it")
-        raise failure
-
-    if cache_exists:
-        (nowhere / "cache").mkdir()
-    monkeypatch.setattr(datasets, "_download", fetch)
-    with pytest.raises(DataError) as caught:
-        load("mnist")
-    assert "could not be downloaded" in str(caught.value) and "set $QVERIFY_DATA to that folder" in str(caught.value)
-    assert [p.name for p in nowhere.iterdir()] == (["cache"] if cache_exists else [])
-    assert not cache_exists or not list((nowhere / "cache").iterdir())
-
-
-def test_a_connection_cut_short_is_a_data_error(nowhere, monkeypatch):
-    import http.client
-    import socket
-
-    import torch.hub
-
-    def fetch(*args: object, **options: object) -> None:
-        assert socket.getdefaulttimeout() == datasets.DOWNLOAD_TIMEOUT
-        raise http.client.IncompleteRead(b"half")
-
-    before = socket.getdefaulttimeout()
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    with pytest.raises(DataError, match="connection failed"):
-        load("mnist")
-    assert socket.getdefaulttimeout() == before
-
-
-def test_an_unusable_cache_is_a_data_error(nowhere):
-    (nowhere / "cache").write_text("a file where the folder should be")
-    with pytest.raises(DataError, match=r"could not be downloaded.*QVERIFY_DATA"):
-        load("mnist")
 
 
 # --- what is refused ---
@@ -228,11 +122,14 @@ def test_an_unusable_cache_is_a_data_error(nowhere):
 def test_missing_file_unknown_name_and_directory(tmp_path):
     assert "does not exist; give the path" in refusal(tmp_path / "none.npz")
     assert refusal("mnits") == (
-        "There is no data set or file 'mnits'; name 'digits', 'mnist', or the path of an .npz file."
+        "There is no data set or file 'mnits';"
+        " name 'digits', 'mnist', 'fashion-mnist', 'cifar10', or the path of an .npz file."
     )
     assert "is a directory; give the path of an .npz file in it" in refusal(tmp_path)
-    with pytest.raises(DataError, match="no training split of 'cifar'; only 'digits' and 'mnist' have one"):
+    with pytest.raises(DataError, match="no data set or file 'cifar'; name 'digits', 'mnist', 'fashion-mnist', 'cif"):
         load_train("cifar")
+    with pytest.raises(DataError, match="does not exist; give the path"):
+        load_train(tmp_path / "none.npz")
 
 
 def test_an_unreadable_file(tmp_path, monkeypatch):
