@@ -59,32 +59,47 @@ def scheme_radii(bits: int, scheme: str, rounding: str, network: Network | None,
 
 def _range_radii(bits: int, per_channel: bool, share: float, network: Network, calibration: Any) -> dict[str, Any]:
     ranges = calibrate(network, calibration)
-    levels, symmetric_levels = 2.0**bits - 1, 2.0 ** (bits - 1) - 1
-    steps = [(high - low) / levels for low, high in ranges]
-    radii = [step * (share + levels * FLOAT32_SLACK) for step in steps]
+    steps = [activation_step(bits, *ends) for ends in ranges]
+    radii = [activation_radius(bits, share, step) for step in steps]
     layers: dict[str, dict[str, Any]] = {}
     ceilings = {}
     for i, layer in enumerate(network.layers):
         if i in network.weighted and isinstance(layer, (Dense, Conv)):
             magnitude = np.abs(layer.weight).reshape(len(layer.weight), -1).max(axis=1)
             top = magnitude if per_channel else np.full(len(magnitude), magnitude.max())
-            entry = steps[layer.inputs[0]]
-            step = np.maximum(top / symmetric_levels, _step_for_bias(layer.bias, entry))
-            # A channel of zeros stays zero, but int8 toolchains give it the step 1, and round its bias to that of s_x.
-            step, bias_step = np.where(top > 0, step, 0.0), np.where(top > 0, step, np.maximum(step, 1.0))
-            bias = bias_step * entry * share + np.abs(layer.bias) * FLOAT32_SLACK
-            layers[layer.name] = {"weight": step * (share + symmetric_levels * FLOAT32_SLACK), "bias": bias}
+            weight, bias = weight_radii(np, (bits, share), top, layer.bias, steps[layer.inputs[0]])
+            layers[layer.name] = {"weight": weight, "bias": bias}
         elif isinstance(layer, Relu):
             layers[layer.name] = {"activation": radii[i]}
             ceilings[layer.name] = ranges[i][1]
     return {"input": radii[0], "layers": layers, "ceilings": ceilings, "input_range": ranges[0]}
 
 
-def _step_for_bias(bias: Array, entry: float) -> Array:
-    """The least weight step with which a bias fits into int32 steps of `step * entry`; toolchains widen it to that."""
-    if not entry > 0:
-        return np.zeros_like(bias)
-    return np.abs(bias) / entry * (1.001 * 2.0**-31)
+def activation_step(bits: int, low: Any, high: Any) -> Any:
+    """The step of an asymmetric quantiser for values in [low, high], which contains 0."""
+    return (high - low) / (2.0**bits - 1)
+
+
+def activation_radius(bits: int, share: float, step: Any) -> Any:
+    """The error of rounding to that step; `share` is 1/2 for rounding to nearest, else 1."""
+    return step * (share + (2.0**bits - 1) * FLOAT32_SLACK)
+
+
+def weight_radii(xp: Any, quantiser: tuple[int, float], top: Any, bias: Any, entry: float) -> tuple[Any, Any]:
+    """Radii of weights and biases, one a channel; `xp` is numpy, or torch, which differentiates through them.
+
+    `quantiser`: bits and share. `top` (c_out,): the largest |w| of each channel's tensor or of the channel itself.
+    `entry`: the step of what the layer reads.
+    """
+    bits, share = quantiser
+    levels = 2.0 ** (bits - 1) - 1
+    # The least weight step with which a bias fits into int32 steps of step * entry; toolchains widen it to that.
+    for_bias = xp.abs(bias) / entry * (1.001 * 2.0**-31) if entry > 0 else xp.zeros_like(bias)
+    step = xp.maximum(top / levels, for_bias)
+    # A channel of zeros stays zero, but int8 toolchains give it the step 1, and round its bias to that of s_x.
+    zero, least = xp.zeros_like(step), xp.maximum(step, xp.ones_like(step))
+    step, bias_step = xp.where(top > 0, step, zero), xp.where(top > 0, step, least)
+    return step * (share + levels * FLOAT32_SLACK), bias_step * entry * share + xp.abs(bias) * FLOAT32_SLACK
 
 
 def calibrate(network: Network, x: Any) -> list[tuple[float, float]]:

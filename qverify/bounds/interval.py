@@ -9,9 +9,9 @@ which, split by the signs of x (x+ = max(x, 0), x- = min(x, 0)), is
     hi = (W+R)^+ u+ + (W+R)^- l+ + (W-R)^+ u- + (W-R)^- l- - sum_{l_j < 0 < u_j} min((w+R)^+ u, (w-R)^- l)
 
 The last sum matters only where the input straddles 0 and |w| < R. It is two matrix products where the
-straddling interval is symmetric (a black pixel) and elementwise where not. Exact per layer; for a
-convolution exact per position, its positions taken as independent. Only the upper end is coded: the
-lower end is minus the upper end of the negated layer.
+straddling interval is symmetric (a black pixel) and elementwise where not. The lower end is the same with u and l,
+and W + R and W - R, exchanged, and the last sum added. Exact per layer; for a convolution exact per position, its
+positions taken as independent.
 
 Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Where the scheme clips at a ceiling, r_a
 grows by what u exceeds it, per sample and neuron.
@@ -54,34 +54,64 @@ def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:
 def affine_interval(affine: Affine, lower: Tensor, upper: Tensor) -> Ends:
     """Exact ends (N, n_out), before any rounding allowance, for inputs in [lower, upper] (N, n_in)."""
     bias, spread = affine.spread(affine.bias), affine.spread(affine.bias_radius)
-    hi = _upper(affine, affine.weight, lower, upper) + bias + spread
-    lo = -_upper(affine, -affine.weight, lower, upper) + bias - spread
-    return lo, hi
+    split = _Split(affine, lower, upper)
+    return split.lower() + bias - spread, split.upper() + bias + spread
 
 
-def _upper(affine: Affine, weight: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    high, low = weight + affine.radius, weight - affine.radius
-    out = affine.forward(high.clamp(min=0), upper.clamp(min=0)) + affine.forward(high.clamp(max=0), lower.clamp(min=0))
-    if bool((lower >= 0).all()):
-        return out
-    out = out + affine.forward(low.clamp(max=0), lower.clamp(max=0))
-    if bool((upper < 0).any()):
-        out = out + affine.forward(low.clamp(min=0), upper.clamp(max=0))
-    return out - _straddle(affine, high.clamp(min=0), -low.clamp(max=0), lower, upper)
+class _Split:
+    """Kernels and inputs split by sign, once for both ends.
 
+    The lower end is the upper one with (W + R, u) and (W - R, l) exchanged, and the last sum added.
+    """
 
-def _straddle(affine: Affine, high: Tensor, low: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """The last sum of the module docstring; `high`, `low` >= 0 are (w+R)^+ and -(w-R)^-; result (N, n_out)."""
-    right = torch.where((lower < 0) & (upper > 0), upper, 0.0)
-    left = torch.where((lower < 0) & (upper > 0), -lower, 0.0)
-    smaller = torch.minimum(high, low)
-    if not bool((smaller > 0).any()):
-        return torch.zeros((), dtype=lower.dtype, device=lower.device)
-    out = affine.forward(smaller, torch.minimum(right, left))
-    uneven = right != left
-    if bool(uneven.any()):
-        out = out + _uneven(affine, high, low, torch.where(uneven, right, 0.0), torch.where(uneven, left, 0.0))
-    return out
+    def __init__(self, affine: Affine, lower: Tensor, upper: Tensor):
+        self.affine, self.ends = affine, (lower, upper)
+        high, low = affine.weight + affine.radius, affine.weight - affine.radius
+        self.high, self.low = (high.clamp(min=0), high.clamp(max=0)), (low.clamp(min=0), low.clamp(max=0))
+        self.signed = not bool((lower >= 0).all())
+        self.below = self.signed and bool((upper < 0).any())
+        self.right = upper.clamp(min=0) if self.signed else upper
+        self.left = lower.clamp(min=0) if self.signed else lower
+        self.overlap = self._overlap() if self.signed else None
+
+    def upper(self) -> Tensor:
+        forward, (lower, upper) = self.affine.forward, self.ends
+        out = forward(self.high[0], self.right) + forward(self.high[1], self.left)
+        if self.signed:
+            out = out + forward(self.low[1], lower.clamp(max=0))
+        if self.below:
+            out = out + forward(self.low[0], upper.clamp(max=0))
+        return out if self.overlap is None else out - self.overlap - self._uneven(self.high[0], -self.low[1])
+
+    def lower(self) -> Tensor:
+        forward, (lower, upper) = self.affine.forward, self.ends
+        out = forward(self.low[0], self.left) + forward(self.low[1], self.right)
+        if self.signed:
+            out = out + forward(self.high[0], lower.clamp(max=0))
+        if self.below:
+            out = out + forward(self.high[1], upper.clamp(max=0))
+        return out if self.overlap is None else out + self.overlap + self._uneven(-self.low[1], self.high[0])
+
+    def _overlap(self) -> Tensor | None:
+        """The last sum of the module docstring, taken as if straddling intervals were symmetric; None if it is empty.
+
+        `min((w + R)^+, -(w - R)^-)` is `(R - |w|)^+`.
+        """
+        smaller = (self.affine.radius - self.affine.weight.abs()).clamp(min=0)
+        if not bool((smaller > 0).any()):
+            return None
+        lower, upper = self.ends
+        reach = torch.minimum(upper, -lower).clamp(min=0)
+        return self.affine.forward(smaller, reach)
+
+    def _uneven(self, right: Tensor, left: Tensor) -> Tensor | float:
+        """What the last sum exceeds that by; `right` >= 0 multiplies u and `left` >= 0 multiplies -l."""
+        lower, upper = self.ends
+        uneven = (lower < 0) & (upper > 0) & (upper != -lower)
+        if not bool(uneven.any()):
+            return 0.0
+        u, m = torch.where(uneven, upper, 0.0), torch.where(uneven, -lower, 0.0)
+        return _uneven(self.affine, right, left, u, m)
 
 
 def _uneven(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
@@ -211,7 +241,7 @@ def _fold(model: BoundModel, affine: Affine, label: int, margin: Tensor, box: tu
         affine.bias[label] - affine.bias,
         affine.bias_radius[label] + affine.bias_radius,
     )
-    low = -_upper(folded, -folded.weight, lower, upper) + folded.bias - folded.bias_radius
+    low = _Split(folded, lower, upper).lower() + folded.bias - folded.bias_radius
     if model.rounding.enabled:
         # The mass of the rows before they are subtracted: cancellation must not shrink the allowance.
         constant = affine.bias.abs() + affine.bias_radius

@@ -7,6 +7,7 @@ as in `qverify.network`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,8 +32,7 @@ def _direct() -> Any:
 class Affine:
     """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
 
-    `radius` and `bias_radius` are zero tensors where the layer is exact. `mass` (n_out,) is the sum of
-    `|w| + R` per output, the scale of its rounding errors.
+    `radius` and `bias_radius` are zero tensors where the layer is exact.
     """
 
     layer: Dense | Conv
@@ -41,12 +41,20 @@ class Affine:
     bias: Tensor
     bias_radius: Tensor
 
-    def __post_init__(self) -> None:
-        self.exact = not bool((self.radius != 0).any())
-        mass = (self.weight.detach().abs() + self.radius.detach()).flatten(1).sum(1)
-        self.mass = self.spread(mass)
-        first = self.radius.detach()[:, :1]
-        self.even_rows = isinstance(self.layer, Dense) and bool((self.radius == first).all())
+    @cached_property
+    def exact(self) -> bool:
+        """No radius anywhere in the kernel."""
+        return not bool((self.radius != 0).any())
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """(n_out,): the sum of `|w| + R` per output, the scale of its rounding errors."""
+        return self.spread((self.weight.detach().abs() + self.radius.detach()).flatten(1).sum(1))
+
+    @cached_property
+    def even_rows(self) -> bool:
+        """The radius is the same all along each row of a dense layer."""
+        return isinstance(self.layer, Dense) and bool((self.radius == self.radius.detach()[:, :1]).all())
 
     @property
     def is_conv(self) -> bool:
