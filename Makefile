@@ -5,6 +5,8 @@
 PYTHON ?= python3
 # Where to get torch from, if not from the default index, e.g. https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# More arguments for results/figures.py, e.g. make figures FIGURES_ARGS='--only 1 --samples 500'
+FIGURES_ARGS ?=
 # More arguments for pytest, e.g. make test PYTEST_ARGS='-k bounds -x'
 PYTEST_ARGS ?=
 
@@ -25,7 +27,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench clean
+.PHONY: help demo models figures test slow lint types bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +50,13 @@ demo: $(STAMP)  ## verify the digits network at 6, 8 and 10 bits; the reports go
 	$(BIN)/qverify verify models/digits.onnx --data digits --bits 6 --out demo-report/bits-6
 	$(BIN)/qverify verify models/digits.onnx --data digits --bits 8 --out demo-report/bits-8
 	$(BIN)/qverify verify models/digits.onnx --data digits --bits 10 --out demo-report/bits-10
+
+models: $(STAMP)  ## train the networks of models/ that are missing, each from its .toml; what was interrupted goes on
+	@for config in models/*.toml; do model=$${config%.toml}.onnx; test -e $$model -a ! -e $$model.checkpoint || \
+	  $(BIN)/qverify train --config $$config `test ! -e $$model.checkpoint || echo --resume` || exit; done
+
+figures: $(STAMP)  ## the figures of results/, on all test images: hours; what was interrupted goes on
+	$(BIN)/python results/figures.py $(FIGURES_ARGS)
 
 test: $(STAMP)  ## the tests that belong to every change
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -10,11 +10,8 @@ the last line is torn, which `start` recognises and removes.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,11 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from qverify import onnx_io
-from qverify.errors import DataError, ModelError, OutputError, UsageError
+from qverify.errors import DataError, ModelError, OutputError
 from qverify.members import Witness
 from qverify.network import Array, Network
+from qverify.records import Files, append, opened, writing
 
-FORMAT = 1
 RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"
 _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", "runs")
 """Keys of run.json that do not belong to the question: files may move (their hashes count), a run may go on elsewhere,
@@ -48,40 +45,20 @@ class RunDirectory:
         the next. Raises UsageError if there is a run and `resume` is not set, or if it asked something else;
         DataError if its files are damaged; OutputError if the directory cannot be written or is in use.
         """
-        folder = Path(path)
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            exists = (folder / RUN).exists() or (folder / ROWS).exists()
-            if exists and not resume:
-                raise UsageError(f"{folder} holds a run already; add --resume to go on with it, or name another --out.")
-            record = _recorded(folder) if exists else {"format": FORMAT, **question, "runs": []}
-            if differences := _differences(record, {"format": FORMAT, **question}):
-                raise UsageError(
-                    f"The run in {folder} asked something else ({'; '.join(differences)}); ask the same, or name"
-                    " another --out."
-                )
-            file = _locked(folder / ROWS)
-            try:
-                rows = _read_rows(folder / ROWS, file)
-                record["runs"].append(session)
-                _replace(folder / RUN, json.dumps(record, indent=2, allow_nan=False) + "\n")
-            except BaseException:
-                file.close()
-                raise
-        return RunDirectory(folder, file, record, rows)
+        files = Files(Path(path), RUN, ROWS, _MAY_DIFFER)
+        file, record, rows = opened(files, question, session, resume, _read_rows)
+        return RunDirectory(files.folder, file, record, rows)
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row. Raises OutputError; the rows before it are kept."""
-        line = memoryview(json.dumps(row, allow_nan=False).encode() + b"\n")
-        with _writing(self.path / ROWS, len(self.rows)):
-            while line:  # a file almost full takes a part of it
-                line = line[self._file.write(line) :]
+        with writing(self.path / ROWS, self._kept()):
+            append(self._file, json.dumps(row, allow_nan=False).encode() + b"\n")
         self.rows[row["index"]] = row
 
     def add_witness(self, index: int, x: Array, witness: Witness) -> None:
         """Write a failing member as a float64 ONNX model, and its input with the sample x (n_in,) as an .npz."""
         folder, shape = self.path / WITNESSES, witness.network.input_shape
-        with _writing(folder, len(self.rows)):
+        with writing(folder, self._kept()):
             folder.mkdir(exist_ok=True)
             np.savez(
                 folder / f"{index}.npz",
@@ -95,6 +72,9 @@ class RunDirectory:
             onnx_io.save(witness.network, folder / f"{index}.onnx", dtype="float64")
         except ModelError as error:
             raise OutputError(str(error)) from error
+
+    def _kept(self) -> str:
+        return f"{len(self.rows)} samples" if self.rows else ""
 
     def close(self) -> None:
         self._file.close()
@@ -129,44 +109,6 @@ def file_sha256(path: str) -> str:
 # -- reading what is there ------------------------------------------------------------------------
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
-    """What run.json says; DataError if there is none beside the rows, or if it is not one of ours."""
-    damaged = f"{folder / RUN} is missing or damaged, so its rows cannot be trusted; name another --out"
-    try:
-        record = json.loads((folder / RUN).read_bytes())
-    except (FileNotFoundError, ValueError) as error:
-        raise DataError(f"{damaged}.") from error
-    if not isinstance(record, dict) or not isinstance(record.get("runs"), list):
-        raise DataError(f"{damaged}.")
-    return record
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Which answers to 'what was asked?' differ, in words."""
-    then, today = _flat(before), _flat(now)
-    found = []
-    for key in {**then, **today}:
-        if then.get(key) != today.get(key):
-            old, new = (
-                text if len(text) <= 60 else text[:12] + '..."' for text in (then.get(key, ""), today.get(key, ""))
-            )
-            found.append(f"{key} was {old or 'not given'} and is {new or 'not given'} now")
-    return found
-
-
-def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """The entries of the question under dotted keys, as JSON writes them (tuples as lists); null counts as absent."""
-    entries: dict[str, str] = {}
-    for key, value in record.items():
-        if prefix + key in _MAY_DIFFER or value is None:
-            continue
-        if isinstance(value, dict):
-            entries |= _flat(value, f"{prefix}{key}.")
-        else:
-            entries[prefix + key] = json.dumps(value)
-    return entries
-
-
 def _read_rows(path: Path, file: BinaryIO) -> dict[int, dict[str, Any]]:
     """The rows by index; a torn last line is cut off, its sample will be decided again."""
     file.seek(0)
@@ -193,43 +135,3 @@ def _row(line: bytes) -> dict[str, Any] | None:
         return None
     whole = line.endswith(b"\n") and isinstance(row, dict) and {"index", "status", "method", "seconds"} <= row.keys()
     return row if whole else None
-
-
-# -- writing --------------------------------------------------------------------------------------
-
-
-def _kept(rows: int) -> str:
-    return f"{rows} samples are kept, go on later with --resume." if rows else "name another --out."
-
-
-@contextlib.contextmanager
-def _writing(path: Path, rows: int = 0) -> Iterator[None]:
-    """OSError -> OutputError that says what is kept."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror or error}); {_kept(rows)}") from error
-
-
-def _locked(path: Path) -> BinaryIO:
-    """The file opened for reading and appending, locked against a second process where the system can."""
-    file: BinaryIO = open(path, "a+b", buffering=0)  # noqa: SIM115 - RunDirectory closes it
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise OutputError(f"Another process is writing to {path}; wait for it, or name another --out.") from None
-    except (ImportError, OSError):  # no such lock on this system or file system
-        pass
-    return file
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it finds the old one or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

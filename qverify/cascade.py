@@ -231,12 +231,13 @@ class Cascade:
             if method != "exact":
                 held = (batch.lower[batch.open] > 0).all(1)
                 self._decide(batch, held, tell, (Status.VERIFIED, name))
-            if name == "ibp" and len(batch.open):
+            if name == "ibp" and len(batch.open) and self.options.attack:
                 self._attack(batch, tell)
         if method in ("ibp", "bp"):
             for sample in batch.open:
+                sought = "found" if self.options.attack else "looked for"
                 detail = (
-                    f"{method.upper()} proves too little and no failing member was found; --method auto decides more"
+                    f"{method.upper()} proves too little and no failing member was {sought}; --method auto decides more"
                 )
                 tell(batch.verdict(int(sample), Status.UNKNOWN, method, detail=detail))
             batch.keep(np.zeros(len(batch.open), dtype=bool))

@@ -24,7 +24,9 @@ from qverify.commands.options import (
     problem_options,
     solve_options,
     split_list,
+    sweep_options,
 )
+from qverify.commands.train_options import train_options
 from qverify.errors import InternalError, QVerifyError
 
 _INTERRUPTED, _CLOSED_PIPE = 130, 141  # 128 + the signal's number, as shells report it
@@ -106,6 +108,37 @@ def verify(**given: Any) -> int:
     from qverify.commands.verify import run
 
     return run(Given(**given))
+
+
+@main.command(short_help="How does the guaranteed accuracy fall as the radius grows?")
+@sweep_options()
+@solve_options(VERIFY_METHODS, "auto")
+@click.option("--out", metavar="DIR", help="Keep it there: sweep.csv with a row a point, a plot, sweep.json.")
+@click.option("--resume", is_flag=True, help="Go on with the sweep in --out DIR.")
+@json_option
+def sweep(models: tuple[str, ...], bits: str | None, values: str | None, parts: str | None, **given: Any) -> int:
+    """Guaranteed accuracy of each MODEL, an ONNX file, against the radius: a curve for every part that is quantised.
+
+    Methods ibp and bp prove by bounds alone, and no failing network is looked for; auto and exact also give the
+    accuracy that an attack leaves.
+    """
+    from qverify.commands.sweep import run
+
+    return run([Given(model, **given) for model in models], bits, values, parts)
+
+
+@main.command(short_help="Train a network whose quantisations are right.")
+@train_options()
+@json_option
+def train(**given: Any) -> int:
+    """Train a network on bounds over all its quantised versions, and write it as ONNX with a .json that says how.
+
+    Without --bits and --radii it is trained normally, for comparison. Ctrl-C keeps the best so far, and --resume goes
+    on as if nothing had happened.
+    """
+    from qverify.commands.train import Given, run
+
+    return run(Given.of(given))
 
 
 @main.command(short_help="How far can quantisation move the outputs?")

@@ -41,6 +41,10 @@ class UsageError(QVerifyError, ValueError):
     """An argument or a combination of arguments makes no sense."""
 
 
+class TrainingError(QVerifyError, ArithmeticError):
+    """Training came to no good: its loss is no longer finite."""
+
+
 class OutputError(QVerifyError, OSError):
     """A result cannot be written: the disk is full, or the place is not writable or taken."""
 

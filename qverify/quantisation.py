@@ -73,6 +73,25 @@ class Radii:
         base: dict[str, Any] = {kind: np.asarray(getattr(self, kind), dtype=np.float64) * factor for kind in KINDS}
         return replace(self, layers=layers, convention=f"{factor:g} x ({self.convention})", **base)
 
+    def only(self, *kinds: str) -> Radii:
+        """These radii for some of `KINDS`, the other kinds exact: radius 0, and not clipped either.
+
+        Raises RadiiError for a kind that does not exist.
+        """
+        if unknown := sorted(set(kinds) - set(KINDS)):
+            raise RadiiError(f"There is no kind of radius {unknown[0]!r}; the kinds are {', '.join(KINDS)}.")
+        if set(kinds) == set(KINDS):
+            return self
+        layers = {name: {kind: own[kind] for kind in own if kind in kinds} for name, own in self.layers.items()}
+        return replace(
+            self,
+            layers=layers,
+            ceilings=self.ceilings if "activation" in kinds else {},
+            input_range=self.input_range if "input" in kinds else None,
+            convention=f"{self.convention}; radii of {', '.join(kinds) or 'nothing'} only",
+            **{kind: 0.0 for kind in KINDS if kind not in kinds},
+        )
+
 
 def load_radii(path: str) -> Radii:
     """Read a `radii.toml`: `input, weight, bias, activation` at the top, tables `[layers."NAME"]` below.
@@ -174,6 +193,16 @@ class Family:
                     ceiling[i] = radii.ceilings[layer.name]
         entry = _radius(radii.input, network.input_shape, "input").ravel()
         return Family(network, entry, weight, bias, activation, ceiling, clip, radii.input_range)
+
+    def largest(self) -> dict[str, float]:
+        """The largest radius of each kind; what clipping adds for single samples is not in it."""
+        kinds: dict[str, list[Array]] = {
+            "input": [self.input],
+            "weight": list(self.weight.values()),
+            "bias": list(self.bias.values()),
+            "activation": list(self.activation.values()),
+        }
+        return {kind: float(max((a.max(initial=0.0) for a in arrays), default=0.0)) for kind, arrays in kinds.items()}
 
     def box(self, x: Array) -> Interval:
         """(N, n_in) -> the interval of every quantised input, rounded outwards; DataError outside `clip`."""

@@ -35,9 +35,10 @@ class Options:
 
     `method`: `auto` goes from cheap to exact and stops at the first answer. `ibp` and `bp` prove by bounds
     alone. `exact` asks the solver about every sample and for the value of the worst margin, not only its sign.
-    All of them search for a failing member first. `formulation`, `solver`: of the exact step. `clip`: the quantised
-    input stays in this interval. `seconds`: limit per sample for the exact step, None for none. `jobs`: samples
-    the exact step works on at once, 0 for one a core. `device`: where bounds and attack run, as torch calls it.
+    All of them search for a failing member first, unless `attack` is False: what is proved stays the same, and what
+    `ibp` or `bp` leaves open is unknown. `formulation`, `solver`: of the exact step. `clip`: the quantised input stays
+    in this interval. `seconds`: limit per sample for the exact step, None for none. `jobs`: samples the exact step
+    works on at once, 0 for one a core. `device`: where bounds and attack run, as torch calls it.
     Raises UsageError.
     """
 
@@ -48,6 +49,7 @@ class Options:
     seconds: float | None = 300.0
     jobs: int = 0
     device: str = "cpu"
+    attack: bool = True
 
     def __post_init__(self) -> None:
         choices = {"method": METHODS, "formulation": FORMULATIONS, "solver": ("auto", *SOLVERS)}

@@ -298,3 +298,24 @@ def test_bad_options(wrong, rng):
     network = mlp(rng, 3, 4, 2)
     with pytest.raises(UsageError, match=r"choose|give|use"):
         verify(network, np.zeros((1, 3)), np.zeros(1, int), Radii(), Options(**wrong))
+
+
+@pytest.mark.parametrize("method", PROVING)
+def test_without_an_attack_the_same_is_proved(method, rng):
+    """What is left out is the descent: `ibp` and `bp` then falsify nothing, the exact step still does."""
+    network = mlp(rng, 5, 8, 6, 3)
+    x, labels = samples(network, rng, 30)
+    radii = Radii(0.02, 0.02, 0.02, 0.02)
+    found = {
+        attack: verify(network, x, labels, radii, Options(method=method, attack=attack, jobs=2))
+        for attack in (True, False)
+    }
+    verified = [[v.index for v in verdicts if v.status is Status.VERIFIED] for verdicts in found.values()]
+    assert verified[0] == verified[1] and 0 < len(verified[0]) < 25
+    falsified = {a: sum(v.status is Status.FALSIFIED for v in verdicts) for a, verdicts in found.items()}
+    assert falsified[True] > 0 and not any(v.method == "attack" for v in found[False])
+    if method in ("ibp", "bp"):
+        left = [v for v in found[False] if v.status is Status.UNKNOWN]
+        assert falsified[False] == 0 and "no failing member was looked for" in left[0].detail
+    else:
+        assert falsified[False] == falsified[True]

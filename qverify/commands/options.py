@@ -50,18 +50,54 @@ class Given:
 
 def problem_options(data_required: bool) -> Callable[[Command], Command]:
     """Which network, which samples, which family."""
-    return _stacked(
+    return stacked(
         click.argument("model"),
+        *_samples_options(data_required),
+        click.option("--bits", type=int, metavar="N", help="Radii that cover every quantiser of N bits."),
+        *_scheme_options(),
+        click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits."),
+        *_bound_options(),
+    )
+
+
+def sweep_options() -> Callable[[Command], Command]:
+    """Which networks, which samples, which families."""
+    return stacked(
+        click.argument("models", nargs=-1, required=True, metavar="MODEL..."),
+        *_samples_options(required=True),
+        click.option(
+            "--values",
+            metavar="LIST",
+            help="The radii themselves, joined by commas: the same for every kind in a part.",
+        ),
+        click.option("--bits", metavar="LO:HI", help="Instead of --values: one point a bit-width, both ends included."),
+        *_scheme_options(),
+        click.option(
+            "--parts",
+            metavar="LIST",
+            help="What is quantised while the rest is exact: input, weight (with biases), activation, two of them as "
+            "in input+weight, or all; joined by commas, a curve each.  [default: all seven]",
+        ),
+        *_bound_options(),
+    )
+
+
+def _samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
+    return (
         click.option(
             "--data",
-            required=data_required,
+            required=required,
             metavar="NAME|FILE.npz",
-            help="Samples and labels: digits, mnist, or an .npz with x_test, y_test (or x, y).",
+            help="Samples and labels: digits, mnist, fashion-mnist, cifar10, or an .npz with x_test, y_test (or x, y).",
         ),
         click.option(
             "--samples", metavar="A:B", help="Only the samples from A up to, not including, B.  [default: all]"
         ),
-        click.option("--bits", type=int, metavar="N", help="Radii that cover every quantiser of N bits."),
+    )
+
+
+def _scheme_options() -> tuple[Callable[[Any], Any], ...]:
+    return (
         click.option(
             "--scheme",
             type=click.Choice(SCHEMES),
@@ -75,7 +111,11 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
             help="nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned rounding.  "
             "[default: any]",
         ),
-        click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits."),
+    )
+
+
+def _bound_options() -> tuple[Callable[[Any], Any], ...]:
+    return (
         click.option(
             "--clip-input",
             type=float,
@@ -91,7 +131,7 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
 
 def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command], Command]:
     """How to find the answer."""
-    return _stacked(
+    return stacked(
         click.option(
             "--method", type=click.Choice(methods), default=default, show_default=True, help=_METHODS[default]
         ),
@@ -136,7 +176,7 @@ _METHODS = {
 }
 
 
-def _stacked(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def stacked(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     """One decorator for several; the first comes first in the help."""
 
     def decorate(command: Command) -> Command:

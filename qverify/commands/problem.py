@@ -26,7 +26,8 @@ from qverify.verdict import Options
 class Problem:
     """A network, the samples selected, and the family. `indices` are those of the samples in the data set.
 
-    `radii` and `family` are None where no radii were given, `samples` where no data were (only `inspect` allows it).
+    `everything` is the whole data set. `radii` and `family` are None where no radii were given, `samples` and
+    `everything` where no data were (only `inspect` allows it).
     """
 
     given: Given
@@ -35,7 +36,7 @@ class Problem:
     family: Family | None
     samples: Samples | None
     indices: range
-    whole: int
+    everything: Samples | None
 
     @staticmethod
     def load(given: Given) -> Problem:
@@ -52,7 +53,12 @@ class Problem:
             datasets.fit(samples, network)
         if given.bits is not None and _scheme(given) == "paper":
             _hint(network, samples)
-        return Problem(given, network, radii, family, samples, indices, 0 if everything is None else len(everything))
+        return Problem(given, network, radii, family, samples, indices, everything)
+
+    @property
+    def whole(self) -> int:
+        """The number of samples in the data set."""
+        return 0 if self.everything is None else len(self.everything)
 
     @property
     def title(self) -> str:
@@ -70,29 +76,23 @@ class Problem:
         assert self.samples is not None
         return self.samples.x.reshape(len(self.samples), -1)
 
-    def largest_radii(self) -> dict[str, float]:
-        """The largest radius of each kind."""
-        family = self.family
-        assert family is not None
-        kinds: dict[str, list[Array]] = {
-            "input": [family.input],
-            "weight": list(family.weight.values()),
-            "bias": list(family.bias.values()),
-            "activation": list(family.activation.values()),
-        }
-        return {kind: float(max((a.max(initial=0.0) for a in arrays), default=0.0)) for kind, arrays in kinds.items()}
-
     def question(self) -> dict[str, Any]:
         """What is asked, as run.json keeps it."""
-        given, samples, radii = self.given, self.samples, self.radii
-        assert samples is not None and radii is not None
-        stated: dict[str, Any] = {"convention": radii.convention, "largest": self.largest_radii()}
+        given, radii = self.given, self.radii
+        assert radii is not None and self.family is not None
+        stated: dict[str, Any] = {"convention": radii.convention, "largest": self.family.largest()}
         if given.radii is not None:
             stated |= {"file": given.radii, "sha256": file_sha256(given.radii)}
         else:
             stated |= {"bits": given.bits, "scheme": _scheme(given), "rounding": given.rounding or "any"}
         if _scheme(given) in ("tensor", "channel"):
             stated["calibration"] = f"all {self.whole} samples of the data set"
+        return self.asked() | {"radii": stated}
+
+    def asked(self) -> dict[str, Any]:
+        """The question without the radii."""
+        given, samples = self.given, self.samples
+        assert samples is not None
         return {
             "qverify": __version__,
             "model": given.model,
@@ -102,7 +102,6 @@ class Problem:
             "data_source": samples.source,
             "data_sha256": samples.sha256,
             "samples": [self.indices.start, self.indices.stop],
-            "radii": stated,
             "clip_input": given.clip_input,
             "method": given.method,
             "formulation": given.formulation,

@@ -116,8 +116,11 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that work can end in order; the second one raises KeyboardInterrupt."""
+def stoppable(ending: str = "ending the solves under way") -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that work can end in order; the second one raises KeyboardInterrupt.
+
+    `ending` says what the first one leads to.
+    """
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -126,7 +129,7 @@ def stoppable() -> Iterator[threading.Event]:
         stop.set()
         # Not through sys.stderr: the handler may run in the middle of a write to it.
         with contextlib.suppress(OSError):
-            os.write(2, b"\nqverify: ending the solves under way; Ctrl-C again ends at once\n")
+            os.write(2, f"\nqverify: {ending}; Ctrl-C again ends at once\n".encode())
 
     try:
         before = signal.signal(signal.SIGINT, ask)

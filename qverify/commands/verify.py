@@ -41,7 +41,7 @@ def run(given: Given) -> int:
             directory = None
             if given.out is not None:
                 directory = stack.enter_context(RunDirectory.start(given.out, question, session, given.resume))
-            work = _Work(problem, options, directory)
+            work = Work(problem, options, directory)
             work.verify()
     runs = [session] if directory is None else directory.record["runs"]
     _report(work, question, runs, time.perf_counter() - began)
@@ -54,7 +54,7 @@ def run(given: Given) -> int:
     return _FAILED if any(work.tally.statuses[status] for status in given.fail_on) else 0
 
 
-class _Work:
+class Work:
     """The samples still to decide, and where their verdicts go."""
 
     def __init__(self, problem: Problem, options: Options, directory: RunDirectory | None):
@@ -106,7 +106,7 @@ class _Work:
         self.tally.add(row)
 
 
-def _report(work: _Work, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
+def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
     """The result on stdout, over all rows, those of earlier starts included."""
     tally, problem = work.tally, work.problem
     solvers = list(dict.fromkeys(f"{r['solver']['name']} {r['solver']['version']}" for r in runs if r["solver"]))

@@ -1,0 +1,147 @@
+"""Guaranteed accuracy along an axis of radii, for single kinds, pairs of them, and all: one row a point.
+
+A *part* is the set of kinds that are quantised; the others are exact. Weights and biases go together. A *point* is a
+place on the axis: a bit-width under a scheme, or the radius itself, the same number for every kind in the part.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qverify.cascade import verify
+from qverify.errors import UsageError
+from qverify.network import Network
+from qverify.quantisation import KINDS, Family, Radii, Rounding, Scheme
+from qverify.verdict import Options, Status, Verdict
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "input": ("input",),
+    "weight": ("weight", "bias"),
+    "activation": ("activation",),
+    "input+weight": ("input", "weight", "bias"),
+    "input+activation": ("input", "activation"),
+    "weight+activation": ("weight", "bias", "activation"),
+    "all": KINDS,
+}
+"""Which kinds of radii each part has."""
+
+Key = tuple[str, str, int | None, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One place on the axis: the radii of all kinds, and how it is stated, in bits or as the radius itself."""
+
+    radii: Radii
+    bits: int | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point of one curve, in the order of the columns of sweep.csv.
+
+    `input` to `activation`: the largest radius of each kind. `clean`, `guaranteed`, `attack`, `unknown`: counts of
+    the `samples`, as in report.py; `attack` is None if no failing member was looked for. `seconds`: elapsed.
+    """
+
+    model: str
+    part: str
+    bits: int | None
+    value: float | None
+    input: float
+    weight: float
+    bias: float
+    activation: float
+    method: str
+    samples: int
+    clean: int
+    guaranteed: int
+    attack: int | None
+    unknown: int
+    seconds: float
+
+    @property
+    def key(self) -> Key:
+        """What tells apart the rows of one sweep."""
+        return (self.model, self.part, self.bits, self.value)
+
+    @property
+    def place(self) -> float:
+        """Where on the axis."""
+        return float(self.bits if self.value is None else self.value)  # type: ignore[arg-type]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The columns by name."""
+        return asdict(self)
+
+
+def by_value(values: Iterable[float]) -> list[Point]:
+    """Points that state the radius itself, >= 0, for every kind."""
+    return [Point(Radii(v, v, v, v, convention=f"radius {v:g}"), value=float(v)) for v in values]
+
+
+def by_bits(
+    bits: Iterable[int],
+    scheme: Scheme = "paper",
+    rounding: Rounding = "any",
+    network: Network | None = None,
+    calibration: Any = None,
+) -> list[Point]:
+    """Points that state a bit-width; the arguments of `Radii.from_bits`. Raises RadiiError."""
+    return [Point(Radii.from_bits(b, scheme, rounding, network, calibration), bits=b) for b in bits]
+
+
+def grid(points: Sequence[Point], parts: Iterable[str] = tuple(PARTS)) -> list[tuple[str, Point]]:
+    """Every point for every part, part by part. Raises UsageError for a part that does not exist."""
+    parts = list(parts)
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UsageError(f"There is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}.")
+    return [(part, point) for part in parts for point in points]
+
+
+def sweep(
+    network: Network,
+    x: Any,
+    y: Any,
+    cases: Iterable[tuple[str, Point]],
+    options: Options | None = None,
+    on_verdict: Callable[[Verdict], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[Row]:
+    """Verify all samples for every (part, point) of `cases`, as `grid` makes them; a row as soon as one is done.
+
+    The arguments and errors are those of `verify`; without `options` IBP alone, which is what a guarantee by
+    bounds needs. Setting `stop` from another thread ends the sweep soon, and no row is made of a point that was cut
+    off.
+    """
+    options = options or Options(method="ibp", attack=False)
+    stop = stop or threading.Event()
+    for part, point in cases:
+        if stop.is_set():
+            return
+        began = time.perf_counter()
+        radii = point.radii.only(*PARTS[part])
+        verdicts = verify(network, x, y, radii, options, on_verdict, stop)
+        if len(verdicts) < len(x):
+            return
+        count = Counter(verdict.status for verdict in verdicts)
+        yield Row(
+            network.source,
+            part,
+            point.bits,
+            point.value,
+            **Family.of(network, radii, options.clip).largest(),
+            method=options.method,
+            samples=len(verdicts),
+            clean=len(verdicts) - count[Status.MISCLASSIFIED],
+            guaranteed=count[Status.VERIFIED],
+            attack=count[Status.VERIFIED] + count[Status.UNKNOWN] if options.attack else None,
+            unknown=count[Status.UNKNOWN],
+            seconds=round(time.perf_counter() - began, 3),
+        )
