@@ -2,11 +2,13 @@
 
 Loss per batch (Gowal et al., arXiv 1810.12715, with weights that are intervals too):
 
-    kappa CE(f(x), y) + (1 - kappa) CE(worst, y),      worst_j = -min over the family of (y_label - y_j)
+    kappa CE(s f(x), y) + (1 - kappa) CE(s worst, y),      worst_j = -min over the family of (y_label - y_j)
 
 where the minimum is bounded from below by `bounds.interval`, margins folded into the last layer. The radii grow from 0
 to their full size over the first `ramp` of the training, while kappa falls from 1. Adam, step size by the one-cycle
-rule (Smith, arXiv 1708.07120).
+rule (Smith, arXiv 1708.07120). The sharpness s > 0 is trained too and then dropped, for it changes no answer: where
+some worst cases cannot be won, cross-entropy would keep all margins small, and with them the weights, while absolute
+radii ask for weights as large as they may be.
 
 `weight_limit` keeps all weights and biases in [-limit, limit]. Absolute radii (scheme paper) are a step of quantisers
 for weights in [-1, 1]; without the limit a network escapes them by growing.
@@ -131,7 +133,8 @@ class Training:
 
     def __post_init__(self) -> None:
         self._parameters = [p for p in self.live.module.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.Adam(self._parameters, lr=self.settings.lr)
+        self._sharpness = torch.zeros((), device=self.settings.device, requires_grad=True)
+        self._optimiser = torch.optim.Adam([*self._parameters, self._sharpness], lr=self.settings.lr)
         self._schedule: Any = None
         self._came = _copied(self.live.module)
 
@@ -224,8 +227,8 @@ class Training:
 
     def losses(self, x: Tensor, y: Tensor, factor: float) -> tuple[Tensor, Tensor]:
         """Mean nominal and worst-case cross-entropy of a batch at `factor` times the radii; the latter 0 if normal."""
-        values = self.live.values(x)
-        nominal = F.cross_entropy(values[-1], y)
+        values, scale = self.live.values(x), self._sharpness.exp()
+        nominal = F.cross_entropy(scale * values[-1], y)
         if self.family is None:
             return nominal, nominal.new_zeros(())
         self.family.observe(values)
@@ -234,7 +237,7 @@ class Training:
         model, bounds = live_bounds(self.family, factor * self.settings.factor, x, self.settings.clip)
         worst = -interval_margins(model, bounds, y)
         own = F.one_hot(y, worst.shape[1]).bool()
-        return nominal, F.cross_entropy(worst.masked_fill(own, 0.0), y)
+        return nominal, F.cross_entropy(scale * worst.masked_fill(own, 0.0), y)
 
     def _step(self, losses: tuple[Tensor, Tensor], factor: float) -> None:
         weight = 1.0 - (1.0 - self.settings.kappa) * factor if self.family is not None else 1.0
@@ -278,6 +281,7 @@ class Training:
             "module": self.live.module.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
+            "sharpness": self._sharpness.detach().clone(),
             "random": [torch.get_rng_state(), *cuda],
             "family": {} if self.family is None else self.family.state(),
             "history": [asdict(epoch) for epoch in self.history],
@@ -290,6 +294,8 @@ class Training:
         self.live.module.load_state_dict(state["module"])
         self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it would go on in the tensors it is given
         self._schedule.load_state_dict(state["schedule"])
+        with torch.no_grad():
+            self._sharpness.copy_(state["sharpness"])
         cpu, *cuda = state["random"]
         torch.set_rng_state(cpu)
         if cuda:

@@ -129,8 +129,8 @@ class _Work:
         with stoppable("ending this epoch") as stop:
             self.training.run(self.samples, self._after, stop, state)
         finished = len(self.training.history) == self.settings.epochs
-        if not finished and (kept := self.kept or state) is not None:
-            write_checkpoint(self.out, self.question, kept)
+        if not finished and self.kept is not None:
+            write_checkpoint(self.out, self.question, self.kept)
         return finished
 
     def _after(self, training: Training) -> None:

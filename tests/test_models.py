@@ -1,0 +1,107 @@
+"""The networks that ship in models/: what the .json beside each says is true of it, and its .toml makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from qverify import cli, datasets, onnx_io
+from qverify.cascade import verify
+from qverify.errors import DataError
+from qverify.quantisation import Radii
+from qverify.verdict import Options, Status
+
+FOLDER = Path(__file__).resolve().parents[1] / "models"
+MODELS = sorted(path.stem for path in FOLDER.glob("*.onnx"))
+WANTED = {
+    "digits",
+    "digits_normal",
+    "mnist_4x256_normal",
+    "mnist_4x256_robust_6bit",
+    "mnist_4x256_robust_8bit",
+    "mnist_4x256_robust_10bit",
+    "mnist_3x64_normal",
+    "mnist_conv_robust_8bit",
+}
+
+
+def described(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def samples(name: str) -> datasets.Samples:
+    try:
+        return datasets.load(name)
+    except DataError as error:  # no copy of the data and no network
+        pytest.skip(str(error))
+
+
+def test_all_networks_are_there_and_small():
+    assert set(MODELS) == WANTED
+    assert all((FOLDER / f"{name}.onnx").stat().st_size <= 2 * 2**20 for name in MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_hash_is_that_of_the_file(name):
+    assert described(name)["sha256"] == hashlib.sha256((FOLDER / f"{name}.onnx").read_bytes()).hexdigest()
+    assert described(name)["interrupted"] is False
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_command_is_what_its_toml_says(name):
+    """Both ways of stating a training, as click reads them, come to the same settings."""
+    command = described(name)["command"].split()
+    assert command[:2] == ["qverify", "train"]
+    train = cli.main.commands["train"]
+    with train.make_context("train", command[2:]) as stated:
+        pass
+    with train.make_context("train", ["--config", str(FOLDER / f"{name}.toml")]) as configured:
+        pass
+    assert stated.params == configured.params
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_clean_accuracy_by_onnxruntime(name):
+    """Oracle: onnxruntime's own float32 pass over the test set; a handful of ties may fall otherwise."""
+    found = described(name)
+    data = samples(found["data"])
+    session = onnxruntime.InferenceSession(str(FOLDER / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    x = data.x.astype(np.float32).reshape(len(data), *entry.shape[1:])
+    predicted = np.concatenate([session.run(None, {entry.name: part})[0].argmax(1) for part in np.split(x, [2000])])
+    assert abs(float((predicted == data.y).mean()) - found["clean_accuracy"]) <= 2 / len(data)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if described(name)["radii"] is not None])
+def test_guaranteed_accuracy_on_the_first_samples(name):
+    """What IBP proves on a part of the test set is near what the .json says of all of it, and no attack breaks it."""
+    found = described(name)
+    stated = found["radii"]
+    data = samples(found["data"])
+    network = onnx_io.load(FOLDER / f"{name}.onnx")
+    radii = Radii.from_bits(stated["bits"], stated["scheme"], stated["rounding"], network, data.x)
+    count = 500
+    verdicts = verify(network, data.x[:count], data.y[:count], radii, Options(method="ibp"))
+    proved = sum(verdict.status is Status.VERIFIED for verdict in verdicts)
+    p = found["guaranteed_by_ibp"]
+    assert abs(proved - count * p) <= 4 * np.sqrt(count * p * (1 - p)) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODELS if described(name)["radii"] is not None])
+def test_guaranteed_accuracy_on_all_samples(name):
+    found = described(name)
+    stated = found["radii"]
+    data = samples(found["data"])
+    network = onnx_io.load(FOLDER / f"{name}.onnx")
+    radii = Radii.from_bits(stated["bits"], stated["scheme"], stated["rounding"], network, data.x)
+    verdicts = verify(network, data.x, data.y, radii, Options(method="ibp", attack=False))
+    proved = sum(verdict.status is Status.VERIFIED for verdict in verdicts)
+    assert abs(proved / len(data) - found["guaranteed_by_ibp"]) <= 2 / len(data)
