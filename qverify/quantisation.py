@@ -21,6 +21,7 @@ import numpy as np
 from qverify.errors import DataError, RadiiError
 from qverify.network import Array, Conv, Dense, Network, Relu
 from qverify.schemes import scheme_radii
+from qverify.toml_files import read_toml
 
 KINDS = ("input", "weight", "bias", "activation")
 Scheme = Literal["paper", "tensor", "channel"]
@@ -98,17 +99,7 @@ def load_radii(path: str) -> Radii:
 
     Raises RadiiError for a missing or malformed file and for unknown keys.
     """
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[import-not-found,no-redef,unused-ignore]
-    try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise RadiiError(f"Cannot read the radii file {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RadiiError(f"{path} is not valid TOML: {error}.") from None
+    content = read_toml(path, "radii file", RadiiError)
     layers = content.pop("layers", {})
     tables = isinstance(layers, dict) and all(isinstance(v, dict) for v in layers.values())
     unknown = sorted(set(content) - set(KINDS))

@@ -227,10 +227,11 @@ class Training:
 
     def losses(self, x: Tensor, y: Tensor, factor: float) -> tuple[Tensor, Tensor]:
         """Mean nominal and worst-case cross-entropy of a batch at `factor` times the radii; the latter 0 if normal."""
-        values, scale = self.live.values(x), self._sharpness.exp()
-        nominal = F.cross_entropy(scale * values[-1], y)
+        values = self.live.values(x)
         if self.family is None:
-            return nominal, nominal.new_zeros(())
+            return F.cross_entropy(values[-1], y), values[-1].new_zeros(())
+        scale = self._sharpness.exp()
+        nominal = F.cross_entropy(scale * values[-1], y)
         self.family.observe(values)
         if not factor:
             return nominal, nominal.detach()

@@ -12,6 +12,7 @@ import click
 
 from qverify.commands.options import ROUNDINGS, SCHEMES, stacked
 from qverify.errors import UsageError
+from qverify.toml_files import read_toml
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -20,17 +21,7 @@ def _configured(context: click.Context, parameter: click.Parameter, path: str | 
     """Make what the file says the defaults of this call. Raises UsageError."""
     if path is None:
         return
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[import-not-found,no-redef,unused-ignore]
-    try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.") from None
+    content = read_toml(path, "configuration", UsageError)
     options = {option.removeprefix("--"): p for p in context.command.params for option in p.opts}
     names = {key: p.name for key, p in options.items()}
     allowed = sorted(set(names) - {"config", "resume", "json"})
