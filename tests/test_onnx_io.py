@@ -255,4 +255,4 @@ def test_the_models_that_ship(name):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]
     assert to_onnx(network) == onnx.load(path)
     x, y = datasets.fit(datasets.load("digits"), network)
-    assert round(float((margins(network.evaluate(x), y) > 0).mean()), 4) == facts["clean_accuracy"] > 0.96
+    assert float((margins(network.evaluate(x), y) > 0).mean()) == facts["clean_accuracy"] > 0.96
