@@ -46,7 +46,7 @@ class RunDirectory:
         DataError if its files are damaged; OutputError if the directory cannot be written or is in use.
         """
         files = Files(Path(path), RUN, ROWS, _MAY_DIFFER)
-        file, record, rows = opened(files, question, session, resume, _read_rows)
+        file, record, rows = opened(files, question, session, resume, read_rows)
         return RunDirectory(files.folder, file, record, rows)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -109,29 +109,36 @@ def file_sha256(path: str) -> str:
 # -- reading what is there ------------------------------------------------------------------------
 
 
-def _read_rows(path: Path, file: BinaryIO) -> dict[int, dict[str, Any]]:
-    """The rows by index; a torn last line is cut off, its sample will be decided again."""
+def read_rows(
+    path: Path, file: BinaryIO, name: str = "index", then: str = ", then use --resume"
+) -> dict[Any, dict[str, Any]]:
+    """The rows by what they have under `name`; a torn last line is cut off, its sample will be decided again.
+
+    Raises DataError for damage before the last line; `then` ends its remedy.
+    """
     file.seek(0)
     content = file.read()
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[Any, dict[str, Any]] = {}
     end = 0
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
-        row = _row(line)
+        row = _row(line, name)
         if row is None:
             if end + len(line) < len(content):
-                raise DataError(f"Line {number} of {path} is damaged; delete that line, then use --resume.")
+                raise DataError(f"Line {number} of {path} is damaged; delete that line{then}.")
             file.truncate(end)
             break
-        rows[row["index"]] = row
+        rows[row[name]] = row
         end += len(line)
     return rows
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _row(line: bytes, name: str) -> dict[str, Any] | None:
     """One row, None if the line is not a whole one."""
     try:
         row = json.loads(line)
     except ValueError:
         return None
-    whole = line.endswith(b"\n") and isinstance(row, dict) and {"index", "status", "method", "seconds"} <= row.keys()
+    whole = (
+        line.endswith(b"\n") and isinstance(row, dict) and {name, "index", "status", "method", "seconds"} <= row.keys()
+    )
     return row if whole else None

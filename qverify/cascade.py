@@ -188,12 +188,14 @@ class Cascade:
         """Decide all samples; x (N, n_in), labels (N,)."""
         step = self.chunk
         for start in range(0, len(x), step):
-            if self.stop.is_set():
-                return
-            batch = self._forward(start, x[start : start + step], labels[start : start + step], tell)
-            self._bounds(batch, tell)
-            if len(batch.open) and self.options.method in ("auto", "exact") and not self.stop.is_set():
-                self._exact(batch, tell)
+            if not self.stop.is_set():
+                self.exact(self.bounded(start, x[start : start + step], labels[start : start + step], tell), tell)
+
+    def bounded(self, start: int, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> Batch:
+        """Every stage but the exact step on one chunk; the batch returned holds open what is left to that."""
+        batch = self._forward(start, x, labels, tell)
+        self._bounds(batch, tell)
+        return batch
 
     def _decide(self, batch: Batch, mask: Any, tell: Callable[[Verdict], None], what: tuple[Status, str]) -> None:
         """Report the open samples where `mask` holds, and go on with the others."""
@@ -288,8 +290,8 @@ class Cascade:
 
     # -- the exact step ---------------------------------------------------------------------------
 
-    def _exact(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
-        """One open sample a thread, `jobs` at once: solvers work outside Python's lock."""
+    def exact(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
+        """The exact step: one open sample a thread, `jobs` at once: solvers work outside Python's lock."""
         options = self.options
         early = options.method != "exact"
         settings = Settings(options.solver, options.formulation, options.seconds, early, self.stop)

@@ -18,6 +18,7 @@ from qverify import __version__
 from qverify.commands.options import (
     DISCREPANCY_METHODS,
     FAILING,
+    REPORT_FORMS,
     VERIFY_METHODS,
     Given,
     json_option,
@@ -127,6 +128,36 @@ def sweep(models: tuple[str, ...], bits: str | None, values: str | None, parts: 
     return run([Given(model, **given) for model in models], bits, values, parts)
 
 
+@main.command(short_help="Verify many models, data, radii and methods, as a plan says.")
+@click.argument("plan", metavar="PLAN.toml")
+@click.option(
+    "--out", metavar="DIR", help="Keep rows there, and go on with those that are; instead of `out` in the plan."
+)
+@click.option("--jobs", type=click.IntRange(min=0), default=0, metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Instead of processes here: the Dask cluster with its scheduler at ADDRESS, such as tcp://HOST:8786; "
+    "local:N starts one of N workers here.",
+)
+@json_option
+def batch(plan: str, out: str | None, jobs: int, cluster: str | None, as_json: bool) -> int:
+    """Verify every case of PLAN.toml: models x data x radii x methods.
+
+    \b
+    models = ["a.onnx", "b.onnx"]     # paths are relative to the plan
+    data = "digits"
+    bits = [6, 8]                     # or radii = ["radii.toml"]
+    out = "runs/digits"
+
+    Further keys: schemes, roundings, methods, samples, timeout, clip-input, formulation, solver; they mean what the
+    options of `qverify verify` mean. Every row is kept as soon as it is known, and a rerun computes what is missing.
+    """
+    from qverify.commands.batch import run
+
+    return run(plan, out, jobs, cluster, as_json)
+
+
 @main.command(short_help="Train a network whose quantisations are right.")
 @train_options()
 @json_option
@@ -151,6 +182,28 @@ def discrepancy(**given: Any) -> int:
     from qverify.commands.discrepancy import run
 
     return run(Given(**given))
+
+
+@main.command(short_help="Tables and a page about runs that lie on disk.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(REPORT_FORMS),
+    default="terminal",
+    show_default=True,
+    help="latex: a tabular for booktabs. html: one page, complete in itself.",
+)
+@click.option("--out", metavar="FILE", help="Write there instead of stdout; html needs it.")
+def report(runs: tuple[str, ...], form: str, out: str | None) -> int:
+    """Sum up each RUN, a directory that `qverify verify --out` or `qverify batch` wrote: a line a case.
+
+    The page also has curves, the margins of every sample, pictures of falsified samples, and what the result rests
+    on. Pictures and unstable neurons are in it if model and data still lie where the run found them, unchanged.
+    """
+    from qverify.commands.report import run
+
+    return run(runs, form, out)
 
 
 @main.command(short_help="Which solvers work here, and with what licence?")

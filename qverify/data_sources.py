@@ -89,6 +89,11 @@ def find(name: str) -> tuple[Path, Format]:
     Hashes are checked of what is downloaded only: other copies may be packed differently, and theirs is recorded.
     Raises DataError if it lies nowhere and cannot be downloaded.
     """
+    return find_here(name) or _fetch(name)
+
+
+def find_here(name: str) -> tuple[Path, Format] | None:
+    """As `find`, but None where it would download. Raises DataError for a folder that cannot be searched."""
     folders = [_cache(), Path(__file__).resolve().parents[2] / "shared" / "data"]
     if os.environ.get("QVERIFY_DATA"):
         folders.insert(0, Path(os.environ["QVERIFY_DATA"]))
@@ -96,7 +101,7 @@ def find(name: str) -> tuple[Path, Format]:
         found = _find_in(folder, name)
         if found is not None:
             return found
-    return _fetch(name)
+    return None
 
 
 def _find_in(folder: Path, name: str) -> tuple[Path, Format] | None:

@@ -59,6 +59,14 @@ class ModelTooLarge(SolverError):
     """The program exceeds the size limit of the licence found; another solver can go on."""
 
 
+class WorkerError(QVerifyError, ChildProcessError):
+    """Processes that compute cannot be started, or died again where they died before."""
+
+
+class ClusterError(QVerifyError, ConnectionError):
+    """The cluster cannot be reached or used."""
+
+
 class InternalError(QVerifyError, AssertionError):
     """A check of qverify against itself failed: a result must not be trusted. Please report it."""
 

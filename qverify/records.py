@@ -1,7 +1,7 @@
 """Directories that keep a question and its rows: what was asked as JSON, and rows appended as they are found.
 
 Rows are kept through a kill, and are only added to under the question they answer. `batch.py` keeps the samples of
-one run so, `sweep_directory.py` the points of a sweep.
+one run so, `batch_directory.py` those of many, `sweep_directory.py` the points of a sweep.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def opened(
     folder, rows = files.folder, files.folder / files.rows
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        exists = (folder / files.question).exists() or rows.exists()
+        # an empty file of rows alone is what a start leaves that was killed before it wrote the question
+        exists = (folder / files.question).exists() or (rows.exists() and rows.stat().st_size > 0)
         if exists and not resume:
             raise UsageError(f"{folder} holds a run already; add --resume to go on with it, or name another --out.")
         record = _recorded(folder / files.question) if exists else {"format": FORMAT, **question, "runs": []}
@@ -59,7 +60,7 @@ def opened(
         try:
             found = read(rows, file)
             record["runs"].append(session)
-            _replace(folder / files.question, json.dumps(record, indent=2, allow_nan=False) + "\n")
+            write_record(folder / files.question, record)
         except BaseException:
             file.close()
             raise
@@ -73,15 +74,25 @@ def append(file: BinaryIO, line: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write `record` as JSON so that whoever reads the file finds the old one or the new one, whole."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w") as file:
+        file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
 @contextlib.contextmanager
-def writing(path: Path, kept: str = "") -> Iterator[None]:
-    """OSError -> OutputError that says what is kept."""
+def writing(path: Path, kept: str = "", again: str = "with --resume") -> Iterator[None]:
+    """OSError -> OutputError that says what is kept, and `again`, how to go on."""
     try:
         yield
     except OutputError:
         raise
     except OSError as error:
-        remedy = f"{kept} are kept, go on later with --resume." if kept else "name another --out."
+        remedy = f"{kept} are kept, go on later {again}." if kept else "name another --out."
         raise OutputError(f"{path} cannot be written ({error.strerror or error}); {remedy}") from error
 
 
@@ -136,10 +147,3 @@ def _locked(path: Path) -> BinaryIO:
     except (ImportError, OSError):  # no such lock on this system or file system
         pass
     return file
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it finds the old one or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

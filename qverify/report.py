@@ -53,6 +53,16 @@ class Tally:
         return self.samples - self.statuses["misclassified"]
 
     @property
+    def ibp(self) -> int:
+        """Verified by interval bounds."""
+        return self.decided["ibp", "verified"]
+
+    @property
+    def bp(self) -> int:
+        """Verified by bounds alone."""
+        return sum(self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers"))
+
+    @property
     def guaranteed(self) -> int:
         return self.statuses["verified"]
 

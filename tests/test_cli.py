@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from qverify import __version__, cli, datasets, onnx_io
 from qverify.batch import RunDirectory
-from qverify.cascade import verify
-from qverify.commands import inspect, options
+from qverify.cascade import Cascade, verify
+from qverify.commands import options
 from qverify.datasets import Samples
 from qverify.discrepancy import METHODS as DISCREPANCY_METHODS
 from qverify.discrepancy import worst_case_discrepancy
@@ -298,7 +298,7 @@ def test_constants_are_no_parameters(tmp_path, rng):
 def test_unstable_counts_do_not_depend_on_chunks(monkeypatch):
     given = ("inspect", DIGITS, "--data", "digits", "--samples", "0:10", "--bits", 6)
     whole = answer(*given)["layers"]
-    monkeypatch.setattr(inspect.Cascade, "chunk", property(lambda self: 3))
+    monkeypatch.setattr(Cascade, "chunk", property(lambda self: 3))
     assert answer(*given)["layers"] == whole
 
 

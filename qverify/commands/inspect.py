@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
-from qverify.bounds.backward import tightened_bounds, unstable
-from qverify.cascade import Cascade
 from qverify.commands.options import Given
 from qverify.commands.output import show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem
-from qverify.network import Conv, Dense, Network, Relu
+from qverify.network import Conv, Dense, Network
 from qverify.quantisation import Family
+from qverify.unstable import unstable_neurons
 from qverify.verdict import Options
 
 
@@ -74,20 +72,11 @@ def _radii(family: Family, index: int) -> dict[str, Any]:
 
 
 def _unstable(problem: Problem) -> dict[int, dict[str, float]]:
-    """Per Relu the mean number of unstable neurons a sample, by intervals and after BP at every layer."""
+    """What `unstable_neurons` counts, under the keys of the result."""
     assert problem.radii is not None
-    cascade = Cascade(
-        problem.network, problem.radii, Options(clip=problem.given.clip_input, device=problem.given.device)
-    )
-    relus = [i for i, layer in enumerate(problem.network.layers) if isinstance(layer, Relu)]
-    totals = np.zeros((2, len(relus)))
-    x = problem.inputs()
-    for start in range(0, len(x), cascade.chunk):
-        rough = cascade.intervals(x[start : start + cascade.chunk])
-        for row, bounds in enumerate((rough, tightened_bounds(cascade.model, rough))):
-            totals[row] += [int(unstable(cascade.model, bounds, i).sum()) for i in relus]
-    means = totals / len(x)
-    return {i: {"unstable_ibp": means[0, k], "unstable_bp": means[1, k]} for k, i in enumerate(relus)}
+    options = Options(clip=problem.given.clip_input, device=problem.given.device)
+    found = unstable_neurons(problem.network, problem.radii, problem.inputs(), options)
+    return {i: {"unstable_ibp": counts.ibp, "unstable_bp": counts.bp} for i, counts in found.items()}
 
 
 def _show(network: Network, result: dict[str, Any]) -> None:

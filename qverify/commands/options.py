@@ -18,6 +18,7 @@ FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("auto", "highs", "gurobi", "scip")
 SCHEMES = ("paper", "tensor", "channel")
 ROUNDINGS = ("nearest", "any")
+REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -45,14 +45,20 @@ class Problem:
         network = onnx_io.load(given.model)
         for note in network.notes:
             say(f"note: {note}")
-        everything = None if given.data is None else datasets.load(given.data)
+        problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data))
+        if given.bits is not None and _scheme(given) == "paper":
+            hint(network, problem.samples)
+        return problem
+
+    @staticmethod
+    def of(given: Given, network: Network, everything: Samples | None) -> Problem:
+        """The same for a model and data read before; says nothing."""
+        _check(given)
         samples, indices = (None, range(0)) if everything is None else datasets.select(everything, given.samples)
         radii = _radii(given, network, everything)
         family = None if radii is None else Family.of(network, radii, given.clip_input)
         if samples is not None:
             datasets.fit(samples, network)
-        if given.bits is not None and _scheme(given) == "paper":
-            _hint(network, samples)
         return Problem(given, network, radii, family, samples, indices, everything)
 
     @property
@@ -180,8 +186,8 @@ def _radii(given: Given, network: Network, samples: Samples | None) -> Radii | N
     return Radii.from_bits(given.bits, scheme, rounding, network, calibration)
 
 
-def _hint(network: Network, samples: Samples | None) -> None:
-    """The radii of scheme paper are one step of quantisers for inputs in [0, 1] and weights in [-1, 1]."""
+def hint(network: Network, samples: Samples | None, where: str = "") -> None:
+    """Scheme paper is one step of quantisers for inputs in [0, 1] and weights in [-1, 1]: say what goes beyond."""
     layers = [network.layers[i] for i in network.weighted]
     reach = max((float(np.abs(la.weight).max()) for la in layers if isinstance(la, (Dense, Conv))), default=0.0)
     beyond = []
@@ -191,6 +197,6 @@ def _hint(network: Network, samples: Samples | None) -> None:
         beyond.append(f"inputs go from {samples.x.min():.3g} to {samples.x.max():.3g}")
     if beyond:
         say(
-            f"note: {' and '.join(beyond)}, but scheme paper takes the step of quantisers for weights in [-1, 1] and"
-            " inputs in [0, 1]; --scheme tensor or channel takes it from the ranges themselves."
+            f"note: {where}{' and '.join(beyond)}, but scheme paper takes the step of quantisers for weights in [-1, 1]"
+            " and inputs in [0, 1]; --scheme tensor or channel takes it from the ranges themselves."
         )

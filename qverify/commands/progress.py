@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import sys
@@ -68,11 +69,63 @@ class Pace:
         return behind + (self.total - self._seen) * (elapsed + behind) / self._seen
 
 
-class Progress:
-    """Shows a `Pace` and `describe()`, what was found so far; a context manager."""
+class Course:
+    """Rate and time left of a batch, whose two kinds of work are measured apart (dispatch.py).
 
-    def __init__(self, pace: Pace, describe: Callable[[], list[str]]):
-        self._pace, self._describe = pace, describe
+    What was not looked at yet is taken to be like what was: a share of it will be open, and what is open costs what the
+    exact step took so far, the wait for the next answer counted in. `slots()`: how many tasks run at once.
+    """
+
+    def __init__(self, total: int, slots: Callable[[], int], clock: Callable[[], float] = time.monotonic):
+        self.total, self.decided, self.open, self.unseen = total, 0, 0, total
+        self._slots, self._clock = slots, clock
+        self._began = self._last = clock()
+        self._opened = self._exact = 0
+        self._cheap_seconds = self._exact_seconds = 0.0
+
+    def chunk(self, samples: int, still_open: int, seconds: float) -> None:
+        """The cheap stages are through with some samples, and left some of them open."""
+        self._last = self._clock()
+        self.decided += samples - still_open
+        self.unseen -= samples
+        self.open += still_open
+        self._opened += still_open
+        self._cheap_seconds += seconds
+
+    def exact(self, seconds: float) -> None:
+        """The exact step is through with a sample."""
+        self._last = self._clock()
+        self.decided += 1
+        self.open -= 1
+        self._exact += 1
+        self._exact_seconds += seconds
+
+    @property
+    def rate(self) -> float:
+        """Samples a second so far."""
+        return self.decided / max(self._clock() - self._began, 1e-9)
+
+    def left(self) -> float | None:
+        """Seconds still to go; None while nothing is known about work that is sure to come."""
+        slots, seen = self._slots(), self.total - self.unseen
+        if self.decided >= self.total:
+            return 0.0
+        if not slots or not seen:
+            return None
+        coming = self.open + self.unseen * self._opened / seen
+        if coming and not self._exact:
+            return None
+        waited = slots * (self._clock() - self._last)
+        each = (self._exact_seconds + waited) / self._exact if coming else 0.0
+        return (self.unseen * self._cheap_seconds / seen + coming * each) / slots
+
+
+class Progress:
+    """Shows a `Pace` or a `Course` and `describe()`, what was found so far; a context manager."""
+
+    def __init__(self, pace: Pace | Course, describe: Callable[[], list[str]], every: float | None = None):
+        """`every`: seconds between two plain lines."""
+        self._pace, self._describe, self._every = pace, describe, every
         self._told = time.monotonic()
         self._live: Live | None = None
         if sys.stderr is not None and sys.stderr.isatty():
@@ -92,20 +145,35 @@ class Progress:
 
     def add(self, position: int, exact: bool) -> None:
         """See `Pace.add`."""
+        assert isinstance(self._pace, Pace)
         self._pace.add(position, exact)
-        if self._live is None and time.monotonic() - self._told >= _PLAIN_EVERY:
+        self.tick()
+
+    def tick(self) -> None:
+        """Write a plain line if it is time for one."""
+        every = _PLAIN_EVERY if self._every is None else self._every
+        if self._live is None and time.monotonic() - self._told >= every:
             self._told = time.monotonic()
             say(f"{self._pace.decided} of {self._pace.total}: {', '.join(self._describe())}; {self._speed()}")
 
     def _speed(self) -> str:
         left = self._pace.left()
-        return f"{self._pace.rate:.3g} a second, " + ("time left unknown" if left is None else f"{duration(left)} left")
+        rate = f"{self._pace.rate:.3g} a second"
+        return f"{rate}, time left unknown" if left is None else f"{rate}, {duration(left)} left{_expected(left)}"
 
     def _lines(self) -> Group:
         table = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self._pace.total, completed=self._pace.decided, width=24)
         table.add_row(bar, f"{self._pace.decided} of {self._pace.total}, {self._speed()}")
         return Group(table, *self._describe())
+
+
+def _expected(left: float) -> str:
+    """When a long run will end, by the clock here; nothing for a short one."""
+    if left < 600:
+        return ""
+    end = datetime.datetime.now() + datetime.timedelta(seconds=min(left, 1e9))
+    return end.strftime(", ends about %H:%M" if left < 12 * 3600 else ", ends about %d %b %H:%M")
 
 
 def duration(seconds: float) -> str:

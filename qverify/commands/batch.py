@@ -1,0 +1,231 @@
+"""`qverify batch`: all cases of a plan, kept in one directory, by processes here or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from qverify import datasets, onnx_io
+from qverify.batch_directory import BatchDirectory
+from qverify.commands.options import Given
+from qverify.commands.output import say, show, show_json, stdout_kept_clean
+from qverify.commands.problem import Problem, chosen_solver, hint, started
+from qverify.commands.progress import Course, Progress, duration, stoppable
+from qverify.datasets import Samples
+from qverify.dispatch import Case, Dispatch, Engine
+from qverify.errors import InternalError, UsageError
+from qverify.network import Network
+from qverify.plan import Entry, Plan, case_id, identity
+from qverify.report import Tally, percent
+from qverify.verdict import Options
+from qverify.work import GRACE, Parcels, Row, Setting, Task
+
+_INTERRUPTED = 130
+_PLAIN_EVERY = 60.0
+"""Seconds between two lines where stderr is no terminal: batches take hours."""
+
+
+def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: bool) -> int:
+    """The whole command; returns the exit status."""
+    began = time.perf_counter()
+    plan = Plan.read(path)
+    folder = out or plan.out
+    if folder is None:
+        raise UsageError(f'There is no place for the rows; give --out DIR, or add out = "DIR" to {path}.')
+    if cluster is not None and jobs:
+        raise UsageError("--jobs and --cluster exclude each other; a cluster has the workers it has.")
+    with stdout_kept_clean():
+        assembly = Assembly(plan)
+        session: dict[str, Any] = {"started": started(), "solver": assembly.solver}
+        session |= {"jobs": Options(jobs=jobs).workers} if cluster is None else {"cluster": cluster}
+        with BatchDirectory.start(folder, {c.name: c.question for c in assembly.cases}, session) as directory:
+            work = Work(assembly.cases, directory)
+            if work.missing:
+                ending = "ending; samples under way are dropped"
+                with stoppable(ending) as stop, _engine(cluster, session, assembly.parcels) as engine:
+                    work.run(engine, stop)
+    _report(work, as_json, time.perf_counter() - began)
+    if work.missing:
+        say(
+            f"interrupted: {work.total - work.missing} of {work.total} samples are decided and kept in {folder};"
+            " go on with the same command."
+        )
+        return _INTERRUPTED
+    return 0
+
+
+class Assembly:
+    """The cases of a plan, with all that their work needs: `cases`, `parcels`, `solver`. Raises what is wrong."""
+
+    def __init__(self, plan: Plan):
+        self.parcels = Parcels()
+        self.solver: dict[str, str] | None = None
+        self.cases: list[Case] = []
+        self._plan = plan
+        self._packed: dict[tuple[str, ...], str] = {}
+        self._hinted: set[tuple[str, str]] = set()
+        data = {name: datasets.load(name) for name in plan.data}
+        for model in plan.models:
+            network = _network(model)
+            for entry in (entry for entry in plan.entries() if entry.model == model):
+                self._add(entry, network, data[entry.data])
+        self._refuse_twins()
+
+    def _add(self, entry: Entry, network: Network, everything: Samples) -> None:
+        problem = Problem.of(_given(entry, self._plan), network, everything)
+        if entry.scheme == "paper" and (entry.model, entry.data) not in self._hinted:
+            hint(network, problem.samples, f"{network.source} on {entry.data}: ")
+            self._hinted.add((entry.model, entry.data))
+        options, question = replace(problem.options(), jobs=1), problem.question()
+        self.solver = chosen_solver(options) or self.solver
+        assert problem.samples is not None and problem.radii is not None
+        if (entry.data,) not in self._packed:
+            labelled = (problem.indices.start, problem.inputs(), problem.samples.y)
+            self._packed[(entry.data,)] = self.parcels.add(labelled)
+        if (entry.model,) not in self._packed:
+            self._packed[(entry.model,)] = self.parcels.add(network)
+        own = identity(question)
+        task = Task(
+            case_id(entry.name, own),
+            self._packed[(entry.model,)],
+            self._packed[(entry.data,)],
+            self.parcels.add(Setting(problem.radii, options)),
+            None if options.seconds is None else options.seconds + GRACE,
+        )
+        self.cases.append(Case(task.case, question, own, problem.indices, task))
+
+    def _refuse_twins(self) -> None:
+        """Two cases that ask the same would share their rows."""
+        seen: dict[str, Case] = {}
+        for case in self.cases:
+            before = seen.setdefault(str(case.identity), case)
+            if before is not case:
+                raise UsageError(
+                    f"The plan asks the same twice: {before.name} and {case.name} (models {before.question['model']}"
+                    f" and {case.question['model']}); leave one out."
+                )
+
+
+def _network(model: str) -> Network:
+    network = onnx_io.load(model)
+    for note in network.notes:
+        say(f"note: {Path(model).name}: {note}")
+    return network
+
+
+def _given(entry: Entry, plan: Plan) -> Given:
+    """The command line of `qverify verify` for one case."""
+    return Given(
+        entry.model,
+        entry.data,
+        bits=entry.bits,
+        scheme=entry.scheme,
+        rounding=entry.rounding,
+        radii=entry.radii,
+        samples=plan.samples,
+        clip_input=plan.clip_input,
+        method=entry.method,
+        formulation=plan.formulation,
+        solver=plan.solver,
+        timeout=plan.timeout,
+        jobs=1,
+    )
+
+
+@contextlib.contextmanager
+def _engine(cluster: str | None, session: dict[str, Any], parcels: Parcels) -> Iterator[Engine]:
+    """Who does the work."""
+    if cluster is None:
+        from qverify.workers import Local
+
+        with Local(session["jobs"], parcels.__getitem__) as local:
+            yield local
+        return
+    from qverify.cluster import Cluster
+
+    with Cluster(cluster, parcels.__getitem__) as remote:
+        if not remote.slots:
+            say(f"the cluster at {cluster} has no workers yet; waiting for the first.")
+        yield remote
+
+
+class Work:
+    """What is to do, what is done, and how it goes."""
+
+    def __init__(self, cases: Sequence[Case], directory: BatchDirectory):
+        self.cases, self.directory = cases, directory
+        self.tallies = {case.name: Tally() for case in cases}
+        self.all = Tally()
+        for case in cases:
+            self._count(directory.rows[key] for key in map(case.key, case.indices) if key in directory.rows)
+        self.total = sum(len(case.indices) for case in cases)
+        if self.all.samples:
+            say(f"{self.all.samples} samples are decided already; {self.missing} are left.")
+
+    @property
+    def missing(self) -> int:
+        """How many samples have no verdict."""
+        return self.total - self.all.samples
+
+    def run(self, engine: Engine, stop: threading.Event) -> None:
+        """Do what is left; ends early when `stop` is set."""
+        course = Course(self.missing, lambda: engine.slots)
+
+        def describe() -> list[str]:
+            complete = sum(self.tallies[case.name].samples == len(case.indices) for case in self.cases)
+            waiting = f"{course.open} open for the exact step, {course.unseen} not looked at yet"
+            return [*self.all.lines(), waiting, f"{complete} of {len(self.cases)} cases complete"]
+
+        with Progress(course, describe, _PLAIN_EVERY) as progress:
+            dispatch = Dispatch(engine, self.cases, self.directory.rows, self._keep, Watch(course, progress))
+            dispatch.run(stop)
+        if self.missing and not stop.is_set():
+            raise InternalError(f"{self.missing} samples were passed over without a verdict.")
+
+    def _keep(self, rows: Sequence[Row]) -> None:
+        self.directory.add(rows)
+        self._count(rows)
+
+    def _count(self, rows: Any) -> None:
+        for row in rows:
+            self.all.add(row)
+            self.tallies[row["case"]].add(row)
+
+
+class Watch:
+    """Tells a `Course` what a `Dispatch` says, and shows it."""
+
+    def __init__(self, course: Course, progress: Progress):
+        self.chunk, self.exact, self.tick = course.chunk, course.exact, progress.tick
+
+
+def _report(work: Work, as_json: bool, seconds: float) -> None:
+    """The result on stdout, over all rows that the plan asks for."""
+    where = work.directory.path
+    if as_json:
+        cases = {case.name: work.tallies[case.name].as_dict() for case in work.cases}
+        counts: dict[str, Any] = {
+            "samples": work.all.samples,
+            "missing": work.missing,
+            "interrupted": bool(work.missing),
+        }
+        show_json(counts | {"seconds": round(seconds, 3), "out": str(where), "cases": cases})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("case", overflow="fold")
+    for heading in ("samples", "clean", "guaranteed", "attack", "unknown", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for case in work.cases:
+        tally = work.tallies[case.name]
+        shares = [percent(part, tally.samples) for part in (tally.clean, tally.guaranteed, tally.attack)]
+        decided, unknown = f"{tally.samples} of {len(case.indices)}", str(tally.statuses["unknown"])
+        table.add_row(case.name, decided, *shares, unknown, f"{sum(tally.seconds.values()):.1f}")
+    show(f"{len(work.cases)} cases, {work.all.samples} samples in {duration(seconds)}", "", table, "")
+    show(f"Kept in {where}: batch.json says what each case asks, samples.jsonl has a line a sample.")

@@ -1,0 +1,54 @@
+"""Which layers of a case hold the most unstable neurons: counted anew, as `qverify inspect` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qverify import datasets
+from qverify.errors import DataError, QVerifyError
+from qverify.report_runs import Case
+from qverify.report_sources import Sources
+from qverify.unstable import Unstable, unstable_neurons
+from qverify.verdict import Options
+
+MOST = 200
+"""Samples the means are taken over: enough for two digits, and seconds of work."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Every Relu of one case, means over `samples` samples; `missing` says why there are none."""
+
+    case: Case
+    samples: int
+    relus: list[Unstable]
+    missing: str = ""
+
+
+def layers_of(cases: Sequence[Case], sources: Sources, tell: Callable[[str], None]) -> list[Layers]:
+    """One for each case; `tell` hears how far the counting is."""
+    found = []
+    for number, case in enumerate(cases, start=1):
+        if len(cases) > 1:
+            tell(f"unstable neurons: case {number} of {len(cases)}")
+        found.append(_layers(case, sources))
+    return found
+
+
+def _layers(case: Case, sources: Sources) -> Layers:
+    indices = [row["index"] for row in case.rows]
+    chosen = [indices[k * len(indices) // MOST] for k in range(MOST)] if len(indices) > MOST else indices
+    if not chosen:
+        return Layers(case, 0, [], "Not counted: no sample is decided.")
+    try:
+        network, samples = sources.network(case), sources.samples(case)
+        if chosen[-1] >= len(samples):
+            raise DataError("some rows do not fit the data set")
+        x, _ = datasets.fit(samples, network)
+        clip = case.question.get("clip_input")
+        options = Options(clip=None if clip is None else (clip[0], clip[1]))
+        relus = unstable_neurons(network, sources.radii(case), x[chosen], options)
+    except QVerifyError as error:
+        return Layers(case, 0, [], f"Not counted: {str(error).rstrip('.')}.")
+    return Layers(case, len(chosen), list(relus.values()))

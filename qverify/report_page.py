@@ -1,0 +1,191 @@
+"""The report as one HTML page, complete in itself: no file and no network is needed to show it.
+
+The page is the template data/report.html with its style and its script. Whatever comes from a run is escaped, and
+the page's own policy lets nothing run but that script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Any
+
+from qverify import __version__
+from qverify.report import footer, percent
+from qverify.report_curves import Curve, curves, svg
+from qverify.report_layers import Layers, layers_of
+from qverify.report_pictures import Gallery, Picture, galleries
+from qverify.report_rows import packed
+from qverify.report_runs import printable
+from qverify.report_sources import Sources
+from qverify.report_table import ACCURACIES, HEADINGS, Line, identities, labels
+from qverify.report_text import csv_text, legend, notes
+
+
+class _Page(Template):
+    delimiter = "@@"
+
+
+def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: None) -> str:
+    """The whole page for the lines of `lines_of`; `tell` hears how far it is."""
+    cases, sources = [line.case for line in lines], Sources()
+    script = _asset("report.js")
+    total = sum(line.tally.samples for line in lines)
+    models = ", ".join(dict.fromkeys(case.model for case in cases))
+    name = dict(zip(cases, labels(lines), strict=True))
+    sections = {
+        "summary": _summary(lines),
+        "notes": "".join(f"<li>{_text(note)}</li>" for note in notes(lines)),
+        "curves": "".join(map(_curve, curves(lines))),
+        "pictures": "".join(_gallery(found, name[found.case]) for found in galleries(cases, sources))
+        or "<p>No sample was falsified.</p>",
+        "layers": "".join(_layers(found, name[found.case]) for found in layers_of(cases, sources, tell)),
+        "manifest": "".join(_manifest(line, name[line.case]) for line in lines),
+    }
+    return _Page(_asset("report.html")).substitute(
+        sections,
+        title=_text(f"qverify report: {models}"),
+        policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=_asset("report.css"),
+        script=script,
+        rows=packed(cases, list(name.values())),
+        heading=_text(f"{len(lines)} {'case' if len(lines) == 1 else 'cases'}, {total} samples decided: {models}."),
+        no_curves="" if sections["curves"] else "hidden",
+        no_notes="" if sections["notes"] else "hidden",
+        csv=base64.b64encode(csv_text(lines).encode()).decode(),
+        version=_text(__version__),
+    )
+
+
+def _text(text: str) -> str:
+    """`text` as HTML, for elements and for attributes in quotes."""
+    return escape(printable(text))
+
+
+def _asset(name: str) -> str:
+    return resources.files("qverify").joinpath("data", name).read_text(encoding="utf-8")
+
+
+# -- the table, and curves ------------------------------------------------------------------------
+
+
+def _summary(lines: Sequence[Line]) -> str:
+    """The table and its legend; each cell repeats its heading for narrow screens."""
+    shown, common = identities(lines)
+    headings = [*shown, "samples", *HEADINGS.values(), "unknown", "seconds"]
+    head = "".join(
+        f'<th scope="col"{"" if heading in shown else _NUMBER}>{_text(heading)}</th>' for heading in headings
+    )
+    body = []
+    for number, line in enumerate(lines):
+        total = line.tally.samples
+        cells = [(name, _text(texts[number])) for name, texts in shown.items()]
+        cells.append(("samples", str(total)))
+        cells += [(HEADINGS[name], _share(line.count(name), total)) for name in ACCURACIES]
+        cells += [("unknown", str(line.tally.statuses["unknown"])), ("seconds", f"{line.seconds:.2f}")]
+        body.append("<tr>" + "".join(_cell(name, text, name in shown) for name, text in cells) + "</tr>")
+    said = [f"All: {common}."] if common else []
+    below = "".join(f'<p class="legend">{_text(text)}</p>' for text in [*said, *legend(lines)])
+    return (
+        f'<table class="cards" id="summary"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>{below}'
+    )
+
+
+_NUMBER = ' class="number"'
+
+
+def _cell(name: str, content: str, words: bool) -> str:
+    return f'<td data-label="{_text(name)}"{"" if words else _NUMBER}><span>{content}</span></td>'
+
+
+def _share(count: int, total: int) -> str:
+    return f"{percent(count, total)} <small>{count}</small>"
+
+
+def _curve(curve: Curve) -> str:
+    return f"<figure>{svg(curve)}<figcaption>{_text(curve.title)}</figcaption></figure>"
+
+
+# -- falsified samples ----------------------------------------------------------------------------
+
+
+def _gallery(gallery: Gallery, name: str) -> str:
+    """The pictures of one case under its name."""
+    shown = len(gallery.pictures)
+    words = f"{gallery.falsified} falsified" + (f", {shown} of them shown" if 0 < shown < gallery.falsified else "")
+    lost = f'<p class="missing">{_text(gallery.missing)}</p>' if gallery.missing else ""
+    pictures = "".join(map(_picture, gallery.pictures))
+    return f'<h3>{_text(name)}: {words}</h3>{lost}<div class="gallery">{pictures}</div>'
+
+
+def _picture(picture: Picture) -> str:
+    """The sample, beside it the witness's input, below them what both networks answer."""
+    images = f'<img src="{picture.picture}" alt="sample {picture.index}">'
+    answer = picture.answer
+    if answer is None:
+        margin = "" if picture.margin is None else f" (margin {_signed(picture.margin)})"
+        says = f"a failing network is known{margin}; it was not kept"
+    else:
+        images += f'<img src="{answer.picture}" alt="input of the witness">'
+        verdict = f"<b>{answer.predicted}</b>" if answer.margin <= 0 else f"{answer.predicted}, which is right"
+        says = f"the witness answers {verdict} (margin {_signed(answer.margin)})"
+    return (
+        f"<figure><div>{images}</div><figcaption>sample {picture.index}, label {picture.label}:"
+        f" the network answers {picture.predicted}, {says}</figcaption></figure>"
+    )
+
+
+def _signed(margin: float) -> str:
+    return f"{margin:.4g}".replace("-", "\u2212")
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+
+def _layers(layers: Layers, name: str) -> str:
+    """Bars of the unstable neurons of each Relu of one case; the layer with the most is marked."""
+    title = f"<h3>{_text(name)}</h3>"
+    if not layers.relus:
+        return f'<div>{title}<p class="missing">{_text(layers.missing or "The network has no Relu.")}</p></div>'
+    most = max(relu.bp for relu in layers.relus)
+    rows = []
+    for relu in layers.relus:
+        mark = ' class="most"' if relu.bp == most > 0 else ""
+        cells = "".join(
+            f'<td class="number">{mean:.1f}<meter max="{relu.size}" value="{mean:.3f}"></meter></td>'
+            for mean in (relu.ibp, relu.bp)
+        )
+        rows.append(f'<tr{mark}><td>{_text(relu.name)}</td><td class="number">{relu.size}</td>{cells}</tr>')
+    head = '<th>layer</th><th class="number">neurons</th><th class="number">by IBP</th><th class="number">after BP</th>'
+    return (
+        f"<div>{title}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f'<p class="legend">Unstable neurons, the mean over {layers.samples} samples.</p></div>'
+    )
+
+
+# -- manifest -------------------------------------------------------------------------------------
+
+
+def _manifest(line: Line, name: str) -> str:
+    """What was asked, with hashes; when and with which solvers it was answered; what the verdicts rest on."""
+    case = line.case
+    entries = [("run", case.title), *_flat(case.question)]
+    for number, start in enumerate(case.run.starts, start=1):
+        entries += [(f"start {number}: {key}", value) for key, value in _flat(start)]
+    rows = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(value)}</dd></div>" for key, value in entries)
+    rests = "".join(f"<li>{_text(text)}</li>" for text in footer(line.tally, case.question, case.run.solvers))
+    return f"<details><summary>{_text(name)}</summary><ul>{rests}</ul><dl>{rows}</dl></details>"
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and values as text."""
+    for key, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,151 @@
+"""Falsified samples as pictures: the sample, and the witness's input with what the witness answers."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qverify import onnx_io
+from qverify.errors import DataError, ModelError
+from qverify.network import Array, margins
+from qverify.report_runs import Case
+from qverify.report_sources import Sources
+
+MOST = 60
+"""Pictures on one page, shared among its cases."""
+
+_WIDEST = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the witness says, evaluated afresh on its own input: a class, and the margin of the true one over it."""
+
+    picture: str
+    predicted: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One falsified sample; `picture` is a data URI. `answer` is None where the witness was not kept."""
+
+    index: int
+    label: int
+    predicted: int
+    margin: float | None
+    picture: str
+    answer: Answer | None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of one case, out of `falsified` samples; `missing` says why there are fewer than that."""
+
+    case: Case
+    falsified: int
+    pictures: list[Picture]
+    missing: str = ""
+
+
+def galleries(cases: Sequence[Case], sources: Sources) -> list[Gallery]:
+    """One for each case with falsified samples, at most `MOST` pictures in all: witnesses first, worst first."""
+    found = [(case, [row for row in case.rows if row["status"] == "falsified"]) for case in cases]
+    found = [(case, rows) for case, rows in found if rows]
+    shares, left = [0] * len(found), MOST
+    by_need = sorted(range(len(found)), key=lambda k: len(found[k][1]))
+    for done, k in enumerate(by_need):  # what a case does not need is left to the others
+        shares[k] = min(len(found[k][1]), left // (len(found) - done))
+        left -= shares[k]
+    return [_gallery(case, rows, share, sources) for (case, rows), share in zip(found, shares, strict=True)]
+
+
+def _gallery(case: Case, rows: list[dict[str, Any]], most: int, sources: Sources) -> Gallery:
+    def place(row: dict[str, Any]) -> tuple[bool, float]:
+        return not _files(case, row["index"])[0].exists(), row.get("margin_upper") or 0.0
+
+    try:
+        samples = sources.samples(case)
+    except DataError as error:
+        return Gallery(case, len(rows), [], f"No pictures: {str(error).rstrip('.')}.")
+    if _pixels(samples.x[0]) is None:
+        return Gallery(case, len(rows), [], f"No pictures: samples of shape {samples.shape} are no images.")
+    pictures, missing = [], ""
+    for row in sorted(rows, key=place)[:most]:
+        if row["index"] >= len(samples) or samples.y[row["index"]] != row["label"]:
+            missing = "Some rows do not fit the data set and have no picture."
+            continue
+        try:
+            answer = _answer(case, row, samples.shape)
+        except DataError as error:
+            answer, missing = None, str(error)
+        uri = data_uri(samples.x[row["index"]])
+        pictures.append(Picture(row["index"], row["label"], row["predicted"], row.get("margin_upper"), uri, answer))
+    return Gallery(case, len(rows), pictures, missing)
+
+
+def _files(case: Case, index: int) -> tuple[Path, Path]:
+    """Input and network of a witness."""
+    folder = case.run.folder / "witnesses" / case.name
+    return folder / f"{index}.npz", folder / f"{index}.onnx"
+
+
+def _answer(case: Case, row: dict[str, Any], shape: tuple[int, ...]) -> Answer | None:
+    """The witness evaluated, by qverify and in passing by onnxruntime; None if it was not kept. Raises DataError."""
+    stored, model = _files(case, row["index"])
+    if not stored.exists() or not model.exists():
+        return None
+    try:
+        with np.load(stored, allow_pickle=False) as arrays:
+            x = np.asarray(arrays["input"], dtype=np.float64).reshape(shape)
+        network = onnx_io.load(model)
+        outputs = network.evaluate(x.reshape(1, *network.input_shape))
+        margin = float(margins(outputs, [row["label"]])[0])
+        if not np.isfinite(outputs).all() or not np.isfinite(x).all():
+            raise ValueError("not finite")
+    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile, ModelError) as error:
+        raise DataError(f"The witness of sample {row['index']} is damaged, so its answer is missing.") from error
+    return Answer(data_uri(x), int(outputs[0].argmax()), margin)
+
+
+# -- pixels ---------------------------------------------------------------------------------------
+
+
+def data_uri(x: Array) -> str:
+    """A sample as a small PNG in a data URI. Values in [0, 1] are shown as they are, others stretched to it."""
+    pixels = _pixels(x)
+    assert pixels is not None
+    low, high = min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))
+    step = -(-max(pixels.shape[:2]) // _WIDEST)
+    grey = np.rint((pixels[::step, ::step] - low) / (high - low) * 255).astype(np.uint8)
+    return "data:image/png;base64," + base64.b64encode(_png(grey)).decode()
+
+
+def _pixels(x: Array) -> Array | None:
+    """(height, width, 1 or 3) of a grey or colour image, channels first or last; None if it is none."""
+    if x.ndim == 2:
+        x = x[:, :, None]
+    elif x.ndim == 3 and x.shape[0] in (1, 3):
+        x = x.transpose(1, 2, 0)
+    return x if x.ndim == 3 and x.shape[2] in (1, 3) and min(x.shape[:2]) > 1 else None
+
+
+def _png(pixels: Any) -> bytes:
+    """(height, width, 1 or 3) uint8 -> a PNG file."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts

@@ -1,0 +1,118 @@
+"""The process that does the work: messages come on stdin, answers go to stdout, and it ends when stdin closes.
+
+It has one thread for torch, one for numpy and one for the solver (`workers.Child` sets the environment), so that N
+such processes use N cores.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from qverify.cascade import Cascade
+from qverify.errors import InternalError, QVerifyError
+from qverify.verdict import Status, Verdict
+from qverify.work import Found, Row, Setting, Task
+
+READY, EXACT = "ready", "exact"
+_IDLE = 600.0
+"""Seconds without a message after which the process ends; whoever needs it starts another."""
+
+
+class Bench:
+    """The case at hand, kept from one task to the next."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._cascade: Cascade | None = None
+        self._of: tuple[str, ...] = ()
+
+    def prepare(self, task: Task, parcels: dict[str, bytes]) -> None:
+        """Unpack what is new, drop what this task does not need."""
+        held = {name: value for name, value in self._values.items() if name in task.parcels}
+        self._values = held | {name: pickle.loads(content) for name, content in parcels.items()}
+        if self._of != task.parcels or self._cascade is None:
+            network, setting = self._values[task.network], self._values[task.setting]
+            assert isinstance(setting, Setting)
+            self._cascade = Cascade(network, setting.radii, setting.options)
+            self._of = task.parcels
+
+    def perform(self, task: Task, begin: Callable[[], None]) -> Found:
+        """Do a task that was prepared; `begin` is called before the exact step."""
+        began = time.perf_counter()
+        assert self._cascade is not None
+        cascade = self._cascade
+        first, x, y = self._values[task.samples]
+        rows: list[Row] = []
+        still: list[Row] = []
+        step = cascade.chunk
+        for start in range(task.start, task.stop, step):
+            stop = min(start + step, task.stop)
+
+            def tell(verdict: Verdict, start: int = start) -> None:
+                rows.append(replace(verdict, index=start + verdict.index).row())
+
+            batch = cascade.bounded(0, x[start - first : stop - first], y[start - first : stop - first], tell)
+            if task.exact and len(batch.open):
+                begin()
+                cascade.exact(batch, tell)
+                continue
+            for sample in batch.open:
+                verdict = batch.verdict(int(sample), Status.UNKNOWN, "exact")
+                still.append(replace(verdict, index=start + verdict.index).row())
+        return Found(tuple(rows), tuple(still), time.perf_counter() - began)
+
+
+def main() -> None:
+    """Serve until stdin closes, even in the middle of a task: then nobody waits for its answer."""
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # solvers print
+
+    def say(answer: Any) -> None:
+        pickle.dump(answer, answers)
+        answers.flush()
+
+    messages: queue.Queue[tuple[Task, dict[str, bytes]]] = queue.Queue()
+    threading.Thread(target=_listen, args=(messages,), daemon=True).start()
+    bench = Bench()
+    say(READY)
+    while True:
+        try:
+            task, parcels = messages.get(timeout=_IDLE)
+        except queue.Empty:
+            return
+        say(_answer(bench, task, parcels, lambda: say(EXACT)))
+
+
+def _listen(messages: queue.Queue[Any]) -> None:
+    """Messages from stdin; solvers work outside Python's lock, so its end is noticed during a solve too."""
+    try:
+        while True:
+            messages.put(pickle.load(sys.stdin.buffer))
+    except (EOFError, OSError, pickle.UnpicklingError):
+        os._exit(0)
+
+
+def _answer(bench: Bench, task: Task, parcels: dict[str, bytes], begin: Callable[[], None]) -> Found | Exception:
+    """What the task found, or the error that should end the run."""
+    try:
+        bench.prepare(task, parcels)
+        return bench.perform(task, begin)
+    except (QVerifyError, MemoryError) as error:
+        return error
+    except Exception as error:
+        if os.environ.get("QVERIFY_DEBUG") == "1":
+            traceback.print_exc()
+        return InternalError(f"Unexpected {type(error).__name__} ({error}) in {task.case}.")

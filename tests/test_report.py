@@ -1,0 +1,261 @@
+"""`qverify report` as text: counts against rows counted otherwise, and what damaged or unfinished runs give."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs_on_disk import question, random_rows, row, write_batch, write_rows, write_run
+from test_cli import DIGITS, answer, qverify
+
+from qverify.commands import options
+from qverify.report_runs import read_runs
+from qverify.report_table import identities, labels, lines_of
+from qverify.report_text import csv_text, latex, markdown
+
+HOSTILE = "_%&#$~^{}\\|<b>*`.onnx"
+
+
+def records(*runs: Any) -> list[dict[str, str]]:
+    """What --format csv prints."""
+    result = qverify("report", *runs, "--format", "csv")
+    assert result.exit_code == 0, result.stderr
+    return list(csv.DictReader(io.StringIO(result.stdout)))
+
+
+def notes(*runs: Any) -> str:
+    """What --format csv says on stderr."""
+    result = qverify("report", *runs, "--format", "csv")
+    assert result.exit_code == 0
+    return result.stderr
+
+
+# --- numbers ---
+
+
+def test_counts_are_those_of_the_rows(tmp_path, rng):
+    rows = random_rows(rng, 300)
+    (found,) = records(write_run(tmp_path / "run", rows))
+
+    def count(statuses: str, methods: str = "") -> int:
+        return sum(r["status"] in statuses.split() and (not methods or r["method"] in methods.split()) for r in rows)
+
+    expected = {
+        "samples": 300,
+        "clean": count("verified falsified unknown"),
+        "ibp": count("verified", "ibp"),
+        "bp": count("verified", "ibp bp bp-layers"),
+        "guaranteed": count("verified"),
+        "attack": count("verified unknown"),
+        "falsified": count("falsified"),
+        "unknown": count("unknown"),
+        "misclassified": count("misclassified"),
+    }
+    assert {name: int(found[name]) for name in expected} == expected
+    assert 0 < expected["ibp"] < expected["bp"] < expected["guaranteed"] < expected["attack"] < expected["clean"] < 300
+    for name in ("clean", "ibp", "bp", "guaranteed", "attack"):
+        assert float(found[f"{name}_accuracy"]) == expected[name] / 300
+    assert float(found["seconds"]) == pytest.approx(sum(r["seconds"] for r in rows), abs=1e-6)
+    assert (found["run"], found["case"], found["model"], found["data"]) == ("run", "", "net", "data.npz")
+    assert found["model_sha256"] == "aa" * 32 and (found["first"], found["stop"]) == ("0", "300")
+
+
+def test_a_real_run_agrees_with_what_verify_said(tmp_path):
+    given = ("--data", "digits", "--bits", 6, "--samples", "0:60", "--out", tmp_path / "run")
+    said = answer("verify", DIGITS, *given)
+    (found,) = records(tmp_path / "run")
+    for name in ("clean", "guaranteed", "attack"):
+        assert float(found[f"{name}_accuracy"]) == said[f"{name}_accuracy"]
+    for name in ("samples", "falsified", "unknown", "misclassified"):
+        assert int(found[name]) == said[name]
+    assert int(found["ibp"]) == said["by_method"]["ibp"]["verified"]
+    assert (found["model_sha256"], found["bits"]) == (said["model_sha256"], "6")
+
+
+def test_every_form_shows_the_same_numbers(tmp_path, rng):
+    run = write_run(tmp_path / "run", random_rows(rng, 80))
+    (found,) = records(run)
+    names = ("clean", "ibp", "bp", "guaranteed", "attack")
+    shares = [f"{100 * float(found[f'{name}_accuracy']):.2f}" for name in names]
+    (line,) = [r for r in qverify("report", run).stdout.splitlines() if r.startswith("net")]
+    end = [found["unknown"], f"{float(found['seconds']):.2f}"]
+    assert line.replace(" %", "").split() == ["net", "8", "bits", "80", *shares, *end]
+    text = qverify("report", run, "--format", "markdown").stdout
+    cells = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
+    counted = [f"{share} % ({found[name]})" for share, name in zip(shares, names, strict=True)]
+    assert cells == ["net", "8 bits", "80", *counted, *end]
+    (body,) = [r for r in qverify("report", run, "--format", "latex").stdout.splitlines() if r.startswith("net")]
+    assert body.removesuffix(r" \\").split(" & ") == ["net", "8 bits", "80", *shares, *end]
+
+
+def test_the_forms_are_written_to_files(tmp_path, rng):
+    run = write_run(tmp_path / "run", random_rows(rng, 10))
+    for form in ("markdown", "csv", "latex"):
+        result = qverify("report", run, "--format", form, "--out", tmp_path / form)
+        assert result.exit_code == 0 and result.stdout == "" and "1 cases" in result.stderr
+        assert (tmp_path / form).read_text() == qverify("report", run, "--format", form).stdout
+    assert set(options.REPORT_FORMS) == {"terminal", "markdown", "csv", "latex", "html"}
+
+
+# --- order, columns, names ---
+
+
+def test_lines_are_ordered_and_told_apart(tmp_path):
+    runs = []
+    for name, bits, method in (("b", 10, "auto"), ("net10", 8, "auto"), ("c", 8, "exact"), ("net9", 8, "auto")):
+        model = f"m/{name}.onnx" if name.startswith("net") else "m/a.onnx"
+        asked = question(bits, 1, model=model, method=method)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(asked | {"runs": []}))
+        write_rows(tmp_path / name, [row(0)])
+        runs.append(str(tmp_path / name))
+    lines = lines_of(read_runs(runs))
+    assert [line.case.run.name for line in lines] == ["c", "b", "net9", "net10"]
+    shown, common = identities(lines)
+    assert list(shown) == ["model", "radii", "method"] and shown["radii"] == ["8 bits", "10 bits", "8 bits", "8 bits"]
+    assert common == "scheme paper, rounding any, data data.npz, samples 0:1"
+    assert labels(lines) == ["a, 8 bits", "a, 10 bits", "net9, 8 bits", "net10, 8 bits"]
+    assert "its IBP and BP are 0" in markdown(lines) and "its IBP and BP are 0" not in markdown(lines[1:2])
+
+
+def test_runs_that_ask_the_same_are_told_apart_by_name(tmp_path):
+    runs = [str(write_run(tmp_path / name, [row(0)])) for name in ("two", "one")]
+    lines = lines_of(read_runs(runs))
+    shown, _ = identities(lines)
+    assert shown["run"] == ["one", "two"] == [name.removeprefix("net, 8 bits, ") for name in labels(lines)]
+    runs = [str(write_run(tmp_path / name / "same", [row(0)])) for name in ("b", "a")]
+    assert [line["run"] for line in records(*runs)] == sorted(runs)
+
+
+def test_names_are_escaped(tmp_path):
+    lines = lines_of(read_runs([str(write_run(tmp_path / "run", [row(0)], model=f"m/{HOSTILE}\n\x1b[31m"))]))
+    body = latex(lines).splitlines()[-3]
+    assert body.startswith(
+        r"\_\%\&\#\$\textasciitilde{}\textasciicircum{}\{\}\textbackslash{}\textbar{}\textless{}b\textgreater{}*`"
+    )
+    table = markdown(lines).splitlines()[2]
+    assert r"\_%&amp;#$\~^{}\\\|&lt;b&gt;\*\`" in table and len(re.findall(r"(?<!\\)\|", table)) == 11
+    (found,) = csv.DictReader(io.StringIO(csv_text(lines)))
+    assert found["model"].startswith("_%&#$~^{}\\|<b>*`") and "\x1b" not in found["model"]
+    assert "\x1b" not in qverify("report", tmp_path / "run").stdout
+
+
+def test_latex_is_a_whole_booktabs_tabular(tmp_path, rng):
+    rows = random_rows(rng, 30)
+    cases = {f"case{bits}": question(bits, 30) for bits in (6, 8)}
+    named = [r | {"case": case, "key": "k"} for case in cases for r in rows]
+    text = qverify("report", write_batch(tmp_path / "b", cases, named), "--format", "latex").stdout
+    lines = [line for line in text.splitlines() if not line.startswith("%")]
+    assert lines[0] == r"\begin{tabular}{llrrrrrrrr}" and lines[-1] == r"\end{tabular}"
+    assert [lines[1], lines[3], lines[-2]] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert {line.count("&") for line in (lines[2], *lines[4:-2])} == {9} and len(lines) == 8
+
+
+# --- unfinished and damaged runs ---
+
+
+def test_a_torn_last_line_is_left_out_and_said(tmp_path):
+    run = write_run(tmp_path / "run", [row(0), row(1, "falsified", "attack")])
+    with open(run / "samples.jsonl", "a") as file:
+        file.write('{"index": 2, "label"')
+    (found,) = records(run)
+    assert (found["samples"], found["guaranteed"]) == ("2", "1")
+    assert "run: The last line of samples.jsonl is torn and left out." in notes(run)
+    assert "torn" in qverify("report", run).stdout and "torn" in qverify("report", run, "--format", "markdown").stdout
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "latex"])
+def test_runs_without_rows(tmp_path, form):
+    empty, missing = write_run(tmp_path / "empty", []), write_run(tmp_path / "missing", [])
+    (missing / "samples.jsonl").unlink()
+    result = qverify("report", empty, missing, "--format", form)
+    assert result.exit_code == 0
+    assert "missing: samples.jsonl is missing" in result.stdout + result.stderr
+    assert "empty: 0 of 4 samples are decided" in result.stdout + result.stderr
+    if form == "csv":
+        assert {r["guaranteed_accuracy"] for r in csv.DictReader(io.StringIO(result.stdout))} == {""}
+
+
+def test_rows_that_do_not_count(tmp_path):
+    cases = {"one": question(8, 3), "two": question(6, 3)}
+    rows = [row(0, "unknown", "exact"), row(0), row(1), row(7, "falsified", "attack")]
+    named = [r | {"case": "one", "key": "k"} for r in rows] + [row(0) | {"case": "gone"}, row(1), row(2) | {"case": []}]
+    run = write_batch(tmp_path / "batch", cases, named)
+    two, one = records(run)
+    assert (one["case"], one["samples"], one["guaranteed"], one["falsified"]) == ("one", "2", "2", "0")
+    assert (two["case"], two["samples"]) == ("two", "0")
+    said = notes(run)
+    assert "batch: one: 1 rows were replaced by later ones" in said
+    assert "batch: one: 1 rows outside the samples 0:3 are left out" in said
+    assert "batch: two: 0 of 3 samples are decided" in said
+    assert said.count("batch: 3 rows belong to no case of batch.json") == 1
+
+
+def refused(*arguments: Any) -> str:
+    """The one sentence of a command that ends with status 2."""
+    result = qverify("report", *arguments)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1 and result.stdout == ""
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (b"{", "run.json is damaged"),
+        (b"\xff", "run.json is damaged"),
+        (b"[]", "run.json is damaged"),
+        (b'{"runs": 1}', "run.json is damaged"),
+        (b'{"runs": []}', "model, data, samples, method, formulation, tolerance, radii.convention, radii.largest"),
+        (json.dumps(question(samples=[4, 4]) | {"runs": []}).encode(), "(samples missing or senseless)"),
+        (json.dumps(question(tolerance="x", radii=[]) | {"runs": []}).encode(), "(tolerance, radii.convention"),
+        (json.dumps(question(clip_input=[0]) | {"runs": []}).encode(), "(clip_input missing"),
+    ],
+)
+def test_damaged_questions(tmp_path, record, words):
+    run = write_run(tmp_path / "run", [row(0)])
+    (run / "run.json").write_bytes(record)
+    assert words in refused(run)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        json.dumps(row(1) | {"status": "fine"}),
+        json.dumps(row(-1)),
+        json.dumps(row(1, seconds=-1)),
+        json.dumps(row(1, label=None)),
+        json.dumps(row(1, label="x")),
+        json.dumps(row(1, margin_lower=float("nan"))),
+        json.dumps(row(1)).replace("-1.5", "-1e999"),
+    ],
+)
+def test_damaged_rows(tmp_path, line):
+    run = write_run(tmp_path / "run", [row(0)])
+    content = (run / "samples.jsonl").read_text()
+    (run / "samples.jsonl").write_text(content + line + "\n" + content)
+    assert "Line 2 of " in refused(run) and "samples.jsonl is damaged; delete that line" in refused(run)
+
+
+def test_other_refusals(tmp_path):
+    run = write_run(tmp_path / "run", [row(0)])
+    assert "holds neither run.json nor batch.json" in refused(tmp_path)
+    assert "holds neither" in refused(tmp_path / "nowhere") and "holds neither" in refused(run / "run.json")
+    assert "is given twice" in refused(run, Path(run) / ".." / "run")
+    assert "give --out FILE.html too" in refused(run, "--format", "html")
+    assert "name its --format too" in refused(run, "--out", tmp_path / "x")
+    assert "cannot be written" in refused(run, "--format", "csv", "--out", tmp_path / "no" / "x")
+    assert "lists no cases" in refused(write_batch(tmp_path / "batch", {}, []))
+    damaged = write_batch(tmp_path / "damaged", {"a": question(), "b": {}}, [])
+    assert "batch.json, case b is damaged" in refused(damaged)
+    (run / "samples.jsonl").unlink()
+    (run / "samples.jsonl").mkdir()
+    assert "samples.jsonl cannot be read" in refused(run)
