@@ -58,8 +58,8 @@ models: $(STAMP)  ## train the networks of models/ that are missing, each from i
 figures: $(STAMP)  ## the figures of results/, on all test images: hours; what was interrupted goes on
 	$(BIN)/python results/figures.py $(FIGURES_ARGS)
 
-test: $(STAMP)  ## the tests that belong to every change
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP)  ## the tests that belong to every change, on all cores
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 slow: $(STAMP)  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5  # 5: no test is marked slow
