@@ -166,18 +166,17 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        # Whatever ended the run is the news, and what nobody needs ends by itself: failures in here are passed over.
+        with contextlib.suppress(Exception):
             futures = [future for _, future, _ in self._flying.values()]
             if futures and self._client.status == "running":
                 self._client.cancel(futures, force=True)
                 self._client.run(_abandon, self._token, on_error="ignore")
-            self._sent.clear()
-            self._flying.clear()
-        except Exception:  # whatever ended the run is the news; processes nobody needs end by themselves
-            pass
-        self._client.close(_CONNECT)
-        if self._local is not None:
-            self._local.close(_CONNECT)
+        self._sent.clear()
+        self._flying.clear()
+        for each in filter(None, (self._client, self._local)):
+            with contextlib.suppress(Exception):  # a busy machine may take longer than this
+                each.close(_CONNECT)
 
 
 def _connected(address: str) -> tuple[Any, Any]:

@@ -229,7 +229,9 @@ class Family:
 
     def with_activation(self, activation: Mapping[int, Array]) -> Family:
         """The same family with other activation radii: those of one sample, where the scheme clips."""
-        return replace(self, activation=activation)
+        other = replace(self, activation=activation)
+        other.__dict__["inner_weights"] = self.inner_weights  # the same: a copy a sample would fill the memory
+        return other
 
 
 def _check_names(network: Network, radii: Radii) -> None:

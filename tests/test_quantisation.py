@@ -602,3 +602,12 @@ def test_calibration_data_of_the_wrong_shape(calibration, rng):
     network = mlp(rng, 3, 4, 2)
     with pytest.raises(RadiiError, match="calibration data"):
         Radii.from_bits(8, "tensor", "any", network, calibration)
+
+
+def test_families_of_single_samples_share_the_weights_intervals():
+    """Every falsified sample keeps its family: thousands of copies of all weights would fill the memory."""
+    network = NETWORKS["dense"](np.random.default_rng(3))
+    family = Family.of(network, Radii(weight=0.1, bias=0.1, activation=0.1))
+    other = family.with_activation({i: np.full(network.layers[i].size, 0.3) for i in network.relus})
+    assert other.inner_weights is family.inner_weights
+    assert all((radius == 0.3).all() for radius in other.activation.values())
