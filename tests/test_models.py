@@ -14,6 +14,7 @@ import pytest
 from qverify import cli, datasets, onnx_io
 from qverify.cascade import verify
 from qverify.errors import DataError
+from qverify.network import Network
 from qverify.quantisation import Radii
 from qverify.verdict import Options, Status
 
@@ -41,6 +42,14 @@ def samples(name: str) -> datasets.Samples:
         return datasets.load(name)
     except DataError as error:  # no copy of the data and no network
         pytest.skip(str(error))
+
+
+def question(name: str) -> tuple[datasets.Samples, Network, Radii]:
+    """The test set, the network, and the radii it was trained for."""
+    found = described(name)
+    stated, data = found["radii"], samples(found["data"])
+    network = onnx_io.load(FOLDER / f"{name}.onnx")
+    return data, network, Radii.from_bits(stated["bits"], stated["scheme"], stated["rounding"], network, data.x)
 
 
 def test_all_networks_are_there_and_small():
@@ -82,26 +91,18 @@ def test_clean_accuracy_by_onnxruntime(name):
 @pytest.mark.parametrize("name", [name for name in MODELS if described(name)["radii"] is not None])
 def test_guaranteed_accuracy_on_the_first_samples(name):
     """What IBP proves on a part of the test set is near what the .json says of all of it, and no attack breaks it."""
-    found = described(name)
-    stated = found["radii"]
-    data = samples(found["data"])
-    network = onnx_io.load(FOLDER / f"{name}.onnx")
-    radii = Radii.from_bits(stated["bits"], stated["scheme"], stated["rounding"], network, data.x)
+    data, network, radii = question(name)
     count = 500
     verdicts = verify(network, data.x[:count], data.y[:count], radii, Options(method="ibp"))
     proved = sum(verdict.status is Status.VERIFIED for verdict in verdicts)
-    p = found["guaranteed_by_ibp"]
+    p = described(name)["guaranteed_by_ibp"]
     assert abs(proved - count * p) <= 4 * np.sqrt(count * p * (1 - p)) + 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if described(name)["radii"] is not None])
 def test_guaranteed_accuracy_on_all_samples(name):
-    found = described(name)
-    stated = found["radii"]
-    data = samples(found["data"])
-    network = onnx_io.load(FOLDER / f"{name}.onnx")
-    radii = Radii.from_bits(stated["bits"], stated["scheme"], stated["rounding"], network, data.x)
+    data, network, radii = question(name)
     verdicts = verify(network, data.x, data.y, radii, Options(method="ibp", attack=False))
     proved = sum(verdict.status is Status.VERIFIED for verdict in verdicts)
-    assert abs(proved / len(data) - found["guaranteed_by_ibp"]) <= 2 / len(data)
+    assert abs(proved / len(data) - described(name)["guaranteed_by_ibp"]) <= 2 / len(data)

@@ -106,7 +106,7 @@ class _Work:
         if (clip := self.settings.clip) and not clip[0] <= x.min() <= x.max() <= clip[1]:
             raise DataError(f"Some inputs lie outside --clip-input {clip[0]:g} {clip[1]:g}; widen it.")
         self.kept: dict[str, Any] | None = None
-        self.began = self.written = self.told = time.monotonic()
+        self.written = self.told = time.monotonic()
 
     @property
     def question(self) -> dict[str, Any]:
