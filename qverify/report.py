@@ -157,7 +157,7 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
     exact = tally.decided["exact", "verified"]
     lines.append(
         f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for, {exact} by the"
-        f" exact step, whose solver's bound counts less {question['tolerance']:g} times the network's gain."
+        f" exact step, {_trust(question, solvers)}."
     )
     if "exact" in tally.seconds:
         lines.append(f"Solver of the exact step: {', '.join(solvers)}, formulation {question['formulation']}.")
@@ -169,6 +169,14 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
             " sound, but it cannot falsify."
         )
     return lines
+
+
+def _trust(question: dict[str, Any], solvers: Sequence[str]) -> str:
+    """What a bound of the exact step rests on (exact/decide.py)."""
+    word = f"solver's own bound counts less {question['tolerance']:g} times the network's gain"
+    if question["formulation"] == "relational" and all(solver.startswith("highs") for solver in solvers):
+        return f"from the duals of every linear program it solved (in bilinear programs the {word})"
+    return f"in which the {word}"
 
 
 def widths(largest: dict[str, float]) -> str:

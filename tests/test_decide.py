@@ -13,6 +13,7 @@ from networks import conv, dense, mlp, relu
 from qverify.cascade import verify
 from qverify.errors import InternalError, ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
+from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling, allowance, proved_bound, rule
 from qverify.exact.scaling import Gain
 from qverify.exact.solvers.base import Availability, Outcome, Status
@@ -25,7 +26,7 @@ HIGHS = solvers.get("highs")
 
 
 class Liar:
-    """HiGHS whose outcomes pass through `lie(outcome, relaxed) -> outcome`."""
+    """HiGHS (and our tree, in `with_liar`) whose outcomes pass through `lie(outcome, relaxed) -> outcome`."""
 
     name, products = "highs", False
 
@@ -63,6 +64,13 @@ def with_liar(monkeypatch, lie, seed=0, method="auto"):
     truth()  # cached before the liar takes over
     network, x, labels, radii = question(seed)
     liar = Liar(lie)
+
+    class LyingTree(Tree):
+        def minimise(self, cost, offset, limits, relax=False):
+            liar.asked += 1
+            return lie(super().minimise(cost, offset, limits, relax), relax)
+
+    monkeypatch.setattr("qverify.exact.search.Tree", LyingTree)
     monkeypatch.setattr("qverify.exact.search.solvers.choose", lambda name, products: liar)
     verdicts = verify(network, x, labels, radii, Options(method=method))
     assert liar.asked > 0

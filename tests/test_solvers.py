@@ -501,7 +501,7 @@ def test_choice(monkeypatch, products, full, working, expected):
 @pytest.mark.parametrize("name", INSTALLED)
 def test_a_missing_package_is_a_remedy(monkeypatch, name):
     module = sys.modules[type(solvers.get(name)).__module__]
-    module._package.cache_clear()
+    module.library.cache_clear()
     monkeypatch.setitem(sys.modules, PACKAGES[name], None)
     state = solvers.get(name).availability()
     assert not state.works and "pip install" in state.remedy

@@ -3,9 +3,10 @@
 Nothing a solver says is believed beyond this:
 
 - a *dual bound*, less an allowance, counts as a lower bound if the status admits one and it is a number. That of
-  a linear relaxation is recomputed from its duals, and the allowance covers the rounding of the program's
-  coefficients. That of any other program is the solver's word, and the allowance covers what its tolerances can
-  leak through the network (scaling.py; design.md, section 8);
+  a linear relaxation, and that of our own branch and bound (branching.py), is recomputed from the duals of linear
+  programs, and the allowance covers the rounding of the program's coefficients. That of any other program is the
+  solver's word, and the allowance covers what its tolerances can leak through the network (scaling.py;
+  design.md, section 8);
 - an *incumbent* counts for nothing. The point is turned into a member of the family, and the margin
   of that member by a plain forward pass decides;
 - *infeasible* is never an answer: the trained network itself is a point of every program;
@@ -54,10 +55,10 @@ class Known:
     upper: float = math.inf
 
 
-def allowance(gain: Gain, relaxed: bool, bilinear: bool) -> float:
-    """What is taken off a bound: of a linear relaxation, of a relational or of a bilinear program."""
+def allowance(gain: Gain, proved: bool, bilinear: bool) -> float:
+    """What is taken off a bound: one `proved` from duals, a solver's of a relational or of a bilinear program."""
     rounding = _ROUNDING * gain.magnitudes
-    if relaxed:
+    if proved:
         return rounding
     return rounding + TOLERANCE * (gain.magnitudes if bilinear else gain.ranges)
 

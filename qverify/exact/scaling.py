@@ -40,7 +40,7 @@ class Scaled:
         lower, upper = original.lower, original.upper
         bilinear = len(original.products) > 0
         reach = np.maximum(abs(lower), abs(upper)) if bilinear else upper - lower
-        unit = np.where(original.integer, 1.0, _power_of_two(reach))
+        unit = np.where(original.integer, 1.0, power_of_two(reach))
         shift = np.where(original.integer | bilinear, 0.0, lower)
         rows = sparse.csr_matrix(original.rows @ sparse.diags(unit))
         p = original.products
@@ -48,7 +48,7 @@ class Scaled:
         largest = np.zeros(original.row_count)
         np.maximum.at(largest, np.repeat(np.arange(original.row_count), np.diff(rows.indptr)), abs(rows.data))
         np.maximum.at(largest, p.row, abs(products))
-        row_unit = _power_of_two(largest)
+        row_unit = power_of_two(largest)
         activity = original.rows @ shift
         program = replace(
             original,
@@ -67,7 +67,7 @@ class Scaled:
         The bound of a linear program is computed afresh from its duals, which holds whatever the solver did.
         """
         scaled = cost * self.unit
-        one = float(_power_of_two(abs(scaled).max(initial=0.0)))
+        one = float(power_of_two(abs(scaled).max(initial=0.0)))
         above, below = (None if stop is None else stop / one for stop in (limits.stop_above, limits.stop_below))
         limits = Limits(limits.seconds, above, below)
         outcome = session.minimise(scaled / one, (offset + float(cost @ self.shift)) / one, limits, relax)
@@ -81,7 +81,21 @@ class Scaled:
         return replace(outcome, incumbent=incumbent, point=point, row_duals=duals, dual_bound=bound)
 
 
-def _power_of_two(sizes: Any) -> Array:
+@dataclass(frozen=True, eq=False)
+class InUnits:
+    """The `Session` of `scaled.original` that a session of `scaled.program` makes."""
+
+    scaled: Scaled
+    session: Session
+
+    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
+        return self.scaled.minimise(self.session, cost, offset, limits, relax)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+def power_of_two(sizes: Any) -> Array:
     """The power of two nearest to each size in the logarithm, 1 for 0."""
     exponent = np.round(np.log2(np.where(sizes > 0, sizes, 1.0)))
     return np.asarray(np.exp2(np.clip(exponent, -1000, 1000)))

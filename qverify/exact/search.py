@@ -2,10 +2,11 @@
 
 A question is a row over the outputs, `min row . output` over the family; verification asks one a rival
 class, `e_label - e_j`, hardest first. For each: the linear relaxation, whose bound is recomputed
-from its duals; then the mixed-integer program, ended as soon as its dual bound is positive or an incumbent
-negative (`early`). A point is worth what the member made from it is worth. Where that falls short because
-|x_j| of straddling coordinates was bounded by chords, those coordinates get a sign binary and
-the question is asked again (design.md, sections 3 and 6).
+from its duals; then the mixed-integer program, by our own branch and bound (branching.py) unless another solver
+than HiGHS was chosen, ended as soon as its dual bound is positive or an incumbent negative (`early`). A point is
+worth what the member made from it is worth. Where that falls short because |x_j| of straddling coordinates was
+bounded by chords, those coordinates get a sign binary and the question is asked again (design.md, sections 3
+and 6).
 
 Convolutions: the relational program takes positions as independent, so its bounds hold and its points
 may be no members. What it leaves open goes to the bilinear program if that is small enough.
@@ -25,9 +26,10 @@ import numpy as np
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
+from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.relational import Maps, Relational, SampleBounds
-from qverify.exact.scaling import Scaled, gain
+from qverify.exact.scaling import InUnits, Scaled, gain
 from qverify.exact.solvers.base import Limits, Outcome, Session, Status
 from qverify.exact.witness import follow
 from qverify.members import Recipe, Witness
@@ -36,9 +38,8 @@ from qverify.quantisation import Family
 
 BILINEAR_PRODUCTS = 5_000
 """What the relational program leaves open goes to the bilinear one up to this many products."""
-RELAXATIONS = "highs"
-"""Linear relaxations go to HiGHS whatever solver is wanted: always installed, quick to load, and its word is not
-needed, as their bounds are recomputed from the duals."""
+TREE = "tree"
+"""Our branch and bound (branching.py) instead of HiGHS's; linear relaxations go there whatever solver is wanted."""
 _ROUNDS = 12
 """Rounds of added sign binaries; each adds up to _SIGNS of them."""
 _SIGNS = 64
@@ -96,7 +97,7 @@ class Search:
         self._signs: dict[int, Any] = {}
         self._program: Relational | Bilinear | None = None
         self._scaled: Scaled | None = None
-        self._sessions: dict[bool, Session] = {}
+        self._sessions: dict[str, Session] = {}
 
     # -- what is asked ----------------------------------------------------------------------------
 
@@ -179,15 +180,16 @@ class Search:
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
         """One solve; what it adds to what is known. `target`: end at an incumbent that looks negative."""
-        program, scaled, session = self._open(relax)
+        program, session = self._open(relax)
         early = self.settings.early and not relax
-        allowed = decide.allowance(self._gain, relax, self.bilinear)
+        proved = isinstance(session, Tree)
+        allowed = decide.allowance(self._gain, proved, self.bilinear)
         limits = Limits(
             seconds=None if self._until is None else max(0.0, self._until - time.monotonic()),
             stop_above=allowed if early else None,
             stop_below=-allowed if early and target else None,
         )
-        outcome = scaled.minimise(session, *program.combination(row), limits, relax)
+        outcome = session.minimise(*program.combination(row), limits, relax)
         self.detail = decide.reason(outcome)
         upper = known.upper
         if outcome.point is not None and np.isfinite(outcome.point).all():
@@ -233,7 +235,8 @@ class Search:
 
     # -- programs ---------------------------------------------------------------------------------
 
-    def _open(self, relax: bool) -> tuple[Relational | Bilinear, Scaled, Session]:
+    def _open(self, relax: bool) -> tuple[Relational | Bilinear, Session]:
+        """The program and who minimises over it: our own tree for relaxations and where HiGHS was chosen."""
         if self._program is None or self._scaled is None:
             program: Relational | Bilinear
             if self.bilinear:
@@ -241,11 +244,17 @@ class Search:
             else:
                 program = Relational(self.maps, self.case.bounds, self._signs)
             self._program, self._scaled = program, Scaled.of(program.program)
-        if relax not in self._sessions:
-            name = RELAXATIONS if relax else self.settings.solver
-            solver = solvers.choose(name, len(self._program.program.products) > 0)
-            self._sessions[relax] = solver.open(self._scaled.program, threads=1, stop=self.settings.stop)
-        return self._program, self._scaled, self._sessions[relax]
+        name = TREE
+        if not relax:
+            solver = solvers.choose(self.settings.solver, len(self._program.program.products) > 0)
+            name = solver.name if self.bilinear or solver.name != "highs" else TREE
+        if name not in self._sessions:
+            stop = self.settings.stop
+            if name == TREE:
+                self._sessions[name] = Tree(self._scaled, stop)
+            else:
+                self._sessions[name] = InUnits(self._scaled, solver.open(self._scaled.program, threads=1, stop=stop))
+        return self._program, self._sessions[name]
 
     def _refine(self, point: Array) -> bool:
         """Give a sign binary to the straddling coordinates whose |x_j| the point overstates most; False if none."""

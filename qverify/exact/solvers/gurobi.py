@@ -52,7 +52,7 @@ REMEDY = (
 
 
 @functools.lru_cache(maxsize=1)
-def _package() -> Any:
+def library() -> Any:
     try:
         import gurobipy
     except ImportError as error:
@@ -62,7 +62,7 @@ def _package() -> Any:
 
 def _environment() -> Any:
     """A silent environment: output is off before it starts, so no banner and no licence line is printed."""
-    package = _package()
+    package = library()
     environment = None
     try:
         environment = package.Env(empty=True)
@@ -85,7 +85,7 @@ def probe() -> tuple[bool, str]:
     Asked of Gurobi itself, by solving a model one variable over the small limit: no attribute or
     parameter tells the kinds of licence apart. 0.01 s, once a process (a failure is not remembered).
     """
-    package, environment = _package(), _environment()
+    package, environment = library(), _environment()
     try:
         with package.Model(env=environment) as model:
             date = str(model.LicenseExpiration)
@@ -114,7 +114,7 @@ def _failure(error: Any, program: Program) -> SolverError | None:
             f"The program has {program.variables} variables and {program.row_count} rows; the licence that comes with"
             f" gurobipy admits {limit}. Use `--solver {other}`, or {REMEDY}."
         )
-    if error.errno == _package().GRB.Error.NO_LICENSE:
+    if error.errno == library().GRB.Error.NO_LICENSE:
         return SolverError(f"Gurobi lost its licence ({error}); {REMEDY}.")
     return None
 
@@ -124,7 +124,7 @@ class _Loaded:
     without an extra variable, and variables are what the small licence is shortest of."""
 
     def __init__(self, program: Program, environment: Any, integers: bool):
-        self.model = _package().Model(env=environment)
+        self.model = library().Model(env=environment)
         kinds = np.where(program.integer & integers, "I", "C")
         self.variables = self.model.addMVar(program.variables, lb=program.lower, ub=program.upper, vtype=kinds)
         linear = np.setdiff1d(np.arange(program.row_count), program.products.row)
@@ -196,7 +196,7 @@ class GurobiSession:
             loaded.model.ObjCon = offset
             self._set(loaded.model, limits)
             loaded.model.optimize(self._callback())
-        except _package().GurobiError as error:
+        except library().GurobiError as error:
             failure = _failure(error, self._program)
             if failure is not None:
                 raise failure from error
@@ -236,7 +236,7 @@ class GurobiSession:
             pass
         elif integers or len(self._program.products):
             bound = bound_or_nothing(model.ObjBound)
-        elif model.Status == _package().GRB.OPTIMAL:  # Pi exists only then
+        elif model.Status == library().GRB.OPTIMAL:  # Pi exists only then
             duals = usable_duals(self._program, loaded.row_duals(self._program.row_count))
             bound = dual_value(self._program, cost, offset, duals)
         status, bound = settled(status, bound, incumbent, limits)
@@ -246,7 +246,7 @@ class GurobiSession:
 
     def _status(self, model: Any, limits: Limits) -> Status:
         """Gurobi has one status for both stops: the dual bound tells them apart."""
-        grb, status = _package().GRB, model.Status
+        grb, status = library().GRB, model.Status
         proved = status == grb.USER_OBJ_LIMIT and limits.stop_above is not None and model.ObjBound > limits.stop_above
         meaning = {
             grb.OPTIMAL: Status.OPTIMAL,
@@ -281,7 +281,7 @@ class GurobiSolver:
 
     def availability(self) -> Availability:
         try:
-            version = ".".join(str(part) for part in _package().gurobi.version())
+            version = ".".join(str(part) for part in library().gurobi.version())
         except SolverError as error:
             return Availability(False, "", "", "", str(error))
         try:

@@ -54,7 +54,7 @@ _scheduler = threading.local()
 
 
 @functools.lru_cache(maxsize=1)
-def _package() -> Any:
+def library() -> Any:
     try:
         import highspy
     except ImportError as error:
@@ -65,7 +65,7 @@ def _package() -> Any:
 def _instance(threads: int) -> Any:
     """A silent HiGHS. The compiled class is used directly: the constructor of its Python subclass installs
     a callback before anyone can switch the output off, and so prints a banner to stdout."""
-    highs = _package().Highs.__base__()
+    highs = library().Highs.__base__()
     options: dict[str, Any] = {
         "output_flag": False,
         "threads": threads,
@@ -78,14 +78,14 @@ def _instance(threads: int) -> Any:
         "small_matrix_value": SMALLEST_COEFFICIENT,
     }
     for name, value in options.items():
-        if highs.setOptionValue(name, value) != _package().HighsStatus.kOk:
+        if highs.setOptionValue(name, value) != library().HighsStatus.kOk:
             raise SolverError(f"HiGHS {highs.version()} refuses {name}={value}; upgrade it: `pip install -U highspy`.")
     return highs
 
 
-def _load(program: Program, threads: int, integers: bool) -> Any:
+def load(program: Program, threads: int, integers: bool) -> Any:
     """An instance holding the program, with a zero objective; arrays go over whole."""
-    package, highs, rows = _package(), _instance(threads), summed_rows(program)
+    package, highs, rows = library(), _instance(threads), summed_rows(program)
     status = highs.passModel(
         program.variables,
         program.row_count,
@@ -108,7 +108,7 @@ def _load(program: Program, threads: int, integers: bool) -> Any:
     return highs
 
 
-class _Watch:
+class Watch:
     """The callback that ends a solve early: HiGHS asks it at every node and every few simplex iterations.
 
     A call costs about 40 us (most of it in making the callback's arguments), and a MIP second makes
@@ -116,7 +116,7 @@ class _Watch:
     """
 
     def __init__(self, limits: Limits, stop: threading.Event | None):
-        self._above, self._below, self._stop = limits.stop_above, limits.stop_below, stop
+        self._above, self._below, self.stop = limits.stop_above, limits.stop_below, stop
         self.reason: Status | None = None
         self.error: BaseException | None = None
 
@@ -129,9 +129,9 @@ class _Watch:
             into.user_interrupt = True
 
     def _judge(self, kind: Any, out: Any) -> Status | None:
-        if self._stop is not None and self._stop.is_set():
+        if self.stop is not None and self.stop.is_set():
             return Status.INTERRUPTED
-        if kind != _package().cb.HighsCallbackType.kCallbackMipInterrupt:
+        if kind != library().cb.HighsCallbackType.kCallbackMipInterrupt:
             return None
         # an infinite bound is HiGHS's "everything pruned": let it finish and say infeasible itself
         if self._above is not None and bound_or_nothing(out.mip_dual_bound) > self._above:
@@ -139,6 +139,24 @@ class _Watch:
         if self._below is not None and out.mip_primal_bound <= self._below:
             return Status.TARGET_REACHED
         return None
+
+
+def use_threads(highs: Any, threads: int) -> None:
+    """Have the instance work with that many threads, whatever the last one in this thread had."""
+    if getattr(_scheduler, "threads", threads) != threads:
+        highs.resetGlobalScheduler(True)
+    _scheduler.threads = threads
+
+
+def listen(highs: Any, watch: Watch, integers: bool, limits: Limits) -> None:
+    """Start only the callback that can matter: an LP can only be interrupted, as a bound in mid-simplex is no proof."""
+    kinds = library().cb.HighsCallbackType
+    highs.setCallback(watch, None)  # this stops every callback started before
+    early = limits.stop_above is not None or limits.stop_below is not None
+    if integers and (early or watch.stop is not None):
+        highs.startCallback(kinds.kCallbackMipInterrupt)
+    if watch.stop is not None:
+        highs.startCallback(kinds.kCallbackSimplexInterrupt)
 
 
 class HighsSession:
@@ -155,12 +173,12 @@ class HighsSession:
             return Outcome(Status.INTERRUPTED, -np.inf, None, None)
         integers = not relax and bool(self._program.integer.any())
         if integers not in self._instances:
-            self._instances[integers] = _load(self._program, self._threads, integers)
-        highs, watch = self._instances[integers], _Watch(limits, self._stop)
+            self._instances[integers] = load(self._program, self._threads, integers)
+        highs, watch = self._instances[integers], Watch(limits, self._stop)
         started = time.perf_counter()
         self._set(highs, cost, offset, limits)
-        self._listen(highs, watch, integers, limits)
-        ok = highs.run() != _package().HighsStatus.kError
+        listen(highs, watch, integers, limits)
+        ok = highs.run() != library().HighsStatus.kError
         seconds = time.perf_counter() - started
         if watch.error is not None:
             raise watch.error
@@ -170,34 +188,21 @@ class HighsSession:
 
     def _set(self, highs: Any, cost: Array, offset: float, limits: Limits) -> None:
         """Objective, clock, heuristics, workers. HiGHS 1.16 counts time_limit from the start of each run (tested)."""
-        if getattr(_scheduler, "threads", self._threads) != self._threads:
-            highs.resetGlobalScheduler(True)
-        _scheduler.threads = self._threads
+        use_threads(highs, self._threads)
         highs.changeColsCost(len(self._columns), self._columns, np.ascontiguousarray(cost, dtype=np.float64))
         highs.changeObjectiveOffset(float(offset))
         for name in SEARCHES:
             highs.setOptionValue(name, limits.stop_above is None)
         highs.setOptionValue("time_limit", np.inf if limits.seconds is None else max(float(limits.seconds), 0.0))
 
-    def _listen(self, highs: Any, watch: _Watch, integers: bool, limits: Limits) -> None:
-        """Start only the callback that can matter: an LP can only be interrupted, as a bound in mid-simplex
-        is no proof."""
-        kinds = _package().cb.HighsCallbackType
-        highs.setCallback(watch, None)  # this stops every callback started before
-        early = limits.stop_above is not None or limits.stop_below is not None
-        if integers and (early or self._stop is not None):
-            highs.startCallback(kinds.kCallbackMipInterrupt)
-        if self._stop is not None:
-            highs.startCallback(kinds.kCallbackSimplexInterrupt)
-
     def _outcome(
-        self, highs: Any, watch: _Watch, how: tuple[bool, Limits], asked: tuple[Array, float, float]
+        self, highs: Any, watch: Watch, how: tuple[bool, Limits], asked: tuple[Array, float, float]
     ) -> Outcome:
         (integers, limits), (cost, offset, seconds) = how, asked
         info, solution = highs.getInfo(), highs.getSolution()
         status = self._status(highs, watch)
         known = status not in (Status.INFEASIBLE, Status.FAILED)
-        feasible = info.primal_solution_status == int(_package().SolutionStatus.kSolutionStatusFeasible)
+        feasible = info.primal_solution_status == int(library().SolutionStatus.kSolutionStatusFeasible)
         point = np.array(solution.col_value) if known and solution.value_valid and feasible else None
         duals, bound = None, -np.inf
         if integers and known:
@@ -218,8 +223,8 @@ class HighsSession:
             highs.modelStatusToString(highs.getModelStatus()),
         )
 
-    def _status(self, highs: Any, watch: _Watch) -> Status:
-        model = _package().HighsModelStatus
+    def _status(self, highs: Any, watch: Watch) -> Status:
+        model = library().HighsModelStatus
         meaning = {
             model.kOptimal: Status.OPTIMAL,
             model.kModelEmpty: Status.OPTIMAL,
@@ -258,5 +263,5 @@ class HighsSolver:
                 "HiGHS cannot solve programs with products of variables; use `--solver scip`"
                 " (`pip install 'qverify[scip]'`) or `--solver gurobi`."
             )
-        _package()
+        library()
         return HighsSession(program, threads, stop)

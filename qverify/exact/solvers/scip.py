@@ -60,7 +60,7 @@ REMEDY = "install it with `pip install 'qverify[scip]'`"
 
 
 @functools.lru_cache(maxsize=1)
-def _package() -> Any:
+def library() -> Any:
     try:
         import pyscipopt
     except ImportError as error:
@@ -71,7 +71,7 @@ def _package() -> Any:
 @functools.lru_cache(maxsize=1)
 def _watcher() -> Any:
     """The class of the event handler that ends a solve when `stop` is set (a class of pyscipopt's, so made late)."""
-    package = _package()
+    package = library()
     kinds = package.SCIP_EVENTTYPE
     events = (kinds.NODEFOCUSED, kinds.LPSOLVED, kinds.PRESOLVEROUND)
 
@@ -104,7 +104,7 @@ class ScipSession:
 
     def __init__(self, program: Program, stop: threading.Event | None):
         self._program, self._stop, self._relaxed = program, stop, False
-        self._model = _package().Model()
+        self._model = library().Model()
         self._model.hideOutput()
         self._model.setParams(PARAMETERS)
         self._watcher = None
@@ -115,13 +115,13 @@ class ScipSession:
             self._model.addVar(lb=float(lower), ub=float(upper), vtype="I" if integer else "C")
             for lower, upper, integer in zip(program.lower, program.upper, program.integer, strict=True)
         ]
-        self._terms = [_package().scip.Term(variable) for variable in self._variables]
+        self._terms = [library().scip.Term(variable) for variable in self._variables]
         self._add_rows()
 
     def _add_rows(self) -> None:
         """Rows from dictionaries of terms: 150,000 nonzeros in 0.15 s (quicksum builds the same dictionaries,
         one addition at a time)."""
-        scip, program, rows = _package().scip, self._program, summed_rows(self._program)
+        scip, program, rows = library().scip, self._program, summed_rows(self._program)
         quadratic: dict[int, list[int]] = defaultdict(list)
         for k, row in enumerate(program.products.row.tolist()):
             quadratic[row].append(k)
@@ -159,7 +159,7 @@ class ScipSession:
         return self._outcome(cost, offset, limits, time.perf_counter() - started)
 
     def _set(self, cost: Array, offset: float, limits: Limits, relax: bool) -> None:
-        model, scip = self._model, _package().scip
+        model, scip = self._model, library().scip
         model.freeTransform()
         if relax != self._relaxed:
             for k in np.flatnonzero(self._program.integer):
@@ -218,7 +218,7 @@ class ScipSolver:
 
     def availability(self) -> Availability:
         try:
-            model = _package().Model()
+            model = library().Model()
         except SolverError as error:
             return Availability(False, "", "", "", str(error))
         numbers = (model.getMajorVersion(), model.getMinorVersion(), model.getTechVersion())
