@@ -18,11 +18,13 @@ from qverify import __version__
 from qverify.commands.options import (
     DISCREPANCY_METHODS,
     FAILING,
+    RADIUS_METHODS,
     REPORT_FORMS,
     VERIFY_METHODS,
     Given,
     json_option,
     problem_options,
+    radius_options,
     solve_options,
     split_list,
     sweep_options,
@@ -126,6 +128,25 @@ def sweep(models: tuple[str, ...], bits: str | None, values: str | None, parts: 
     from qverify.commands.sweep import run
 
     return run([Given(model, **given) for model in models], bits, values, parts)
+
+
+@main.command(short_help="How large may the radii be before a sample fails?")
+@problem_options(data_required=True)
+@solve_options(RADIUS_METHODS, "auto")
+@radius_options()
+@click.option("--out", metavar="DIR", help="Keep it there: factors.csv, layers.csv, a histogram, radius.json.")
+@click.option("--resume", is_flag=True, help="Go on with the search in --out DIR.")
+@json_option
+def radius(max_factor: float, precision: float, accuracy: float | None, layer_method: str, **given: Any) -> int:
+    """For every sample the largest factor on the given radii at which MODEL, an ONNX file, is still verified.
+
+    The result is a bracket for each sample: the largest factor at which a proof was found, and the smallest at which a
+    concrete quantised network fails. Factors are taken from a grid in steps of --precision with 1 in it. --timeout
+    holds for one sample at one factor; what stays unknown there leaves its bracket wider.
+    """
+    from qverify.commands.radius import Wanted, run
+
+    return run(Given(**given), Wanted(max_factor, precision, accuracy, layer_method))
 
 
 @main.command(short_help="Verify many models, data, radii and methods, as a plan says.")

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from qverify.radius import Bracket
 from qverify.records import writing
 from qverify.sweep import PARTS, Row
 
@@ -21,6 +24,7 @@ _WIDE = 50.0
 """The ratio of the largest to the smallest radius from which on the axis is logarithmic."""
 
 _COLUMNS = 3
+_BINS = 40
 
 
 def sweep_figure(rows: Sequence[Row], title: str) -> Figure:
@@ -67,6 +71,39 @@ def _panel(axes: Any, rows: list[Row], model: str) -> None:
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_title(model, fontsize=9)
     axes.tick_params(labelsize=8)
+
+
+def factor_figure(brackets: Sequence[Bracket], title: str, max_factor: float) -> Figure:
+    """How many samples are proved up to which factor, and fail from which: two histograms; at least one sample."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    proved = [bracket.factor for bracket in brackets]
+    broken = [bracket.upper for bracket in brackets if bracket.upper]
+    positive = [factor for factor in (*proved, *broken) if factor > 0] or [max_factor]
+    low, high = min(positive) / 1.2, max(positive) * 1.2
+    bins = np.geomspace(low, high, _BINS + 1).tolist()
+    axes.hist([p for p in proved if p > 0], bins, color=_COLOURS["input"], label="largest factor that is proved")
+    if broken:
+        colour, label = _COLOURS["weight"], "smallest factor known to fail"
+        axes.hist(broken, bins, label=label, histtype="step", color=colour, linewidth=1.3)
+    if low < 1 < high:
+        axes.axvline(1.0, color="0.4", linewidth=0.9, linestyle=":", label="the radii as given")
+    axes.set_xscale("log")
+    axes.set_xticks([tick for tick in _ticks([low, high]) if tick > 0])
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(low, high)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    wrong, zero = sum(bracket.misclassified for bracket in brackets), proved.count(0.0)
+    hidden = f"at 0: {wrong} misclassified, {zero - wrong} never proved"
+    axes.set_xlabel(f"factor on the radii (not shown, {hidden})", fontsize=9)
+    axes.set_ylabel("samples", fontsize=9)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    axes.set_title(title, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
 
 
 def _ticks(positive: list[float]) -> list[float]:

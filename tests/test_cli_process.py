@@ -46,6 +46,7 @@ def test_help_and_version_load_nothing_heavy():
         ["discrepancy", "--help"],
         ["inspect", "--help"],
         ["sweep", "--help"],
+        ["radius", "--help"],
         ["batch", "--help"],
     ):
         command = [sys.executable, "-c", code.replace("HEAVY", heavy), *arguments]

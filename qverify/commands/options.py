@@ -14,6 +14,7 @@ import click
 
 VERIFY_METHODS = ("auto", "ibp", "bp", "exact")
 DISCREPANCY_METHODS = ("ibp", "bp", "exact")
+RADIUS_METHODS = ("auto", "ibp", "bp")
 FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("auto", "highs", "gurobi", "scip")
 SCHEMES = ("paper", "tensor", "channel")
@@ -83,6 +84,42 @@ def sweep_options() -> Callable[[Command], Command]:
     )
 
 
+def radius_options() -> Callable[[Command], Command]:
+    """Which factors, and whether layer by layer too."""
+    return stacked(
+        click.option(
+            "--max-factor",
+            type=float,
+            default=16.0,
+            show_default=True,
+            metavar="F",
+            help="The largest factor on the radii that is tried.",
+        ),
+        click.option(
+            "--precision",
+            type=float,
+            default=0.01,
+            show_default=True,
+            metavar="P",
+            help="How far apart, relative to each other, the ends of a bracket are when it is done.",
+        ),
+        click.option(
+            "--accuracy",
+            type=float,
+            metavar="SHARE",
+            help="Also layer by layer: the largest radius at which this share of the samples is proved, 0.9 for 90 %, "
+            "while all other layers are exact.",
+        ),
+        click.option(
+            "--layer-method",
+            type=click.Choice(RADIUS_METHODS),
+            default="bp",
+            show_default=True,
+            help="What proves the samples layer by layer.",
+        ),
+    )
+
+
 def _samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
     return (
         click.option(
@@ -134,7 +171,7 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
     """How to find the answer."""
     return stacked(
         click.option(
-            "--method", type=click.Choice(methods), default=default, show_default=True, help=_METHODS[default]
+            "--method", type=click.Choice(methods), default=default, show_default=True, help=_METHODS[methods]
         ),
         click.option(
             "--formulation",
@@ -171,9 +208,11 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 
 _METHODS = {
-    "auto": "auto: from cheap to exact, each sample as far as it must. ibp, bp: bounds alone. exact: the solver on "
-    "every sample, for the worst margin itself.",
-    "bp": "ibp, bp: sound bounds. exact: the solver, for both ends of every output.",
+    VERIFY_METHODS: "auto: from cheap to exact, each sample as far as it must. ibp, bp: bounds alone. exact: the "
+    "solver on every sample, for the worst margin itself.",
+    DISCREPANCY_METHODS: "ibp, bp: sound bounds. exact: the solver, for both ends of every output.",
+    RADIUS_METHODS: "auto: bounds, then an attack, then the solver between what they prove and what they break. ibp, "
+    "bp: bounds alone, which say nothing about where samples fail.",
 }
 
 

@@ -27,7 +27,8 @@ def show(*parts: Table | str) -> None:
     if sys.stdout is None:  # closed by the caller, who wants nothing
         return
     terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, width=None if terminal else _PIPE_WIDTH, highlight=False, markup=False)
+    width = None if terminal else _PIPE_WIDTH
+    console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)  # 0:100: is no emoji
     # Captured, since rich would end the process by itself, with status 1, if nobody reads stdout.
     with console.capture() as text:
         for part in parts:
