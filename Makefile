@@ -7,6 +7,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # More arguments for results/figures.py, e.g. make figures FIGURES_ARGS='--only 1 --samples 500'
 FIGURES_ARGS ?=
+# More arguments for results/scale.py, e.g. make scale SCALE_ARGS='--only page --samples 500'
+SCALE_ARGS ?=
 # More arguments for pytest, e.g. make test PYTEST_ARGS='-k bounds -x'
 PYTEST_ARGS ?=
 
@@ -27,7 +29,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models figures test slow lint types bench clean
+.PHONY: help demo models figures scale test slow lint types bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +59,9 @@ models: $(STAMP)  ## train the networks of models/ that are missing, each from i
 
 figures: $(STAMP)  ## the figures of results/, on all test images: hours; what was interrupted goes on
 	$(BIN)/python results/figures.py $(FIGURES_ARGS)
+
+scale: $(STAMP)  ## results/scale/: batches on all test images, killed, on Dask, and their page in Chromium
+	$(BIN)/python results/scale.py $(SCALE_ARGS)
 
 test: $(STAMP)  ## the tests that belong to every change, on all cores
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)

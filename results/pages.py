@@ -65,7 +65,7 @@ def page(settings: Settings, models: Sequence[Model], parts: dict[str, str]) -> 
         "models": "\n".join(
             f"| `{model.name}` | `{file_sha256(str(settings.path(model)))[:16]}` |" for model in models
         ),
-        "versions": _versions(),
+        "versions": versions(),
     }
     return _PAGE.substitute(common | parts)
 
@@ -76,7 +76,8 @@ def _published(models: Sequence[Model]) -> str:
     return f"The published networks were not at hand, so they are left out; `${PUBLISHED}` names their folder."
 
 
-def _versions() -> str:
+def versions() -> str:
+    """qverify, Python and the packages that numbers may depend on."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("highspy", "numpy", "torch", "onnx"))
     return f"qverify {qverify.__version__}, Python {platform.python_version()}, {packages}."
 
