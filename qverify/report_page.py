@@ -133,7 +133,8 @@ def _picture(picture: Picture) -> str:
     else:
         images += f'<img src="{answer.picture}" alt="input of the witness">'
         verdict = f"<b>{answer.predicted}</b>" if answer.margin <= 0 else f"{answer.predicted}, which is right"
-        says = f"the witness answers {verdict} (margin {_signed(answer.margin)})"
+        who = "a failing network found again" if answer.again else "the witness"
+        says = f"{who} answers {verdict} (margin {_signed(answer.margin)})"
     return (
         f"<figure><div>{images}</div><figcaption>sample {picture.index}, label {picture.label}:"
         f" the network answers {picture.predicted}, {says}</figcaption></figure>"

@@ -1,4 +1,8 @@
-"""Falsified samples as pictures: the sample, and the witness's input with what the witness answers."""
+"""Falsified samples as pictures: the sample, and the witness's input with what the witness answers.
+
+Where a run kept no witness, one is sought again by attack for as many samples as are shown; a network that fails is
+one whoever finds it, and what it answers is evaluated here either way.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,19 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qverify import onnx_io
-from qverify.errors import DataError, ModelError
+from qverify import datasets, onnx_io
+from qverify.cascade import verify
+from qverify.errors import DataError, ModelError, QVerifyError
 from qverify.network import Array, margins
 from qverify.report_runs import Case
 from qverify.report_sources import Sources
+from qverify.verdict import Options, Status
 
 MOST = 60
 """Pictures on one page, shared among its cases."""
@@ -27,16 +33,20 @@ _WIDEST = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What the witness says, evaluated afresh on its own input: a class, and the margin of the true one over it."""
+    """What the witness says, evaluated afresh on its own input: a class, and the margin of the true one over it.
+
+    `again`: the run kept none, and another attack found it.
+    """
 
     picture: str
     predicted: int
     margin: float
+    again: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One falsified sample; `picture` is a data URI. `answer` is None where the witness was not kept."""
+    """One falsified sample; `picture` is a data URI. `answer` is None where no witness was kept or found again."""
 
     index: int
     label: int
@@ -89,7 +99,7 @@ def _gallery(case: Case, rows: list[dict[str, Any]], most: int, sources: Sources
             answer, missing = None, str(error)
         uri = data_uri(samples.x[row["index"]])
         pictures.append(Picture(row["index"], row["label"], row["predicted"], row.get("margin_upper"), uri, answer))
-    return Gallery(case, len(rows), pictures, missing)
+    return Gallery(case, len(rows), _sought_again(case, pictures, sources), missing)
 
 
 def _files(case: Case, index: int) -> tuple[Path, Path]:
@@ -114,6 +124,30 @@ def _answer(case: Case, row: dict[str, Any], shape: tuple[int, ...]) -> Answer |
     except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile, ModelError) as error:
         raise DataError(f"The witness of sample {row['index']} is damaged, so its answer is missing.") from error
     return Answer(data_uri(x), int(outputs[0].argmax()), margin)
+
+
+def _sought_again(case: Case, pictures: list[Picture], sources: Sources) -> list[Picture]:
+    """The pictures with answers of failing networks that another attack finds, where none was kept."""
+    open_ = {picture.index: picture for picture in pictures if picture.answer is None}
+    if not open_:
+        return pictures
+    try:
+        network, samples = sources.network(case), sources.samples(case)
+        x, y = datasets.fit(samples, network)
+        clip = case.question.get("clip_input")
+        options = Options(method="ibp", clip=None if clip is None else (clip[0], clip[1]))
+        indices = list(open_)
+        verdicts = verify(network, x[indices], y[indices], sources.radii(case), options)
+    except QVerifyError:  # why they are missing is said by the layers, which need the same files
+        return pictures
+    for verdict in verdicts:
+        witness = verdict.witness() if verdict.status is Status.FALSIFIED else None
+        if witness is not None:
+            predicted = int(witness.network.evaluate(witness.input[None])[0].argmax())
+            picture = data_uri(witness.input.reshape(samples.shape))
+            answer = Answer(picture, predicted, witness.margin, again=True)
+            open_[indices[verdict.index]] = replace(open_[indices[verdict.index]], answer=answer)
+    return [open_.get(picture.index, picture) for picture in pictures]
 
 
 # -- pixels ---------------------------------------------------------------------------------------

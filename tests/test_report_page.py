@@ -313,6 +313,22 @@ def test_what_is_missing_is_said(digits_run, monkeypatch, changes, words):
         assert each in text
 
 
+def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
+    """Inputs in their box, answers that are wrong; and nothing is shown without the network or the radii."""
+    shutil.rmtree(digits_run / "witnesses")
+    (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
+    assert len(gallery.pictures) >= 3 and gallery.missing == ""
+    for picture in gallery.pictures:
+        assert picture.answer is not None and picture.answer.again
+        assert picture.answer.predicted != picture.label and picture.answer.margin < 0
+        apart = pixels(picture.picture).astype(int) - pixels(picture.answer.picture).astype(int)
+        assert 0 < np.abs(apart).max() <= 2 * 255 / 2**6 + 1  # pictures are stretched to what lies beyond [0, 1]
+    record = json.loads((digits_run / "run.json").read_text())
+    (digits_run / "run.json").write_text(json.dumps(record | {"model_sha256": "ab"}))
+    (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
+    assert gallery.pictures and all(picture.answer is None for picture in gallery.pictures)
+
+
 def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     falsified = [r for r in read_rows(digits_run) if r["status"] == "falsified"]
     first, second, third = (r["index"] for r in falsified[:3])
@@ -322,9 +338,12 @@ def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     cases = read_runs([str(digits_run)])
     (gallery,) = galleries(cases, Sources())
     answers = {picture.index: picture.answer for picture in gallery.pictures}
-    assert answers[first] is None and answers[second] is None and answers[third].margin > 0
+    assert answers[third].margin > 0 and not answers[third].again
+    for index in (first, second):  # another attack finds what was lost
+        assert answers[index].again and answers[index].margin < 0
     assert gallery.missing == f"The witness of sample {first} is damaged, so its answer is missing."
-    assert "which is right (margin" in written(digits_run)
+    text = written(digits_run)
+    assert "which is right (margin" in text and "a failing network found again answers <b>" in text
     write_rows(digits_run, [r | {"label": (r["label"] + 1) % 10} for r in falsified])
     (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
     assert gallery.pictures == [] and "do not fit the data set" in gallery.missing
