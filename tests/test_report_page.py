@@ -317,8 +317,10 @@ def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
     """Inputs in their box, answers that are wrong; and nothing is shown without the network or the radii."""
     shutil.rmtree(digits_run / "witnesses")
     (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
-    assert len(gallery.pictures) >= 3 and gallery.missing == ""
-    for picture in gallery.pictures:
+    by = {r["index"]: r["method"] for r in read_rows(digits_run)}
+    attacked = [picture for picture in gallery.pictures if by[picture.index] == "attack"]
+    assert len(attacked) >= 3 and gallery.missing == ""
+    for picture in attacked:  # what only the solver broke, an attack need not find
         assert picture.answer is not None and picture.answer.again
         assert picture.answer.predicted != picture.label and picture.answer.margin < 0
         apart = pixels(picture.picture).astype(int) - pixels(picture.answer.picture).astype(int)
