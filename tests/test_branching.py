@@ -183,6 +183,16 @@ def test_time_limit_and_stop_keep_a_bound():
     assert tree.minimise(cost, offset, NOTHING).status is Status.INTERRUPTED
 
 
+def test_the_time_of_relaxations_is_not_summed_up():
+    """Short linear programs that together take longer than the limit of each: none of them is cut off."""
+    scaled, cost, offset = hard()
+    tree, rng, spent = Tree(scaled), np.random.default_rng(0), 0.0
+    while spent < 0.6:
+        outcome = tree.minimise(cost * rng.uniform(0.5, 2.0, len(cost)), offset, Limits(seconds=0.4), relax=True)
+        spent += outcome.seconds
+        assert outcome.status is Status.OPTIMAL
+
+
 def test_no_binaries_and_no_rows():
     nothing = sparse.csr_matrix((0, 2))
     none = np.zeros(0)

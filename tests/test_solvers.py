@@ -338,6 +338,18 @@ def test_time_limit_is_per_call(solver):
     session.close()
 
 
+def test_time_limit_of_relaxations_is_per_call(solver):
+    """Short linear programs that together take longer than the limit of each: none of them is cut off."""
+    program, rng, spent = hard_program(2, 120, 80), np.random.default_rng(0), 0.0
+    session = solver.open(program)
+    while spent < 0.6:
+        cost = rng.normal(size=program.variables)
+        outcome = session.minimise(cost, 0.0, Limits(seconds=0.4), relax=True)
+        spent += outcome.seconds
+        assert outcome.status is Status.OPTIMAL
+    session.close()
+
+
 def test_stop_event(solver):
     program, stop = hard_program(2, 70, 40), threading.Event()
     session = solver.open(program, stop=stop)

@@ -148,6 +148,13 @@ def use_threads(highs: Any, threads: int) -> None:
     _scheduler.threads = threads
 
 
+def limit_time(highs: Any, seconds: float | None, integers: bool) -> None:
+    """End the next run after so many seconds. HiGHS 1.16 counts time_limit from the start of a MIP's run, but from when
+    it was loaded for a linear program without presolve (both tested)."""
+    spent = 0.0 if integers else float(highs.getRunTime())
+    highs.setOptionValue("time_limit", np.inf if seconds is None else spent + max(float(seconds), 0.0))
+
+
 def listen(highs: Any, watch: Watch, integers: bool, limits: Limits) -> None:
     """Start only the callback that can matter: an LP can only be interrupted, as a bound in mid-simplex is no proof."""
     kinds = library().cb.HighsCallbackType
@@ -177,6 +184,7 @@ class HighsSession:
         highs, watch = self._instances[integers], Watch(limits, self._stop)
         started = time.perf_counter()
         self._set(highs, cost, offset, limits)
+        limit_time(highs, limits.seconds, integers)
         listen(highs, watch, integers, limits)
         ok = highs.run() != library().HighsStatus.kError
         seconds = time.perf_counter() - started
@@ -187,13 +195,12 @@ class HighsSession:
         return self._outcome(highs, watch, (integers, limits), (cost, offset, seconds))
 
     def _set(self, highs: Any, cost: Array, offset: float, limits: Limits) -> None:
-        """Objective, clock, heuristics, workers. HiGHS 1.16 counts time_limit from the start of each run (tested)."""
+        """Objective, heuristics, workers."""
         use_threads(highs, self._threads)
         highs.changeColsCost(len(self._columns), self._columns, np.ascontiguousarray(cost, dtype=np.float64))
         highs.changeObjectiveOffset(float(offset))
         for name in SEARCHES:
             highs.setOptionValue(name, limits.stop_above is None)
-        highs.setOptionValue("time_limit", np.inf if limits.seconds is None else max(float(limits.seconds), 0.0))
 
     def _outcome(
         self, highs: Any, watch: Watch, how: tuple[bool, Limits], asked: tuple[Array, float, float]

@@ -83,9 +83,7 @@ class Linear:
         """Solve from the last basis, for at most `seconds`; a minimum `above` this need not be found."""
         solver, kinds = self._highs, highs.library().HighsModelStatus
         highs.use_threads(solver, 1)
-        # HiGHS 1.16 counts the time of linear programs from when they were loaded (that of a MIP from its start)
-        spent = solver.getRunTime()
-        solver.setOptionValue("time_limit", np.inf if seconds is None else spent + max(0.0, seconds))
+        highs.limit_time(solver, seconds, integers=False)
         solver.setOptionValue("objective_bound", float(above))
         watch = highs.Watch(Limits(), self._stop)
         highs.listen(solver, watch, integers=False, limits=Limits())
