@@ -13,7 +13,7 @@ that is `x <= max(w . v + c, r)` with the larger chosen by s: formula (3) of des
 holds at s = 0 (each bracket is >= 0) and at s = 1 (w_j v_j <= p_j outside I). These rows are the convex hull
 of one neuron over the box, and the one most violated by a point is found term by term: j is in I where that
 makes the right side smaller (Anderson, Huchette, Ma, Tjandraatmadja, Vielma, Strong mixed-integer programming
-formulations for trained neural networks, 2020, Theorem 1 and section 4).
+formulations for trained neural networks, 2020: their ideal formulation of a single neuron, and its separation).
 
 Everything is read off the program's own rows, so a row made here holds for every point of the program whose
 binaries are 0 or 1, whatever the program stands for; its limit is moved outwards by the rounding of its sums.
