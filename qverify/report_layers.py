@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qverify import datasets
 from qverify.errors import DataError, QVerifyError
 from qverify.report_runs import Case
-from qverify.report_sources import Sources
+from qverify.report_sources import Sources, clipping
 from qverify.unstable import Unstable, unstable_neurons
 from qverify.verdict import Options
 
@@ -46,9 +46,7 @@ def _layers(case: Case, sources: Sources) -> Layers:
         if chosen[-1] >= len(samples):
             raise DataError("some rows do not fit the data set")
         x, _ = datasets.fit(samples, network)
-        clip = case.question.get("clip_input")
-        options = Options(clip=None if clip is None else (clip[0], clip[1]))
-        relus = unstable_neurons(network, sources.radii(case), x[chosen], options)
+        relus = unstable_neurons(network, sources.radii(case), x[chosen], Options(clip=clipping(case)))
     except QVerifyError as error:
         return Layers(case, 0, [], f"Not counted: {str(error).rstrip('.')}.")
     return Layers(case, len(chosen), list(relus.values()))

@@ -22,7 +22,7 @@ from qverify.cascade import verify
 from qverify.errors import DataError, ModelError, QVerifyError
 from qverify.network import Array, margins
 from qverify.report_runs import Case
-from qverify.report_sources import Sources
+from qverify.report_sources import Sources, clipping
 from qverify.verdict import Options, Status
 
 MOST = 60
@@ -134,8 +134,7 @@ def _sought_again(case: Case, pictures: list[Picture], sources: Sources) -> list
     try:
         network, samples = sources.network(case), sources.samples(case)
         x, y = datasets.fit(samples, network)
-        clip = case.question.get("clip_input")
-        options = Options(method="ibp", clip=None if clip is None else (clip[0], clip[1]))
+        options = Options(method="ibp", clip=clipping(case))
         indices = list(open_)
         verdicts = verify(network, x[indices], y[indices], sources.radii(case), options)
     except QVerifyError:  # why they are missing is said by the layers, which need the same files

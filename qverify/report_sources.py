@@ -62,6 +62,12 @@ class Sources:
         return found
 
 
+def clipping(case: Case) -> tuple[float, float] | None:
+    """Where quantised inputs were kept, as `Options.clip` takes it."""
+    clip = case.question.get("clip_input")
+    return None if clip is None else (clip[0], clip[1])
+
+
 def _network(path: str, question: dict[str, Any]) -> Network:
     _same(path, question.get("model_sha256"))
     network = onnx_io.load(path)
