@@ -23,8 +23,8 @@ from scipy import sparse
 
 from qverify.exact.cuts import Switched
 from qverify.exact.scaling import Scaled, power_of_two
-from qverify.exact.solvers.base import Duality, Limits, Outcome, Status, settled, value_at
-from qverify.exact.solvers.linear import Linear, Solved, remaining
+from qverify.exact.solvers.base import Duality, Limits, Outcome, Status, remaining, settled, value_at
+from qverify.exact.solvers.linear import Linear, Solved
 from qverify.network import Array
 
 _ROUNDS = 20

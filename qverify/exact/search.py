@@ -30,7 +30,7 @@ from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.relational import Maps, Relational, SampleBounds
 from qverify.exact.scaling import InUnits, Scaled, gain
-from qverify.exact.solvers.base import Limits, Outcome, Session, Status
+from qverify.exact.solvers.base import Limits, Outcome, Session, Status, remaining
 from qverify.exact.witness import follow
 from qverify.members import Recipe, Witness
 from qverify.network import Array, Conv, Dense
@@ -185,7 +185,7 @@ class Search:
         proved = isinstance(session, Tree)
         allowed = decide.allowance(self._gain, proved, self.bilinear)
         limits = Limits(
-            seconds=None if self._until is None else max(0.0, self._until - time.monotonic()),
+            seconds=remaining(self._until),
             stop_above=allowed if early else None,
             stop_below=-allowed if early and target else None,
         )

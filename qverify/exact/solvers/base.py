@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -155,6 +156,11 @@ def dual_value(program: Program, cost: Array, offset: float, row_duals: Array) -
     """See `Duality.value`: a bound on a linear program, or on the relaxation of a mixed-integer one."""
     duality = Duality(program.rows, program.row_lower, program.row_upper)
     return duality.value((program.lower, program.upper), cost, offset, row_duals)
+
+
+def remaining(until: float | None) -> float | None:
+    """Seconds left until a time of `time.monotonic`, at least 0; None for no limit."""
+    return None if until is None else max(0.0, until - time.monotonic())
 
 
 def just_above(limit: float) -> float:

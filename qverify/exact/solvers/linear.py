@@ -10,7 +10,6 @@ holds whatever HiGHS did (branching.py).
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,8 +107,3 @@ class Linear:
     def close(self) -> None:
         self._highs.setCallback(None, None)
         self._highs.clear()
-
-
-def remaining(until: float | None) -> float | None:
-    """Seconds left until a time of `time.monotonic`, at least 0; None for no limit."""
-    return None if until is None else max(0.0, until - time.monotonic())
