@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import methods
 import normal_robust
 import radius
-from study import Settings
+from study import Settings, add_settings
 
 from qverify.commands.output import say, stdout_kept_clean
 from qverify.errors import QVerifyError, UsageError
@@ -26,17 +25,7 @@ def main() -> int:
     default = Settings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=FIGURES, action="append", help="this figure only [default: all]")
-    parser.add_argument("--samples", type=int, metavar="N", help="the first N samples only [default: all]")
-    parser.add_argument("--data", default=default.data, help="the samples, as qverify names them [default: mnist]")
-    parser.add_argument("--models", type=Path, default=default.models, metavar="DIR", help="[default: models]")
-    parser.add_argument("--out", type=Path, default=default.out, metavar="DIR", help="[default: results]")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=default.timeout,
-        metavar="S",
-        help="seconds a sample, exact step [default: 120]",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--timeout-normal",
         type=float,

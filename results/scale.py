@@ -20,7 +20,7 @@ import scale_browser
 import scale_checks
 import scale_page
 from scale_runs import Bench
-from study import Settings
+from study import Settings, add_settings
 
 from qverify.commands.output import say
 from qverify.errors import QVerifyError, UsageError
@@ -58,16 +58,9 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    default = Settings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=PARTS, action="append", help="this part only [default: all]")
-    parser.add_argument("--samples", type=int, metavar="N", help="the first N samples only [default: all]")
-    parser.add_argument("--data", default=default.data, help="the samples, as qverify names them [default: mnist]")
-    parser.add_argument("--models", type=Path, default=default.models, metavar="DIR", help="[default: models]")
-    parser.add_argument("--out", type=Path, default=default.out, metavar="DIR", help="[default: results]")
-    parser.add_argument(
-        "--timeout", type=float, default=default.timeout, metavar="S", help="seconds a sample [default: 120]"
-    )
+    add_settings(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="for the moments of kills [default: 0]")
     parser.add_argument("--kills", type=int, default=10, metavar="N", help="how many [default: 10]")
     return parser

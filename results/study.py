@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -128,6 +129,22 @@ class Settings:
         samples = None if self.samples is None else f"0:{self.samples}"
         limit = self.limit(model)
         return Given(str(self.path(model)), self.data, samples=samples, timeout=limit, jobs=self.jobs, **more)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options that every script of this folder has, named as in `Settings`."""
+    default = Settings()
+    parser.add_argument("--samples", type=int, metavar="N", help="the first N samples only [default: all]")
+    parser.add_argument("--data", default=default.data, help="the samples, as qverify names them [default: mnist]")
+    parser.add_argument("--models", type=Path, default=default.models, metavar="DIR", help="[default: models]")
+    parser.add_argument("--out", type=Path, default=default.out, metavar="DIR", help="[default: results]")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=default.timeout,
+        metavar="S",
+        help="seconds a sample, exact step [default: 120]",
+    )
 
 
 def decided(case: Case, settings: Settings) -> Result:
