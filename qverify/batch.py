@@ -1,7 +1,8 @@
 """A run kept on disk: what was asked, and one row a sample, appended as it is decided, so that it can go on later.
 
     DIR/run.json         the question, and under "runs" when and how each start worked on it
-    DIR/samples.jsonl    one object a sample, in the order of the decisions (design.md, section 10)
+    DIR/samples.jsonl    one object a sample, in the order of the decisions (design.md, section 10); where a sample
+                         was asked about again after its time was up, the last one counts
     DIR/witnesses/       INDEX.onnx and INDEX.npz, the failing member of each falsified sample, if asked for
 
 A row is written whole and at once, so a run that is killed loses what it was working on and nothing else; at worst
@@ -41,11 +42,12 @@ class RunDirectory:
     def start(path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False) -> RunDirectory:
         """Begin a run in `path`, or go on with the one there.
 
-        `question` is what run.json must agree on before a run goes on, `session` what may change from one start to
-        the next. Raises UsageError if there is a run and `resume` is not set, or if it asked something else;
-        DataError if its files are damaged; OutputError if the directory cannot be written or is in use.
+        `question` is what run.json must agree on before a run goes on, except that more samples and a longer time
+        limit may be asked for; `session` is what may change from one start to the next. Raises UsageError if there is
+        a run and `resume` is not set, or if it asked something else; DataError if its files are damaged; OutputError
+        if the directory cannot be written or is in use.
         """
-        files = Files(Path(path), RUN, ROWS, _MAY_DIFFER)
+        files = Files(Path(path), RUN, ROWS, _MAY_DIFFER, _widened)
         file, record, rows = opened(files, question, session, resume, read_rows)
         return RunDirectory(files.folder, file, record, rows)
 
@@ -84,6 +86,25 @@ class RunDirectory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def settled(row: dict[str, Any], seconds: float | None) -> bool:
+    """Whether a row is the answer also with a time limit of `seconds`, None for none: no shorter one ended it."""
+    limit = row.get("limit")
+    return limit is None or (seconds is not None and seconds <= limit)
+
+
+def _widened(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Which of the question's keys ask for more now, and for all that was asked before."""
+    found = []
+    limit, samples = kept.get("timeout"), kept.get("samples")
+    if isinstance(limit, (int, float)) and (now["timeout"] is None or now["timeout"] > limit):
+        found.append("timeout")
+    if isinstance(samples, list) and [min(samples[0], now["samples"][0]), max(samples[1], now["samples"][1])] == list(
+        now["samples"]
+    ):
+        found.append("samples")
+    return found
 
 
 def fingerprint(network: Network) -> str:

@@ -327,9 +327,11 @@ class Cascade:
         rule(Known(float(search.lower.min()), search.best))
         status = {Ruling.HOLDS: Status.VERIFIED, Ruling.BROKEN: Status.FALSIFIED}.get(ruling, Status.UNKNOWN)
         detail = search.detail if ruling is Ruling.OPEN else ""
-        if not settings.early and search.expired() and not detail:
+        ended = search.expired() and (ruling is Ruling.OPEN or not settings.early)
+        if ended and not detail:
             detail = "time limit: the worst margin is bounded, not found"
-        return batch.verdict(sample, status, "exact", scope=search.scope, detail=detail)
+        limit = settings.seconds if ended else None
+        return batch.verdict(sample, status, "exact", scope=search.scope, detail=detail, limit=limit)
 
     def _case(self, batch: Batch, position: int) -> Case:
         sample = int(batch.open[position])

@@ -87,7 +87,7 @@ def main() -> None:
 @problem_options(data_required=True)
 @solve_options(VERIFY_METHODS, "auto")
 @click.option("--out", metavar="DIR", help="Keep the run there: run.json, and samples.jsonl with a line a sample.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR, also with more samples or time.")
 @click.option("--witnesses", is_flag=True, help="Write the failing member of every falsified sample to --out DIR.")
 @click.option(
     "--fail-on",

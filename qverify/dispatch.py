@@ -117,7 +117,7 @@ class Dispatch:
         case = self._cases[task.case]
         if task.exact:
             before = self._bounded.pop(task)
-            found = answer.rows if isinstance(answer, Found) else (_unknown(before, answer),)
+            found = answer.rows if isinstance(answer, Found) else (_unknown(case, before, answer),)
             if [row["index"] for row in found] != [task.start]:
                 raise InternalError(f"The exact step on sample {task.start} of {task.case} has {len(found)} answers.")
             self._keep([_signed(case, row) for row in found])
@@ -154,6 +154,7 @@ def _signed(case: Case, row: Row) -> Row:
     return {**row, "case": case.name, "key": case.key(row["index"])}
 
 
-def _unknown(before: Row, lost: Lost) -> Row:
+def _unknown(case: Case, before: Row, lost: Lost) -> Row:
     """The row of a sample whose exact step has no answer: the bounds of the cheap stages, and the reason."""
-    return {**before, "seconds": round(before["seconds"] + lost.seconds, 6), "detail": lost.reason}
+    limit = {"limit": case.question["timeout"]} if lost.overdue else {}
+    return {**before, "seconds": round(before["seconds"] + lost.seconds, 6), "detail": lost.reason, **limit}

@@ -22,12 +22,16 @@ Rows = TypeVar("Rows")
 
 @dataclass(frozen=True)
 class Files:
-    """The names of both files in `folder`, and the keys of the question that may differ from one start to the next."""
+    """The names of both files in `folder`, and the keys of the question that may differ from one start to the next.
+
+    `widened`: from the question as kept and as asked now, the keys whose new value covers all that the old one asked.
+    """
 
     folder: Path
     question: str
     rows: str
     may_differ: Collection[str]
+    widened: Callable[[dict[str, Any], dict[str, Any]], Collection[str]] = lambda kept, now: ()
 
 
 def opened(
@@ -51,6 +55,7 @@ def opened(
         if exists and not resume:
             raise UsageError(f"{folder} holds a run already; add --resume to go on with it, or name another --out.")
         record = _recorded(folder / files.question) if exists else {"format": FORMAT, **question, "runs": []}
+        record |= {key: question[key] for key in files.widened(record, question)}
         if differences := _differences(record, {"format": FORMAT, **question}, files.may_differ):
             raise UsageError(
                 f"The run in {folder} asked something else ({'; '.join(differences)}); ask the same, or name"

@@ -22,12 +22,16 @@ STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "exact")
 
 @dataclass
 class Tally:
-    """Counts over rows of `samples.jsonl`: by status, and by the stage that decided."""
+    """Counts over rows of `samples.jsonl`: by status, and by the stage that decided.
+
+    `independent`: positions of convolutions were taken as independent; `limited`: the time limit ended the exact step.
+    """
 
     statuses: Counter[str] = field(default_factory=Counter)
     decided: Counter[tuple[str, str]] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     independent: int = 0
+    limited: int = 0
 
     @staticmethod
     def of(rows: Iterable[dict[str, Any]]) -> Tally:
@@ -43,6 +47,7 @@ class Tally:
         self.decided[row["method"], row["status"]] += 1
         self.seconds[row["method"]] += row["seconds"]
         self.independent += "scope" in row and row["scope"] != "exact"
+        self.limited += "limit" in row
 
     @property
     def samples(self) -> int:

@@ -80,7 +80,8 @@ class Verdict:
     `margin_lower`: proved lower bound on the worst margin over the family (-inf if there is none); `margin_upper`: the
     margin of a concrete member. `method` decided: forward, ibp, attack, bp, bp-layers or exact. `scope`: of the
     exact step, `exact`, or `independent positions` where kernels are shared (sound; cannot falsify), else empty.
-    `detail`: why it is unknown. `seconds`: its share of batched steps plus its own exact step.
+    `detail`: why it is unknown. `seconds`: its share of batched steps plus its own exact step. `limit`: the time limit,
+    in seconds, that ended its exact step, None if none did.
     """
 
     index: int
@@ -93,6 +94,7 @@ class Verdict:
     seconds: float
     scope: str = ""
     detail: str = ""
+    limit: float | None = None
     recipe: Recipe | None = None
 
     def witness(self) -> Witness | None:
@@ -111,5 +113,5 @@ class Verdict:
             "method": self.method,
             "seconds": round(self.seconds, 6),
         }
-        found |= {name: getattr(self, name) for name in ("scope", "detail") if getattr(self, name)}
+        found |= {name: getattr(self, name) for name in ("scope", "detail", "limit") if getattr(self, name)}
         return found

@@ -66,10 +66,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Lost:
-    """A task without an answer: why, in words for the user, and the seconds it took."""
+    """A task without an answer: why, in words for the user, the seconds it took, and whether its time was up."""
 
     reason: str
     seconds: float
+    overdue: bool = False
 
 
 class Parcels:

@@ -50,17 +50,17 @@ class Child:
         Raises what the task raised, and WorkerError if no process can be started.
         """
         began = time.monotonic()
-        reason = ""
+        reason, overdue = "", False
         for _ in range(2):
             try:
                 return self._perform(task, parcel)
             except MemoryError:
                 reason = "not enough memory"
             except _Gone as end:
-                reason = str(end)
-                if end.overdue or self._closed:
+                reason, overdue = str(end), end.overdue
+                if overdue or self._closed:
                     break
-        return Lost(reason, time.monotonic() - began)
+        return Lost(reason, time.monotonic() - began, overdue)
 
     @property
     def closed(self) -> bool:

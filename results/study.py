@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qverify.batch import RunDirectory
+from qverify.batch import RUN, RunDirectory
 from qverify.commands.options import Given
 from qverify.commands.output import say
 from qverify.commands.problem import Problem, chosen_solver, started
@@ -148,15 +148,21 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def decided(case: Case, settings: Settings) -> Result:
-    """The result of `case`, from its kept run as far as that goes. Raises KeyboardInterrupt after Ctrl-C."""
+    """The result of `case`, from its kept run as far as that goes, also where that had more time a sample.
+
+    Raises KeyboardInterrupt after Ctrl-C.
+    """
     given = settings.given(case.model, bits=case.bits, scheme=case.scheme, rounding=case.rounding, method=case.method)
     problem = Problem.load(given)
     options = replace(problem.options(), attack=case.method not in ("ibp", "bp"))
     question = problem.question() | {"attack": options.attack}
     name = f"{case.model.name}-{case.bits}bit-{case.scheme}-{case.rounding}-{case.method}"
+    folder = _folder(settings, name, question | {"timeout": "any"})
+    limit = max(settings.limit(case.model), _kept_limit(folder))
+    options, question = replace(options, seconds=limit), question | {"timeout": limit}
     session = {"started": started(), "solver": chosen_solver(options), "jobs": options.workers}
     say(f"{case.model.label}: {case.bits} bits, {case.convention}, method {case.method}")
-    with RunDirectory.start(_folder(settings, name, question), question, session, resume=True) as directory:
+    with RunDirectory.start(folder, question, session, resume=True) as directory:
         work = Work(problem, options, directory)
         work.verify()
     if work.missing:
@@ -175,7 +181,7 @@ def decided(case: Case, settings: Settings) -> Result:
         tally.statuses["unknown"],
         tally.independent,
         round(sum(tally.seconds.values()), 1),
-        settings.limit(case.model),
+        limit,
     )
 
 
@@ -198,3 +204,9 @@ def _folder(settings: Settings, name: str, question: dict[str, Any]) -> str:
     fixed = {key: value for key, value in question.items() if key not in ("model", "model_files", "data_source")}
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:10]
     return str(settings.out / "runs" / f"{name}-{digest}")
+
+
+def _kept_limit(folder: str) -> float:
+    """The time limit, seconds a sample, of the run in `folder`; 0 if there is none."""
+    path = Path(folder) / RUN
+    return float(json.loads(path.read_text())["timeout"]) if path.exists() else 0.0

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from qverify.batch import ROWS, RUN, RunDirectory, file_sha256, fingerprint
+from qverify.batch import ROWS, RUN, RunDirectory, file_sha256, fingerprint, settled
 from qverify.cascade import verify
 from qverify.errors import DataError, OutputError, UsageError
 from qverify.members import membership
@@ -20,7 +20,14 @@ from qverify.network import Dense
 from qverify.quantisation import Family, Radii
 from qverify.report import Tally, discrepancy_ranges
 
-QUESTION = {"model": "a.onnx", "model_sha256": "ab", "samples": (0, 4), "radii": {"bits": 8}, "clip_input": None}
+QUESTION = {
+    "model": "a.onnx",
+    "model_sha256": "ab",
+    "samples": (2, 6),
+    "radii": {"bits": 8},
+    "clip_input": None,
+    "timeout": 5.0,
+}
 SESSION = {"started": "now", "jobs": 1}
 
 
@@ -59,7 +66,7 @@ def test_a_run_goes_on_with_its_rows(tmp_path):
         run.add(row(2))
     assert (tmp_path / ROWS).read_bytes().startswith(before)
     record = json.loads((tmp_path / RUN).read_text())
-    assert record["samples"] == [0, 4] and record["runs"] == [SESSION, SESSION] and record["format"] == 1
+    assert record["samples"] == [2, 6] and record["runs"] == [SESSION, SESSION] and record["format"] == 1
 
 
 def test_resume_without_a_run_begins_one(tmp_path):
@@ -112,7 +119,9 @@ def test_a_directory_with_a_run_is_refused_without_resume(tmp_path):
         ({"model_sha256": "cd"}, r'\(model_sha256 was "ab" and is "cd" now\)'),
         ({"radii": {"bits": 6}}, r"\(radii\.bits was 8 and is 6 now\)"),
         ({"clip_input": (0.0, 1.0)}, r"\(clip_input was not given and is \[0\.0, 1\.0\] now\)"),
-        ({"samples": (0, 5), "method": "ibp"}, r"samples was \[0, 4\] and is \[0, 5\] now; method was not given"),
+        ({"samples": (3, 9), "method": "ibp"}, r"samples was \[2, 6\] and is \[3, 9\] now; method was not given"),
+        ({"samples": (0, 5)}, r"samples was \[2, 6\] and is \[0, 5\] now"),
+        ({"timeout": 4.0}, r"timeout was 5\.0 and is 4\.0 now"),
     ],
 )
 def test_another_question_is_refused_and_the_difference_named(tmp_path, changes, wording):
@@ -121,6 +130,35 @@ def test_another_question_is_refused_and_the_difference_named(tmp_path, changes,
     with pytest.raises(UsageError, match=wording):
         resumed(tmp_path, **changes)
     assert (tmp_path / RUN).read_bytes() == record
+
+
+@pytest.mark.parametrize(
+    "wider", [{"samples": (2, 7)}, {"samples": (0, 6)}, {"timeout": 6.0}, {"timeout": None, "samples": (1, 9)}]
+)
+def test_a_run_goes_on_with_more_samples_and_more_time(tmp_path, wider):
+    before = filled(tmp_path, 1)
+    with resumed(tmp_path, **wider) as run:
+        assert len(run.rows) == 1
+    record = json.loads((tmp_path / RUN).read_text())
+    assert {**record, **json.loads(json.dumps(wider))} == record and (tmp_path / ROWS).read_bytes() == before
+    with pytest.raises(UsageError, match="asked something else"):
+        resumed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "now", "stands"),
+    [(None, 5.0, True), (5.0, 5.0, True), (5.0, 4.0, True), (5.0, 5.1, False), (5.0, None, False), (None, None, True)],
+)
+def test_a_row_stands_unless_a_shorter_limit_ended_it(limit, now, stands):
+    assert settled(row(0) if limit is None else row(0, "unknown", limit=limit), now) is stands
+
+
+def test_the_last_row_of_a_sample_counts(tmp_path):
+    filled(tmp_path, 2)
+    with resumed(tmp_path) as run:
+        run.add(row(0, "falsified"))
+    with resumed(tmp_path) as run:
+        assert run.rows == {0: row(0, "falsified"), 1: row(1)}
 
 
 def test_a_model_that_was_moved_is_the_same_question(tmp_path):

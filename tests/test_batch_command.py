@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from batches import NORMAL, PLAN, kept, plan, undisturbed
+from batches import EXACT, NORMAL, PLAN, kept, plan, undisturbed
 from test_cli import DIGITS, answer, qverify, read_rows
 
 from qverify import workers
@@ -60,6 +60,26 @@ def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(tmp_path, m
     assert set(record["cases"]) == {row["case"] for row in rows.values()} and len(record["runs"]) == 4
     question = next(q for name, q in record["cases"].items() if name.startswith("digits-"))
     assert question["method"] == "auto" and question["radii"]["bits"] == 8 and question["samples"] == [100, 120]
+
+
+def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path):
+    """And rows do not get lost where the file of a model got another name."""
+    model, out = tmp_path / "first.onnx", tmp_path / "out"
+    model.write_bytes(Path(DIGITS).read_bytes())
+    text = EXACT.replace(DIGITS, "first.onnx").replace("8", "5") + "timeout = "
+    assert answer("batch", plan(tmp_path, text + "0.001"), "--out", out, "--jobs", 1)["missing"] == 0
+    first = read_rows(out)
+    limited = {row["index"] for row in first if "limit" in row}
+    assert 0 < len(limited) < len(first)
+    model.rename(tmp_path / "second.onnx")
+    text = text.replace("first", "second")
+    result = qverify("batch", plan(tmp_path, text + "60"), "--out", out, "--jobs", 1)
+    assert f"{12 - len(limited)} samples are decided already; {len(limited)} are left" in result.stderr
+    rows = [row for row in read_rows(out)[12:] if row["case"].startswith("second-")]
+    assert sorted(row["index"] for row in rows) == list(range(124, 136)) and not any("limit" in row for row in rows)
+    before = (out / "samples.jsonl").read_bytes()
+    assert answer("batch", plan(tmp_path, text + "30"), "--out", out)["samples"] == 12
+    assert (out / "samples.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(tmp_path,
         if key in hung:
             assert row["status"] == "unknown" and row["predicted"] == other["predicted"]
             assert row["detail"] == "time limit: killed after 3.5 s, as the solver did not end by itself"
+            assert row["limit"] == 3.0
             assert row["margin_lower"] <= other["margin_lower"] + 1e-9
             assert row["margin_upper"] >= other["margin_upper"] - 1e-9
         else:

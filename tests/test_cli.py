@@ -23,6 +23,7 @@ from qverify.discrepancy import worst_case_discrepancy
 from qverify.exact.solvers import SOLVERS
 from qverify.exact.solvers.base import Availability
 from qverify.quantisation import Family, Radii
+from qverify.report import STATUSES
 from qverify.verdict import FORMULATIONS, METHODS, Options, Status
 
 DIGITS = str(Path(__file__).parents[1] / "models" / "digits.onnx")
@@ -172,6 +173,28 @@ def test_a_time_limit_leaves_samples_unknown():
     given = ("--bits", 5, "--method", "exact", "--timeout", 0.001, "--samples", "0:30")
     found = answer("verify", DIGITS, "--data", "digits", *given)
     assert found["unknown"] >= 3 and found["attack_accuracy"] > found["guaranteed_accuracy"]
+
+
+def test_more_time_and_more_samples_go_on_with_what_is_there(tmp_path):
+    given = ("--bits", 5, "--method", "exact", "--out", tmp_path)
+    words = qverify("verify", DIGITS, "--data", "digits", *given, "--timeout", 0.001, "--samples", "0:30").stdout
+    first = {row["index"]: row for row in read_rows(tmp_path)}
+    limited = {index for index, row in first.items() if "limit" in row}
+    assert all(first[index]["limit"] == 0.001 and "time limit" in first[index]["detail"] for index in limited)
+    assert {index for index, row in first.items() if row["status"] == "unknown"} <= limited and len(limited) >= 3
+    assert f"{len(limited)} samples ran into the time limit" in words
+    more = ("--samples", "0:33", "--resume", "--timeout", 60, "--json")
+    result = qverify("verify", DIGITS, "--data", "digits", *given, *more)
+    left = f"{len(limited) + 3} are left, {len(limited)} of them again, with a longer time limit."
+    assert f"{30 - len(limited)} samples are decided already; {left}" in result.stderr
+    found, rows = json.loads(result.stdout), read_rows(tmp_path)
+    assert found["samples"] == 33 and found["unknown"] == 0 and found["interrupted"] is False
+    assert rows[:30] == list(first.values()) and {row["index"] for row in rows[30:]} == limited | {30, 31, 32}
+    answers = {row["index"]: row["status"] for row in rows}
+    alone = answer("verify", DIGITS, "--data", "digits", *given[:-2], "--samples", "0:33")
+    assert {s: alone[s] for s in STATUSES} == {s: list(answers.values()).count(s) for s in STATUSES}
+    report = qverify("report", tmp_path)
+    assert f"{len(limited)} rows were replaced by later ones of the same sample" in report.stdout + report.stderr
 
 
 def test_no_time_limit(tmp_path):

@@ -120,6 +120,14 @@ def test_nothing_is_computed_twice(made):
     assert {p: p.read_bytes() for p in before} == before and {p: p.read_bytes() for p in pages} == pages
 
 
+def test_more_time_goes_on_with_what_is_there_and_less_changes_nothing(made, tmp_path):
+    shutil.copytree(made, tmp_path / "copy")
+    found = figures(tmp_path / "copy", "--only", 2, "--timeout", 121, "--timeout-normal", 3)
+    assert found.returncode == 0 and found.stderr.count("40 samples are decided already; 0 are left") == 18
+    limits = {r["model"]: r["timeout"] for r in rows(tmp_path / "copy", "figure2_normal_robust")}
+    assert limits["mnist_4x256_robust_8bit"] == "121.0" and limits["mnist_4x256_normal"] == "5.0"
+
+
 def test_published_networks_are_shown_beside_ours(tmp_path):
     models(tmp_path)
     (tmp_path / "theirs").mkdir()

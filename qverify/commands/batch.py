@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from qverify import datasets, onnx_io
+from qverify.batch import settled
 from qverify.batch_directory import BatchDirectory
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
@@ -163,11 +164,19 @@ class Work:
         self.cases, self.directory = cases, directory
         self.tallies = {case.name: Tally() for case in cases}
         self.all = Tally()
-        for case in cases:
-            self._count(directory.rows[key] for key in map(case.key, case.indices) if key in directory.rows)
+        self.done = {key: row for case in cases for key, row in self._found(case).items()}
+        self._count(self.done.values())
         self.total = sum(len(case.indices) for case in cases)
         if self.all.samples:
             say(f"{self.all.samples} samples are decided already; {self.missing} are left.")
+
+    def _found(self, case: Case) -> dict[str, Row]:
+        """The rows of a case that are there by key; those of a file that was called otherwise then, under its name."""
+        there = {key: self.directory.rows.get(key) for key in map(case.key, case.indices)}
+        found = {key: row for key, row in there.items() if row and settled(row, case.question["timeout"])}
+        if renamed := [{**row, "case": case.name} for row in found.values() if row["case"] != case.name]:
+            self.directory.add(renamed)
+        return {key: self.directory.rows[key] for key in found}
 
     @property
     def missing(self) -> int:
@@ -184,7 +193,7 @@ class Work:
             return [*self.all.lines(), waiting, f"{complete} of {len(self.cases)} cases complete"]
 
         with Progress(course, describe, _PLAIN_EVERY) as progress:
-            dispatch = Dispatch(engine, self.cases, self.directory.rows, self._keep, Watch(course, progress))
+            dispatch = Dispatch(engine, self.cases, self.done, self._keep, Watch(course, progress))
             dispatch.run(stop)
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples were passed over without a verdict.")
@@ -228,4 +237,6 @@ def _report(work: Work, as_json: bool, seconds: float) -> None:
         decided, unknown = f"{tally.samples} of {len(case.indices)}", str(tally.statuses["unknown"])
         table.add_row(case.name, decided, *shares, unknown, f"{sum(tally.seconds.values()):.1f}")
     show(f"{len(work.cases)} cases, {work.all.samples} samples in {duration(seconds)}", "", table, "")
+    if work.all.limited:
+        show(f"{work.all.limited} samples ran into the time limit; a plan with a larger one asks about these again.")
     show(f"Kept in {where}: batch.json says what each case asks, samples.jsonl has a line a sample.")

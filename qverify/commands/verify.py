@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from qverify.batch import RunDirectory
+from qverify.batch import RunDirectory, settled
 from qverify.cascade import usable_device, verify
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
@@ -59,16 +59,23 @@ class Work:
 
     def __init__(self, problem: Problem, options: Options, directory: RunDirectory | None):
         self.problem, self.options, self.directory = problem, options, directory
-        done = {} if directory is None else directory.rows
+        done = self._done()
         self.tally = Tally.of(done.values())
         self.todo = [index for index in problem.indices if index not in done]
-        if done:
-            say(f"{len(done)} samples are decided already; {len(self.todo)} are left.")
+        if directory is not None and directory.rows:
+            again = len(directory.rows) - len(done)
+            longer = f", {again} of them again, with a longer time limit" if again else ""
+            say(f"{len(done)} samples are decided already; {len(self.todo)} are left{longer}.")
 
     @property
     def missing(self) -> int:
         """How many samples have no verdict."""
         return len(self.problem.indices) - self.tally.samples
+
+    def _done(self) -> dict[int, dict[str, Any]]:
+        """The rows that are there and need no more time."""
+        rows = {} if self.directory is None else self.directory.rows
+        return {index: row for index, row in rows.items() if settled(row, self.options.seconds)}
 
     def verify(self) -> None:
         """Decide what is left to decide; ends early on Ctrl-C."""
@@ -89,7 +96,7 @@ class Work:
             except KeyboardInterrupt:  # the second Ctrl-C, perhaps between a row and its count
                 stop.set()
                 if self.directory is not None:
-                    self.tally = Tally.of(self.directory.rows.values())
+                    self.tally = Tally.of(self._done().values())
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples were passed over without a verdict.")
 
@@ -121,5 +128,8 @@ def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], se
         decided += f", interrupted: {work.missing} are not decided"
     show(f"{problem.title}: {decided}", "", accuracy_table(tally), "", stage_table(tally), "")
     show(*footer(tally, question, solvers))
+    if tally.limited:
+        how = "the same command with a larger one" + (" and --resume" if work.directory is not None else "")
+        show(f"{tally.limited} samples ran into the time limit; {how} asks about these again.")
     if work.directory is not None:
         show(f"Kept in {work.directory.path}: run.json says what was asked, samples.jsonl has a line a sample.")
