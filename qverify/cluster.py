@@ -12,10 +12,10 @@ import logging
 import queue
 import re
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 from qverify import __version__
@@ -213,15 +213,16 @@ def _connected(address: str) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C, which is for the parent."""
-    if threading.current_thread() is not threading.main_thread():
+    """Processes and threads started meanwhile do not hear Ctrl-C, which is for the parent: it hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # starting it later would make that thread hear again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _broken(error: BaseException) -> ClusterError:

@@ -22,7 +22,9 @@ from typing import Any
 from qverify.errors import WorkerError
 from qverify.work import Found, Lost, Task
 
-COMMAND = [sys.executable, "-c", "from qverify.worker import main; main()"]
+_MAIN = "import sys; sys.path[:] = filter(None, sys.path); from qverify.worker import main; main()"
+"""Not from the working directory: a file of the user's called random.py there must not become Python's."""
+COMMAND = [sys.executable, "-c", _MAIN]
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 Parcel = Callable[[str], bytes]
 

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from batches import EXACT, PLAN, Rows, alive, gone, kept, linux, plan, started, undisturbed, workers_of
 from test_cli import answer, qverify, read_rows
-from test_cli_process import run
+from test_cli_process import COMMAND, ENVIRONMENT, run
 
 from qverify import workers
 from qverify.commands import batch
@@ -91,6 +92,13 @@ def test_a_worker_that_cannot_start_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "COMMAND", ["false"])
     result = qverify("batch", plan(tmp_path), "--out", tmp_path / "out", "--jobs", 2)
     assert result.exit_code == 2 and "A worker process ended with status 1 before it could work" in result.stderr
+
+
+def test_files_in_the_working_directory_are_not_taken_for_modules(tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    answer("batch", plan(tmp_path, EXACT), "--out", "out", "--jobs", 1)
+    assert kept(tmp_path / "out") == undisturbed(EXACT)
 
 
 def test_an_internal_error_in_a_worker_ends_the_run(tmp_path, monkeypatch):
@@ -174,6 +182,22 @@ def test_workers_killed_at_any_moment_are_not_noticed(tmp_path):
 
 
 # --- clusters ---
+
+
+@linux
+@pytest.mark.slow
+def test_ctrl_c_while_a_cluster_starts_is_heard_by_the_parent_alone(tmp_path):
+    """As a terminal sends it, to all processes; the scheduler is not there yet."""
+    pytest.importorskip("distributed")
+    command = [*COMMAND, "batch", plan(tmp_path), "--out", str(tmp_path / "out"), "--cluster", "local:2"]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=ENVIRONMENT, start_new_session=True)
+    while not (tmp_path / "out" / "batch.json").exists():  # the cluster comes next
+        time.sleep(0.05)
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted: 0 of 80 samples are decided" in stderr
+    assert "Traceback" not in stdout + stderr and "Unexpected" not in stderr
 
 
 @linux
