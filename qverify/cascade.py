@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from qverify.bounds.model import MEMORY_CAP, BoundModel, Bounds
 from qverify.errors import DataError, UsageError
 from qverify.exact.decide import Known, Ruling, rule
 from qverify.exact.relational import Maps, SampleBounds
+from qverify.exact.scaling import gain
 from qverify.exact.search import Case, Search, Settings
 from qverify.members import Recipe
 from qverify.network import Array, Network, margins
@@ -149,11 +150,6 @@ class Batch:
         """Share the time since `began` among the open samples."""
         self.seconds[self.open] += (time.perf_counter() - began) / max(1, len(self.open))
 
-    def check(self) -> None:
-        """Raise InternalError if a member lies below a bound that was proved."""
-        for sample in self.open[self.lower[self.open].min(1) > self.best[self.open]]:
-            rule(Known(float(self.lower[sample].min()), float(self.best[sample])))
-
     def verdict(self, sample: int, status: Status, method: str, **more: Any) -> Verdict:
         return Verdict(
             self.start + sample,
@@ -228,7 +224,7 @@ class Cascade:
             began = time.perf_counter()
             proved = stage(batch).cpu().numpy()
             batch.lower[batch.open] = np.maximum(batch.lower[batch.open], proved)
-            batch.check()
+            self._check(batch, range(len(batch.open)))
             batch.spent(began)
             if method != "exact":
                 held = (batch.lower[batch.open] > 0).all(1)
@@ -278,9 +274,21 @@ class Cascade:
             )
             batch.recipes[sample] = recipe
             batch.best[sample] = margin[position] if margin[position] > 0 else recipe.witness().margin
-        batch.check()
+        self._check(batch, range(len(batch.open)))
         batch.spent(began)
         self._decide(batch, batch.best[batch.open] <= 0, tell, (Status.FALSIFIED, "attack"))
+
+    def _check(self, batch: Batch, positions: Iterable[int]) -> None:
+        """Raise InternalError if a member of an open sample lies below a bound that was proved."""
+        for position in positions:
+            sample = int(batch.open[position])
+            worst = int(batch.lower[sample].argmin())
+            if batch.lower[sample, worst] <= batch.best[sample]:
+                continue
+            row = np.zeros(batch.lower.shape[1])
+            row[batch.labels[sample]], row[worst] = 1.0, -1.0
+            known = Known(float(batch.lower[sample, worst]), float(batch.best[sample]))
+            rule(known, gain(self.maps, sample_bounds(batch.bounds, position), row).magnitudes)
 
     def own_family(self, bounds: Bounds, position: int) -> Family:
         """The family of the sample at `position` of `bounds`: its own activation radii where the scheme clips."""
@@ -324,7 +332,7 @@ class Cascade:
         if search.recipe is not None:
             batch.recipes[sample] = search.recipe
         batch.seconds[sample] += time.perf_counter() - began
-        rule(Known(float(search.lower.min()), search.best))
+        self._check(batch, [position])
         status = {Ruling.HOLDS: Status.VERIFIED, Ruling.BROKEN: Status.FALSIFIED}.get(ruling, Status.UNKNOWN)
         detail = search.detail if ruling is Ruling.OPEN else ""
         ended = search.expired() and (ruling is Ruling.OPEN or not settings.early)

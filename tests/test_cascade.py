@@ -14,7 +14,7 @@ from qverify.bounds import interval
 from qverify.cascade import Cascade, verify
 from qverify.errors import DataError, UsageError
 from qverify.members import membership
-from qverify.network import Input, Network, margins
+from qverify.network import Dense, Input, Network, margins
 from qverify.onnx_io import to_onnx
 from qverify.quantisation import Family, Radii
 from qverify.verdict import Options, Status
@@ -319,3 +319,21 @@ def test_without_an_attack_the_same_is_proved(method, rng):
         assert falsified[False] == 0 and "no failing member was looked for" in left[0].detail
     else:
         assert falsified[False] == falsified[True]
+
+
+@pytest.mark.parametrize("method", PROVING)
+def test_nothing_is_verified_by_products_that_underflow(method):
+    """In the backward pass, as in the duals of the program, -a meets a: their product is 0 in float64, and times an
+    input of 1 / a it is -a. With it the margin is a relu(2 - a x) - 1.25 a, at worst -0.25 a; without, 0.75 a."""
+    a = 2.0**-600
+
+    def affine(name, source, weight, bias):
+        return Dense(name, (source,), (len(weight),), weight=np.array(weight), bias=np.array(bias))
+
+    layers = [Input("x", (), (1,)), affine("grow", 0, [[1 / a]], [0.0])]
+    layers += [relu("r", 1, layers[1]), affine("d", 2, [[-a]], [2.0])]
+    layers += [relu("s", 3, layers[3]), affine("out", 4, [[a], [0.0]], [-1.25 * a, 0.0])]
+    network = Network(tuple(layers))
+    assert margins(network.evaluate(np.array([[1.0]])), np.array([0]))[0] == -0.25 * a
+    (verdict,) = verify(network, np.array([[0.5]]), np.array([0]), Radii(input=0.5), Options(method=method))
+    assert verdict.status is not Status.VERIFIED and verdict.margin_lower <= -0.25 * a

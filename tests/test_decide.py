@@ -154,15 +154,20 @@ def test_a_slightly_high_bound_is_caught_by_the_member_of_its_own_point(monkeypa
 
 
 def test_rule():
-    assert rule(Known(1e-9)) is Ruling.HOLDS
-    assert rule(Known(0.0)) is Ruling.OPEN
-    assert rule(Known(-1.0, 1.0)) is Ruling.OPEN
-    assert rule(Known(-1.0, 0.0)) is Ruling.BROKEN
-    assert rule(Known(-math.inf)) is Ruling.OPEN
+    assert rule(Known(1e-9), 1.0) is Ruling.HOLDS
+    assert rule(Known(0.0), 1.0) is Ruling.OPEN
+    assert rule(Known(-1.0, 1.0), 1.0) is Ruling.OPEN
+    assert rule(Known(-1.0, 0.0), 1.0) is Ruling.BROKEN
+    assert rule(Known(-math.inf), 1.0) is Ruling.OPEN
+
+
+@pytest.mark.parametrize("known", [Known(0.1, 0.0), Known(3.0, 2.9), Known(1e-30, 5e-31), Known(2e-20, 1e-20)])
+def test_a_member_below_a_bound_is_an_error_however_small_the_outputs_are(known):
     with pytest.raises(InternalError):
-        rule(Known(0.1, 0.0))
-    with pytest.raises(InternalError):
-        rule(Known(3.0, 2.9))
+        rule(known, 10.0 * known.lower)
+    assert rule(Known(known.upper * (1 + 1e-10), known.upper), 10.0) is (
+        Ruling.HOLDS if known.upper > 0 else Ruling.BROKEN
+    )
 
 
 def test_proved_bound_takes_the_tolerance_off():

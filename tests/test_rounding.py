@@ -164,6 +164,28 @@ def test_random_corners_of_badly_scaled_signed_networks_are_inside(seed):
     assert_exactly_inside(family, x, rng, 12)
 
 
+def underflowing(rng, small):
+    """A signed network whose first and last weights are of size `small`, and whose inputs are of size 1 / small: BP
+    multiplies both weights before the inputs make up for it."""
+    network = mlp(rng, 3, 5, 4, 3)
+    last = len(network.layers) - 1
+    layers = list(network.layers)
+    for i in (1, last):
+        layers[i] = replace(layers[i], weight=layers[i].weight * small)
+    layers[last] = replace(layers[last], bias=layers[last].bias * small)
+    return Network(tuple(layers)), rng.normal(size=3) / small
+
+
+@pytest.mark.parametrize("small", [2.0**-520, 2.0**-530, 2.0**-600])
+def test_products_that_underflow_are_allowed_for(small):
+    """Oracle: exact rationals. Coefficients below 2^-1022 lose digits or vanish, and what they multiply is large."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        network, x = underflowing(rng, small)
+        family = Family.of(network, replace(relative_radii(network, x, 0.3), activation=0.1))
+        assert_exactly_inside(family, x, rng, 6)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_random_corners_of_every_network_are_inside(name, rng):
     """Every layer type, radii down to one unit in the last place, where rounding is all there is."""

@@ -167,8 +167,10 @@ def test_gain_bounds_what_an_error_can_do(name, rng):
     assert found.ranges >= 0.5 * spread
 
 
-def test_dual_value_allows_for_its_rounding():
-    """A bound from random duals never exceeds the optimum, in exact arithmetic, even where sums cancel."""
+@pytest.mark.parametrize("small", [1.0, 2.0**-520, 2.0**-600])
+def test_dual_value_allows_for_its_rounding(small):
+    """A bound from random duals never exceeds the optimum, in exact arithmetic, even where sums cancel, or where
+    products underflow that a large variable multiplies again."""
     from fractions import Fraction
 
     from scipy import sparse
@@ -178,14 +180,14 @@ def test_dual_value_allows_for_its_rounding():
     rng = np.random.default_rng(5)
     for _ in range(30):
         n, m = 6, 4
-        matrix = rng.normal(size=(m, n)) * 10.0 ** rng.integers(-8, 9, (m, n))
-        lower, upper = -(10.0 ** rng.uniform(-3, 8, n)), 10.0 ** rng.uniform(-3, 8, n)
+        matrix = rng.normal(size=(m, n)) * 10.0 ** rng.integers(-8, 9, (m, n)) * small
+        lower, upper = -(10.0 ** rng.uniform(-3, 8, n)) / small, 10.0 ** rng.uniform(-3, 8, n) / small
         limits = matrix @ ((lower + upper) / 2)
         program = Program(
             lower, upper, np.zeros(n, bool), sparse.csr_matrix(matrix), limits, np.full(m, np.inf), np.zeros(n)
         )
-        duals = rng.uniform(0, 1, m)
-        cost = matrix.T @ duals + 1e-9 * rng.normal(size=n)
+        duals = rng.uniform(0, 1, m) * small
+        cost = matrix.T @ duals + 1e-9 * small * small * rng.normal(size=n)
         exact = sum(Fraction(d) * Fraction(b) for d, b in zip(duals, limits, strict=True))
         for j in range(n):
             reduced = Fraction(cost[j]) - sum(Fraction(matrix[i, j]) * Fraction(duals[i]) for i in range(m))

@@ -52,10 +52,18 @@ class _Pass:
         """The bounds on layer `index`, (B, 1, size) each."""
         return self.bounds.lower[index].unsqueeze(1), self.bounds.upper[index].unsqueeze(1)
 
-    def err(self, mass: Tensor, terms: int) -> None:
-        """Account for the rounding of a step whose absolute products sum to `mass` (B, S)."""
-        if self.model.rounding.enabled:
-            self.slack = self.slack + mass * self.model.rounding.gamma(terms) + self.model.rounding.tiny
+    def err(self, mass: Tensor, terms: int, source: int, weights: Tensor | float = 0.0) -> None:
+        """Account for the rounding of a step whose absolute products sum to `mass` (B, S), over the box of `source`.
+
+        Coefficients that underflow are off by an absolute amount, which the box multiplies, and `weights`, the sum
+        of the absolute weights, where these multiply a product that underflowed.
+        """
+        if not self.model.rounding.enabled:
+            return
+        lower, upper = self.bounds.lower[source], self.bounds.upper[source]
+        reach = torch.maximum(lower.abs(), upper.abs()).sum(1, keepdim=True)
+        tiny = self.model.rounding.tiny * (1.0 + reach) * (1.0 + weights)
+        self.slack = self.slack + mass * self.model.rounding.gamma(terms) + tiny
 
 
 def backward_bound(model: BoundModel, bounds: Bounds, index: int, rows: Tensor) -> Tensor:
@@ -84,7 +92,7 @@ def _at_input(state: _Pass) -> Tensor:
         ends = torch.minimum(c * lower - e * lower.abs(), c * upper - e * upper.abs())
         mass = c.abs() + e
     reach = torch.maximum(lower.abs(), upper.abs())
-    state.err((mass @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), c.shape[2])
+    state.err((mass @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), c.shape[2], 0)
     return ends.sum(2)
 
 
@@ -106,8 +114,10 @@ def _affine(state: _Pass, index: int, a: Tensor) -> None:
     bias, spread = affine.spread(affine.bias), affine.bias_radius
     summed = _channel_sum(affine, a)
     state.constant = state.constant + a @ bias - summed.abs() @ spread
-    mass = affine.mass * magnitude(lower, upper) + affine.spread(affine.bias.abs() + spread)
-    state.err((size @ mass.unsqueeze(2)).squeeze(2) + state.constant.abs(), affine.terms + a.shape[2])
+    tiny = state.model.rounding.tiny
+    mass = (affine.mass + tiny) * (magnitude(lower, upper) + tiny) + affine.spread(affine.bias.abs() + spread) + tiny
+    absolute_sum = (size @ mass.unsqueeze(2)).squeeze(2) + state.constant.abs()
+    state.err(absolute_sum, affine.terms + a.shape[2], source, affine.mass.sum())
     centre = affine.transpose(affine.weight, a)
     if affine.exact:
         state.add(source, centre)
@@ -192,8 +202,8 @@ def _relu(state: _Pass, index: int, a: Tensor) -> None:
     positive, negative = a.clamp(min=0), a.clamp(max=0)
     state.add(source, positive * alpha + negative * slope)
     state.constant = state.constant - (positive * (alpha * radius)).sum(2) + (negative * lift).sum(2)
-    reach = torch.maximum(lower.abs(), upper.abs()) + radius
-    state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2])
+    reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
+    state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2], source)
 
 
 def _scale(state: _Pass, index: int, a: Tensor) -> None:
@@ -202,8 +212,8 @@ def _scale(state: _Pass, index: int, a: Tensor) -> None:
     state.add(source, a * scale)
     state.constant = state.constant + a @ shift
     lower, upper = state.bounds.lower[source], state.bounds.upper[source]
-    mass = scale.abs() * torch.maximum(lower.abs(), upper.abs()) + shift.abs()
-    state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), a.shape[2])
+    mass = scale.abs() * torch.maximum(lower.abs(), upper.abs()) + shift.abs() + state.model.rounding.tiny
+    state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), a.shape[2], source)
 
 
 def _add(state: _Pass, index: int, a: Tensor) -> None:
@@ -211,7 +221,7 @@ def _add(state: _Pass, index: int, a: Tensor) -> None:
         state.add(source, a)
         lower, upper = state.bounds.lower[source], state.bounds.upper[source]
         mass = torch.maximum(lower.abs(), upper.abs())
-        state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), 2)
+        state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), 2, source)
 
 
 def _input(state: _Pass, index: int, a: Tensor) -> None:

@@ -8,6 +8,10 @@ it. `n` counts the longest chain of roundings, with `_EXTRA` for the handful tha
 and the rounding of the allowance itself. Wider than necessary by design: about 1e-12, where margins are
 decided at 1e-6.
 
+That holds as long as no product underflows. One that does is off by up to 2^-1074 more, however small it is, and so
+is every sum and coefficient it goes into; where that is multiplied by a large number later, so is the error. `TINY`
+is far more than 2^-1074 times any number of terms: it is added to every allowance, times whatever may multiply it.
+
 Training uses the same bounds in float32 without allowance; only verification asks for one.
 """
 
@@ -20,8 +24,8 @@ from qverify.errors import InternalError, RadiiError
 
 _EXTRA = 32
 _FACTOR = 4.0
-_TINY = 1e-290
-"""Absolute part of every allowance: covers gradual underflow."""
+TINY = 1e-290
+"""Absolute part of every allowance, for gradual underflow; negligible beside any number that does not underflow."""
 
 
 class Rounding:
@@ -29,7 +33,7 @@ class Rounding:
 
     def __init__(self, dtype: torch.dtype, enabled: bool = True):
         self.unit = torch.finfo(dtype).eps / 2 if enabled else 0.0
-        self.tiny = _TINY if enabled else 0.0
+        self.tiny = TINY if enabled else 0.0
         self.enabled = enabled
 
     def gamma(self, terms: int) -> float:

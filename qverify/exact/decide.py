@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from qverify.bounds.rounding import TINY
 from qverify.errors import InternalError
 from qverify.exact.scaling import Gain
 from qverify.exact.solvers.base import Outcome, Status
@@ -28,7 +29,7 @@ TOLERANCE = 1e-8
 _ROUNDING = 1e-13
 """Coefficients of programs are computed in plain float64: about a thousand units of roundoff."""
 _CROSSING = 1e-9
-"""A plain float64 forward pass may differ from exact arithmetic by about this much, relative to its outputs."""
+"""A plain float64 forward pass differs from exact arithmetic by much less than this, relative to what it adds up."""
 
 _BOUNDED = {
     Status.OPTIMAL,
@@ -57,7 +58,7 @@ class Known:
 
 def allowance(gain: Gain, proved: bool, bilinear: bool) -> float:
     """What is taken off a bound: one `proved` from duals, a solver's of a relational or of a bilinear program."""
-    rounding = _ROUNDING * gain.magnitudes
+    rounding = _ROUNDING * gain.magnitudes + TINY
     if proved:
         return rounding
     return rounding + TOLERANCE * (gain.magnitudes if bilinear else gain.ranges)
@@ -70,9 +71,12 @@ def proved_bound(outcome: Outcome, allowed: float) -> float:
     return float(outcome.dual_bound) - allowed
 
 
-def rule(known: Known) -> Ruling:
-    """The verdict on one question. Raises InternalError if bound and member contradict each other."""
-    if known.lower > known.upper + _CROSSING * (1.0 + abs(known.upper)):
+def rule(known: Known, scale: float) -> Ruling:
+    """The verdict on one question. Raises InternalError if bound and member contradict each other.
+
+    `scale`: the sizes that a forward pass adds up for it (`Gain.magnitudes`); small outputs need a small tolerance.
+    """
+    if known.lower > known.upper + _CROSSING * min(1.0 + abs(known.upper), scale):
         raise InternalError(
             f"A concrete member has the value {known.upper:.9g}, below the bound {known.lower:.9g} that was proved for"
             " the whole family. Please report this with the model and the sample; nothing of this run may be trusted."

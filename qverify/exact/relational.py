@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.bounds.rounding import TINY
 from qverify.exact.builder import Builder, as_matrix, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.network import Add, Array, Conv, Dense, Network, Relu, Scale
@@ -32,8 +33,10 @@ from qverify.quantisation import Family
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
-_SLACK = 1e-12
-"""Relative widening of constants computed here in plain numpy; about 10,000 units of roundoff."""
+
+def _slack(terms: int) -> float:
+    """Relative widening of sums of `terms` products computed here in plain numpy (bounds/rounding.py)."""
+    return 4.0 * (terms + 32) * 2.0**-52
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +180,7 @@ class Relational:
         straddles = (low < 0) & (high > 0)
         width = np.where(straddles, high - low, 1.0)
         slope = np.where(straddles, (high + low) / width, np.where(low >= 0, 1.0, -1.0))
-        intercept = np.where(straddles, -2.0 * high * (low / width) * (1.0 + _SLACK), 0.0)
+        intercept = np.where(straddles, high * (low / width) * (-2.0 * (1.0 + _slack(1))), 0.0)
         column = np.full(len(low), -1)
         exact = np.flatnonzero(straddles & self.signs.get(source, np.zeros(len(low), dtype=bool)))
         if len(exact):
@@ -241,14 +244,15 @@ class Relational:
         low, high = self.bounds.lower[source], self.bounds.upper[source]
         nearest = np.maximum(0.0, np.maximum(low, -high))
         weight, radius, bias_radius = matrices.weight[chosen], matrices.radius[chosen], matrices.bias_radius[chosen]
-        gap = 2.0 * (radius @ nearest + bias_radius) * (1.0 - _SLACK)
+        size = np.maximum(abs(low), abs(high))
+        slack, tiny = _slack(len(low)), TINY * (1.0 + size.sum())
+        gap = np.maximum(0.0, 2.0 * (radius @ nearest + bias_radius) * (1.0 - slack) - tiny)
         magnitude = self._magnitude(source)
         reach = np.where(magnitude.column >= 0, 0.0, magnitude.slope)
         slope = weight + radius @ sparse.diags(reach)
         constant = matrices.bias[chosen] + bias_radius + radius @ magnitude.intercept
-        size = np.maximum(abs(low), abs(high))
         mass = (abs(weight) + radius) @ size + abs(constant)
-        interval = slope @ ((low + high) / 2.0) - abs(slope) @ ((high - low) / 2.0) + constant - _SLACK * mass
+        interval = slope @ ((low + high) / 2.0) - abs(slope) @ ((high - low) / 2.0) + constant - slack * mass - tiny
         return gap, np.maximum(interval, self.bounds.lower[index][chosen] + gap)
 
     # -- objectives -------------------------------------------------------------------------------

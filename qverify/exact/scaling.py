@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.bounds.rounding import TINY
 from qverify.exact.program import Products, Program
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.solvers.base import Limits, Outcome, Session, dual_value, value_at
@@ -104,7 +105,8 @@ def power_of_two(sizes: Any) -> Array:
 @dataclass(frozen=True)
 class Gain:
     """By how much the objective `row . output` can move at most, to first order, if in every layer at once each value
-    is off by its own range (`ranges`), or by the sum of the absolute terms it is made of (`magnitudes`)."""
+    is off by its own range (`ranges`), or by the sum of the absolute terms it is made of (`magnitudes`). What
+    underflows on the way is made up for (bounds/rounding.py)."""
 
     ranges: float
     magnitudes: float
@@ -123,17 +125,17 @@ def gain(maps: Maps, bounds: SampleBounds, row: Array) -> Gain:
             (source,) = layer.inputs
             matrices = maps.of[i]
             absolute = abs(matrices.weight) + matrices.radius
-            reach = np.maximum(abs(bounds.lower[source]), abs(bounds.upper[source]))
+            reach = np.maximum(abs(bounds.lower[source]), abs(bounds.upper[source])) + TINY
             spread = absolute @ (bounds.upper[source] - bounds.lower[source]) + 2.0 * matrices.bias_radius
             width = np.maximum(width, spread + 2.0 * (matrices.radius @ reach))
-            size = absolute @ reach + abs(matrices.bias) + matrices.bias_radius
-            weight[source] += absolute.T @ weight[i]
+            size = absolute @ reach + abs(matrices.bias) + matrices.bias_radius + TINY * (1.0 + reach.sum())
+            weight[source] += absolute.T @ weight[i] + TINY
         elif isinstance(layer, Relu):
             (source,) = layer.inputs
             weight[source] += weight[i] * (bounds.upper[source] > 0)
         elif isinstance(layer, Scale):
-            size = size + abs(layer.shift)
-            weight[layer.inputs[0]] += weight[i] * abs(layer.scale)
+            size = size + abs(layer.shift) + TINY
+            weight[layer.inputs[0]] += weight[i] * abs(layer.scale) + TINY
         elif isinstance(layer, Add):
             for source in layer.inputs:
                 weight[source] += weight[i]

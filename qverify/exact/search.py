@@ -125,7 +125,7 @@ class Search:
             row[self.case.label], row[rival] = 1.0, -1.0
             known = self._minimise(row, Known(float(self.lower[rival]), float(self.upper[rival])))
             self.lower[rival], self.upper[rival] = known.lower, min(known.upper, self.upper[rival])
-            ruling = decide.rule(known)
+            ruling = decide.rule(known, self._gain.magnitudes)
             if ruling is Ruling.BROKEN or self.best <= 0.0:
                 return Ruling.BROKEN
             closed[rival] |= ruling is Ruling.HOLDS
@@ -145,7 +145,7 @@ class Search:
             except ModelTooLarge as error:
                 self.detail, self.bilinear = str(error), False
                 self.close()
-        decide.rule(known)
+        decide.rule(known, self._gain.magnitudes)
         return known
 
     def close(self) -> None:

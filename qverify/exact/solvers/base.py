@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qverify.bounds.rounding import TINY
 from qverify.exact.program import Program
 from qverify.network import Array
 
@@ -116,8 +117,8 @@ class Duality:
     """Lower bounds on linear programs over the rows `row_lower <= rows @ v <= row_upper`, from row duals alone.
 
     Weak duality over the box (Neumaier and Shcherbina, Safe bounds in linear and mixed-integer linear programming,
-    2004): it holds for *any* duals of finite row limits, optimal or not, and the rounding of the sums is taken off.
-    rows CSR (m, n).
+    2004): it holds for *any* duals of finite row limits, optimal or not, and the rounding of the sums is taken off,
+    underflow included (bounds/rounding.py). rows CSR (m, n).
     """
 
     def __init__(self, rows: Any, row_lower: Array, row_upper: Array):
@@ -143,7 +144,7 @@ class Duality:
         reach, size = np.maximum(abs(low), abs(high)), abs(row_duals)
         mass = (abs(cost) + self._absolute @ size) @ reach + abs(offset)
         mass += size[up] @ abs(self._lower[up]) + size[down] @ abs(self._upper[down])
-        bound = float(offset + rows + ends - self._roundings * mass)
+        bound = float(offset + rows + ends - self._roundings * mass - TINY * (1.0 + reach.sum()))
         return bound if math.isfinite(bound) else -math.inf
 
 
