@@ -7,6 +7,8 @@ finite, of one shape, and labelled by integers >= 0. `data_sources` knows where 
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -47,6 +49,14 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @functools.cached_property
+    def arrays_sha256(self) -> str:
+        """sha256 of x and y themselves: one file may be read in several ways (`load`)."""
+        digest = hashlib.sha256(repr(self.x.shape).encode())
+        for array in (self.x, self.y):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @property
     def shape(self) -> tuple[int, ...]:

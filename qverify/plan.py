@@ -17,8 +17,9 @@ from qverify.quantisation import Rounding, Scheme
 from qverify.toml_files import read_toml
 from qverify.verdict import FORMULATIONS, METHODS
 
-SEMANTICS = 1
-"""Part of every key. Raise it when a row no longer means what it meant, so that all rows are computed anew."""
+SEMANTICS = 2
+"""Part of every key. Raise it when a row no longer means what it meant, so that all rows are computed anew; 2: the
+exact step proves its bounds from duals, and underflow is allowed for."""
 PROPERTY = "the output of the label is the largest"
 
 
@@ -103,7 +104,8 @@ class Plan:
 def identity(question: dict[str, Any]) -> list[Any]:
     """What makes two questions (`Problem.question`) the same for a sample, whichever samples they are about.
 
-    In this order: SEMANTICS; sha256 of the network's layers and numbers; sha256 of the data; the radii as stated
+    In this order: SEMANTICS; sha256 of the network's layers and numbers; sha256 of the samples as arrays, since
+    one file may be read in several ways; the radii as stated
     (bits, scheme and rounding, or the sha256 of the file; what activations were calibrated on); the range inputs are
     clipped to; the property; method, formulation and solver; the tolerance. Not the time limit: what was decided is so
     within any, and a row says which limit ended it.
@@ -111,7 +113,7 @@ def identity(question: dict[str, Any]) -> list[Any]:
     radii = {name: question["radii"].get(name) for name in ("bits", "scheme", "rounding", "sha256", "calibration")}
     method = [question[name] for name in ("method", "formulation", "solver")]
     clip = question["clip_input"] and list(question["clip_input"])
-    network, data = question["network_sha256"], question["data_sha256"]
+    network, data = question["network_sha256"], question["arrays_sha256"]
     return [SEMANTICS, network, data, radii, clip, PROPERTY, method, question["tolerance"]]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from qverify.errors import DataError, RadiiError
 from qverify.network import Array, Conv, Dense, Network, Relu
 from qverify.schemes import scheme_radii
-from qverify.toml_files import read_toml
+from qverify.toml_files import read_hashed_toml
 
 KINDS = ("input", "weight", "bias", "activation")
 Scheme = Literal["paper", "tensor", "channel"]
@@ -99,7 +99,12 @@ def load_radii(path: str) -> Radii:
 
     Raises RadiiError for a missing or malformed file and for unknown keys.
     """
-    content = read_toml(path, "radii file", RadiiError)
+    return read_radii(path)[0]
+
+
+def read_radii(path: str) -> tuple[Radii, str]:
+    """What `load_radii` gives, and the sha256 of the bytes it was read from."""
+    content, sha256 = read_hashed_toml(path, "radii file", RadiiError)
     layers = content.pop("layers", {})
     tables = isinstance(layers, dict) and all(isinstance(v, dict) for v in layers.values())
     unknown = sorted(set(content) - set(KINDS))
@@ -109,7 +114,7 @@ def load_radii(path: str) -> Radii:
             f"{path}: unknown key {unknown[0]!r}; the keys are input, weight, bias, activation, "
             'and tables [layers."NAME"] with weight, bias, activation.'
         )
-    return Radii(layers=layers, convention=f"radii file {path}", **content)
+    return Radii(layers=layers, convention=f"radii file {path}", **content), sha256
 
 
 def _radius(value: Any, shape: tuple[int, ...], what: str) -> Array:

@@ -56,8 +56,9 @@ class Child:
         for _ in range(2):
             try:
                 return self._perform(task, parcel)
-            except MemoryError:
+            except MemoryError:  # perhaps here, in the middle of an answer
                 reason = "not enough memory"
+                self._end()
             except _Gone as end:
                 reason, overdue = str(end), end.overdue
                 if overdue or self._closed:
@@ -70,8 +71,11 @@ class Child:
 
     def close(self) -> None:
         """End the process at once, whatever it does; it is not started again."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         with self._lock:
-            self._closed = True
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()

@@ -10,7 +10,7 @@ import pytest
 from batches import EXACT, NORMAL, PLAN, kept, plan, undisturbed
 from test_cli import DIGITS, answer, qverify, read_rows
 
-from qverify import workers
+from qverify import datasets, workers
 from qverify.commands import batch
 
 # --- what it says ---
@@ -60,6 +60,19 @@ def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(tmp_path, m
     assert set(record["cases"]) == {row["case"] for row in rows.values()} and len(record["runs"]) == 4
     question = next(q for name, q in record["cases"].items() if name.startswith("digits-"))
     assert question["method"] == "auto" and question["radii"]["bits"] == 8 and question["samples"] == [100, 120]
+
+
+def test_one_file_read_in_two_ways_is_two_questions(tmp_path):
+    """The digits that ship with qverify, by name and as an .npz: their pixels are divided by 16 and by 255."""
+    (tmp_path / "copy.npz").write_bytes(datasets._DIGITS.read_bytes())
+    text = PLAN.replace(f', "{NORMAL}"', "")
+    both = text.replace('"digits"', '["digits", "copy.npz"]')
+    named = answer("batch", plan(tmp_path, text), "--out", tmp_path / "out")
+    by_path = answer("batch", plan(tmp_path, text.replace('"digits"', '"copy.npz"')), "--out", tmp_path / "fresh")
+    found = answer("batch", plan(tmp_path, both), "--out", tmp_path / "out")["cases"]
+    shares = {name: case["guaranteed_accuracy"] for name, case in found.items()}
+    alone = {name: case["guaranteed_accuracy"] for name, case in {**named["cases"], **by_path["cases"]}.items()}
+    assert len(set(shares.values())) == 2 and shares == alone
 
 
 def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path):

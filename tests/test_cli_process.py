@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pty
@@ -53,6 +54,17 @@ def test_help_and_version_load_nothing_heavy():
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (found.returncode, found.stderr) == (0, "")
     assert run("--version").stdout == f"qverify {__version__}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="no /dev/stdin here")
+def test_a_radii_file_is_read_once(tmp_path):
+    """So it may come through a pipe, and what run.json names is what was used."""
+    text = "weight = 0.01\n"
+    given = ("--data", "digits", "--radii", "/dev/stdin", "--samples", "0:5", "--out", tmp_path)
+    found = run("verify", DIGITS, *given, input=text)
+    assert found.returncode == 0, found.stderr
+    stated = json.loads((tmp_path / "run.json").read_text())["radii"]
+    assert stated["sha256"] == hashlib.sha256(text.encode()).hexdigest() and stated["largest"]["weight"] == 0.01
 
 
 def test_stdout_holds_the_result_and_nothing_else():

@@ -15,7 +15,8 @@ from qverify.plan import Plan, case_id, identity, sample_key
 BASE = 'models = ["a.onnx"]\ndata = "digits"\n'
 QUESTION = {
     "network_sha256": "n",
-    "data_sha256": "d",
+    "data_sha256": "f",
+    "arrays_sha256": "d",
     "data": "digits",
     "samples": [0, 5],
     "radii": {"bits": 8, "scheme": "paper", "rounding": "any", "convention": "words", "largest": {"input": 0.1}},
@@ -101,7 +102,7 @@ def test_a_plan_that_is_not_there():
     "change",
     [
         {"network_sha256": "m"},
-        {"data_sha256": "e"},
+        {"arrays_sha256": "e"},
         {"radii": {"bits": 9, "scheme": "paper", "rounding": "any"}},
         {"radii": {"bits": 8, "scheme": "channel", "rounding": "any"}},
         {"radii": {"bits": 8, "scheme": "paper", "rounding": "nearest"}},
@@ -122,10 +123,10 @@ def test_keys_are_those_of_the_documented_tuple_and_know_their_sample(monkeypatc
     own = identity(QUESTION)
     radii = {"bits": 8, "scheme": "paper", "rounding": "any", "sha256": None, "calibration": None}
     method = ["auto", "relational", "auto"]
-    stated = [1, "n", "d", radii, [0.0, 1.0], "the output of the label is the largest", method, 1e-8, 3]
+    stated = [2, "n", "d", radii, [0.0, 1.0], "the output of the label is the largest", method, 1e-8, 3]
     assert sample_key(own, 3) == hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
     assert len({sample_key(own, index) for index in range(50)}) == 50
-    monkeypatch.setattr(plans, "SEMANTICS", 2)
+    monkeypatch.setattr(plans, "SEMANTICS", 3)
     assert sample_key(identity(QUESTION), 3) != sample_key(own, 3)
 
 

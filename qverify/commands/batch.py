@@ -84,7 +84,8 @@ class Assembly:
         if entry.scheme == "paper" and (entry.model, entry.data) not in self._hinted:
             hint(network, problem.samples, f"{network.source} on {entry.data}: ")
             self._hinted.add((entry.model, entry.data))
-        options, question = replace(problem.options(), jobs=1), problem.question()
+        options = replace(problem.options(), jobs=1)
+        question = problem.question() | {"arrays_sha256": everything.arrays_sha256}
         self.solver = chosen_solver(options) or self.solver
         assert problem.samples is not None and problem.radii is not None
         if (entry.data,) not in self._packed:

@@ -18,7 +18,7 @@ from qverify.errors import UsageError
 from qverify.exact import solvers
 from qverify.exact.decide import TOLERANCE
 from qverify.network import Array, Conv, Dense, Network
-from qverify.quantisation import Family, Radii, load_radii
+from qverify.quantisation import Family, Radii, read_radii
 from qverify.verdict import Options
 
 
@@ -27,7 +27,7 @@ class Problem:
     """A network, the samples selected, and the family. `indices` are those of the samples in the data set.
 
     `everything` is the whole data set. `radii` and `family` are None where no radii were given, `samples` and
-    `everything` where no data were (only `inspect` allows it).
+    `everything` where no data were (only `inspect` allows it). `radii_sha256`: of the radii file, if there is one.
     """
 
     given: Given
@@ -37,6 +37,7 @@ class Problem:
     samples: Samples | None
     indices: range
     everything: Samples | None
+    radii_sha256: str | None = None
 
     @staticmethod
     def load(given: Given) -> Problem:
@@ -55,11 +56,11 @@ class Problem:
         """The same for a model and data read before; says nothing."""
         _check(given)
         samples, indices = (None, range(0)) if everything is None else datasets.select(everything, given.samples)
-        radii = _radii(given, network, everything)
+        radii, radii_sha256 = _radii(given, network, everything)
         family = None if radii is None else Family.of(network, radii, given.clip_input)
         if samples is not None:
             datasets.fit(samples, network)
-        return Problem(given, network, radii, family, samples, indices, everything)
+        return Problem(given, network, radii, family, samples, indices, everything, radii_sha256)
 
     @property
     def whole(self) -> int:
@@ -88,7 +89,7 @@ class Problem:
         assert radii is not None and self.family is not None
         stated: dict[str, Any] = {"convention": radii.convention, "largest": self.family.largest()}
         if given.radii is not None:
-            stated |= {"file": given.radii, "sha256": file_sha256(given.radii)}
+            stated |= {"file": given.radii, "sha256": self.radii_sha256}
         else:
             stated |= {"bits": given.bits, "scheme": _scheme(given), "rounding": given.rounding or "any"}
         if _scheme(given) in ("tensor", "channel"):
@@ -171,10 +172,14 @@ def required_radii(given: Given) -> None:
         raise UsageError("The radii are missing; give --bits N, or --radii FILE.toml.")
 
 
-def _radii(given: Given, network: Network, samples: Samples | None) -> Radii | None:
-    """The radii asked for, calibrated on all samples of the data set where the scheme needs that."""
+def _radii(given: Given, network: Network, samples: Samples | None) -> tuple[Radii | None, str | None]:
+    """The radii asked for, calibrated on all samples of the data set where the scheme needs that; sha256 of a file."""
     if given.radii is not None:
-        return load_radii(given.radii)
+        return read_radii(given.radii)
+    return _radii_of_bits(given, network, samples), None
+
+
+def _radii_of_bits(given: Given, network: Network, samples: Samples | None) -> Radii | None:
     if given.bits is None:
         return None
     scheme: Any = _scheme(given)

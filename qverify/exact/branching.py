@@ -152,7 +152,7 @@ class Tree:
             if (status := self._cut_off(run)) is not None:
                 return status
             node = run.open.pop()
-            if node.bound > run.cutoff:
+            if node.bound > run.cutoff or node.bound == np.inf:
                 run.closed = min(run.closed, node.bound)
                 continue
             binary = self._branching(run, node)
