@@ -33,7 +33,7 @@ class Discrepancy:
     """One sample's interval of `f_hat(x_hat) - f(x)` per output; arrays (n_out,).
 
     `lower`, `upper`: proved for every member. `attained_lower`, `attained_upper`: of concrete members (exact only).
-    `complete`: whether the two agree up to the solver's tolerance.
+    `complete`: whether the two agree up to the solver's tolerance, for which both have to be there.
     """
 
     index: int
@@ -111,7 +111,7 @@ class _Work:
             return
         for i, (f, low, high) in enumerate(zip(nominal, lower, upper, strict=True)):
             low, high = np.nextafter(low - f, -np.inf), np.nextafter(high - f, np.inf)
-            tell(Discrepancy(start + i, f, low, high, None, None, self.options.method, seconds, True))
+            tell(Discrepancy(start + i, f, low, high, None, None, self.options.method, seconds, False))
 
     def _one(self, index: int, x: Array, nominal: Array, bounds: Bounds, position: int) -> Discrepancy | None:
         began = time.perf_counter()

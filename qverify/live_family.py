@@ -171,9 +171,11 @@ class RangeRadii:
         weights = {}
         for i, (weight, bias) in self.live.parameters.items():
             top = weight.abs().flatten(1).amax(1)
-            top = top if quantiser.scheme == "channel" else top.max().expand(len(top))
             offset = torch.zeros_like(top) if bias is None else bias
-            radius, spread = weight_radii(torch, (bits, share), top, offset, steps[layers[i].inputs[0]])
+            sizes = top, offset.abs()
+            if quantiser.scheme == "tensor":
+                sizes = top.max().expand(len(top)), offset.abs().max().expand(len(top))
+            radius, spread = weight_radii(torch, (bits, share), sizes, offset, steps[layers[i].inputs[0]])
             rows = (factor * radius).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
             weights[i] = rows, factor * (torch.zeros_like(spread) if bias is None else spread)
         relus = [i for i, layer in enumerate(layers) if isinstance(layer, Relu)]

@@ -184,7 +184,8 @@ class Add(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """An immutable network. `notes` are remarks of the loader a person should see.
+    """An immutable network. `notes` are remarks of the loader a person should see; `added_biases` the names of layers
+    whose model adds the bias by a node of its own, which int8 toolchains may quantise to 8 bits like an activation.
 
     Raises ModelError if the layers are not in topological order or their sizes do not fit.
     """
@@ -192,6 +193,7 @@ class Network:
     layers: tuple[Layer, ...]
     source: str = "network"
     notes: tuple[str, ...] = field(default=())
+    added_biases: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         if len(self.layers) < 2 or not isinstance(self.layers[0], Input):

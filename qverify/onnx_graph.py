@@ -169,6 +169,7 @@ class Builder:
     layers: list[Layer] = field(init=False)
     notes: list[str] = field(default_factory=list)
     weight_uses: dict[str, list[str]] = field(default_factory=dict)
+    added_biases: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.layers = [Input(self.input_name, (), self.sample_shape(self.input_shape))]
@@ -180,6 +181,7 @@ class Builder:
     def new(self, kind: type[Layer], name: str, inputs: tuple[Tensor, ...], shape: Shape, **fields: Any) -> Tensor:
         """Append a layer of this kind; `shape` is the full ONNX shape of its output."""
         taken = {layer.name for layer in self.layers}
+        name = "".join(letter if letter.isprintable() else "_" for letter in name)  # it is a cell of CSV files
         unique, count = name, 2
         while unique in taken:
             unique, count = f"{name}_{count}", count + 1

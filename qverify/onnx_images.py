@@ -104,7 +104,7 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
         raise Refusal(f"kernel_shape, strides, dilations and pads must fit an image with {rank} axes")
     if min(*kernel, *strides, *dilations) < 1 or min(pads) < 0:
         raise Refusal("kernel_shape, strides and dilations must be at least 1, pads at least 0")
-    auto_pad = node.attributes.get("auto_pad", b"NOTSET").decode()
+    auto_pad = node.attributes.get("auto_pad", b"NOTSET").decode(errors="replace")
     if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         raise Refusal(f"auto_pad {auto_pad!r} is not supported; NOTSET, VALID, SAME_UPPER and SAME_LOWER are")
     if auto_pad != "NOTSET" and any(pads):

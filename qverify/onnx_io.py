@@ -24,6 +24,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, checker, external_data_helper, helper, numpy_helper
@@ -69,13 +70,25 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
         raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
     except (ValueError, EncodeError) as error:
         raise ModelError(f"{name} is larger than the 2 GB that ONNX can check ({first_line(error)}).") from error
+    short = "model" if isinstance(source, onnx.ModelProto) else Path(source).name
+    try:
+        with np.errstate(all="ignore"):  # what overflows is refused by the comparison
+            return _network(model, name, short)
+    except MemoryError as error:
+        raise ModelError(f"{name} needs more memory than there is here ({first_line(error)}).") from error
+
+
+def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
+    """The network of a checked model, compared with it; `short` is what it is called."""
     walk = _Walk(model)
     output = walk.run()
     if walk.problems:
         raise UnsupportedModel(name, walk.problems)
     builder = walk.builder
-    short = "model" if isinstance(source, onnx.ModelProto) else Path(source).name
-    network = Network(tuple(builder.layers), source=short, notes=tuple(builder.notes + _shared(builder)))
+    if output.layer != len(builder.layers) - 1:  # only its Shape is read, perhaps
+        raise ModelError(f"{short}: the output of layer {builder.layers[-1].name!r} is never used.")
+    notes = tuple(builder.notes + _shared(builder))
+    network = Network(tuple(builder.layers), short, notes, tuple(builder.added_biases))
     compare(model, network, builder.input_shape, output.logits)
     return network
 
@@ -261,8 +274,12 @@ def _inferred_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
         for axis in graph_input.type.tensor_type.shape.dim[:1]:
             axis.dim_value = axis.dim_value if axis.dim_value > 0 else 1
     del fixed.graph.output[:]
-    shapes = {}
-    for info in onnx.shape_inference.infer_shapes(fixed).graph.value_info:
+    shapes: dict[str, Shape] = {}
+    try:
+        inferred = onnx.shape_inference.infer_shapes(fixed)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return shapes
+    for info in inferred.graph.value_info:
         kind = info.type.tensor_type
         if kind.HasField("shape") and all(d.dim_value > 0 for d in kind.shape.dim):
             shapes[info.name] = tuple(d.dim_value for d in kind.shape.dim)

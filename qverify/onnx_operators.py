@@ -129,10 +129,13 @@ def _shift(node: Node, builder: Builder, x: Tensor, value: Array, sources: froze
     flat, shape = _spread(x, value)
     layer = builder.layers[x.layer]
     free = isinstance(layer, (Dense, Conv)) and layer.quantised and not layer.has_bias and x.exclusive
+    bias: Array | None = None
     if free and isinstance(layer, Dense):
-        return builder.uses(builder.change(x, shape, bias=flat, has_bias=True), sources)
-    if free and isinstance(layer, Conv) and _per_channel(x, layer, value):
+        bias = flat
+    elif free and isinstance(layer, Conv) and _per_channel(x, layer, value):
         bias = flat.reshape(len(layer.bias), -1)[:, 0]
+    if bias is not None:
+        builder.added_biases.append(layer.name)
         return builder.uses(builder.change(x, shape, bias=bias, has_bias=True), sources)
     return _scaled(node, builder, x, np.ones(x.size), flat, shape)
 

@@ -15,11 +15,8 @@ from qverify.errors import UsageError
 from qverify.exact.solvers import SOLVERS
 from qverify.quantisation import Rounding, Scheme
 from qverify.toml_files import read_toml
-from qverify.verdict import FORMULATIONS, METHODS
+from qverify.verdict import FORMULATIONS, METHODS, SEMANTICS
 
-SEMANTICS = 2
-"""Part of every key. Raise it when a row no longer means what it meant, so that all rows are computed anew; 2: the
-exact step proves its bounds from duals, and underflow is allowed for."""
 PROPERTY = "the output of the label is the largest"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
 from rich.table import Table
@@ -190,7 +191,19 @@ def widths(largest: dict[str, float]) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else "-"
+    """In hundredths; 100.00 % means all and 0.00 % none, however many there are."""
+    if not whole:
+        return "-"
+    shown = round(10000 * part / whole)
+    if 0 < part < whole:
+        shown = min(max(shown, 1), 9999)
+    return f"{shown / 100:.2f} %"
+
+
+def outward(value: float, digits: int, up: bool) -> str:
+    """`value` in so many significant digits, rounded upwards or downwards: what is proved must not look like more."""
+    context = Context(prec=digits, rounding=ROUND_CEILING if up else ROUND_FLOOR)
+    return f"{float(context.create_decimal(value)):.{digits}g}"
 
 
 def discrepancy_table(ranges: dict[str, list[float]]) -> Table:
@@ -201,7 +214,8 @@ def discrepancy_table(ranges: dict[str, list[float]]) -> Table:
     for key in shown:
         table.add_column(names[key], justify="right")
     for output in range(len(ranges["lower"])):
-        table.add_row(str(output), *(f"{ranges[key][output]:+.6g}" for key in shown))
+        ends = [outward(ranges[key][output], 6, up=key in ("upper", "attained_lower")) for key in shown]
+        table.add_row(str(output), *(end if end[0] in "-0" else f"+{end}" for end in ends))
     return table
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qverify.batch import settled
 from qverify.errors import DataError, UsageError
 from qverify.report import STATUSES
 
@@ -134,9 +135,17 @@ def _case(run: Run, name: str, question: dict[str, Any], rows: list[dict[str, An
         said.append(f"{title}: {len(rows) - len(asked)} rows outside the samples {start}:{stop} are left out.")
     if len(latest) < len(asked):
         said.append(f"{title}: {len(asked) - len(latest)} rows were replaced by later ones of the same sample.")
+    seconds = question.get("timeout")
+    short = sum(not settled(row, seconds) for row in latest.values()) if seconds is None or _number(seconds) else 0
+    if short:
+        said.append(f"{title}: {short} samples have had less time than the {_limit(seconds)} asked for.")
     if len(latest) < stop - start:
         said.append(f"{title}: {len(latest)} of {stop - start} samples are decided; accuracies refer to these.")
     return Case(run, name, title, question, [latest[index] for index in sorted(latest)], tuple(said))
+
+
+def _limit(seconds: float | None) -> str:
+    return "unlimited time" if seconds is None else f"{seconds:g} s"
 
 
 # -- what is asked --------------------------------------------------------------------------------
@@ -246,6 +255,7 @@ _ROW: dict[str, Callable[[Any], bool]] = {
     "margin_upper": _margin,
     "method": _text,
     "seconds": lambda value: _number(value) and value >= 0,
+    "limit": lambda value: value is None or _number(value),
 }
 
 

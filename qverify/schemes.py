@@ -12,7 +12,10 @@ D for any rounding. What exceeds a calibrated range is clipped: `ceilings` and `
 ranges on, and the radius grows by the excess.
 
 Not covered by any scheme, because the family has no radius for it: requantising the output of the network (which
-may tie classes, not reverse them, unless it clips), or the branches and sums of a residual network before a Relu.
+may tie classes, not reverse them, unless it clips), the branches and sums of a residual network before a Relu, what
+average pooling, a normalisation in the graph or a layer without a Relu gives, or a bias that is added to a MatMul
+by a node of its own (a Gemm has it inside). Nor are quantisers with coarser steps than these: symmetric activations
+(twice the step), a reduced range of weights (7 bits of 8).
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ FLOAT32_SLACK = 2.0**-21
 """A quantiser that works in float32 rounds the step, the quotient and the product: three roundings of 2^-24 relative to
 the number itself (measured 1.8), so it exceeds its share of a step by a share of the whole *range*: 2.6e-5 of a step
 at 8 bits, 7e-3 of one at 16. Twice what the roundings can sum to; every radius is widened by it."""
+
+_LEAST_STEP = 1.0001 * 2.0**-126
+"""The smallest normal number of float32, and a little: no toolchain has a step below."""
 
 _CHUNK = 1024
 
@@ -66,8 +72,9 @@ def _range_radii(bits: int, per_channel: bool, share: float, network: Network, c
     for i, layer in enumerate(network.layers):
         if i in network.weighted and isinstance(layer, (Dense, Conv)):
             magnitude = np.abs(layer.weight).reshape(len(layer.weight), -1).max(axis=1)
-            top = magnitude if per_channel else np.full(len(magnitude), magnitude.max())
-            weight, bias = weight_radii(np, (bits, share), top, layer.bias, steps[layer.inputs[0]])
+            sizes = magnitude, np.abs(layer.bias)
+            top, largest = sizes if per_channel else (np.full(len(size), size.max()) for size in sizes)
+            weight, bias = weight_radii(np, (bits, share), (top, largest), layer.bias, steps[layer.inputs[0]])
             layers[layer.name] = {"weight": weight, "bias": bias}
         elif isinstance(layer, Relu):
             layers[layer.name] = {"activation": radii[i]}
@@ -85,21 +92,26 @@ def activation_radius(bits: int, share: float, step: Any) -> Any:
     return step * (share + (2.0**bits - 1) * FLOAT32_SLACK)
 
 
-def weight_radii(xp: Any, quantiser: tuple[int, float], top: Any, bias: Any, entry: float) -> tuple[Any, Any]:
+def weight_radii(
+    xp: Any, quantiser: tuple[int, float], sizes: tuple[Any, Any], bias: Any, entry: float
+) -> tuple[Any, Any]:
     """Radii of weights and biases, one a channel; `xp` is numpy, or torch, which differentiates through them.
 
-    `quantiser`: bits and share. `top` (c_out,): the largest |w| of each channel's tensor or of the channel itself.
-    `entry`: the step of what the layer reads.
+    `quantiser`: bits and share. `sizes` (c_out,) each: the largest |w| and |b| that share the step of a channel, those
+    of the channel itself or of the whole layer. `entry`: the step of what the layer reads.
     """
     bits, share = quantiser
+    top, largest = sizes
     levels = 2.0 ** (bits - 1) - 1
     # The least weight step with which a bias fits into int32 steps of step * entry; toolchains widen it to that.
-    for_bias = xp.abs(bias) / entry * (1.001 * 2.0**-31) if entry > 0 else xp.zeros_like(bias)
+    for_bias = largest / entry * (1.001 * 2.0**-31) if entry > 0 else xp.zeros_like(bias)
     step = xp.maximum(top / levels, for_bias)
-    # A channel of zeros stays zero, but int8 toolchains give it the step 1, and round its bias to that of s_x.
-    zero, least = xp.zeros_like(step), xp.maximum(step, xp.ones_like(step))
-    step, bias_step = xp.where(top > 0, step, zero), xp.where(top > 0, step, least)
-    return step * (share + levels * FLOAT32_SLACK), bias_step * entry * share + xp.abs(bias) * FLOAT32_SLACK
+    radius = step * (share + levels * FLOAT32_SLACK)
+    # Where float32 has no step that small, int8 toolchains take 1: weights become 0, biases multiples of s_x.
+    vanishes = top <= levels * _LEAST_STEP
+    radius = xp.where(vanishes, xp.where(top > 0, xp.maximum(top, radius), xp.zeros_like(top)), radius)
+    bias_step = xp.where(vanishes, xp.maximum(step, xp.ones_like(step)), step)
+    return radius, bias_step * entry * share + xp.abs(bias) * FLOAT32_SLACK
 
 
 def calibrate(network: Network, x: Any) -> list[tuple[float, float]]:

@@ -12,6 +12,9 @@ from qverify.errors import UsageError
 from qverify.exact.solvers import SOLVERS
 from qverify.members import Recipe, Witness
 
+SEMANTICS = 2
+"""Part of every question kept on disk. Raise it when a row no longer means what it meant, so that rows are computed
+anew; 2: the exact step proves its bounds from duals, and underflow is allowed for."""
 METHODS = ("auto", "ibp", "bp", "exact")
 FORMULATIONS = ("relational", "bilinear")
 

@@ -71,7 +71,7 @@ class Assembly:
         self.cases: list[Case] = []
         self._plan = plan
         self._packed: dict[tuple[str, ...], str] = {}
-        self._hinted: set[tuple[str, str]] = set()
+        self._hinted: set[tuple[str, ...]] = set()
         data = {name: datasets.load(name) for name in plan.data}
         for model in plan.models:
             network = _network(model)
@@ -81,9 +81,9 @@ class Assembly:
 
     def _add(self, entry: Entry, network: Network, everything: Samples) -> None:
         problem = Problem.of(_given(entry, self._plan), network, everything)
-        if entry.scheme == "paper" and (entry.model, entry.data) not in self._hinted:
-            hint(network, problem.samples, f"{network.source} on {entry.data}: ")
-            self._hinted.add((entry.model, entry.data))
+        if entry.scheme is not None and (entry.scheme, entry.model, entry.data) not in self._hinted:
+            hint(entry.scheme, network, problem.samples, f"{network.source} on {entry.data}: ")
+            self._hinted.add((entry.scheme, entry.model, entry.data))
         options = replace(problem.options(), jobs=1)
         question = problem.question() | {"arrays_sha256": everything.arrays_sha256}
         self.solver = chosen_solver(options) or self.solver

@@ -16,7 +16,7 @@ from qverify.commands.problem import Problem, chosen_solver, required_radii
 from qverify.commands.progress import Pace, Progress, stoppable
 from qverify.discrepancy import Discrepancy, worst_case_discrepancy
 from qverify.errors import OutputError
-from qverify.report import discrepancy_ranges, discrepancy_table, widths
+from qverify.report import discrepancy_ranges, discrepancy_table, outward, widths
 
 _INTERRUPTED = 130
 
@@ -102,9 +102,12 @@ def _show(problem: Problem, rows: list[dict[str, Any]], summary: dict[str, Any])
     title = f"{problem.title}: how far each output can move over the family"
     if rows:
         show(title, "", discrepancy_table(discrepancy_ranges(rows)), "")
-        met = f", and at least {summary['largest_attained']:.6g} is met" if "largest_attained" in summary else ""
-        show(f"Worst-case discrepancy: at most {summary['largest']:.6g} over {len(rows)} samples{met}.")
-    cut = sum(not row["complete"] for row in rows)
+        attained = summary.get("largest_attained")
+        met = "" if attained is None else f", and at least {outward(attained, 6, up=False)} is met"
+        show(
+            f"Worst-case discrepancy: at most {outward(summary['largest'], 6, up=True)} over {len(rows)} samples{met}."
+        )
+    cut = sum(row["method"] == "exact" and not row["complete"] for row in rows)
     if cut:
         show(
             f"For {cut} samples the exact step was cut off, or took the positions of convolutions as independent: the"

@@ -19,7 +19,7 @@ from qverify.exact import solvers
 from qverify.exact.decide import TOLERANCE
 from qverify.network import Array, Conv, Dense, Network
 from qverify.quantisation import Family, Radii, read_radii
-from qverify.verdict import Options
+from qverify.verdict import SEMANTICS, Options
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,7 @@ class Problem:
         for note in network.notes:
             say(f"note: {note}")
         problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data))
-        if given.bits is not None and _scheme(given) == "paper":
-            hint(network, problem.samples)
+        hint(_scheme(given), network, problem.samples)
         return problem
 
     @staticmethod
@@ -102,6 +101,7 @@ class Problem:
         assert samples is not None
         return {
             "qverify": __version__,
+            "semantics": SEMANTICS,
             "model": given.model,
             "model_sha256": file_sha256(given.model),
             "network_sha256": fingerprint(self.network),
@@ -191,8 +191,16 @@ def _radii_of_bits(given: Given, network: Network, samples: Samples | None) -> R
     return Radii.from_bits(given.bits, scheme, rounding, network, calibration)
 
 
-def hint(network: Network, samples: Samples | None, where: str = "") -> None:
-    """Scheme paper is one step of quantisers for inputs in [0, 1] and weights in [-1, 1]: say what goes beyond."""
+def hint(scheme: str | None, network: Network, samples: Samples | None, where: str = "") -> None:
+    """Say what of this network or these samples goes beyond the quantisers that the scheme stands for."""
+    if scheme in ("tensor", "channel") and network.added_biases:
+        say(
+            f"note: {where}a node of its own adds the bias of {', '.join(map(repr, network.added_biases))}; scheme"
+            f" {scheme} takes biases as int32, but toolchains may round these to the bits of an activation. As a Gemm"
+            " a layer has its bias inside."
+        )
+    if scheme != "paper":
+        return
     layers = [network.layers[i] for i in network.weighted]
     reach = max((float(np.abs(la.weight).max()) for la in layers if isinstance(la, (Dense, Conv))), default=0.0)
     beyond = []

@@ -19,7 +19,7 @@ from qverify.errors import InternalError, UsageError
 from qverify.layer_radius import LayerRadii, LayerRow, LayerSearch, single_layers
 from qverify.radius import Bracket, FactorSearch, Grid
 from qverify.radius_directory import RadiusDirectory
-from qverify.report import percent, widths
+from qverify.report import outward, percent, widths
 
 _INTERRUPTED = 130
 QUANTILES = {"minimum": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "maximum": 1.0}
@@ -236,8 +236,8 @@ def _factor_table(brackets: list[Bracket], proved: dict[str, float], grid: Grid)
     if attacked:
         table.add_column("fails", justify="right")
     for name, factor in proved.items():
-        fails = f"{broken[name]:.4g}" if broken[name] <= grid.max_factor else "none known"
-        table.add_row(name, f"{factor:.4g}", *([fails] if attacked else []))
+        fails = outward(broken[name], 4, up=True) if broken[name] <= grid.max_factor else "none known"
+        table.add_row(name, outward(factor, 4, up=False), *([fails] if attacked else []))
     return table
 
 
@@ -277,7 +277,7 @@ def _layer_table(rows: list[LayerRow]) -> Table:
         table.add_column(heading, justify="right")
 
     def cell(number: float | None, at_least: bool) -> str:
-        return "" if number is None else f"{'>= ' if at_least else ''}{number:.4g}"
+        return "" if number is None else f"{'>= ' if at_least else ''}{outward(number, 4, up=False)}"
 
     for row in rows:
         factor = cell(row.factor, row.at_end) or "none"
