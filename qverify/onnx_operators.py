@@ -135,7 +135,8 @@ def _shift(node: Node, builder: Builder, x: Tensor, value: Array, sources: froze
     elif free and isinstance(layer, Conv) and _per_channel(x, layer, value):
         bias = flat.reshape(len(layer.bias), -1)[:, 0]
     if bias is not None:
-        builder.added_biases.append(layer.name)
+        if node.op != "Gemm":
+            builder.added_biases.append(layer.name)
         return builder.uses(builder.change(x, shape, bias=bias, has_bias=True), sources)
     return _scaled(node, builder, x, np.ones(x.size), flat, shape)
 

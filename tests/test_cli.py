@@ -10,6 +10,7 @@ from typing import Any
 
 import networks
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -195,6 +196,39 @@ def test_more_time_and_more_samples_go_on_with_what_is_there(tmp_path):
     assert {s: alone[s] for s in STATUSES} == {s: list(answers.values()).count(s) for s in STATUSES}
     report = qverify("report", tmp_path)
     assert f"{len(limited)} rows were replaced by later ones of the same sample" in report.stdout + report.stderr
+
+
+def test_rows_of_an_older_meaning_are_not_gone_on_with(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:3", "--out", tmp_path, "--resume")
+    answer(*given)
+    record = json.loads((tmp_path / "run.json").read_text())
+    for older in ({}, {"semantics": 1}):
+        kept = {key: value for key, value in record.items() if key != "semantics"} | older
+        (tmp_path / "run.json").write_text(json.dumps(kept))
+        result = qverify(*given)
+        assert result.exit_code == 2 and f"and is {record['semantics']} now" in result.stderr
+
+
+def test_biases_that_toolchains_round_like_activations_are_named(tmp_path):
+    """The digits network as MatMul and Add: schemes tensor and channel take its biases as int32."""
+    model = onnx.load(DIGITS)
+    graph = model.graph
+    gemm = next(n for n in graph.node if n.op_type == "Gemm")
+    weight = next(t for t in graph.initializer if t.name == gemm.input[1])
+    array = onnx.numpy_helper.to_array(weight)
+    transposed = any(a.name == "transB" and a.i for a in gemm.attribute)
+    weight.CopyFrom(onnx.numpy_helper.from_array(array.T.copy() if transposed else array, weight.name))
+    product = onnx.helper.make_node("MatMul", list(gemm.input[:2]), ["product"], name="matmul")
+    added = onnx.helper.make_node("Add", ["product", gemm.input[2]], list(gemm.output), name="add")
+    place = list(graph.node).index(gemm)
+    nodes = [*graph.node[:place], product, added, *graph.node[place + 1 :]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, tmp_path / "m.onnx")
+    given = ("verify", tmp_path / "m.onnx", "--data", "digits", "--bits", 8, "--samples", "0:2", "--scheme")
+    assert "a node of its own adds the bias of 'matmul'; scheme channel takes" in qverify(*given, "channel").stderr
+    assert "adds the bias" not in qverify(*given, "paper").stderr
+    assert "adds the bias" not in qverify(*given[:1], DIGITS, *given[2:], "tensor").stderr
 
 
 def test_no_time_limit(tmp_path):

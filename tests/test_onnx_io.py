@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from onnx_models import BN, NEWEST_OPSET, agree, kinds, model, node, run, statistics, weights
 
 from qverify import datasets
+from qverify.errors import ModelError
 from qverify.network import margins
 from qverify.onnx_io import load, to_onnx
 
@@ -256,3 +257,24 @@ def test_the_models_that_ship(name):
     assert to_onnx(network) == onnx.load(path)
     x, y = datasets.fit(datasets.load("digits"), network)
     assert float((margins(network.evaluate(x), y) > 0).mean()) == facts["clean_accuracy"] > 0.96
+
+
+def test_a_layer_whose_shape_alone_is_read_is_not_the_output(rng):
+    """It comes last, but what the model answers is the layer before it; both differ by a constant that eight probes
+    with a large common offset do not show."""
+    constants = {"w": weights(rng, 3, 4), "b": weights(rng, 4) + 1e5, "c": np.array([0.0, 0.0, 9.0, 0.0])}
+    nodes = [node("Gemm", "x w b", "g"), node("Add", "g c", "t"), node("Shape", "t", "s"), node("Reshape", "g s", "y")]
+    with pytest.raises(ModelError, match="the output of layer 't_node' is never used"):
+        load(model(nodes, constants, ["N", 3]))
+
+
+def test_biases_added_by_a_node_are_known(rng):
+    constants = {"w": weights(rng, 3, 4), "b": weights(rng, 4), "v": weights(rng, 4, 2), "d": weights(rng, 2)}
+    nodes = [node("MatMul", "x w", "m"), node("Add", "m b", "h"), node("Gemm", "h v d", "y")]
+    assert load(model(nodes, constants, ["N", 3])).added_biases == ("m_node",)
+
+
+def test_names_hold_no_line_breaks(rng):
+    odd = node("Gemm", "x w", "y")
+    odd.name = "a\nb"
+    assert load(model([odd], {"w": weights(rng, 3, 2)}, ["N", 3])).layers[1].name == "a_b"

@@ -597,6 +597,30 @@ def test_a_bias_that_overflows_int32_widens_the_step(rng):
     assert family.weight[1][0].max() < 0.1
 
 
+def test_a_bias_widens_the_step_of_its_tensor_for_all_channels(rng):
+    """There is one step: what the largest bias needs, all weights are rounded to."""
+    network = mlp(rng, 3, 4, 2)
+    bias = network.layers[1].bias.copy()
+    bias[1] = 1e9
+    network = network.with_layers({1: replace(network.layers[1], bias=bias)})
+    x = rng.random((50, 3))
+    family = Family.of(network, Radii.from_bits(8, "tensor", "any", network, x))
+    assert 1e9 / (family.weight[1].min() * x.max() / 255) <= 2.0**31
+    assert family.bias[1].min() >= family.weight[1].min() * 0.99 * x.max() / 255
+
+
+def test_weights_below_the_steps_of_float32_vanish(rng):
+    """Toolchains take the step 1 where max|w| / 127 is no normal float32: weights become 0, biases multiples of s_x."""
+    network = mlp(rng, 3, 4, 2)
+    weight = network.layers[1].weight.copy()
+    weight[2] *= 1e-39
+    network = network.with_layers({1: replace(network.layers[1], weight=weight)})
+    x = rng.random((50, 3))
+    family = Family.of(network, Radii.from_bits(8, "channel", "nearest", network, x))
+    assert (family.weight[1][2] >= np.abs(weight[2]).max()).all()
+    assert family.bias[1][2] >= 0.5 * x.max() / 255
+
+
 @pytest.mark.parametrize("calibration", [np.zeros(3), np.zeros((2, 5)), "nothing", [[1.0], [1.0, 2.0]]])
 def test_calibration_data_of_the_wrong_shape(calibration, rng):
     network = mlp(rng, 3, 4, 2)

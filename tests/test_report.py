@@ -14,6 +14,7 @@ from runs_on_disk import question, random_rows, row, write_batch, write_rows, wr
 from test_cli import DIGITS, answer, qverify
 
 from qverify.commands import options
+from qverify.report import outward, percent
 from qverify.report_runs import read_runs
 from qverify.report_table import identities, labels, lines_of
 from qverify.report_text import csv_text, latex, markdown
@@ -259,3 +260,35 @@ def test_other_refusals(tmp_path):
     (run / "samples.jsonl").unlink()
     (run / "samples.jsonl").mkdir()
     assert "samples.jsonl cannot be read" in refused(run)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (0, 0, "-"),
+        (0, 7, "0.00 %"),
+        (7, 7, "100.00 %"),
+        (59_999, 60_000, "99.99 %"),
+        (1, 60_000, "0.01 %"),
+        (1, 3, "33.33 %"),
+        (2, 3, "66.67 %"),
+    ],
+)
+def test_only_all_is_100_percent_and_only_none_is_0(part, whole, text):
+    assert percent(part, whole) == text
+
+
+@pytest.mark.parametrize("value", [1.23456789, -1.23456789, 0.99999999, -1e-9 / 3, 123456.789, 0.0])
+def test_what_is_proved_is_rounded_outwards(value):
+    low, high = outward(value, 4, up=False), outward(value, 4, up=True)
+    assert float(low) <= value <= float(high) and float(high) - float(low) <= 1e-3 * abs(value)
+    assert len(low.lstrip("-0.").replace(".", "").split("e")[0]) <= 6
+
+
+def test_samples_that_had_less_time_than_is_asked_for_are_named(tmp_path):
+    rows = [row(0, "unknown", "exact", limit=1.0), row(1, "unknown", "exact", limit=300.0), row(2), row(3)]
+    assert "1 samples have had less time than the 300 s asked for" in notes(write_run(tmp_path / "a", rows))
+    assert "2 samples have had less time than the unlimited time" in notes(
+        write_run(tmp_path / "b", rows, timeout=None)
+    )
+    assert "less time" not in notes(write_run(tmp_path / "c", rows, timeout=1.0))

@@ -55,7 +55,9 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
     return stacked(
         click.argument("model"),
         *_samples_options(data_required),
-        click.option("--bits", type=int, metavar="N", help="Radii that cover every quantiser of N bits."),
+        click.option(
+            "--bits", type=int, metavar="N", help="Radii of the N-bit quantisers that --scheme and --rounding name."
+        ),
         *_scheme_options(),
         click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits."),
         *_bound_options(),
