@@ -85,7 +85,8 @@ def versions() -> str:
 def limits(settings: Settings, results: Sequence[Result]) -> str:
     """The time limits of the runs that go on to the exact step, and what they left undecided."""
     exact = [result for result in results if result.attack is not None]
-    seconds = " or ".join(f"{limit:g}" for limit in sorted({result.timeout for result in exact}))
+    each = [f"{limit:g}" for limit in sorted({result.timeout for result in exact})]
+    seconds = " or ".join(filter(None, (", ".join(each[:-1]), each[-1])))
     return (
         f"The exact step had {seconds} s a sample, as data.csv says for each run;"
         f" {sum(result.unknown for result in exact)} of {sum(result.samples for result in exact)} answers stayed"
