@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arguments import checked_inputs
 from qverify.bounds.backward import backward_outputs, tightened_bounds
 from qverify.bounds.model import Bounds
-from qverify.cascade import Cascade, checked_inputs, sample_bounds
+from qverify.cascade import Cascade, sample_bounds
 from qverify.errors import UsageError
 from qverify.exact.search import Case, Search, Settings
 from qverify.network import Array, Network

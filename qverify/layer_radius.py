@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qverify.cascade import checked, verify
+from qverify.arguments import checked
+from qverify.cascade import verify
 from qverify.errors import UsageError
 from qverify.network import Network, margins
 from qverify.quantisation import Family, Radii

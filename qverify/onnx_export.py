@@ -5,8 +5,9 @@ called as their layers. A `Relu` with an offset becomes Relu, Add, Relu.
 
 In float32 weights are rounded to the nearest float32, and `load` reads the model again; of `quantised`, only
 that average pooling is not survives, where an AveragePool can say what the layer does (ONNX has no such mark).
-In float64 nothing is rounded: what to replay a witness with. onnxruntime has no Conv in double on the CPU, so there a Conv is written
-as Pad, Gather (of what each output position looks at), MatMul and Transpose. `load` does not read that form.
+In float64 nothing is rounded: what to replay a witness with. onnxruntime has no Conv in double on the CPU, so
+there a Conv is written as Pad, Gather (of what each output position looks at), MatMul and Transpose. `load` does
+not read that form.
 """
 
 from __future__ import annotations

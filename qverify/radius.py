@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from qverify.cascade import checked, verify
+from qverify.arguments import checked
+from qverify.cascade import verify
 from qverify.errors import InternalError, RadiiError, UsageError
 from qverify.network import Array, Network
 from qverify.quantisation import Family, Radii

@@ -585,28 +585,20 @@ def test_a_pruned_channel_still_rounds_its_bias(rng):
     assert others.max() < 0.1 * family.bias[1][2]
 
 
-def test_a_bias_that_overflows_int32_widens_the_step(rng):
+@pytest.mark.parametrize(("scheme", "widened"), [("channel", [1]), ("tensor", [0, 1, 2, 3])])
+def test_a_bias_that_overflows_int32_widens_the_step(scheme, widened, rng):
+    """Where a tensor has one step, that of all its weights and biases."""
     network = mlp(rng, 3, 4, 2)
     bias = network.layers[1].bias.copy()
     bias[1] = 1e9
     network = network.with_layers({1: replace(network.layers[1], bias=bias)})
     x = rng.random((50, 3))
-    family = Family.of(network, Radii.from_bits(8, "channel", "any", network, x))
+    family = Family.of(network, Radii.from_bits(8, scheme, "any", network, x))
     step = x.max() / 255
-    assert 1e9 / (family.weight[1][1].min() * step) <= 2.0**31
-    assert family.weight[1][0].max() < 0.1
-
-
-def test_a_bias_widens_the_step_of_its_tensor_for_all_channels(rng):
-    """There is one step: what the largest bias needs, all weights are rounded to."""
-    network = mlp(rng, 3, 4, 2)
-    bias = network.layers[1].bias.copy()
-    bias[1] = 1e9
-    network = network.with_layers({1: replace(network.layers[1], bias=bias)})
-    x = rng.random((50, 3))
-    family = Family.of(network, Radii.from_bits(8, "tensor", "any", network, x))
-    assert 1e9 / (family.weight[1].min() * x.max() / 255) <= 2.0**31
-    assert family.bias[1].min() >= family.weight[1].min() * 0.99 * x.max() / 255
+    assert 1e9 / (family.weight[1][widened].min() * step) <= 2.0**31
+    assert family.bias[1][widened].min() >= family.weight[1][widened].min() * 0.99 * step
+    others = [row for row in range(4) if row not in widened]
+    assert family.weight[1][others].max(initial=0.0) < 0.1
 
 
 def test_weights_below_the_steps_of_float32_vanish(rng):

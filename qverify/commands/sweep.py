@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from qverify import datasets, sweep
-from qverify.cascade import usable_device
+from qverify.arguments import usable_device
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, started

@@ -13,8 +13,9 @@ import torch
 
 from qverify import datasets
 from qverify.architectures import build
+from qverify.arguments import usable_device
 from qverify.batch import file_sha256
-from qverify.cascade import usable_device, verify
+from qverify.cascade import verify
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.progress import duration, stoppable
 from qverify.errors import DataError, UsageError

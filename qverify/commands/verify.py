@@ -7,8 +7,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from qverify.arguments import usable_device
 from qverify.batch import RunDirectory, settled
-from qverify.cascade import usable_device, verify
+from qverify.cascade import verify
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
