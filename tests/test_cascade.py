@@ -12,9 +12,9 @@ from networks import NETWORKS, dense, inputs, mlp, random_radii, relu, sample_me
 
 from qverify.bounds import interval
 from qverify.cascade import Cascade, verify
-from qverify.errors import DataError, UsageError
+from qverify.errors import DataError, RadiiError, UsageError
 from qverify.members import membership
-from qverify.network import Dense, Input, Network, margins
+from qverify.network import Conv, Dense, Input, Network, margins
 from qverify.onnx_io import to_onnx
 from qverify.quantisation import Family, Radii
 from qverify.verdict import Options, Status
@@ -321,15 +321,15 @@ def test_without_an_attack_the_same_is_proved(method, rng):
         assert falsified[False] == falsified[True]
 
 
+def affine(name, source, weight, bias):
+    return Dense(name, (source,), (len(weight),), weight=np.array(weight), bias=np.array(bias))
+
+
 @pytest.mark.parametrize("method", PROVING)
 def test_nothing_is_verified_by_products_that_underflow(method):
     """In the backward pass, as in the duals of the program, -a meets a: their product is 0 in float64, and times an
     input of 1 / a it is -a. With it the margin is a relu(2 - a x) - 1.25 a, at worst -0.25 a; without, 0.75 a."""
     a = 2.0**-600
-
-    def affine(name, source, weight, bias):
-        return Dense(name, (source,), (len(weight),), weight=np.array(weight), bias=np.array(bias))
-
     layers = [Input("x", (), (1,)), affine("grow", 0, [[1 / a]], [0.0])]
     layers += [relu("r", 1, layers[1]), affine("d", 2, [[-a]], [2.0])]
     layers += [relu("s", 3, layers[3]), affine("out", 4, [[a], [0.0]], [-1.25 * a, 0.0])]
@@ -337,3 +337,30 @@ def test_nothing_is_verified_by_products_that_underflow(method):
     assert margins(network.evaluate(np.array([[1.0]])), np.array([0]))[0] == -0.25 * a
     (verdict,) = verify(network, np.array([[0.5]]), np.array([0]), Radii(input=0.5), Options(method=method))
     assert verdict.status is not Status.VERIFIED and verdict.margin_lower <= -0.25 * a
+
+
+@pytest.mark.parametrize("method", PROVING)
+def test_nothing_is_verified_by_sums_that_overflow(method):
+    """The ends of a layer are finite, but upper - lower is not: a chord of slope upper / inf = 0 would say that the
+    Relu is never above 0. With it the margin is 0.5; the network answers [0.5, 1.3] at the upper end."""
+    big = 2.0**1022
+    layers = [Input("x", (), (1,)), affine("a", 0, [[2.0 * big]], [0.0])]
+    layers += [relu("r", 1, layers[1]), affine("b", 2, [[2.0**-500]], [0.0])]
+    layers += [relu("s", 3, layers[3]), affine("out", 4, [[0.0], [2.0**-523]], [0.5, 0.0])]
+    network = Network(tuple(layers))
+    with pytest.raises(RadiiError, match="'a' overflow"):
+        verify(network, np.zeros((1, 1)), np.array([0]), Radii(input=1.3), Options(method=method, attack=False))
+
+
+@pytest.mark.parametrize("method", PROVING)
+def test_nothing_is_verified_by_positions_whose_sum_overflows(method):
+    """BP sums a convolution's positions before it multiplies by the kernel; here that sum is beyond 1e308, while what
+    the network computes is not. The worst kernel makes the margin negative."""
+    x, w, a = 2.0**600, 2.0**-600, 2.0**500
+    kernel = np.full((1, 1, 1, 1), w)
+    first = Conv("c", (0,), (1, 1, 2), weight=kernel, bias=np.zeros(1), in_shape=(1, 1, 2))
+    last = affine("out", 2, [[a, a], [0.0, 0.0]], [0.0, a])
+    network = Network((Input("x", (), (1, 1, 2)), first, relu("r", 1, first), last))
+    radii = Radii(input=0.5 * x, layers={"c": {"weight": 0.6 * w}})
+    (verdict,) = verify(network, np.full((1, 2), x), np.array([0]), radii, Options(method=method, attack=False))
+    assert verdict.status is not Status.VERIFIED and verdict.margin_lower <= -0.5 * a

@@ -182,7 +182,9 @@ def _summed_first(state: _Pass, affine: Affine, source: int, a: Tensor) -> tuple
     kernel = affine.weight.reshape(groups, -1, k) - radius * slope
     columns = torch.einsum("bsgck,bsgcp->bsgkp", kernel, spatial).reshape(batch * count, groups, k, -1)
     coefficients = affine.scatter(columns).reshape(batch, count, -1)
-    return coefficients, -(radius * intercept).sum((2, 3, 4))
+    constant = -(radius * intercept).sum((2, 3, 4))
+    overflow = ~torch.isfinite(s_high - s_low).flatten(2).all(2)  # no chord then
+    return coefficients, constant.masked_fill(overflow, -torch.inf)
 
 
 def _relu(state: _Pass, index: int, a: Tensor) -> None:

@@ -37,7 +37,11 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
     """Bounds on every layer for the input box (N, n_in). Raises RadiiError if they overflow."""
     bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.ceiling})
     for index in range(len(model.network.layers)):
-        ends = (lower, upper) if index == 0 else interval_step(model, bounds, index)
+        if index == 0:
+            ends = (lower, upper)
+            finite(model.network.layers[0].name, 4.0 * lower, 4.0 * upper)
+        else:
+            ends = interval_step(model, bounds, index)
         bounds.lower.append(ends[0])
         bounds.upper.append(ends[1])
     return bounds
@@ -47,7 +51,7 @@ def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     """Bounds (N, size) on layer `index` from those on its producers; sets its activation radius in `bounds`."""
     layer = model.network.layers[index]
     ends = INTERVAL[type(layer)](model, bounds, index)
-    finite(layer.name, *ends)
+    finite(layer.name, *(4.0 * end for end in ends))  # whoever reads them forms sums and widths
     return ends
 
 

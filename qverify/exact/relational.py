@@ -180,7 +180,7 @@ class Relational:
         straddles = (low < 0) & (high > 0)
         width = np.where(straddles, high - low, 1.0)
         slope = np.where(straddles, (high + low) / width, np.where(low >= 0, 1.0, -1.0))
-        intercept = np.where(straddles, high * (low / width) * (-2.0 * (1.0 + _slack(1))), 0.0)
+        intercept = high * (np.where(straddles, -low, 0.0) / width) * (2.0 * (1.0 + _slack(1)))
         column = np.full(len(low), -1)
         exact = np.flatnonzero(straddles & self.signs.get(source, np.zeros(len(low), dtype=bool)))
         if len(exact):
@@ -253,6 +253,7 @@ class Relational:
         constant = matrices.bias[chosen] + bias_radius + radius @ magnitude.intercept
         mass = (abs(weight) + radius) @ size + abs(constant)
         interval = slope @ ((low + high) / 2.0) - abs(slope) @ ((high - low) / 2.0) + constant - slack * mass - tiny
+        interval[~np.isfinite(interval)] = -np.inf
         return gap, np.maximum(interval, self.bounds.lower[index][chosen] + gap)
 
     # -- objectives -------------------------------------------------------------------------------
