@@ -108,7 +108,9 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise ModelError(f"{path} is truncated or not an ONNX file; export or download the model again.") from error
+        torch = path.suffix in (".pt", ".pth")
+        how = "write one with torch.onnx.export" if torch else "export or download the model again"
+        raise ModelError(f"{path} is truncated or not an ONNX file; {how}.") from error
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, checker.ValidationError) as error:

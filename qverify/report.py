@@ -153,7 +153,8 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
     stages = [f"{name} = {_MEANING[name]}" for name, _, _ in tally.stages() if name in _MEANING]
     lines = [
         f"Stages: {', '.join(stages) or 'none'}.",
-        f"Family: {radii['convention']}; radii (half-widths, twice that is the diameter) {widths(radii['largest'])}.",
+        f"Family: {radii['convention']}; largest radii (half-widths, twice that is the diameter)"
+        f" {widths(radii['largest'])}.",
     ]
     if "calibration" in radii:
         lines.append(f"Ranges of activations: from {radii['calibration']}.")
@@ -161,10 +162,8 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
         low, high = question["clip_input"]
         lines.append(f"Quantised inputs stay between {low:g} and {high:g}.")
     exact = tally.decided["exact", "verified"]
-    lines.append(
-        f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for, {exact} by the"
-        f" exact step, {_trust(question, solvers)}."
-    )
+    proof = f", {exact} by the exact step, {_trust(question, solvers)}" if exact else ""
+    lines.append(f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for{proof}.")
     if "exact" in tally.seconds:
         lines.append(f"Solver of the exact step: {', '.join(solvers)}, formulation {question['formulation']}.")
     elif solvers:

@@ -61,7 +61,8 @@ class Options:
                 raise UsageError(f"There is no {name} {getattr(self, name)!r}; choose one of: {', '.join(allowed)}.")
         if self.seconds is not None and not (_is_number(self.seconds) and self.seconds > 0):
             raise UsageError(
-                f"The time limit is {self.seconds!r} seconds; give a number above 0, or None for no limit."
+                f"The time limit is {self.seconds!r} seconds; give a number above 0, or inf (None in Python) for"
+                " no limit."
             )
         if not isinstance(self.jobs, int) or isinstance(self.jobs, bool) or self.jobs < 0:
             raise UsageError(f"The number of jobs is {self.jobs!r}; give 1 or more, or 0 for one a core.")

@@ -136,9 +136,10 @@ def test_the_table_for_people():
     samples = datasets.load("digits")
     clean = int((onnx_io.load(DIGITS).evaluate(samples.x).argmax(1) == samples.y).sum())
     assert f"clean {clean / 5.99:.2f} % {clean} of 599" in words and "guaranteed 9" in words and "attack 9" in words
-    assert "Family: 8 bits, scheme paper, rounding any; radii (half-widths" in words and "weight 0.007812" in words
+    assert "Family: 8 bits, scheme paper, rounding any; largest radii (half-widths" in words
+    assert "weight 0.007812" in words
     assert "No sample needed the exact step (its solver: " in words and "Kept in" not in words
-    assert "Quantised inputs stay between 0 and 1." in words and "counts less 1e-08 times the network's gain" in words
+    assert "Quantised inputs stay between 0 and 1." in words and "by the exact step" not in words
     assert "but scheme paper takes the step" in result.stderr and "note" not in result.stdout
 
 
@@ -159,9 +160,10 @@ def test_witnesses_are_written_for_every_falsified_sample(tmp_path):
 
 
 def test_the_table_says_where_the_run_is_kept(tmp_path):
-    given = ("--bits", 6, "--samples", "0:60", "--out", tmp_path)
+    given = ("--bits", 6, "--samples", "300:360", "--out", tmp_path)
     words = qverify("verify", DIGITS, "--data", "digits", *given).stdout
     assert "Solver of the exact step: " in words and f"Kept in {tmp_path}: run.json" in words
+    assert "by the exact step, from the duals" in words and "counts less 1e-08 times the network's gain" in words
 
 
 @pytest.mark.parametrize(("words", "status"), [("falsified", 1), ("unknown", 0), ("unknown, misclassified", 1)])
@@ -248,7 +250,7 @@ def test_a_second_ctrl_c_ends_at_once_and_keeps_the_rows(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path)
     assert result.exit_code == 130 and "interrupted: 4 of 599 samples are decided and kept" in result.stderr
-    assert "interrupted: 595 are not decided" in result.stdout
+    assert "interrupted: 595 are not decided" in result.stdout and "Shares of what is decided so far" in result.stdout
     assert len(read_rows(tmp_path)) == 4 and signal.getsignal(signal.SIGINT) is before
 
 

@@ -40,6 +40,8 @@ def test_missing_empty_and_foreign_files(tmp_path):
     assert "is empty; export or download the model again" in _refused(path)
     path.write_bytes(b"PK\x03\x04 a zip archive, for instance")
     assert "is truncated or not an ONNX file" in _refused(path)
+    (tmp_path / "net.pt").write_bytes(path.read_bytes())
+    assert "not an ONNX file; write one with torch.onnx.export" in _refused(tmp_path / "net.pt")
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
     assert "not" in _refused(path)
 

@@ -205,7 +205,10 @@ def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path):
         *("<dt>radii.largest.weight</dt><dd>0.0078125</dd>", "<dt>clip_input</dt><dd>null</dd>"),
         *("<dt>start 1: solver.version</dt><dd>1.2.3</dd>", "<dt>samples</dt><dd>[0, 8]</dd>"),
         *("Verified: 2 by bounds in float64", "1 by the exact step, from the duals of every linear program"),
-        *("radii (half-widths, twice that is the diameter) input 0.003906", "highs 1.2.3, formulation relational"),
+        *(
+            "largest radii (half-widths, twice that is the diameter) input 0.003906",
+            "highs 1.2.3, formulation relational",
+        ),
         "run: 3 of 8 samples are decided",
     ):
         assert words in text

@@ -210,8 +210,8 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 
 _METHODS = {
-    VERIFY_METHODS: "auto: from cheap to exact, each sample as far as it must. ibp, bp: bounds alone. exact: the "
-    "solver on every sample, for the worst margin itself.",
+    VERIFY_METHODS: "auto: from cheap to exact, each sample as far as it must. ibp, bp: an attack, and "
+    "proofs by bounds alone. exact: the solver on every sample that no attack breaks, for the worst margin itself.",
     DISCREPANCY_METHODS: "ibp, bp: sound bounds. exact: the solver, for both ends of every output.",
     RADIUS_METHODS: "auto: bounds, then an attack, then the solver between what they prove and what they break. ibp, "
     "bp: bounds alone, which say nothing about where samples fail.",

@@ -216,6 +216,8 @@ def _report(work: Work, seconds: float) -> None:
         return
     done = f"{work.standing} in" if work.missing else f"{len(brackets)} samples in"
     show(f"{work.problem.title}: {done} {duration(seconds)}{', interrupted' if work.missing else ''}", "")
+    if brackets and work.missing:
+        show("Of what is done so far, in which samples that are easy to break come first:", "")
     if brackets:
         show(_factor_table(brackets, proved, work.grid), "", *_factor_lines(work, brackets))
     if rows:
@@ -223,7 +225,8 @@ def _report(work: Work, seconds: float) -> None:
         show("", f"Largest radius of one layer, all others exact, at which {share} are proved, by {rows[0].method}:")
         show("", _layer_table(rows))
     if work.directory is not None:
-        files = "factors.csv has a row a sample, radius.png and radius.svg show them"
+        drawn = ", radius.png and radius.svg show them" if (work.directory.path / "radius.png").exists() else ""
+        files = f"factors.csv has a row a sample{drawn}"
         show("", f"Kept in {work.directory.path}: {files}{', layers.csv has a row a layer' if rows else ''}.")
 
 

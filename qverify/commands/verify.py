@@ -128,6 +128,8 @@ def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], se
     if work.missing:
         decided += f", interrupted: {work.missing} are not decided"
     show(f"{problem.title}: {decided}", "", accuracy_table(tally), "", stage_table(tally), "")
+    if work.missing and tally.samples:
+        show("Shares of what is decided so far; hard samples come last, so those of all samples will be others.")
     show(*footer(tally, question, solvers))
     if tally.limited:
         how = "the same command with a larger one" + (" and --resume" if work.directory is not None else "")
