@@ -88,22 +88,14 @@ class RunDirectory:
         self.close()
 
 
-def settled(row: dict[str, Any], seconds: float | None) -> bool:
-    """Whether a row is the answer also with a time limit of `seconds`, None for none: no shorter one ended it."""
-    limit = row.get("limit")
-    return limit is None or (seconds is not None and seconds <= limit)
-
-
 def _widened(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Which of the question's keys ask for more now, and for all that was asked before."""
     found = []
-    limit, samples = kept.get("timeout"), kept.get("samples")
+    limit, samples, (start, stop) = kept.get("timeout"), kept.get("samples"), now["samples"]
     if isinstance(limit, (int, float)) and (now["timeout"] is None or now["timeout"] > limit):
         found.append("timeout")
-    if isinstance(samples, list) and [min(samples[0], now["samples"][0]), max(samples[1], now["samples"][1])] == list(
-        now["samples"]
-    ):
-        found.append("samples")
+    if isinstance(samples, list) and len(samples) == 2 and all(isinstance(end, int) for end in samples):
+        found += ["samples"] * (start <= samples[0] and samples[1] <= stop)
     return found
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -189,7 +189,7 @@ class Cascade:
             began = time.perf_counter()
             proved = stage(batch).cpu().numpy()
             batch.lower[batch.open] = np.maximum(batch.lower[batch.open], proved)
-            self._check(batch, range(len(batch.open)))
+            self._check(batch)
             batch.spent(began)
             if method != "exact":
                 held = (batch.lower[batch.open] > 0).all(1)
@@ -239,17 +239,17 @@ class Cascade:
             )
             batch.recipes[sample] = recipe
             batch.best[sample] = margin[position] if margin[position] > 0 else recipe.witness().margin
-        self._check(batch, range(len(batch.open)))
+        self._check(batch)
         batch.spent(began)
         self._decide(batch, batch.best[batch.open] <= 0, tell, (Status.FALSIFIED, "attack"))
 
-    def _check(self, batch: Batch, positions: Iterable[int]) -> None:
+    def _check(self, batch: Batch, positions: slice = slice(None)) -> None:
         """Raise InternalError if a member of an open sample lies below a bound that was proved."""
-        for position in positions:
+        chosen = batch.open[positions]
+        crossing = batch.lower[chosen].min(1) > batch.best[chosen]
+        for position in np.arange(len(batch.open))[positions][crossing].tolist():
             sample = int(batch.open[position])
             worst = int(batch.lower[sample].argmin())
-            if batch.lower[sample, worst] <= batch.best[sample]:
-                continue
             row = np.zeros(batch.lower.shape[1])
             row[batch.labels[sample]], row[worst] = 1.0, -1.0
             known = Known(float(batch.lower[sample, worst]), float(batch.best[sample]))
@@ -297,7 +297,7 @@ class Cascade:
         if search.recipe is not None:
             batch.recipes[sample] = search.recipe
         batch.seconds[sample] += time.perf_counter() - began
-        self._check(batch, [position])
+        self._check(batch, slice(position, position + 1))
         status = {Ruling.HOLDS: Status.VERIFIED, Ruling.BROKEN: Status.FALSIFIED}.get(ruling, Status.UNKNOWN)
         detail = search.detail if ruling is Ruling.OPEN else ""
         ended = search.expired() and (ruling is Ruling.OPEN or not settings.early)

@@ -72,6 +72,12 @@ def opened(
     return file, record, found
 
 
+def settled(row: dict[str, Any], seconds: float | None) -> bool:
+    """Whether a row is the answer also with a time limit of `seconds`, None for none: no shorter one ended it."""
+    limit = row.get("limit")
+    return limit is None or (seconds is not None and seconds <= limit)
+
+
 def append(file: BinaryIO, line: bytes) -> None:
     """Write all of `line`; raises OSError."""
     rest = memoryview(line)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qverify.batch import settled
 from qverify.errors import DataError, UsageError
+from qverify.records import settled
 from qverify.report import STATUSES
 
 RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -158,7 +159,7 @@ def decided(case: Case, settings: Settings) -> Result:
     question = problem.question() | {"attack": options.attack}
     name = f"{case.model.name}-{case.bits}bit-{case.scheme}-{case.rounding}-{case.method}"
     folder = _folder(settings, name, question | {"timeout": "any"})
-    limit = max(settings.limit(case.model), _kept_limit(folder))
+    limit = _longer_limit(folder, options.seconds)
     options, question = replace(options, seconds=limit), question | {"timeout": limit}
     session = {"started": started(), "solver": chosen_solver(options), "jobs": options.workers}
     say(f"{case.model.label}: {case.bits} bits, {case.convention}, method {case.method}")
@@ -181,7 +182,7 @@ def decided(case: Case, settings: Settings) -> Result:
         tally.statuses["unknown"],
         tally.independent,
         round(sum(tally.seconds.values()), 1),
-        limit,
+        math.inf if limit is None else limit,
     )
 
 
@@ -206,7 +207,10 @@ def _folder(settings: Settings, name: str, question: dict[str, Any]) -> str:
     return str(settings.out / "runs" / f"{name}-{digest}")
 
 
-def _kept_limit(folder: str) -> float:
-    """The time limit, seconds a sample, of the run in `folder`; 0 if there is none."""
-    path = Path(folder) / RUN
-    return float(json.loads(path.read_text())["timeout"]) if path.exists() else 0.0
+def _longer_limit(folder: str, seconds: float | None) -> float | None:
+    """The longer time limit, None for none, of `seconds` and of the run in `folder`, if there is one."""
+    try:
+        kept = json.loads((Path(folder) / RUN).read_text())["timeout"]
+    except (FileNotFoundError, ValueError):  # a damaged one is refused when the run goes on
+        return seconds
+    return None if kept is None or seconds is None else max(kept, seconds)

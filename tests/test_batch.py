@@ -12,12 +12,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from qverify.batch import ROWS, RUN, RunDirectory, file_sha256, fingerprint, settled
+from qverify.batch import ROWS, RUN, RunDirectory, file_sha256, fingerprint
 from qverify.cascade import verify
 from qverify.errors import DataError, OutputError, UsageError
 from qverify.members import membership
 from qverify.network import Dense
 from qverify.quantisation import Family, Radii
+from qverify.records import settled
 from qverify.report import Tally, discrepancy_ranges
 
 QUESTION = {

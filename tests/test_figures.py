@@ -126,6 +126,11 @@ def test_more_time_goes_on_with_what_is_there_and_less_changes_nothing(made, tmp
     assert found.returncode == 0 and found.stderr.count("40 samples are decided already; 0 are left") == 18
     limits = {r["model"]: r["timeout"] for r in rows(tmp_path / "copy", "figure2_normal_robust")}
     assert limits["mnist_4x256_robust_8bit"] == "121.0" and limits["mnist_4x256_normal"] == "5.0"
+    for seconds in ("inf", 2):
+        found = figures(tmp_path / "copy", "--only", 2, "--timeout", seconds)
+        assert found.returncode == 0, found.stderr
+        limits = {r["model"]: r["timeout"] for r in rows(tmp_path / "copy", "figure2_normal_robust")}
+        assert limits["mnist_4x256_robust_8bit"] == "inf" and limits["mnist_4x256_normal"] == "5.0"
 
 
 def test_published_networks_are_shown_beside_ours(tmp_path):

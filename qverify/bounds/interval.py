@@ -37,11 +37,7 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
     """Bounds on every layer for the input box (N, n_in). Raises RadiiError if they overflow."""
     bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.ceiling})
     for index in range(len(model.network.layers)):
-        if index == 0:
-            ends = (lower, upper)
-            finite(model.network.layers[0].name, 4.0 * lower, 4.0 * upper)
-        else:
-            ends = interval_step(model, bounds, index)
+        ends = _usable(model, 0, (lower, upper)) if index == 0 else interval_step(model, bounds, index)
         bounds.lower.append(ends[0])
         bounds.upper.append(ends[1])
     return bounds
@@ -49,9 +45,12 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
 
 def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     """Bounds (N, size) on layer `index` from those on its producers; sets its activation radius in `bounds`."""
-    layer = model.network.layers[index]
-    ends = INTERVAL[type(layer)](model, bounds, index)
-    finite(layer.name, *(4.0 * end for end in ends))  # whoever reads them forms sums and widths
+    return _usable(model, index, INTERVAL[type(model.network.layers[index])](model, bounds, index))
+
+
+def _usable(model: BoundModel, index: int, ends: Ends) -> Ends:
+    """The ends, of which sums and widths may be formed. Raises RadiiError where these could overflow."""
+    finite(model.network.layers[index].name, *(4.0 * end for end in ends))
     return ends
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from rich.table import Table
 
 from qverify import datasets, onnx_io
-from qverify.batch import settled
 from qverify.batch_directory import BatchDirectory
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
@@ -24,6 +23,7 @@ from qverify.dispatch import Case, Dispatch, Engine
 from qverify.errors import InternalError, UsageError
 from qverify.network import Network
 from qverify.plan import Entry, Plan, case_id, identity
+from qverify.records import settled
 from qverify.report import Tally, percent
 from qverify.verdict import Options
 from qverify.work import GRACE, Parcels, Row, Setting, Task

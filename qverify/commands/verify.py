@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from qverify.arguments import usable_device
-from qverify.batch import RunDirectory, settled
+from qverify.batch import RunDirectory
 from qverify.cascade import verify
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.records import settled
 from qverify.report import Tally, accuracy_table, footer, stage_table
 from qverify.verdict import Options, Status, Verdict
 
