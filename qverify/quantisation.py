@@ -147,6 +147,12 @@ def _inside(centre: Array, radius: Array) -> Interval:
     return np.where(empty, centre, lower), np.where(empty, centre, upper)
 
 
+def outward(centre: Array, radius: Array) -> Interval:
+    """The smallest floating-point interval that holds [centre - radius, centre + radius] for certain."""
+    lower, upper = np.nextafter(centre - radius, -np.inf), np.nextafter(centre + radius, np.inf)
+    return np.where(radius > 0, lower, centre), np.where(radius > 0, upper, centre)
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """The quantised family of one network: radii resolved to arrays.
@@ -202,9 +208,7 @@ class Family:
 
     def box(self, x: Array) -> Interval:
         """(N, n_in) -> the interval of every quantised input, rounded outwards; DataError outside `clip`."""
-        radius = self.input_radius(x)
-        lower, upper = np.nextafter(x - radius, -np.inf), np.nextafter(x + radius, np.inf)
-        return self._clipped(x, np.where(radius > 0, lower, x), np.where(radius > 0, upper, x))
+        return self._clipped(x, *outward(x, self.input_radius(x)))
 
     def _clipped(self, x: Array, lower: Array, upper: Array) -> Interval:
         if self.clip is None:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
 from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
-from qverify.bounds.rounding import finite
+from qverify.bounds.rounding import chord, finite
 from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
 
 
@@ -96,16 +96,6 @@ def _at_input(state: _Pass) -> Tensor:
     return ends.sum(2)
 
 
-def _chord(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of a line above |x| on [lower, upper], touching it at both ends."""
-    straddles = (lower < 0) & (upper > 0)
-    width = torch.where(straddles, upper - lower, torch.ones_like(lower))
-    slope = torch.where(lower >= 0, torch.ones_like(lower), -torch.ones_like(lower))
-    slope = torch.where(straddles, (upper + lower) / width, slope)
-    intercept = torch.where(straddles, -2.0 * upper * (lower / width), torch.zeros_like(lower))
-    return slope, intercept
-
-
 def _affine(state: _Pass, index: int, a: Tensor) -> None:
     affine = state.model.affine[index]
     (source,) = state.model.network.layers[index].inputs
@@ -129,7 +119,7 @@ def _affine(state: _Pass, index: int, a: Tensor) -> None:
         state.add(0, centre)
         state.absolute = absolute if state.absolute is None else state.absolute + absolute
     else:
-        slope, intercept = _chord(*state.box(source))
+        slope, intercept = chord(torch, *state.box(source))
         state.add(source, centre - absolute * slope)
         state.constant = state.constant - (absolute * intercept).sum(2)
 
@@ -145,7 +135,7 @@ def _shared(state: _Pass, affine: Affine, source: int, a: Tensor, independent: t
     """A convolution: per row the better of independent positions and kernel entries summed first."""
     centre, absolute = independent
     lower, upper = state.box(source)
-    slope, intercept = _chord(lower, upper)
+    slope, intercept = chord(torch, lower, upper)
     first = centre - absolute * slope
     first_constant = -(absolute * intercept).sum(2)
     second, second_constant = _summed_first(state, affine, source, a)
@@ -177,7 +167,7 @@ def _summed_first(state: _Pass, affine: Affine, source: int, a: Tensor) -> tuple
     reach = magnitude(state.bounds.lower[source], state.bounds.upper[source]).reshape(batch, 1, 1, 1, 1)
     mass = spatial.abs().sum(4, keepdim=True) * reach
     s_low, s_high = state.model.rounding.widen(s_low, s_high, mass, layer.positions)
-    slope, intercept = _chord(s_low, s_high)
+    slope, intercept = chord(torch, s_low, s_high)
     radius = affine.radius.reshape(groups, -1, k)
     kernel = affine.weight.reshape(groups, -1, k) - radius * slope
     columns = torch.einsum("bsgck,bsgcp->bsgkp", kernel, spatial).reshape(batch * count, groups, k, -1)

@@ -12,15 +12,18 @@ program is not. McCormick envelopes are the solver's business.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.exact.builder import Builder, as_matrix, index_map, per_output
+from qverify.bounds.rounding import chord
+from qverify.exact.builder import Builder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.exact.relational import Maps, SampleBounds
-from qverify.network import Add, Array, Conv, Dense, Input, Relu, Scale
+from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.quantisation import outward
 
 
 class Bilinear:
@@ -40,20 +43,20 @@ class Bilinear:
         for index, layer in enumerate(self.network.layers):
             block = self.builder.variables(f"layer {index}", bounds.lower[index], bounds.upper[index])
             self.columns[index] = block
-            if isinstance(layer, (Dense, Conv)):
-                self._affine(index, layer, block)
-            elif isinstance(layer, Scale):
-                x = self.columns[layer.inputs[0]]
-                self.builder.rows([(np.ones(layer.size), block), (-layer.scale, x)], layer.shift, layer.shift)
-            elif isinstance(layer, Relu):
-                self._relu(index, layer, block)
-            elif isinstance(layer, Add):
-                first, second = (self.columns[i] for i in layer.inputs)
-                one = np.ones(layer.size)
-                self.builder.rows([(one, block), (-one, first), (-one, second)], 0.0, 0.0)
-            else:
-                assert isinstance(layer, Input)
+            BILINEAR[type(layer)](self, index, layer, block)
         self.program: Program = self.builder.build()
+
+    def _input(self, index: int, layer: Input, block: IntArray) -> None:
+        """Its box is all that is known of it."""
+
+    def _scale(self, index: int, layer: Scale, block: IntArray) -> None:
+        x = self.columns[layer.inputs[0]]
+        self.builder.rows([(np.ones(layer.size), block), (-layer.scale, x)], layer.shift, layer.shift)
+
+    def _add(self, index: int, layer: Add, block: IntArray) -> None:
+        first, second = (self.columns[i] for i in layer.inputs)
+        one = np.ones(layer.size)
+        self.builder.rows([(one, block), (-one, first), (-one, second)], 0.0, 0.0)
 
     def _affine(self, index: int, layer: Dense | Conv, block: IntArray) -> None:
         x = self.columns[layer.inputs[0]]
@@ -62,10 +65,9 @@ class Bilinear:
             constant = per_output(layer, layer.bias)
             self.builder.rows([(-as_matrix(layer, layer.weight), x), (one, block)], constant, constant)
             return
-        radius, bias_radius = self.family.weight[index].ravel(), self.family.bias[index]
-        centre = layer.weight.ravel()
-        weights = self.builder.variables(f"weight {index}", centre - radius, centre + radius)
-        biases = self.builder.variables(f"bias {index}", layer.bias - bias_radius, layer.bias + bias_radius)
+        weight = outward(layer.weight.ravel(), self.family.weight[index].ravel())
+        weights = self.builder.variables(f"weight {index}", *weight)
+        biases = self.builder.variables(f"bias {index}", *outward(layer.bias, self.family.bias[index]))
         self.weights[index], self.biases[index] = weights, biases
         rows = self.builder.rows([(one, block), (-one, per_output(layer, biases))], 0.0, 0.0)
         output, source, entry = self._uses(layer)
@@ -82,17 +84,14 @@ class Bilinear:
 
     def _cuts(self, index: int, source: int, block: IntArray) -> None:
         """lo(x) <= z <= hi(x), with |x| bounded by its chord where x straddles 0."""
-        low, high = self.bounds.lower[source], self.bounds.upper[source]
-        straddles = (low < 0) & (high > 0)
-        width = np.where(straddles, high - low, 1.0)
-        slope = np.where(straddles, (high + low) / width, np.where(low >= 0, 1.0, -1.0))
-        intercept = np.where(straddles, -2.0 * high * low / width, 0.0)
-        matrices = self.maps.of[index]
+        slope, intercept = chord(np, self.bounds.lower[source], self.bounds.upper[source])
+        matrices, reach = self.maps[index], self.bounds.reach(source)
         tilt: Any = matrices.radius @ sparse.diags(slope)
         x, one = self.columns[source], np.ones(len(block))
         spread = matrices.radius @ intercept + matrices.bias_radius
-        self.builder.rows([(one, block), (-(matrices.weight + tilt), x)], -np.inf, matrices.bias + spread)
-        self.builder.rows([(one, block), (-(matrices.weight - tilt), x)], matrices.bias - spread, np.inf)
+        rounded = Rounded(matrices.absolute @ reach + abs(matrices.bias) + spread, len(reach), float(reach.sum()))
+        self.builder.rows([(one, block), (-(matrices.weight + tilt), x)], -np.inf, matrices.bias + spread, rounded)
+        self.builder.rows([(one, block), (-(matrices.weight - tilt), x)], matrices.bias - spread, np.inf, rounded)
 
     def _relu(self, index: int, layer: Relu, block: IntArray) -> None:
         source = layer.inputs[0]
@@ -115,3 +114,13 @@ class Bilinear:
         cost = np.zeros(self.program.variables)
         cost[self.columns[len(self.network.layers) - 1]] = row
         return cost, 0.0
+
+
+BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
+    Input: Bilinear._input,
+    Dense: Bilinear._affine,
+    Conv: Bilinear._affine,
+    Scale: Bilinear._scale,
+    Relu: Bilinear._relu,
+    Add: Bilinear._add,
+}

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
+from qverify.bounds.rounding import allowance
 from qverify.exact.program import IntArray, Products, Program
 from qverify.network import Array, Conv, Dense
 
 Numbers = TypeVar("Numbers", bound=np.ndarray[Any, Any])
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """What bounds the rounding error of rows: see `bounds.rounding.allowance`.
+
+    `mass` (m,): per row the absolute values of all that was added up, coefficients times the reach of their variables
+    and limits; `terms`: the most products in one sum; `reach`: that of all variables in the rows, summed.
+    """
+
+    mass: Array
+    terms: int
+    reach: float
 
 
 class Builder:
@@ -41,11 +56,18 @@ class Builder:
     def binaries(self, name: str, count: int) -> IntArray:
         return self.variables(name, np.zeros(count), np.ones(count), integer=True)
 
-    def rows(self, terms: list[tuple[Any, IntArray]], lower: Any, upper: Any) -> IntArray:
+    def rows(
+        self, terms: list[tuple[Any, IntArray]], lower: Any, upper: Any, rounded: Rounded | None = None
+    ) -> IntArray:
         """Rows `lower <= sum of matrix @ variables <= upper`; returns their indices.
 
         A term is (matrix, indices): the matrix (m, k), or as an array (m,) its diagonal; the indices (k,).
+        `rounded`: what was rounded in making coefficients and limits, which are moved outwards by as much; None if they
+        are the numbers meant.
         """
+        if rounded is not None:
+            allowed = allowance(rounded.mass, rounded.terms, rounded.reach)
+            lower, upper = lower - allowed, upper + allowed
         count = terms[0][0].shape[0]
         block = np.arange(self._rows, self._rows + count)
         for matrix, columns in terms:

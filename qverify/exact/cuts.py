@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from qverify.bounds.rounding import TINY
+from qverify.bounds.rounding import allowance
 from qverify.exact.program import IntArray, Program
 from qverify.network import Array
 
@@ -67,7 +67,7 @@ class Switched:
         ends = weight * program.lower[column], weight * program.upper[column]
         low, high = np.minimum(*ends), np.maximum(*ends)
         mass = np.bincount(of, np.maximum(abs(low), abs(high)), len(found)) + abs(constant) + 2.0 * abs(r)
-        slack = (np.bincount(of, minlength=len(found)) + 32) * 2.0**-51 * mass + TINY
+        slack = allowance(mass, int(np.bincount(of, minlength=1).max()))
         return Switched(x, s, r, constant, slack, (program.upper - program.lower)[x], of, column, weight, low, high)
 
     def __len__(self) -> int:

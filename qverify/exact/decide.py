@@ -2,11 +2,11 @@
 
 Nothing a solver says is believed beyond this:
 
-- a *dual bound*, less an allowance, counts as a lower bound if the status admits one and it is a number. That of
-  a linear relaxation, and that of our own branch and bound (branching.py), is recomputed from the duals of linear
-  programs, and the allowance covers the rounding of the program's coefficients. That of any other program is the
-  solver's word, and the allowance covers what its tolerances can leak through the network (scaling.py;
-  design.md, section 8);
+- a *dual bound* counts as a lower bound if the status admits one and it is a number. That of a linear relaxation, and
+  that of our own branch and bound (branching.py), is recomputed from the duals of linear programs, rounding taken off,
+  and programs are made so that no rounding cuts off a member (relational.py): it counts as it is. That of any other
+  program is the solver's word, and an allowance is taken off for what its tolerances can leak through the network
+  (scaling.py; design.md, section 8);
 - an *incumbent* counts for nothing. The point is turned into a member of the family, and the margin
   of that member by a plain forward pass decides;
 - *infeasible* is never an answer: the trained network itself is a point of every program;
@@ -19,15 +19,12 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from qverify.bounds.rounding import TINY
 from qverify.errors import InternalError
 from qverify.exact.scaling import Gain
 from qverify.exact.solvers.base import Outcome, Status
 
 TOLERANCE = 1e-8
 """Ten times the tolerance that solvers are set to; what is taken off their bounds is this times the network's gain."""
-_ROUNDING = 1e-13
-"""Coefficients of programs are computed in plain float64: about a thousand units of roundoff."""
 _CROSSING = 1e-9
 """A plain float64 forward pass differs from exact arithmetic by much less than this, relative to what it adds up."""
 
@@ -56,16 +53,13 @@ class Known:
     upper: float = math.inf
 
 
-def allowance(gain: Gain, proved: bool, bilinear: bool) -> float:
-    """What is taken off a bound: one `proved` from duals, a solver's of a relational or of a bilinear program."""
-    rounding = _ROUNDING * gain.magnitudes + TINY
-    if proved:
-        return rounding
-    return rounding + TOLERANCE * (gain.magnitudes if bilinear else gain.ranges)
+def tolerance(gain: Gain, bilinear: bool) -> float:
+    """What is taken off a bound that is a solver's word, of a relational or of a bilinear program; heuristic."""
+    return TOLERANCE * (gain.magnitudes if bilinear else gain.ranges)
 
 
 def proved_bound(outcome: Outcome, allowed: float) -> float:
-    """The lower bound that an outcome proves, `allowed` being its `allowance`; -inf if none."""
+    """The lower bound that an outcome proves, less `allowed` (`tolerance`; 0 for one from duals); -inf if none."""
     if outcome.status not in _BOUNDED or math.isnan(outcome.dual_bound) or outcome.dual_bound == math.inf:
         return -math.inf
     return float(outcome.dual_bound) - allowed

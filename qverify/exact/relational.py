@@ -17,7 +17,8 @@ positions as independent: sound, not exact (section 6).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,18 +26,13 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from qverify.bounds.rounding import TINY
-from qverify.exact.builder import Builder, as_matrix, per_output
+from qverify.bounds.rounding import allowance, chord
+from qverify.exact.builder import Builder, Rounded, as_matrix, per_output
 from qverify.exact.program import IntArray, Program
-from qverify.network import Add, Array, Conv, Dense, Network, Relu, Scale
+from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
 from qverify.quantisation import Family
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-def _slack(terms: int) -> float:
-    """Relative widening of sums of `terms` products computed here in plain numpy (bounds/rounding.py)."""
-    return 4.0 * (terms + 32) * 2.0**-52
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +42,10 @@ class SampleBounds:
     lower: list[Array]
     upper: list[Array]
     activation: Mapping[int, Array]
+
+    def reach(self, index: int) -> Array:
+        """(size,): the largest absolute value of each output of a layer."""
+        return np.maximum(abs(self.lower[index]), abs(self.upper[index]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,24 +57,37 @@ class Map:
     bias: Array
     bias_radius: Array
 
+    @cached_property
+    def absolute(self) -> Any:
+        """`|W| + R` (CSR), the scale of rounding errors."""
+        return abs(self.weight) + self.radius
+
 
 class Maps:
-    """The affine layers of a family as matrices, made once and shared by all samples and threads."""
+    """The affine layers of a family as matrices, by index; each is made when it is first asked for, for all threads."""
 
     def __init__(self, family: Family):
         self.family = family
-        self.of = {i: self._map(i) for i, la in enumerate(family.network.layers) if isinstance(la, (Dense, Conv))}
+        self._made: dict[int, Map] = {}
         self._radius_sums: dict[int, Array] = {}
+        self._lock = threading.RLock()
+
+    def __getitem__(self, index: int) -> Map:
+        with self._lock:
+            if index not in self._made:
+                self._made[index] = self._map(index)
+            return self._made[index]
 
     def radius_sum(self, source: int) -> Array:
         """(size,): the radii that multiply each output of layer `source`, summed; 0 where |x_j| does not matter."""
-        if source not in self._radius_sums:
-            total = np.zeros(self.family.network.layers[source].size)
-            for user in self.family.network.consumers[source]:
-                if user in self.of:
-                    total += np.asarray(self.of[user].radius.sum(axis=0)).ravel()
-            self._radius_sums[source] = total
-        return self._radius_sums[source]
+        with self._lock:
+            if source not in self._radius_sums:
+                total = np.zeros(self.family.network.layers[source].size)
+                for user in self.family.network.consumers[source]:
+                    if user in self.family.weight:
+                        total += np.asarray(self[user].radius.sum(axis=0)).ravel()
+                self._radius_sums[source] = total
+            return self._radius_sums[source]
 
     def _map(self, index: int) -> Map:
         layer = self.family.network.layers[index]
@@ -103,10 +116,29 @@ class Magnitude:
         return terms, sign * (radius @ self.intercept)
 
 
-class Relational:
-    """The relational program of one sample. `program` has a zero objective; ask `margin` or `output` for one.
+@dataclass(frozen=True, eq=False)
+class End:
+    """One end of (1) for some outputs of an affine layer: `terms` + `constant`, and what making them may have rounded.
 
-    `columns[i]`: the variables of layer i, where it has any. `relaxed[i]`: coordinates of layer i
+    `mass` (m,), `count`, `reach`: as in `builder.Rounded`.
+    """
+
+    terms: list[tuple[Any, IntArray]]
+    constant: Array
+    mass: Array
+    count: int
+    reach: float
+
+    def rounded(self, more: Any) -> Rounded:
+        """That of a row whose limit has `more` added to the constant, or taken from it (absolute values)."""
+        return Rounded(self.mass + abs(more), self.count, self.reach)
+
+
+class Relational:
+    """The relational program of one sample. `program` has a zero objective; ask `combination` for one.
+
+    Every point of the family, in exact arithmetic, is a point of it: what was rounded in making a row moves its
+    limits outwards. `columns[i]`: the variables of layer i, where it has any. `relaxed[i]`: coordinates of layer i
     whose |x_j| is bounded by a chord and weighted by some radius. Raises InternalError through
     `Program` if bounds are not finite.
     """
@@ -118,32 +150,38 @@ class Relational:
         self.columns: dict[int, IntArray] = {}
         self.magnitudes: dict[int, Magnitude] = {}
         self.relaxed: dict[int, IntArray] = {}
-        self.columns[0] = self.builder.variables("layer 0", bounds.lower[0], bounds.upper[0])
         last = len(self.network.layers) - 1
         self.folded = isinstance(self.network.layers[last], Dense) and not self.network.consumers[last]
-        for index in range(1, last if self.folded else last + 1):
-            self._layer(index)
+        for index, layer in enumerate(self.network.layers[: last if self.folded else last + 1]):
+            RELATIONAL[type(layer)](self, index, layer)
         if self.folded:
             self._magnitude(self.network.layers[last].inputs[0])
         self.program: Program = self.builder.build()
 
     # -- layers -----------------------------------------------------------------------------------
 
-    def _layer(self, index: int) -> None:
-        layer = self.network.layers[index]
-        if isinstance(layer, Relu):
-            self._relu(index, layer)
-        elif isinstance(layer, (Dense, Conv)):
-            if not self._fused(index):
-                self._affine(index)
-        elif isinstance(layer, Scale):
-            block = self._block(index)
-            x = self.columns[layer.inputs[0]]
-            self.builder.rows([(np.ones(layer.size), block), (-layer.scale, x)], layer.shift, layer.shift)
-        elif isinstance(layer, Add):
-            first, second = (self.columns[i] for i in layer.inputs)
-            one = np.ones(layer.size)
-            self.builder.rows([(one, self._block(index)), (-one, first), (-one, second)], 0.0, 0.0)
+    def _input(self, index: int, layer: Input) -> None:
+        self._block(index)
+
+    def _affine(self, index: int, layer: Dense | Conv) -> None:
+        if self._fused(index):
+            return
+        block = self._block(index)
+        own = (-np.ones(len(block)), block)
+        for sign in (-1.0, 1.0):
+            end = self._end(index, np.arange(len(block)), sign)
+            # lo(x) <= z reads `end - z <= -constant`, and likewise z <= hi(x).
+            below, above = (-np.inf, -end.constant) if sign < 0 else (-end.constant, np.inf)
+            self.builder.rows([*end.terms, own], below, above, end.rounded(0.0))
+
+    def _scale(self, index: int, layer: Scale) -> None:
+        x = self.columns[layer.inputs[0]]
+        self.builder.rows([(np.ones(layer.size), self._block(index)), (-layer.scale, x)], layer.shift, layer.shift)
+
+    def _add(self, index: int, layer: Add) -> None:
+        first, second = (self.columns[i] for i in layer.inputs)
+        one = np.ones(layer.size)
+        self.builder.rows([(one, self._block(index)), (-one, first), (-one, second)], 0.0, 0.0)
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu: then formula (3) needs no variable for this layer."""
@@ -155,32 +193,24 @@ class Relational:
         self.columns[index] = block
         return block
 
-    def _affine(self, index: int) -> None:
-        source = self.network.layers[index].inputs[0]
-        block = self._block(index)
-        everything = np.arange(len(block))
-        for sign in (-1.0, 1.0):
-            terms, constant = self._end(index, source, everything, sign)
-            limits = (-np.inf, -constant) if sign < 0 else (-constant, np.inf)
-            # lo(x) <= z reads `end - z <= -constant`, and likewise z <= hi(x).
-            self.builder.rows([*terms, (-np.ones(len(block)), block)], *limits)
-
-    def _end(self, index: int, source: int, chosen: IntArray, sign: float) -> tuple[list[tuple[Any, IntArray]], Array]:
-        """One end of (1) for the chosen outputs: row terms and constants; sign -1 for lo, +1 for hi."""
-        matrices = self.maps.of[index]
-        columns = self.columns[source]
-        terms, constant = self._magnitude(source).terms(matrices.radius[chosen], sign, columns)
-        constant = constant + matrices.bias[chosen] + sign * matrices.bias_radius[chosen]
-        return [(matrices.weight[chosen], columns), *terms], constant
+    def _end(self, index: int, chosen: IntArray, sign: float) -> End:
+        """One end of (1) for the chosen outputs of an affine layer; sign -1 for lo, +1 for hi."""
+        (source,) = self.network.layers[index].inputs
+        matrices, columns, magnitude = self.maps[index], self.columns[source], self._magnitude(source)
+        radius, bias, bias_radius = matrices.radius[chosen], matrices.bias[chosen], matrices.bias_radius[chosen]
+        terms, constant = magnitude.terms(radius, sign, columns)
+        reach = self.bounds.reach(source)
+        mass = matrices.absolute[chosen] @ reach + abs(bias) + bias_radius + abs(constant)
+        constant = constant + bias + sign * bias_radius
+        terms = [(matrices.weight[chosen], columns), *terms]
+        return End(terms, constant, mass, len(reach), float(reach.sum()))
 
     def _magnitude(self, source: int) -> Magnitude:
         if source in self.magnitudes:
             return self.magnitudes[source]
         low, high = self.bounds.lower[source], self.bounds.upper[source]
         straddles = (low < 0) & (high > 0)
-        width = np.where(straddles, high - low, 1.0)
-        slope = np.where(straddles, (high + low) / width, np.where(low >= 0, 1.0, -1.0))
-        intercept = high * (np.where(straddles, -low, 0.0) / width) * (2.0 * (1.0 + _slack(1)))
+        slope, intercept = chord(np, low, high)
         column = np.full(len(low), -1)
         exact = np.flatnonzero(straddles & self.signs.get(source, np.zeros(len(low), dtype=bool)))
         if len(exact):
@@ -190,15 +220,15 @@ class Relational:
         self.magnitudes[source] = Magnitude(slope, intercept, column)
         return self.magnitudes[source]
 
-    def _sign_variables(self, source: int, exact: IntArray, chord: tuple[Array, Array]) -> IntArray:
-        """v_j <= |x_j| exactly, by a binary for the sign of x_j; the chord keeps the LP relaxation tight."""
+    def _sign_variables(self, source: int, exact: IntArray, line: tuple[Array, Array]) -> IntArray:
+        """v_j <= |x_j| exactly, by a binary for the sign of x_j; the chord `line` keeps the LP relaxation tight."""
         low, high = self.bounds.lower[source][exact], self.bounds.upper[source][exact]
         x, one = self.columns[source][exact], np.ones(len(exact))
         v = self.builder.variables(f"magnitude {source}", np.zeros(len(exact)), np.maximum(-low, high))
         s = self.builder.binaries(f"sign {source}", len(exact))
         self.builder.rows([(one, v), (-one, x), (-2.0 * low, s)], -np.inf, -2.0 * low)
         self.builder.rows([(one, v), (one, x), (-2.0 * high, s)], -np.inf, 0.0)
-        self.builder.rows([(one, v), (-chord[0], x)], -np.inf, chord[1])
+        self.builder.rows([(one, v), (-line[0], x)], -np.inf, line[1])
         return v
 
     def _relu(self, index: int, layer: Relu) -> None:
@@ -206,7 +236,7 @@ class Relational:
         block = self._block(index)
         radius = np.broadcast_to(self.bounds.activation[index], layer.size)
         low, high = self.bounds.lower[source], self.bounds.upper[source]
-        fused = self._fused(source) and source in self.maps.of
+        fused = self._fused(source) and isinstance(self.network.layers[source], (Dense, Conv))
         gap, hi_low = np.zeros(layer.size), low.copy()
         if fused:
             some = np.flatnonzero(high > 0)
@@ -216,65 +246,82 @@ class Relational:
         upper_rows = np.flatnonzero((high > 0) & (hi_low >= 0))
         split_rows = np.flatnonzero((high > 0) & (hi_low < 0))
 
-        def row(chosen: IntArray, sign: float) -> tuple[list[tuple[Any, IntArray]], Array]:
+        def end(chosen: IntArray, sign: float) -> End:
             if fused:
-                return self._end(source, self.network.layers[source].inputs[0], chosen, sign)
-            return [(np.ones(len(chosen)), self.columns[source][chosen])], np.zeros(len(chosen))
+                return self._end(source, chosen, sign)
+            zero, columns = np.zeros(len(chosen)), self.columns[source][chosen]
+            return End([(np.ones(len(chosen)), columns)], zero, zero, 1, 0.0)
+
+        def own(chosen: IntArray) -> tuple[Array, IntArray]:
+            return -np.ones(len(chosen)), block[chosen]
 
         if len(lower_rows):
-            terms, constant = row(lower_rows, -1.0)
-            own = (-np.ones(len(lower_rows)), block[lower_rows])
-            self.builder.rows([*terms, own], -np.inf, radius[lower_rows] - constant)
+            lo, r = end(lower_rows, -1.0), radius[lower_rows]
+            self.builder.rows([*lo.terms, own(lower_rows)], -np.inf, r - lo.constant, lo.rounded(r))
         if len(upper_rows):
-            terms, constant = row(upper_rows, 1.0)
-            own = (-np.ones(len(upper_rows)), block[upper_rows])
-            self.builder.rows([*terms, own], -radius[upper_rows] - constant, np.inf)
+            hi, r = end(upper_rows, 1.0), radius[upper_rows]
+            self.builder.rows([*hi.terms, own(upper_rows)], -r - hi.constant, np.inf, hi.rounded(r))
         if len(split_rows):
-            terms, constant = row(split_rows, 1.0)
-            own = (-np.ones(len(split_rows)), block[split_rows])
+            hi, r, big = end(split_rows, 1.0), radius[split_rows], hi_low[split_rows]
             s = self.builder.binaries(f"active {index}", len(split_rows))
-            big = hi_low[split_rows]
-            self.builder.rows([*terms, own, (big, s)], big - radius[split_rows] - constant, np.inf)
-            self.builder.rows([own, (high[split_rows], s)], -radius[split_rows], np.inf)
+            rounded = hi.rounded(r + abs(big))
+            self.builder.rows([*hi.terms, own(split_rows), (big, s)], big - r - hi.constant, np.inf, rounded)
+            self.builder.rows([own(split_rows), (high[split_rows], s)], -r, np.inf)
 
     def _range_gap(self, index: int, chosen: IntArray) -> tuple[Array, Array]:
         """For some outputs of an affine layer: a lower bound on `hi(x) - lo(x)`, and one on `hi(x)`."""
         source = self.network.layers[index].inputs[0]
-        matrices = self.maps.of[index]
+        matrices = self.maps[index]
         low, high = self.bounds.lower[source], self.bounds.upper[source]
         nearest = np.maximum(0.0, np.maximum(low, -high))
         weight, radius, bias_radius = matrices.weight[chosen], matrices.radius[chosen], matrices.bias_radius[chosen]
-        size = np.maximum(abs(low), abs(high))
-        slack, tiny = _slack(len(low)), TINY * (1.0 + size.sum())
-        gap = np.maximum(0.0, 2.0 * (radius @ nearest + bias_radius) * (1.0 - slack) - tiny)
-        magnitude = self._magnitude(source)
-        reach = np.where(magnitude.column >= 0, 0.0, magnitude.slope)
-        slope = weight + radius @ sparse.diags(reach)
-        constant = matrices.bias[chosen] + bias_radius + radius @ magnitude.intercept
-        mass = (abs(weight) + radius) @ size + abs(constant)
-        interval = slope @ ((low + high) / 2.0) - abs(slope) @ ((high - low) / 2.0) + constant - slack * mass - tiny
+        reach, magnitude = self.bounds.reach(source), self._magnitude(source)
+        total = float(reach.sum())
+        width = 2.0 * (radius @ nearest + bias_radius)
+        gap = np.maximum(0.0, width - allowance(width, len(low), total))
+        slope = weight + radius @ sparse.diags(np.where(magnitude.column >= 0, 0.0, magnitude.slope))
+        lift = radius @ magnitude.intercept
+        mass = matrices.absolute[chosen] @ reach + abs(matrices.bias[chosen]) + bias_radius + lift
+        interval = slope @ ((low + high) / 2.0) - abs(slope) @ ((high - low) / 2.0)
+        interval += matrices.bias[chosen] + bias_radius + lift - allowance(mass, len(low), total)
         interval[~np.isfinite(interval)] = -np.inf
-        return gap, np.maximum(interval, self.bounds.lower[index][chosen] + gap)
+        wide = np.nextafter(self.bounds.lower[index][chosen] + gap, -np.inf)
+        return gap, np.maximum(interval, wide)
 
     # -- objectives -------------------------------------------------------------------------------
 
     def combination(self, row: Array) -> tuple[Array, float]:
-        """The objective `min row . output` as (cost, offset); exact for a dense last layer (independent rows)."""
+        """The objective `min row . output` as (cost, offset); exact for a dense last layer (independent rows).
+
+        What was rounded in folding that layer is taken off the offset: the objective is nowhere above the true one.
+        """
         cost = np.zeros(self.program.variables)
         last = len(self.network.layers) - 1
         if not self.folded:
             cost[self.columns[last]] = row
             return cost, 0.0
-        matrices = self.maps.of[last]
+        matrices = self.maps[last]
         source = self.network.layers[last].inputs[0]
-        magnitude = self._magnitude(source)
-        radius = abs(row) @ matrices.radius
+        magnitude, size, reach = self._magnitude(source), abs(row), self.bounds.reach(source)
+        radius = size @ matrices.radius
         cost[self.columns[source]] = row @ matrices.weight - radius * magnitude.slope
         exact = magnitude.column >= 0
         cost[magnitude.column[exact]] = -radius[exact]
-        offset = row @ matrices.bias - abs(row) @ matrices.bias_radius - radius @ magnitude.intercept
-        return cost, float(offset)
+        lift = float(radius @ magnitude.intercept)
+        mass = float(size @ matrices.absolute @ reach + size @ (abs(matrices.bias) + matrices.bias_radius)) + lift
+        offset = float(row @ matrices.bias - size @ matrices.bias_radius) - lift
+        return cost, offset - allowance(mass, len(reach) + len(row), float(reach.sum()))
 
     @cached_property
     def binaries(self) -> int:
         return int(self.program.integer.sum())
+
+
+RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
+    Input: Relational._input,
+    Dense: Relational._affine,
+    Conv: Relational._affine,
+    Scale: Relational._scale,
+    Relu: Relational._relu,
+    Add: Relational._add,
+}

@@ -9,17 +9,18 @@ variable and row can move the objective; what is taken off a solver's bound is a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.bounds.rounding import TINY
+from qverify.bounds.rounding import TINY, allowance
 from qverify.exact.program import Products, Program
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.solvers.base import Limits, Outcome, Session, dual_value, value_at
-from qverify.network import Add, Array, Conv, Dense, Relu, Scale
+from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class Scaled:
     """`program` is `original` in the variables v' with v = shift + unit * v', its rows divided by `row_unit`.
 
     Units are powers of two. Where products occur, shift is 0 and a unit covers the magnitude; elsewhere the range.
+    Every point of `original` is one of `program`: limits are moved outwards by what shifting rounds.
     """
 
     original: Program
@@ -50,14 +52,19 @@ class Scaled:
         np.maximum.at(largest, np.repeat(np.arange(original.row_count), np.diff(rows.indptr)), abs(rows.data))
         np.maximum.at(largest, p.row, abs(products))
         row_unit = power_of_two(largest)
-        activity = original.rows @ shift
+        activity, away = original.rows @ shift, abs(original.rows) @ abs(shift)
+        most = int(np.diff(rows.indptr).max(initial=0))
+        below, above = (
+            allowance(away + np.where(np.isfinite(limit), abs(limit), 0.0), most)
+            for limit in (original.row_lower, original.row_upper)
+        )
         program = replace(
             original,
-            lower=(lower - shift) / unit,
-            upper=(upper - shift) / unit,
+            lower=(lower - shift) / unit,  # exact: shift is 0 or the lower end
+            upper=np.where(shift == 0, upper, np.nextafter(upper - shift, np.inf)) / unit,
             rows=sparse.csr_matrix(sparse.diags(1.0 / row_unit) @ rows),
-            row_lower=(original.row_lower - activity) / row_unit,
-            row_upper=(original.row_upper - activity) / row_unit,
+            row_lower=(original.row_lower - activity - np.where(away > 0, below, 0.0)) / row_unit,
+            row_upper=(original.row_upper - activity + np.where(away > 0, above, 0.0)) / row_unit,
             products=Products(p.row, p.first, p.second, products / row_unit[p.row]),
         )
         return Scaled(original, program, shift, unit, row_unit)
@@ -119,26 +126,58 @@ def gain(maps: Maps, bounds: SampleBounds, row: Array) -> Gain:
     weight[-1] = np.abs(row)
     ranges = magnitudes = 0.0
     for i in range(len(layers) - 1, -1, -1):
-        layer, width = layers[i], bounds.upper[i] - bounds.lower[i]
-        size = np.maximum(abs(bounds.lower[i]), abs(bounds.upper[i]))
-        if isinstance(layer, (Dense, Conv)):
-            (source,) = layer.inputs
-            matrices = maps.of[i]
-            absolute = abs(matrices.weight) + matrices.radius
-            reach = np.maximum(abs(bounds.lower[source]), abs(bounds.upper[source])) + TINY
-            spread = absolute @ (bounds.upper[source] - bounds.lower[source]) + 2.0 * matrices.bias_radius
-            width = np.maximum(width, spread + 2.0 * (matrices.radius @ reach))
-            size = absolute @ reach + abs(matrices.bias) + matrices.bias_radius + TINY * (1.0 + reach.sum())
-            weight[source] += absolute.T @ weight[i] + TINY
-        elif isinstance(layer, Relu):
-            (source,) = layer.inputs
-            weight[source] += weight[i] * (bounds.upper[source] > 0)
-        elif isinstance(layer, Scale):
-            size = size + abs(layer.shift) + TINY
-            weight[layer.inputs[0]] += weight[i] * abs(layer.scale) + TINY
-        elif isinstance(layer, Add):
-            for source in layer.inputs:
-                weight[source] += weight[i]
+        width, size = GAIN[type(layers[i])](maps, bounds, i, weight)
         ranges += float(weight[i] @ width)
         magnitudes += float(weight[i] @ size)
     return Gain(ranges, magnitudes)
+
+
+Sizes = tuple[Array, Array]
+"""Of each output of one layer, its range and the absolute terms it is made of, summed (size,)."""
+
+
+def _own(bounds: SampleBounds, index: int) -> Sizes:
+    return bounds.upper[index] - bounds.lower[index], bounds.reach(index)
+
+
+def _gain_input(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    return _own(bounds, index)
+
+
+def _gain_affine(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    (source,) = maps.family.network.layers[index].inputs
+    matrices, (width, _), (range_in, reach) = maps[index], _own(bounds, index), _own(bounds, source)
+    reach = reach + TINY
+    spread = matrices.absolute @ range_in + 2.0 * (matrices.bias_radius + matrices.radius @ reach)
+    size = matrices.absolute @ reach + abs(matrices.bias) + matrices.bias_radius + TINY * (1.0 + reach.sum())
+    weight[source] += matrices.absolute.T @ weight[index] + TINY
+    return np.maximum(width, spread), size
+
+
+def _gain_relu(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    (source,) = maps.family.network.layers[index].inputs
+    weight[source] += weight[index] * (bounds.upper[source] > 0)
+    return _own(bounds, index)
+
+
+def _gain_scale(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    layer: Any = maps.family.network.layers[index]
+    width, size = _own(bounds, index)
+    weight[layer.inputs[0]] += weight[index] * abs(layer.scale) + TINY
+    return width, size + abs(layer.shift) + TINY
+
+
+def _gain_add(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    for source in maps.family.network.layers[index].inputs:
+        weight[source] += weight[index]
+    return _own(bounds, index)
+
+
+GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]] = {
+    Input: _gain_input,
+    Dense: _gain_affine,
+    Conv: _gain_affine,
+    Scale: _gain_scale,
+    Relu: _gain_relu,
+    Add: _gain_add,
+}

@@ -182,8 +182,7 @@ class Search:
         """One solve; what it adds to what is known. `target`: end at an incumbent that looks negative."""
         program, session = self._open(relax)
         early = self.settings.early and not relax
-        proved = isinstance(session, Tree)
-        allowed = decide.allowance(self._gain, proved, self.bilinear)
+        allowed = 0.0 if isinstance(session, Tree) else decide.tolerance(self._gain, self.bilinear)
         limits = Limits(
             seconds=remaining(self._until),
             stop_above=allowed if early else None,
@@ -200,7 +199,7 @@ class Search:
         """Whether nothing more is to be found out: the sign of the margin (`early`), or the minimum itself."""
         if self.settings.early:
             return known.lower > 0.0 or self.best <= 0.0
-        return known.upper - known.lower <= 2.0 * decide.allowance(self._gain, False, self.bilinear)
+        return known.upper - known.lower <= 2.0 * decide.tolerance(self._gain, self.bilinear)
 
     def expired(self) -> bool:
         """Whether the time of the sample is up, or the run was stopped."""

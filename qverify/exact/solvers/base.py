@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qverify.bounds.rounding import TINY
+from qverify.bounds.rounding import allowance
 from qverify.exact.program import Program
 from qverify.network import Array
 
@@ -124,7 +124,7 @@ class Duality:
     def __init__(self, rows: Any, row_lower: Array, row_upper: Array):
         self._rows, self._lower, self._upper = rows.T, row_lower, row_upper
         self._absolute = abs(rows).T
-        self._roundings = 4.0 * (sum(rows.shape) + 32) * 2.0**-53
+        self._terms = sum(rows.shape)
 
     def usable(self, row_duals: Array) -> Array:
         """Duals (m,) with those set to zero that push against an infinite row limit (a solver's dual infeasibility)."""
@@ -144,7 +144,7 @@ class Duality:
         reach, size = np.maximum(abs(low), abs(high)), abs(row_duals)
         mass = (abs(cost) + self._absolute @ size) @ reach + abs(offset)
         mass += size[up] @ abs(self._lower[up]) + size[down] @ abs(self._upper[down])
-        bound = float(offset + rows + ends - self._roundings * mass - TINY * (1.0 + reach.sum()))
+        bound = float(offset + rows + ends - allowance(mass, self._terms, reach.sum()))
         return bound if math.isfinite(bound) else -math.inf
 
 
