@@ -20,7 +20,7 @@ from torch import Tensor
 
 from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
 from qverify.members import Recipe
-from qverify.network import Add, Array, Conv, Dense, Relu, Scale
+from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.quantisation import Family
 
 STEPS = 12
@@ -138,18 +138,46 @@ def _entry(position: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 def forward(model: BoundModel, bounds: Bounds, positions: Positions) -> Tensor:
     """Outputs (N, n_out) of the members at `positions`: a true forward pass, differentiable."""
-    values: list[Tensor] = [_entry(positions.entry, bounds.lower[0], bounds.upper[0])]
-    for i, layer in enumerate(model.network.layers[1:], start=1):
-        x = values[layer.inputs[0]]
-        if isinstance(layer, (Dense, Conv)):
-            values.append(_affine(model.affine[i], i, x, positions))
-        elif isinstance(layer, Scale):
-            values.append(model.scale[i][0] * x + model.scale[i][1])
-        elif isinstance(layer, Relu):
-            values.append((x.clamp(min=0) + positions.offset[i] * bounds.activation[i]).clamp(min=0))
-        elif isinstance(layer, Add):
-            values.append(x + values[layer.inputs[1]])
+    values: list[Tensor] = []
+    for i, layer in enumerate(model.network.layers):
+        values.append(FORWARD[type(layer)](_Pass(model, bounds, positions, i), [values[j] for j in layer.inputs]))
     return values[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """One layer of a forward pass of members."""
+
+    model: BoundModel
+    bounds: Bounds
+    positions: Positions
+    index: int
+
+    def input(self, _: list[Tensor]) -> Tensor:
+        return _entry(self.positions.entry, self.bounds.lower[0], self.bounds.upper[0])
+
+    def affine(self, x: list[Tensor]) -> Tensor:
+        return _affine(self.model.affine[self.index], self.index, x[0], self.positions)
+
+    def scale(self, x: list[Tensor]) -> Tensor:
+        scale, shift = self.model.scale[self.index]
+        return scale * x[0] + shift
+
+    def relu(self, x: list[Tensor]) -> Tensor:
+        return (x[0].clamp(min=0) + self.positions.offset[self.index] * self.bounds.activation[self.index]).clamp(min=0)
+
+    def add(self, x: list[Tensor]) -> Tensor:
+        return x[0] + x[1]
+
+
+FORWARD: dict[type[Layer], Callable[[_Pass, list[Tensor]], Tensor]] = {
+    Input: _Pass.input,
+    Dense: _Pass.affine,
+    Conv: _Pass.affine,
+    Scale: _Pass.scale,
+    Relu: _Pass.relu,
+    Add: _Pass.add,
+}
 
 
 def _affine(affine: Affine, index: int, x: Tensor, positions: Positions) -> Tensor:

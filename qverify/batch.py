@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +21,7 @@ import numpy as np
 from qverify import onnx_io
 from qverify.errors import DataError, ModelError, OutputError
 from qverify.members import Witness
-from qverify.network import Array, Network
+from qverify.network import Array
 from qverify.records import Files, append, opened, writing
 
 RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"
@@ -97,18 +96,6 @@ def _widened(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if isinstance(samples, list) and len(samples) == 2 and all(isinstance(end, int) for end in samples):
         found += ["samples"] * (start <= samples[0] and samples[1] <= stop)
     return found
-
-
-def fingerprint(network: Network) -> str:
-    """sha256 of the layers and all their numbers: also tells apart models whose weights lie in another file."""
-    digest = hashlib.sha256()
-    for layer in network.layers:
-        digest.update(type(layer).__name__.encode())
-        for field in fields(layer):
-            value = getattr(layer, field.name)
-            digest.update(f"{field.name}:".encode())
-            digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
-    return digest.hexdigest()
 
 
 def file_sha256(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from qverify.errors import InternalError
+from qverify.fingerprint import encoding
 from qverify.network import Array, Conv, Dense, Input, Layer, Network, Relu, forward, margins
 from qverify.quantisation import Family
 
@@ -127,16 +128,15 @@ def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[
             offset = np.zeros(theirs.size) if theirs.offset is None else theirs.offset
             if (np.abs(offset) > family.activation[i]).any():
                 problems.append(f"an activation of {ours.name!r} is off by more than its radius")
-        elif _constants(ours) != _constants(theirs):
+        elif encoding(ours, ("name",)) != encoding(theirs, ("name",)):
             problems.append(f"the constants of {ours.name!r} differ")
     return problems
 
 
 def _weight_problems(family: Family, index: int, ours: Any, theirs: Any) -> list[str]:
     problems = []
-    geometry = ("in_shape", "strides", "pads", "dilations", "groups")
-    same = all(getattr(ours, g, None) == getattr(theirs, g, None) for g in geometry)
-    if not same or ours.weight.shape != theirs.weight.shape:
+    rest = ("name", "weight", "bias")
+    if encoding(ours, rest) != encoding(theirs, rest) or ours.weight.shape != theirs.weight.shape:
         return [f"layer {ours.name!r} has another geometry"]
     zero = np.zeros(1)
     if _exceeds(theirs.weight, ours.weight, family.weight.get(index, zero)).any():
@@ -144,7 +144,3 @@ def _weight_problems(family: Family, index: int, ours: Any, theirs: Any) -> list
     if _exceeds(theirs.bias, ours.bias, family.bias.get(index, zero)).any():
         problems.append(f"a bias of {ours.name!r} leaves its radius")
     return problems
-
-
-def _constants(layer: Layer) -> tuple[bytes, ...]:
-    return tuple(getattr(layer, name).tobytes() for name in ("scale", "shift") if hasattr(layer, name))

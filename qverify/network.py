@@ -183,9 +183,35 @@ class Add(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """A BatchNormalization of the model, `y = scale (z - mean) / deviation + offset` a channel of layer `layer`.
+
+    It was folded into that layer, and `before` is the layer as the model has it, or it stands alone as that layer, a
+    depthwise Conv, and `before` is None. Toolchains that do not fold round other numbers (schemes `tensor` and
+    `channel`). Arrays (c_out,) of the layer.
+    """
+
+    name: str
+    layer: str
+    before: Dense | Conv | None
+    scale: Array
+    offset: Array
+    mean: Array
+    deviation: Array
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "offset", "mean", "deviation"):
+            array = frozen_array(getattr(self, name), f"{name} of BatchNormalization {self.name!r}")
+            object.__setattr__(self, name, array)
+
+
+@dataclass(frozen=True, eq=False)
 class Network:
-    """An immutable network. `notes` are remarks of the loader a person should see; `added_biases` the names of layers
-    whose model adds the bias by a node of its own, which int8 toolchains may quantise to 8 bits like an activation.
+    """An immutable network. `notes` are remarks of the loader a person should see.
+
+    How the model's file has it, where that matters to int8 toolchains: `added_biases`, the names of layers whose bias
+    is added by a node of its own, which may be quantised to 8 bits like an activation; `batchnorms`; `oddities`,
+    layers (by name) in a form that toolchains quantise in ways of their own, and which.
 
     Raises ModelError if the layers are not in topological order or their sizes do not fit.
     """
@@ -194,6 +220,8 @@ class Network:
     source: str = "network"
     notes: tuple[str, ...] = field(default=())
     added_biases: tuple[str, ...] = field(default=())
+    batchnorms: tuple[BatchNorm, ...] = field(default=())
+    oddities: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
         if len(self.layers) < 2 or not isinstance(self.layers[0], Input):
@@ -250,6 +278,19 @@ class Network:
     def shares_weights(self) -> bool:
         """True if some quantised kernel is used at more than one position: design.md, section 6."""
         return any(isinstance(self.layers[i], Conv) and self.layers[i].positions > 1 for i in self.weighted)  # type: ignore[attr-defined]
+
+    def relu_behind(self, index: int) -> int | None:
+        """The Relu that layer `index` reaches through sums alone and that nothing else can see it past; None if none.
+
+        What is added to the layer's output changes that Relu's output by no more.
+        """
+        while len(self.consumers[index]) == 1:
+            (index,) = self.consumers[index]
+            if isinstance(self.layers[index], Relu):
+                return index
+            if not isinstance(self.layers[index], Add):
+                return None
+        return None
 
     def index(self, name: str) -> int:
         """Index of the layer with this name; KeyError if there is none."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qverify import data_sources, datasets, onnx_io
-from qverify.batch import file_sha256, fingerprint
+from qverify.batch import file_sha256
 from qverify.datasets import Samples
 from qverify.errors import DataError, QVerifyError
+from qverify.fingerprint import fingerprint
 from qverify.network import Network
 from qverify.quantisation import Radii, load_radii
 from qverify.report_runs import Case, printable

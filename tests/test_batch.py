@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from qverify.batch import ROWS, RUN, RunDirectory, file_sha256, fingerprint
+from qverify.batch import ROWS, RUN, RunDirectory, file_sha256
 from qverify.cascade import verify
 from qverify.errors import DataError, OutputError, UsageError
 from qverify.members import membership
-from qverify.network import Dense
 from qverify.quantisation import Family, Radii
 from qverify.records import settled
 from qverify.report import Tally, discrepancy_ranges
@@ -176,19 +174,6 @@ def test_rows_without_a_readable_question_are_not_trusted(tmp_path, content):
         (tmp_path / RUN).write_bytes(content)
     with pytest.raises(DataError, match=r"run\.json is missing or damaged, so its rows cannot be trusted"):
         resumed(tmp_path)
-
-
-def test_the_fingerprint_sees_every_number_and_name(rng):
-    network = networks.mlp(rng, 3, 4, 2)
-    layer: Any = network.layers[1]
-    weight = layer.weight.copy()
-    weight[2, 1] = np.nextafter(weight[2, 1], 9)
-    changed = network.with_layers({1: replace(layer, weight=weight)})
-    renamed = network.with_layers({1: replace(layer, name="other")})
-    exact = network.with_layers({1: replace(layer, quantised=False)})
-    prints = [fingerprint(n) for n in (network, changed, renamed, exact)]
-    assert isinstance(layer, Dense) and len(set(prints)) == 4
-    assert fingerprint(network.with_layers({1: replace(layer)})) == prints[0]
 
 
 def test_a_file_that_has_gone_is_a_data_error(tmp_path):

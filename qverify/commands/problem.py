@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from qverify import __version__, datasets, onnx_io
-from qverify.batch import file_sha256, fingerprint
+from qverify.batch import file_sha256
 from qverify.commands.options import Given
 from qverify.commands.output import say
 from qverify.datasets import Samples
 from qverify.errors import UsageError
 from qverify.exact import solvers
 from qverify.exact.decide import TOLERANCE
+from qverify.fingerprint import fingerprint
 from qverify.network import Array, Conv, Dense, Network
 from qverify.quantisation import Family, Radii, read_radii
 from qverify.verdict import SEMANTICS, Options
