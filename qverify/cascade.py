@@ -7,6 +7,9 @@
     bp-layers    backward bounds at every layer, which also leaves few binaries for
     exact        programs and a solver, one sample at a time in `jobs` threads
 
+Where radii stand for integer kernels (schemes `tensor` and `channel`), a sample whose margins are positive is verified
+only if no accumulator can overflow on it (kernels.py); else it is unknown, and its detail names the layer.
+
 Every stage adds to two arrays a sample, the margins proved and the margins attained; should they ever cross,
 something is broken and InternalError is raised.
 """
@@ -26,6 +29,7 @@ from torch import Tensor
 
 from qverify.arguments import checked, usable_device
 from qverify.attack import PositionChoice, Positions, attack
+from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_margins, tightened_bounds
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.model import MEMORY_CAP, BoundModel, Bounds
@@ -164,6 +168,15 @@ class Cascade:
             tell(batch.verdict(int(sample), *what))
         batch.keep(~mask)
 
+    def _proved(self, batch: Batch, mask: Any, tell: Callable[[Verdict], None], stage: str) -> None:
+        """Report the open samples where `mask` holds, whose margins are positive: verified if integer kernels agree."""
+        positions = np.flatnonzero(mask)
+        chosen = torch.as_tensor(positions, device=self.model.device)
+        for position, reason in zip(positions, misfits(self.model, batch.bounds.take(chosen)), strict=True):
+            status = Status.UNKNOWN if reason else Status.VERIFIED
+            tell(batch.verdict(int(batch.open[position]), status, stage, detail=reason))
+        batch.keep(~mask)
+
     # -- stages -----------------------------------------------------------------------------------
 
     def _forward(self, start: int, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> Batch:
@@ -193,7 +206,7 @@ class Cascade:
             batch.spent(began)
             if method != "exact":
                 held = (batch.lower[batch.open] > 0).all(1)
-                self._decide(batch, held, tell, (Status.VERIFIED, name))
+                self._proved(batch, held, tell, name)
             if name == "ibp" and len(batch.open) and self.options.attack:
                 self._attack(batch, tell)
         if method in ("ibp", "bp"):
@@ -257,7 +270,7 @@ class Cascade:
 
     def own_family(self, bounds: Bounds, position: int) -> Family:
         """The family of the sample at `position` of `bounds`: its own activation radii where the scheme clips."""
-        if not self.family.ceiling:
+        if not self.family.per_sample:
             return self.family
         return self.family.with_activation(sample_bounds(bounds, position).activation)
 
@@ -300,6 +313,9 @@ class Cascade:
         self._check(batch, slice(position, position + 1))
         status = {Ruling.HOLDS: Status.VERIFIED, Ruling.BROKEN: Status.FALSIFIED}.get(ruling, Status.UNKNOWN)
         detail = search.detail if ruling is Ruling.OPEN else ""
+        if status is Status.VERIFIED:
+            (detail,) = misfits(self.model, batch.bounds.take(slice(position, position + 1)))
+            status = Status.UNKNOWN if detail else status
         ended = search.expired() and (ruling is Ruling.OPEN or not settings.early)
         if ended and not detail:
             detail = "time limit: the worst margin is bounded, not found"

@@ -171,8 +171,9 @@ def batch(plan: str, out: str | None, jobs: int, cluster: str | None, as_json: b
     bits = [6, 8]                     # or radii = ["radii.toml"]
     out = "runs/digits"
 
-    Further keys: schemes, roundings, methods, samples, timeout, clip-input, formulation, solver; they mean what the
-    options of `qverify verify` mean. Every row is kept as soon as it is known, and a rerun computes what is missing.
+    Further keys: schemes, roundings, kernel, batchnorm, methods, samples, timeout, clip-input, formulation, solver;
+    they mean what the options of `qverify verify` mean. Every row is kept as soon as it is known, and a rerun computes
+    what is missing.
     """
     from qverify.commands.batch import run
 

@@ -84,8 +84,10 @@ def single_layers(network: Network, radii: Radii) -> list[LayerRadii]:
             )
         elif i in family.activation:
             radius = family.activation[i]
-            ceilings = {layer.name: radii.ceilings[layer.name]} if layer.name in radii.ceilings else {}
-            own = Radii(layers={layer.name: {"activation": radius.reshape(layer.shape)}}, ceilings=ceilings)
+            name = layer.name
+            ceilings, cuts = ({name: of[name]} if name in of else {} for of in (radii.ceilings, radii.saturations))
+            rows = {name: {"activation": radius.reshape(layer.shape)}}
+            own = Radii(layers=rows, ceilings=ceilings, saturations=cuts)  # type: ignore[arg-type]
             found.append(LayerRadii(layer.name, "activation", own, float(radius.max()), None))
     return [one for one in found if one.largest > 0 or (one.bias_largest or 0) > 0]
 

@@ -9,7 +9,7 @@ ramp raises from 0 to 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ from qverify.errors import RadiiError
 from qverify.modules import LiveNetwork
 from qverify.network import Conv, Dense, Relu
 from qverify.quantisation import Family, Radii
-from qverify.schemes import activation_radius, activation_step, weight_radii
+from qverify.steps import Quantiser
 
 Clip = tuple[float, float]
 Pair = tuple[Tensor, Tensor]
@@ -86,7 +86,8 @@ def _bound_model(
             weight, bias = like.new_tensor(layer.weight), like.new_tensor(layer.bias)
             affine[i] = Affine(layer, weight, torch.zeros_like(weight), bias, torch.zeros_like(bias))
     rounding = Rounding(like.dtype, enabled=False)
-    return BoundModel(live.network, affine, {}, activation, ceiling or {}, rounding, like.device, like.dtype)
+    model = BoundModel(live.network, affine, {}, activation, ceiling or {}, rounding, like.device, like.dtype)
+    return replace(model, zero_exact=ceiling is not None)
 
 
 class StatedRadii:
@@ -94,7 +95,7 @@ class StatedRadii:
 
     def __init__(self, live: LiveNetwork, radii: Radii):
         """Raises RadiiError if `radii` do not fit the network, or follow from its ranges."""
-        if radii.ceilings or radii.input_range is not None:
+        if radii.ceilings or radii.saturations or radii.input_range is not None:
             raise RadiiError(
                 "These radii hold for the ranges of one network, which training changes; state bits and scheme instead."
             )
@@ -129,20 +130,6 @@ class StatedRadii:
         """There is nothing to restore."""
 
 
-@dataclass(frozen=True)
-class Quantiser:
-    """`bits` bits under a scheme and a rounding, as `Radii.from_bits` takes them."""
-
-    bits: int
-    scheme: str = "paper"
-    rounding: str = "any"
-
-    @property
-    def share(self) -> float:
-        """Of a step, that a value may be off by."""
-        return 0.5 if self.rounding == "nearest" else 1.0
-
-
 @dataclass(eq=False)
 class RangeRadii:
     """Radii of schemes `tensor` and `channel`: gradients flow from the radii to the largest weights.
@@ -166,31 +153,27 @@ class RangeRadii:
 
     def model(self, factor: float) -> BoundModel:
         quantiser, layers = self.quantiser, self.live.network.layers
-        bits, share = quantiser.bits, quantiser.share
-        steps = [activation_step(bits, low, high) for low, high in zip(self.low, self.high, strict=True)]
+        steps = [quantiser.activation_step(low, high) for low, high in zip(self.low, self.high, strict=True)]
         weights = {}
         for i, (weight, bias) in self.live.parameters.items():
             top = weight.abs().flatten(1).amax(1)
             offset = torch.zeros_like(top) if bias is None else bias
-            sizes = top, offset.abs()
-            if quantiser.scheme == "tensor":
-                sizes = top.max().expand(len(top)), offset.abs().max().expand(len(top))
-            radius, spread = weight_radii(torch, (bits, share), sizes, offset, steps[layers[i].inputs[0]])
+            top = top.max().expand(len(top)) if quantiser.scheme == "tensor" else top
+            radius, spread = quantiser.weight_radii(torch, top, offset, steps[layers[i].inputs[0]])
             rows = (factor * radius).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
             weights[i] = rows, factor * (torch.zeros_like(spread) if bias is None else spread)
         relus = [i for i, layer in enumerate(layers) if isinstance(layer, Relu)]
-        radii = {i: factor * activation_radius(bits, share, steps[i]) for i in relus}
+        radii = {i: factor * quantiser.activation_radius(steps[i]) for i in relus}
         activation = {i: self.live.like.new_full((layers[i].size,), radii[i]) for i in relus}
-        return _bound_model(self.live, weights, activation, {i: self.high[i] for i in relus})
+        ceilings = {i: quantiser.activation_range(self.low[i], self.high[i])[1] for i in relus}
+        return _bound_model(self.live, weights, activation, ceilings)
 
     def input_radius(self, factor: float) -> Tensor:
-        step = activation_step(self.quantiser.bits, self.low[0], self.high[0])
-        return self.live.like.new_tensor(factor * activation_radius(self.quantiser.bits, self.quantiser.share, step))
+        step = self.quantiser.activation_step(self.low[0], self.high[0])
+        return self.live.like.new_tensor(factor * self.quantiser.activation_radius(step))
 
     def radii(self, x: Any) -> Radii:
-        scheme: Any = self.quantiser.scheme
-        rounding: Any = self.quantiser.rounding
-        return Radii.from_bits(self.quantiser.bits, scheme, rounding, self.live.frozen(), x)
+        return Radii.of(self.quantiser, self.live.frozen(), x)
 
     def state(self) -> dict[str, Any]:
         return {"low": self.low, "high": self.high}
@@ -203,7 +186,5 @@ def live_family(live: LiveNetwork, stated: Quantiser | Radii) -> LiveFamily:
     """The family that `stated` asks for. Raises RadiiError."""
     if isinstance(stated, Radii):
         return StatedRadii(live, stated)
-    scheme: Any = stated.scheme
-    rounding: Any = stated.rounding
-    radii = Radii.from_bits(stated.bits, scheme, rounding, live.network, np.zeros((1, live.network.input_size)))
-    return StatedRadii(live, radii) if scheme == "paper" else RangeRadii(live, stated)
+    radii = Radii.of(stated, live.network, np.zeros((1, live.network.input_size)))
+    return StatedRadii(live, radii) if stated.scheme == "paper" else RangeRadii(live, stated)

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from qverify.network import Array, Input, Layer
+from qverify.network import Array, BatchNorm, Input, Layer
 
 Shape = tuple[int, ...]
 
@@ -170,6 +170,8 @@ class Builder:
     notes: list[str] = field(default_factory=list)
     weight_uses: dict[str, list[str]] = field(default_factory=dict)
     added_biases: list[str] = field(default_factory=list)
+    batchnorms: list[BatchNorm] = field(default_factory=list)
+    oddities: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.layers = [Input(self.input_name, (), self.sample_shape(self.input_shape))]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qverify.network import Array, Conv, Dense, Scale
+from qverify.network import Array, BatchNorm, Conv, Dense, Scale
 from qverify.onnx_graph import Builder, Node, Refusal, Tensor, Value
 
 _IMAGE = "(1, channels, length) or (1, channels, height, width)"
@@ -164,11 +164,18 @@ def batch_normalisation(node: Node, builder: Builder) -> Value:
     variance = variance + node.attributes.get("epsilon", 1e-5)
     if not (variance > 0).all():
         raise Refusal("its variance is not positive")
-    factor = scale / np.sqrt(variance)
-    shift = offset - mean * factor
+    norm = {"scale": scale, "offset": offset, "mean": mean, "deviation": np.sqrt(variance)}
+    return _normalised(node, builder, x, norm)
+
+
+def _normalised(node: Node, builder: Builder, x: Tensor, norm: dict[str, Array]) -> Value:
+    """`norm`: scale, offset, mean and deviation, one number a channel."""
+    factor = norm["scale"] / norm["deviation"]
+    shift = norm["offset"] - norm["mean"] * factor
     positions = x.size // x.shape[1]
     layer, sources = builder.layers[x.layer], node.sources(1, 2, 3, 4)
     if isinstance(layer, Dense) and layer.quantised and x.exclusive:
+        norm = {name: np.repeat(values, positions) for name, values in norm.items()}
         factor, shift = np.repeat(factor, positions), np.repeat(shift, positions)
         out = builder.change(x, weight=layer.weight * factor[:, None], bias=factor * layer.bias + shift, has_bias=True)
     elif isinstance(layer, Conv) and layer.quantised and x.exclusive and layer.weight.shape[0] == len(factor):
@@ -178,7 +185,9 @@ def batch_normalisation(node: Node, builder: Builder) -> Value:
         in_shape = x.shape[1:] if len(x.shape) == 4 else (len(factor), 1, positions)
         fields: dict[str, Any] = {"groups": len(factor), "in_shape": in_shape, "bias": shift}
         out = builder.new(Conv, node.name, (x,), x.shape, weight=factor.reshape(-1, 1, 1, 1), **fields)
+        builder.batchnorms.append(BatchNorm(node.name, builder.layers[out.layer].name, None, **norm))
         return builder.uses(out, sources)
+    builder.batchnorms.append(BatchNorm(node.name, layer.name, layer, **norm))
     builder.notes.append(f"{node.name}: folded into layer {layer.name!r}, so radii describe the folded weights.")
     return builder.uses(out, sources)
 

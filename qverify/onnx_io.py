@@ -88,7 +88,14 @@ def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
     if output.layer != len(builder.layers) - 1:  # only its Shape is read, perhaps
         raise ModelError(f"{short}: the output of layer {builder.layers[-1].name!r} is never used.")
     notes = tuple(builder.notes + _shared(builder))
-    network = Network(tuple(builder.layers), short, notes, tuple(builder.added_biases))
+    network = Network(
+        tuple(builder.layers),
+        short,
+        notes,
+        tuple(builder.added_biases),
+        tuple(builder.batchnorms),
+        tuple(builder.oddities),
+    )
     compare(model, network, builder.input_shape, output.logits)
     return network
 

@@ -70,7 +70,12 @@ def _matmul(node: Node, builder: Builder) -> Value:
         weight, columns = _matrix(value, lambda v: v[None, :]), x.shape[-1] if len(x.shape) > 1 else 1
         ends = ((len(weight),) if value.ndim > 1 else ()) + ((columns,) if len(x.shape) > 1 else ())
     out = _product(node, builder, x, weight, columns, leading + ends)
+    if not constant_right:
+        builder.oddities.append((builder.layers[out.layer].name, _LEFT))
     return builder.uses(out, node.sources(0, 1))
+
+
+_LEFT = "its weight is the left factor, which is quantised along the other axis, or as an activation"
 
 
 def _gemm(node: Node, builder: Builder) -> Value:
@@ -90,9 +95,14 @@ def _gemm(node: Node, builder: Builder) -> Value:
         if trans_b and min(x.shape) > 1:
             raise Refusal(f"transB on a computed matrix of shape {x.shape} is not supported; only on a vector")
         shape = (len(weight), columns)
-    out = _product(node, builder, x, node.attributes.get("alpha", 1.0) * weight, columns, shape)
+    alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
+    out = _product(node, builder, x, alpha * weight, columns, shape)
     builder.uses(out, node.sources(0, 1))
-    beta = node.attributes.get("beta", 1.0)
+    name = builder.layers[out.layer].name
+    if not isinstance(node.inputs[1], Constant):
+        builder.oddities.append((name, _LEFT))
+    if node.has(2) and beta != 0.0 and (alpha, beta) != (1.0, 1.0):
+        builder.oddities.append((name, f"its Gemm has alpha {alpha:g} and beta {beta:g}, with which biases go wrong"))
     if not node.has(2) or beta == 0.0:
         return out
     return _shift(node, builder, out, beta * node.numbers(2), node.sources(2))

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qverify import datasets
+from qverify.batchnorm import BATCHNORMS
 from qverify.errors import UsageError
 from qverify.exact.solvers import SOLVERS
+from qverify.kernels import KERNELS
 from qverify.quantisation import Rounding, Scheme
+from qverify.steps import RANGED
 from qverify.toml_files import read_toml
 from qverify.verdict import FORMULATIONS, METHODS, SEMANTICS
 
@@ -55,6 +58,8 @@ class Plan:
     clip_input: tuple[float, float] | None = None
     formulation: str = "relational"
     solver: str = "auto"
+    kernel: str | None = None
+    batchnorm: str | None = None
     out: str | None = None
 
     @staticmethod
@@ -73,6 +78,10 @@ class Plan:
             raise UsageError(f'{path} states no radii; add bits = [8] or radii = ["FILE.toml"].')
         if not plan.bits and ("schemes" in stated or "roundings" in stated):
             raise UsageError(f"schemes and roundings in {path} say what bits means; give bits too.")
+        if (plan.kernel or plan.batchnorm) and not (plan.bits and set(plan.schemes) & set(RANGED)):
+            raise UsageError(
+                f"kernel and batchnorm in {path} say more of schemes tensor and channel; name one of these."
+            )
         return plan._beside(folder)
 
     def _beside(self, folder: Path) -> Plan:
@@ -102,16 +111,19 @@ def identity(question: dict[str, Any]) -> list[Any]:
     """What makes two questions (`Problem.question`) the same for a sample, whichever samples they are about.
 
     In this order: SEMANTICS; sha256 of the network's layers and numbers; sha256 of the samples as arrays, since
-    one file may be read in several ways; the radii as stated
-    (bits, scheme and rounding, or the sha256 of the file; what activations were calibrated on); the range inputs are
-    clipped to; the property; method, formulation and solver; the tolerance. Not the time limit: what was decided is so
-    within any, and a row says which limit ended it.
+    one file may be read in several ways; the radii as stated (bits, scheme and rounding, kernel and batchnorm, or the
+    sha256 of the file; what activations were calibrated on); the range inputs are clipped to; the property; method,
+    formulation and solver; the tolerance. Not the time limit: what was decided is so within any, and a row says which
+    limit ended it.
     """
-    radii = {name: question["radii"].get(name) for name in ("bits", "scheme", "rounding", "sha256", "calibration")}
+    radii = {name: question["radii"].get(name) for name in _STATED}
     method = [question[name] for name in ("method", "formulation", "solver")]
     clip = question["clip_input"] and list(question["clip_input"])
     network, data = question["network_sha256"], question["arrays_sha256"]
     return [SEMANTICS, network, data, radii, clip, PROPERTY, method, question["tolerance"]]
+
+
+_STATED = ("bits", "scheme", "rounding", "kernel", "batchnorm", "sha256", "calibration")
 
 
 def case_id(name: str, identity: list[Any]) -> str:
@@ -194,5 +206,7 @@ _READERS: dict[str, Reader] = {
     "clip-input": _interval,
     "formulation": _word(FORMULATIONS),
     "solver": _word(("auto", *SOLVERS)),
+    "kernel": _word(KERNELS),
+    "batchnorm": _word(BATCHNORMS),
     "out": _text,
 }

@@ -11,21 +11,25 @@ layer. Layers with `quantised=False` and `Scale` layers are exact. A layer witho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from qverify.batchnorm import Saturation
 from qverify.errors import DataError, RadiiError
-from qverify.network import Array, Conv, Dense, Network, Relu
+from qverify.kernels import Kernel
+from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
 from qverify.schemes import scheme_radii
+from qverify.steps import Quantiser
 from qverify.toml_files import read_hashed_toml
 
 KINDS = ("input", "weight", "bias", "activation")
 Scheme = Literal["paper", "tensor", "channel"]
 Rounding = Literal["nearest", "any"]
+Batchnorm = Literal["folded", "separate", "either"]
 Interval = tuple[Array, Array]
 
 
@@ -38,7 +42,10 @@ class Radii:
     (per neuron for dense layers; per channel for the activations of images); or anything that
     broadcasts to the tensor. `ceilings` gives, per activation layer, the top of the quantiser's
     range: what lies above is clipped, and `bounds.interval` widens the radius by as much as the sound
-    upper bound exceeds it (design.md, section 7). `input_range` is the same for the input.
+    upper bound exceeds it (design.md, section 7). `input_range` is the same for the
+    input, `saturations` for what is rounded on the way into a Relu. `zero_exact`: an activation that is 0 without
+    rounding is 0 with it, as in every integer format. `kernel`: the integer kernels that the radii stand
+    for; what these do not compute in real arithmetic is not verified. `quantiser`: what the radii follow from, if that.
     """
 
     input: Any = 0.0
@@ -48,6 +55,10 @@ class Radii:
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ceilings: Mapping[str, float] = field(default_factory=dict)
     input_range: tuple[float, float] | None = None
+    saturations: Mapping[str, tuple[Saturation, ...]] = field(default_factory=dict)
+    zero_exact: bool = False
+    kernel: Kernel | None = None
+    quantiser: Quantiser | None = None
     convention: str = "explicit radii"
 
     @staticmethod
@@ -57,6 +68,8 @@ class Radii:
         rounding: Rounding = "any",
         network: Network | None = None,
         calibration: Any = None,
+        kernel: str = "exact-accumulation",
+        batchnorm: Batchnorm = "either",
     ) -> Radii:
         """The radii that cover every quantiser of `bits` bits under a scheme (design.md, sections 1 and 7).
 
@@ -64,9 +77,16 @@ class Radii:
         `tensor`, `channel`: steps from the weights' range per tensor or per output channel, and from
         the activations' range on the `calibration` inputs (N, ...); both need `network`.
         `nearest` covers rounding to nearest only; `any` also floor, ceiling, stochastic and learned.
-        Raises RadiiError for a bit-width outside 1 to 32 (2 to 32 for `tensor` and `channel`).
+        `kernel` (kernels.py) and `batchnorm` (batchnorm.py) say more of `tensor` and `channel`.
+        Raises RadiiError for a bit-width outside 1 to 32 (2 to 32 for `tensor` and `channel`), and under these for
+        what a file has that no radius covers.
         """
-        return Radii(**scheme_radii(bits, scheme, rounding, network, calibration))
+        return Radii.of(Quantiser(bits, scheme, rounding, kernel, batchnorm), network, calibration)
+
+    @staticmethod
+    def of(quantiser: Quantiser, network: Network | None = None, calibration: Any = None) -> Radii:
+        """See `from_bits`."""
+        return Radii(**scheme_radii(quantiser, network, calibration), quantiser=quantiser)
 
     def scaled(self, factor: float) -> Radii:
         """All radii times one factor >= 0."""
@@ -84,13 +104,17 @@ class Radii:
         if set(kinds) == set(KINDS):
             return self
         layers = {name: {kind: own[kind] for kind in own if kind in kinds} for name, own in self.layers.items()}
+        base: dict[str, Any] = {kind: 0.0 for kind in KINDS if kind not in kinds}
         return replace(
             self,
             layers=layers,
             ceilings=self.ceilings if "activation" in kinds else {},
+            saturations=self.saturations if "activation" in kinds else {},
             input_range=self.input_range if "input" in kinds else None,
+            kernel=None,  # with some numbers exact there is no integer kernel
+            quantiser=None,
             convention=f"{self.convention}; radii of {', '.join(kinds) or 'nothing'} only",
-            **{kind: 0.0 for kind in KINDS if kind not in kinds},
+            **base,
         )
 
 
@@ -158,8 +182,9 @@ class Family:
     """The quantised family of one network: radii resolved to arrays.
 
     `input` (n_in,); `weight[i]` like `layers[i].weight` and `bias[i]` like its bias, for every index in
-    `network.weighted`; `activation[i]` (size,) for every Relu; `ceiling[i]` where the scheme clips.
-    `clip`: the input stays in this interval whatever its radius (`--clip-input`).
+    `network.weighted`; `activation[i]` (size,) for every Relu; `ceiling[i]` and `saturations[i]` where the scheme
+    clips. `clip`: the input stays in this interval whatever its radius (`--clip-input`). `zero_exact`, `kernel`: see
+    `Radii`.
     """
 
     network: Network
@@ -170,6 +195,9 @@ class Family:
     ceiling: Mapping[int, float] = field(default_factory=dict)
     clip: tuple[float, float] | None = None
     input_range: tuple[float, float] | None = None
+    saturations: Mapping[int, tuple[Saturation, ...]] = field(default_factory=dict)
+    zero_exact: bool = False
+    kernel: Kernel | None = None
 
     @staticmethod
     def of(network: Network, radii: Radii, clip: tuple[float, float] | None = None) -> Family:
@@ -180,21 +208,30 @@ class Family:
         _check_names(network, radii)
         if clip is not None and not clip[0] < clip[1]:
             raise RadiiError(f"The input range to clip to, {clip[0]:g} to {clip[1]:g}, is empty.")
-        weight, bias, activation, ceiling = {}, {}, {}, {}
+        found: dict[str, dict[int, Any]] = {kind: {} for kind in ("weight", "bias", "activation")}
         for i, layer in enumerate(network.layers):
-            own = radii.layers.get(layer.name, {})
-            if i in network.weighted and isinstance(layer, (Dense, Conv)):
-                label = f"weight ({layer.name})"
-                weight[i] = _radius(own.get("weight", radii.weight), layer.weight.shape, label)
-                bias_radius = own.get("bias", radii.bias) if layer.has_bias else 0.0
-                bias[i] = _radius(bias_radius, layer.bias.shape, f"bias ({layer.name})")
-            elif isinstance(layer, Relu):
-                label = f"activation ({layer.name})"
-                activation[i] = _radius(own.get("activation", radii.activation), layer.shape, label).ravel()
-                if layer.name in radii.ceilings:
-                    ceiling[i] = radii.ceilings[layer.name]
+            for kind, radius in RESOLVED[type(layer)](layer, radii).items():
+                found[kind][i] = radius
+        index = {layer.name: i for i, layer in enumerate(network.layers)}
+        ceiling = {index[name]: top for name, top in radii.ceilings.items()}
+        saturations = {index[name]: cuts for name, cuts in radii.saturations.items()}
         entry = _radius(radii.input, network.input_shape, "input").ravel()
-        return Family(network, entry, weight, bias, activation, ceiling, clip, radii.input_range)
+        return Family(
+            network,
+            entry,
+            **found,
+            ceiling=ceiling,
+            clip=clip,
+            input_range=radii.input_range,
+            saturations=saturations,
+            zero_exact=radii.zero_exact,
+            kernel=radii.kernel,
+        )
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether activation radii depend on the sample, because the scheme clips."""
+        return bool(self.ceiling or self.saturations or self.zero_exact)
 
     def largest(self) -> dict[str, float]:
         """The largest radius of each kind; what clipping adds for single samples is not in it."""
@@ -243,6 +280,35 @@ class Family:
         return other
 
 
+def _resolved_affine(layer: Any, radii: Radii) -> dict[str, Array]:
+    if not layer.quantised:
+        return {}
+    own = radii.layers.get(layer.name, {})
+    weight = _radius(own.get("weight", radii.weight), layer.weight.shape, f"weight ({layer.name})")
+    bias = own.get("bias", radii.bias) if layer.has_bias else 0.0
+    return {"weight": weight, "bias": _radius(bias, layer.bias.shape, f"bias ({layer.name})")}
+
+
+def _resolved_relu(layer: Any, radii: Radii) -> dict[str, Array]:
+    value = radii.layers.get(layer.name, {}).get("activation", radii.activation)
+    return {"activation": _radius(value, layer.shape, f"activation ({layer.name})").ravel()}
+
+
+def _exact(layer: Layer, radii: Radii) -> dict[str, Array]:
+    return {}
+
+
+RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
+    Input: _exact,  # its radius is the family's own
+    Dense: _resolved_affine,
+    Conv: _resolved_affine,
+    Scale: _exact,
+    Relu: _resolved_relu,
+    Add: _exact,
+}
+"""The radii that a layer of each type has, by kind, as arrays."""
+
+
 def _check_names(network: Network, radii: Radii) -> None:
     weighted = {network.layers[i].name for i in network.weighted}
     relus = {network.layers[i].name for i in network.relus}
@@ -256,7 +322,7 @@ def _check_names(network: Network, radii: Radii) -> None:
                     f"The network has no layer {name!r} with a radius for its {kind}; those are: "
                     f"{', '.join(sorted(allowed)) or 'none'}. `qverify inspect` lists all layers."
                 )
-    if missing := sorted(set(radii.ceilings) - relus):
+    if missing := sorted({*radii.ceilings, *radii.saturations} - relus):
         raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")
     limits = [*radii.ceilings.values(), *(radii.input_range or ())]
     if not all(isinstance(limit, (int, float)) and np.isfinite(limit) for limit in limits):

@@ -18,6 +18,7 @@ from qverify.fingerprint import fingerprint
 from qverify.network import Network
 from qverify.quantisation import Radii, load_radii
 from qverify.report_runs import Case, printable
+from qverify.steps import RANGED, Quantiser
 
 T = TypeVar("T")
 
@@ -41,14 +42,13 @@ class Sources:
         stated = case.question["radii"]
         if "file" in stated:
             return _as_data_error(lambda: _radii_file(str(stated["file"]), stated.get("sha256")))
-        scheme: Any = stated.get("scheme")
-        rounding: Any = stated.get("rounding")
-        bits: Any = stated.get("bits")
-        if scheme not in ("tensor", "channel"):
-            return _as_data_error(lambda: Radii.from_bits(bits, scheme, rounding))
+        names = ("bits", "scheme", "rounding", "kernel", "batchnorm")
+        quantiser = Quantiser(**{name: stated[name] for name in names if stated.get(name) is not None})
+        if quantiser.scheme not in RANGED:
+            return _as_data_error(lambda: Radii.of(quantiser))
         network, samples = self.network(case), self.samples(case)
         calibration, _ = datasets.fit(samples, network)
-        return _as_data_error(lambda: Radii.from_bits(bits, scheme, rounding, network, calibration))
+        return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
 
     def _once(self, key: tuple[str, ...], read: Callable[[], T]) -> T:
         """What `read` returned or raised the first time."""

@@ -4,18 +4,16 @@
 2^-(b-1). The paper calls them diameters but uses them as radii: plus or minus one whole step for inputs
 in [0, 1] and weights in [-1, 1].
 
-`tensor`, `channel`: b-bit quantisers with one step per weight tensor or per output channel. Weights:
-D = max|W| / (2^(b-1) - 1), the symmetric step with the narrow range; the asymmetric one is smaller, so
-it is covered too. Input and activations: D = range / (2^b - 1), the range taken from calibration data
-and widened to contain 0. Biases: the integer step s_x s_w. The radius is D / 2 for rounding to nearest,
-D for any rounding. What exceeds a calibrated range is clipped: `ceilings` and `input_range` carry the
-ranges on, and the radius grows by the excess.
+`tensor`, `channel`: b-bit quantisers with one step per weight tensor or per output channel, and activations and the
+input quantised over their range on calibration data (steps.py has the rules). What exceeds a calibrated range is
+clipped: `ceilings` and `input_range` carry the ranges on, and the radius grows by the excess. Integer kernels are
+covered as far as kernels.py can prove them to be real arithmetic, and BatchNormalization folded or not (batchnorm.py).
 
 Not covered by any scheme, because the family has no radius for it: requantising the output of the network (which
 may tie classes, not reverse them, unless it clips), the branches and sums of a residual network before a Relu, what
 average pooling, a normalisation in the graph or a layer without a Relu gives, or a bias that is added to a MatMul
 by a node of its own (a Gemm has it inside). Nor are quantisers with coarser steps than these: symmetric activations
-(twice the step), a reduced range of weights (7 bits of 8).
+(twice the step), a reduced range of weights (7 bits of 8); b - 1 bits cover both.
 """
 
 from __future__ import annotations
@@ -24,106 +22,126 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.batchnorm import BATCHNORMS, Separate, integer_layer, kept_apart, separate
 from qverify.errors import RadiiError
-from qverify.network import Array, Conv, Dense, Network, Relu
+from qverify.kernels import KERNELS, IntegerLayer, Kernel
+from qverify.network import Array, BatchNorm, Conv, Dense, Network, forward
+from qverify.steps import RANGED, Quantiser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-FLOAT32_SLACK = 2.0**-21
-"""A quantiser that works in float32 rounds the step, the quotient and the product: three roundings of 2^-24 relative to
-the number itself (measured 1.8), so it exceeds its share of a step by a share of the whole *range*: 2.6e-5 of a step
-at 8 bits, 7e-3 of one at 16. Twice what the roundings can sum to; every radius is widened by it."""
-
-_LEAST_STEP = 1.0001 * 2.0**-126
-"""The smallest normal number of float32, and a little: no toolchain has a step below."""
-
+SCHEMES = ("paper", *RANGED)
+ROUNDINGS = ("nearest", "any")
 _CHUNK = 1024
+Range = tuple[float, float]
 
 
-def scheme_radii(bits: int, scheme: str, rounding: str, network: Network | None, calibration: Any) -> dict[str, Any]:
-    """The keyword arguments of `Radii` for one scheme. Raises RadiiError; see `Radii.from_bits`."""
+def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any) -> dict[str, Any]:
+    """The keyword arguments of `Radii` for one quantiser. Raises RadiiError; see `Radii.from_bits`."""
+    bits, scheme = quantiser.bits, quantiser.scheme
     least = 1 if scheme == "paper" else 2
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not least <= bits <= 32:
         raise RadiiError(f"The bit-width is {bits!r}; it must be a whole number from {least} to 32 for {scheme!r}.")
-    if rounding not in ("nearest", "any"):
-        raise RadiiError(f"Unknown rounding {rounding!r}; it is 'nearest' or 'any'.")
-    convention = f"{bits} bits, scheme {scheme}, rounding {rounding}"
+    for name, allowed in (("rounding", ROUNDINGS), ("scheme", SCHEMES), ("kernel", KERNELS), ("batchnorm", BATCHNORMS)):
+        if getattr(quantiser, name) not in allowed:
+            words = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
+            raise RadiiError(f"Unknown {name} {getattr(quantiser, name)!r}; it is {words}.")
+    convention = f"{bits} bits, scheme {scheme}, rounding {quantiser.rounding}"
     if scheme == "paper":
-        step = 2.0 ** -(bits - 1) * (0.5 if rounding == "nearest" else 1.0)
+        step = 2.0 ** -(bits - 1) * quantiser.share
         return {"input": step / 2, "weight": step, "bias": step, "activation": step, "convention": convention}
-    if scheme not in ("tensor", "channel"):
-        raise RadiiError(f"Unknown scheme {scheme!r}; it is 'paper', 'tensor' or 'channel'.")
     if network is None or calibration is None:
         raise RadiiError(
             f"Scheme {scheme!r} takes its steps from ranges, so it needs the network and calibration data."
         )
-    share = 0.5 if rounding == "nearest" else 1.0
+    convention += "; any int8 kernel" if quantiser.kernel == "any" else "; kernels that accumulate exactly"
+    if network.batchnorms:
+        both = {"either": "folded or separate"}
+        convention += f"; BatchNormalization {both.get(quantiser.batchnorm, quantiser.batchnorm)}"
     convention += "; outputs, and sums before a Relu, are not requantised"
-    return {"convention": convention, **_range_radii(bits, scheme == "channel", share, network, calibration)}
+    return {"convention": convention, **_range_radii(quantiser, network, calibration)}
 
 
-def _range_radii(bits: int, per_channel: bool, share: float, network: Network, calibration: Any) -> dict[str, Any]:
-    ranges = calibrate(network, calibration)
-    steps = [activation_step(bits, *ends) for ends in ranges]
-    radii = [activation_radius(bits, share, step) for step in steps]
-    layers: dict[str, dict[str, Any]] = {}
-    ceilings = {}
-    for i, layer in enumerate(network.layers):
-        if i in network.weighted and isinstance(layer, (Dense, Conv)):
-            magnitude = np.abs(layer.weight).reshape(len(layer.weight), -1).max(axis=1)
-            sizes = magnitude, np.abs(layer.bias)
-            top, largest = sizes if per_channel else (np.full(len(size), size.max()) for size in sizes)
-            weight, bias = weight_radii(np, (bits, share), (top, largest), layer.bias, steps[layer.inputs[0]])
-            layers[layer.name] = {"weight": weight, "bias": bias}
-        elif isinstance(layer, Relu):
-            layers[layer.name] = {"activation": radii[i]}
-            ceilings[layer.name] = ranges[i][1]
-    return {"input": radii[0], "layers": layers, "ceilings": ceilings, "input_range": ranges[0]}
+def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> dict[str, Any]:
+    for name, why in network.oddities:
+        raise RadiiError(
+            f"Layer {name!r}: {why}, so scheme {quantiser.scheme} cannot speak for int8 toolchains; write the model"
+            " anew (in Python: qverify.save(qverify.load(MODEL), FILE)) and give that file to the toolchain too, or"
+            " use --scheme paper or --radii."
+        )
+    norms = kept_apart(network, quantiser)
+    ranges, before = calibrate(network, calibration, norms)
+    apart = separate(network, quantiser, norms, (ranges, before))
+    layers, integers = _affine_radii(quantiser, network, ranges, apart)
+    ceilings, dead = {}, []
+    for i in network.relus:
+        relu = network.layers[i]
+        radius = quantiser.activation_radius(quantiser.activation_step(*ranges[i]))
+        moved = apart.before.get(relu.name)
+        layers[relu.name] = {"activation": radius if moved is None else (radius + moved).reshape(relu.shape)}
+        ceilings[relu.name] = quantiser.activation_range(*ranges[i])[1]
+        dead += [relu.name] * quantiser.degenerate(*ranges[i])
+    return {
+        "input": quantiser.activation_radius(quantiser.activation_step(*ranges[0])),
+        "layers": layers,
+        "ceilings": ceilings,
+        "input_range": quantiser.activation_range(*ranges[0]),
+        "saturations": apart.saturations,
+        "zero_exact": True,
+        "kernel": Kernel.of(quantiser.kernel, [*integers, *apart.integers], apart.refused, dead),
+    }
 
 
-def activation_step(bits: int, low: Any, high: Any) -> Any:
-    """The step of an asymmetric quantiser for values in [low, high], which contains 0."""
-    return (high - low) / (2.0**bits - 1)
+def _affine_radii(
+    quantiser: Quantiser, network: Network, ranges: list[Range], apart: Separate
+) -> tuple[dict[str, dict[str, Any]], list[IntegerLayer]]:
+    """Radii of weights and biases by layer, and the layers as integers; a union of families is the larger radius.
 
-
-def activation_radius(bits: int, share: float, step: Any) -> Any:
-    """The error of rounding to that step; `share` is 1/2 for rounding to nearest, else 1."""
-    return step * (share + (2.0**bits - 1) * FLOAT32_SLACK)
-
-
-def weight_radii(
-    xp: Any, quantiser: tuple[int, float], sizes: tuple[Any, Any], bias: Any, entry: float
-) -> tuple[Any, Any]:
-    """Radii of weights and biases, one a channel; `xp` is numpy, or torch, which differentiates through them.
-
-    `quantiser`: bits and share. `sizes` (c_out,) each: the largest |w| and |b| that share the step of a channel, those
-    of the channel itself or of the whole layer. `entry`: the step of what the layer reads.
+    A layer that a BatchNormalization stands alone as, or that is never folded, has those of `apart` only.
     """
-    bits, share = quantiser
-    top, largest = sizes
-    levels = 2.0 ** (bits - 1) - 1
-    # The least weight step with which a bias fits into int32 steps of step * entry; toolchains widen it to that.
-    for_bias = largest / entry * (1.001 * 2.0**-31) if entry > 0 else xp.zeros_like(bias)
-    step = xp.maximum(top / levels, for_bias)
-    radius = step * (share + levels * FLOAT32_SLACK)
-    # Where float32 has no step that small, int8 toolchains take 1: weights become 0, biases multiples of s_x.
-    vanishes = top <= levels * _LEAST_STEP
-    radius = xp.where(vanishes, xp.where(top > 0, xp.maximum(top, radius), xp.zeros_like(top)), radius)
-    bias_step = xp.where(vanishes, xp.maximum(step, xp.ones_like(step)), step)
-    return radius, bias_step * entry * share + xp.abs(bias) * FLOAT32_SLACK
+    layers: dict[str, dict[str, Any]] = {}
+    integers = []
+    unfolded = {norm.layer for norm in network.batchnorms if norm.before is None or quantiser.batchnorm == "separate"}
+    for i in network.weighted:
+        layer = network.layers[i]
+        assert isinstance(layer, (Dense, Conv))
+        if layer.name in unfolded:
+            layers[layer.name] = {"weight": apart.weight[layer.name], "bias": apart.bias[layer.name]}
+            continue
+        (source,) = layer.inputs
+        own = integer_layer(layer, quantiser, quantiser.activation_step(*ranges[source]), ranges[source])
+        integers.append(own)
+        weight, bias = quantiser.weight_radii(np, own.top, layer.bias, own.entry)
+        if layer.name in apart.weight:
+            rows = weight.reshape(-1, *[1] * (layer.weight.ndim - 1))
+            weight = np.maximum(apart.weight[layer.name], rows)
+            bias = np.maximum(apart.bias[layer.name], bias)
+        layers[layer.name] = {"weight": weight, "bias": bias}
+    return layers, integers
 
 
-def calibrate(network: Network, x: Any) -> list[tuple[float, float]]:
-    """Smallest and largest value of every layer's output on the samples `x` (N, ...), widened to contain 0."""
-    ranges = [(0.0, 0.0)] * len(network.layers)
+def calibrate(network: Network, x: Any, norms: Iterable[BatchNorm] = ()) -> tuple[list[Range], dict[str, Range]]:
+    """Smallest and largest value of every layer's output on the samples `x` (N, ...), widened to contain 0.
+
+    And those of the layers that `norms` were folded into, as they were before, by name.
+    """
+    ranges: list[Range] = [(0.0, 0.0)] * len(network.layers)
+    before: dict[str, Range] = {}
+    unfolded: dict[str, Any] = {norm.layer: norm.before for norm in norms if norm.before is not None}
     for values in _batches(network, x):
         for i, value in enumerate(values):
-            if not np.isfinite(value).all():  # here, because min and max of Python pass over NaN
-                raise RadiiError("The calibration data give NaN or infinite activations; check model and data.")
-            low, high = ranges[i]
-            ranges[i] = (min(low, float(value.min())), max(high, float(value.max())))
-    return ranges
+            ranges[i] = _widened(ranges[i], value)
+            if (own := unfolded.get(network.layers[i].name)) is not None:
+                value = forward(own, [values[j] for j in own.inputs])
+                before[own.name] = _widened(before.get(own.name, (0.0, 0.0)), value)
+    return ranges, before
+
+
+def _widened(ends: Range, values: Array) -> Range:
+    if not np.isfinite(values).all():  # here, because min and max of Python pass over NaN
+        raise RadiiError("The calibration data give NaN or infinite activations; check model and data.")
+    return min(ends[0], float(values.min())), max(ends[1], float(values.max()))
 
 
 def _batches(network: Network, x: Any) -> Iterator[list[Array]]:

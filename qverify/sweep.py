@@ -16,7 +16,8 @@ from typing import Any
 from qverify.cascade import verify
 from qverify.errors import UsageError
 from qverify.network import Network
-from qverify.quantisation import KINDS, Family, Radii, Rounding, Scheme
+from qverify.quantisation import KINDS, Batchnorm, Family, Radii, Rounding, Scheme
+from qverify.steps import Quantiser
 from qverify.verdict import Options, Status, Verdict
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -92,9 +93,12 @@ def by_bits(
     rounding: Rounding = "any",
     network: Network | None = None,
     calibration: Any = None,
+    kernel: str = "exact-accumulation",
+    batchnorm: Batchnorm = "either",
 ) -> list[Point]:
     """Points that state a bit-width; the arguments of `Radii.from_bits`. Raises RadiiError."""
-    return [Point(Radii.from_bits(b, scheme, rounding, network, calibration), bits=b) for b in bits]
+    quantisers = [Quantiser(b, scheme, rounding, kernel, batchnorm) for b in bits]
+    return [Point(Radii.of(quantiser, network, calibration), bits=quantiser.bits) for quantiser in quantisers]
 
 
 def grid(points: Sequence[Point], parts: Iterable[str] = tuple(PARTS)) -> list[tuple[str, Point]]:

@@ -12,9 +12,10 @@ from qverify.errors import UsageError
 from qverify.exact.solvers import SOLVERS
 from qverify.members import Recipe, Witness
 
-SEMANTICS = 2
+SEMANTICS = 3
 """Part of every question kept on disk. Raise it when a row no longer means what it meant, so that rows are computed
-anew; 2: the exact step proves its bounds from duals, and underflow is allowed for."""
+anew; 2: the exact step proves its bounds from duals, and underflow is allowed for; 3: programs are rounded outwards,
+schemes tensor and channel stand for integer kernels and BatchNormalization kept apart, networks have another hash."""
 METHODS = ("auto", "ibp", "bp", "exact")
 FORMULATIONS = ("relational", "bilinear")
 

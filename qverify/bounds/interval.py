@@ -14,7 +14,7 @@ and W + R and W - R, exchanged, and the last sum added. Exact per layer; for a c
 positions taken as independent.
 
 Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Where the scheme clips at a ceiling, r_a
-grows by what u exceeds it, per sample and neuron.
+grows by what u exceeds it, per sample and neuron; where its quantisers keep 0 exactly, r_a is 0 where u <= 0.
 
 Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.
 """
@@ -35,7 +35,7 @@ Ends = tuple[Tensor, Tensor]
 
 def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
     """Bounds on every layer for the input box (N, n_in). Raises RadiiError if they overflow."""
-    bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.ceiling})
+    bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.per_sample})
     for index in range(len(model.network.layers)):
         ends = _usable(model, 0, (lower, upper)) if index == 0 else interval_step(model, bounds, index)
         bounds.lower.append(ends[0])
@@ -178,13 +178,27 @@ def _relu(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     (source,) = model.network.layers[index].inputs
     lower, upper = bounds.lower[source], bounds.upper[source]
     if index not in bounds.activation:  # fixed by the first pass: it defines the family for these samples
-        bounds.activation[index] = model.activation[index] + (upper - model.ceiling[index]).clamp(min=0)
+        bounds.activation[index] = _activation_radius(model, bounds, index, upper)
     radius = bounds.activation[index]
     low, high = (lower - radius).clamp(min=0), upper.clamp(min=0) + radius
     # Where nothing was computed (radius 0), nothing was rounded.
     mass = torch.where(radius > 0, high.abs() + radius, torch.zeros_like(high))
     low, high = model.rounding.widen(low, high, mass, 1)
     return low.clamp(min=0), high
+
+
+def _activation_radius(model: BoundModel, bounds: Bounds, index: int, upper: Tensor) -> Tensor:
+    """(N, size): the radius of a Relu that clips, for these samples; `upper`: the largest values that enter it."""
+    radius, cuts = model.activation[index], model.cuts.get(index, ())
+    for cut in cuts:
+        lower = bounds.lower[cut.source].clamp(min=0) if cut.straight else bounds.lower[cut.source]
+        beyond = torch.maximum(bounds.upper[cut.source] - cut.high, cut.low - lower).clamp(min=0)
+        radius = radius + cut.gain * beyond
+    if index in model.ceiling:
+        radius = radius + (upper - model.ceiling[index]).clamp(min=0)
+    if model.zero_exact and not cuts:  # with cuts, what enters the Relu may be above 0 by rounding
+        radius = torch.where(upper <= 0, torch.zeros_like(upper), radius)
+    return radius
 
 
 def _add(model: BoundModel, bounds: Bounds, index: int) -> Ends:

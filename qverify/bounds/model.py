@@ -6,7 +6,7 @@ as in `qverify.network`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from qverify.bounds.rounding import Rounding
-from qverify.network import Conv, Dense, Input, Network, Scale
+from qverify.kernels import Kernel
+from qverify.network import Conv, Dense, Network, Scale
 from qverify.quantisation import Family
 
 MEMORY_CAP = 1 << 30
@@ -120,12 +121,23 @@ class Affine:
         return image[:, :, top : top + height, left : left + width].reshape(len(columns), -1)
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A `batchnorm.Saturation` as tensors; `source` is a layer index."""
+
+    source: int
+    low: Tensor
+    high: Tensor
+    gain: Tensor
+    straight: bool
+
+
 @dataclass(eq=False)
 class BoundModel:
     """A family with all its numbers on one device and in one type.
 
-    `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,) by layer index. With float64 and
-    rounding enabled, every bound computed from it is sound in floating point.
+    `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `ceiling[i]` and `cuts[i]` by layer index. With
+    float64 and rounding enabled, every bound computed from it is sound in floating point.
     """
 
     network: Network
@@ -136,6 +148,9 @@ class BoundModel:
     rounding: Rounding
     device: torch.device
     dtype: torch.dtype
+    cuts: dict[int, tuple[Cut, ...]] = field(default_factory=dict)
+    zero_exact: bool = False
+    kernel: Kernel | None = None
 
     @staticmethod
     def of(family: Family, device: str | torch.device = "cpu") -> BoundModel:
@@ -156,9 +171,30 @@ class BoundModel:
             elif isinstance(layer, Scale):
                 scale[i] = (tensor(layer.scale), tensor(layer.shift))
         activation = {i: tensor(radius) for i, radius in family.activation.items()}
-        rounding = Rounding(dtype)
-        where = torch.device(device)
-        return BoundModel(family.network, affine, scale, activation, dict(family.ceiling), rounding, where, dtype)
+        rounding, where, network = Rounding(dtype), torch.device(device), family.network
+        index = {layer.name: i for i, layer in enumerate(network.layers)}
+        cuts = {
+            i: tuple(Cut(index[s.source], tensor(s.low), tensor(s.high), tensor(s.gain), s.straight) for s in own)
+            for i, own in family.saturations.items()
+        }
+        return BoundModel(
+            network,
+            affine,
+            scale,
+            activation,
+            dict(family.ceiling),
+            rounding,
+            where,
+            dtype,
+            cuts=cuts,
+            zero_exact=family.zero_exact,
+            kernel=family.kernel,
+        )
+
+    @property
+    def per_sample(self) -> set[int]:
+        """The Relus whose activation radius depends on the sample, because the scheme clips or keeps 0."""
+        return set(self.activation) if self.zero_exact else {*self.ceiling, *self.cuts}
 
     def tensor(self, array: Any) -> Tensor:
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
@@ -198,9 +234,3 @@ class Bounds:
         lower = [torch.cat([p.lower[i] for p in parts]) for i in range(count)]
         upper = [torch.cat([p.upper[i] for p in parts]) for i in range(count)]
         return Bounds(lower, upper, activation)
-
-
-def producers(network: Network, index: int) -> tuple[int, ...]:
-    """Indices of the layers that layer `index` reads; empty for the input."""
-    layer = network.layers[index]
-    return () if isinstance(layer, Input) else layer.inputs

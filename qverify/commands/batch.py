@@ -25,6 +25,7 @@ from qverify.network import Network
 from qverify.plan import Entry, Plan, case_id, identity
 from qverify.records import settled
 from qverify.report import Tally, percent
+from qverify.steps import RANGED
 from qverify.verdict import Options
 from qverify.work import GRACE, Parcels, Row, Setting, Task
 
@@ -82,7 +83,7 @@ class Assembly:
     def _add(self, entry: Entry, network: Network, everything: Samples) -> None:
         problem = Problem.of(_given(entry, self._plan), network, everything)
         if entry.scheme is not None and (entry.scheme, entry.model, entry.data) not in self._hinted:
-            hint(entry.scheme, network, problem.samples, f"{network.source} on {entry.data}: ")
+            hint(problem, f"{network.source} on {entry.data}: ")
             self._hinted.add((entry.scheme, entry.model, entry.data))
         options = replace(problem.options(), jobs=1)
         question = problem.question() | {"arrays_sha256": everything.arrays_sha256}
@@ -130,6 +131,8 @@ def _given(entry: Entry, plan: Plan) -> Given:
         bits=entry.bits,
         scheme=entry.scheme,
         rounding=entry.rounding,
+        kernel=plan.kernel if entry.scheme in RANGED else None,
+        batchnorm=plan.batchnorm if entry.scheme in RANGED else None,
         radii=entry.radii,
         samples=plan.samples,
         clip_input=plan.clip_input,

@@ -19,6 +19,8 @@ FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("auto", "highs", "gurobi", "scip")
 SCHEMES = ("paper", "tensor", "channel")
 ROUNDINGS = ("nearest", "any")
+KERNELS = ("exact-accumulation", "any")
+BATCHNORMS = ("folded", "separate", "either")
 REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
 
@@ -34,6 +36,8 @@ class Given:
     bits: int | None = None
     scheme: str | None = None
     rounding: str | None = None
+    kernel: str | None = None
+    batchnorm: str | None = None
     radii: str | None = None
     samples: str | None = None
     clip_input: tuple[float, float] | None = None
@@ -150,6 +154,18 @@ def _scheme_options() -> tuple[Callable[[Any], Any], ...]:
             type=click.Choice(ROUNDINGS),
             help="nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned rounding.  "
             "[default: any]",
+        ),
+        click.option(
+            "--kernel",
+            type=click.Choice(KERNELS),
+            help="Schemes tensor and channel: which integer kernels. exact-accumulation: those that add products up in "
+            "int32; any: also those that add pairs of products in saturating int16.  [default: exact-accumulation]",
+        ),
+        click.option(
+            "--batchnorm",
+            type=click.Choice(BATCHNORMS),
+            help="Schemes tensor and channel: what toolchains do with a BatchNormalization that the file still has.  "
+            "[default: either]",
         ),
     )
 

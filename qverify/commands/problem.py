@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from qverify import __version__, datasets, onnx_io
+from qverify import __version__, datasets, hints, onnx_io
 from qverify.batch import file_sha256
 from qverify.commands.options import Given
 from qverify.commands.output import say
@@ -18,8 +16,9 @@ from qverify.errors import UsageError
 from qverify.exact import solvers
 from qverify.exact.decide import TOLERANCE
 from qverify.fingerprint import fingerprint
-from qverify.network import Array, Conv, Dense, Network
+from qverify.network import Array, Network
 from qverify.quantisation import Family, Radii, read_radii
+from qverify.steps import RANGED, Quantiser
 from qverify.verdict import SEMANTICS, Options
 
 
@@ -48,7 +47,7 @@ class Problem:
         for note in network.notes:
             say(f"note: {note}")
         problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data))
-        hint(_scheme(given), network, problem.samples)
+        hint(problem)
         return problem
 
     @staticmethod
@@ -92,8 +91,8 @@ class Problem:
             stated |= {"file": given.radii, "sha256": self.radii_sha256}
         else:
             stated |= {"bits": given.bits, "scheme": _scheme(given), "rounding": given.rounding or "any"}
-        if _scheme(given) in ("tensor", "channel"):
-            stated["calibration"] = f"all {self.whole} samples of the data set"
+        if _scheme(given) in RANGED:
+            stated |= of_ranges(given.kernel, given.batchnorm, self.whole)
         return self.asked() | {"radii": stated}
 
     def asked(self) -> dict[str, Any]:
@@ -159,11 +158,13 @@ def _check(given: Given) -> None:
         raise UsageError("--bits and --radii exclude each other; give one of them.")
     if given.bits is None and (given.scheme or given.rounding):
         raise UsageError("--scheme and --rounding say what --bits means; give --bits too.")
+    if _scheme(given) not in RANGED and (given.kernel or given.batchnorm):
+        raise UsageError("--kernel and --batchnorm say what --scheme tensor and channel mean; give one of these too.")
     if given.clip_input is not None and not -math.inf < given.clip_input[0] < given.clip_input[1] < math.inf:
         raise UsageError("--clip-input takes two finite numbers, the smaller one first; for pixels: 0 1.")
     if given.data is None and given.samples is not None:
         raise UsageError("--samples selects from a data set; give --data too.")
-    if given.data is None and given.scheme in ("tensor", "channel"):
+    if given.data is None and given.scheme in RANGED:
         raise UsageError(f"--scheme {given.scheme} takes the ranges of activations from samples; give --data too.")
 
 
@@ -183,34 +184,34 @@ def _radii(given: Given, network: Network, samples: Samples | None) -> tuple[Rad
 def _radii_of_bits(given: Given, network: Network, samples: Samples | None) -> Radii | None:
     if given.bits is None:
         return None
-    scheme: Any = _scheme(given)
-    rounding: Any = given.rounding or "any"
-    if scheme == "paper":
-        return Radii.from_bits(given.bits, scheme, rounding)
+    quantiser = quantiser_of(given, given.bits)
+    if quantiser.scheme not in RANGED:
+        return Radii.of(quantiser)
     assert samples is not None
     calibration, _ = datasets.fit(samples, network)
-    return Radii.from_bits(given.bits, scheme, rounding, network, calibration)
+    return Radii.of(quantiser, network, calibration)
 
 
-def hint(scheme: str | None, network: Network, samples: Samples | None, where: str = "") -> None:
-    """Say what of this network or these samples goes beyond the quantisers that the scheme stands for."""
-    if scheme in ("tensor", "channel") and network.added_biases:
-        say(
-            f"note: {where}a node of its own adds the bias of {', '.join(map(repr, network.added_biases))}; scheme"
-            f" {scheme} takes biases as int32, but toolchains may round these to the bits of an activation. As a Gemm"
-            " a layer has its bias inside."
-        )
-    if scheme != "paper":
-        return
-    layers = [network.layers[i] for i in network.weighted]
-    reach = max((float(np.abs(la.weight).max()) for la in layers if isinstance(la, (Dense, Conv))), default=0.0)
-    beyond = []
-    if reach > 1.0:
-        beyond.append(f"weights reach {reach:.3g}")
-    if samples is not None and (samples.x.min() < 0.0 or samples.x.max() > 1.0):
-        beyond.append(f"inputs go from {samples.x.min():.3g} to {samples.x.max():.3g}")
-    if beyond:
-        say(
-            f"note: {where}{' and '.join(beyond)}, but scheme paper takes the step of quantisers for weights in [-1, 1]"
-            " and inputs in [0, 1]; --scheme tensor or channel takes it from the ranges themselves."
-        )
+def quantiser_of(given: Given, bits: int) -> Quantiser:
+    """That of the options, with what they leave out."""
+    default = Quantiser(bits)
+    stated = {name: getattr(given, name) for name in ("scheme", "rounding", "kernel", "batchnorm")}
+    return replace(default, **{name: value for name, value in stated.items() if value is not None})
+
+
+def of_ranges(kernel: str | None, batchnorm: str | None, samples: int) -> dict[str, str]:
+    """What a question holds of schemes that take steps from ranges, beside bits, scheme and rounding."""
+    default = Quantiser(8)
+    return {
+        "kernel": kernel or default.kernel,
+        "batchnorm": batchnorm or default.batchnorm,
+        "calibration": f"all {samples} samples of the data set",
+    }
+
+
+def hint(problem: Problem, where: str = "") -> None:
+    """Say what of the network or the samples goes beyond the quantisers that the radii stand for."""
+    if problem.radii is not None:
+        x = None if problem.samples is None else problem.samples.x
+        for sentence in hints.of_family(problem.network, problem.radii, x):
+            say(f"note: {where}{sentence}")

@@ -18,10 +18,11 @@ from qverify import datasets, sweep
 from qverify.arguments import usable_device
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
-from qverify.commands.problem import Problem, chosen_solver, started
+from qverify.commands.problem import Problem, chosen_solver, of_ranges, quantiser_of, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.quantisation import Family
+from qverify.steps import RANGED, Quantiser
 from qverify.sweep import PARTS, Key, Point, Row
 from qverify.sweep_directory import SweepDirectory
 from qverify.verdict import Options, Verdict
@@ -36,8 +37,7 @@ class Axis:
 
     bits: tuple[int, ...]
     values: tuple[float, ...]
-    scheme: str
-    rounding: str
+    quantiser: Quantiser
     parts: tuple[str, ...]
 
     @staticmethod
@@ -45,15 +45,19 @@ class Axis:
         """From the command line. Raises UsageError."""
         if (bits is None) == (values is None):
             raise UsageError("Give the points of the sweep, either as --bits LO:HI or as --values LIST.")
-        if values is not None and (given.scheme or given.rounding):
-            raise UsageError("--scheme and --rounding say what --bits means; with --values they mean nothing.")
+        if values is not None and (given.scheme or given.rounding or given.kernel or given.batchnorm):
+            raise UsageError(
+                "--scheme, --rounding, --kernel and --batchnorm say what --bits means; with --values they mean nothing."
+            )
+        quantiser = quantiser_of(given, 8)
+        if quantiser.scheme not in RANGED and (given.kernel or given.batchnorm):
+            raise UsageError("--kernel and --batchnorm say what --scheme tensor and channel mean; give one of these.")
         chosen = tuple(PARTS) if parts is None else _distinct("--parts", parts, str)
         sweep.grid([], chosen)
         return Axis(
             () if bits is None else _bits(bits),
             () if values is None else _distinct("--values", values, _radius),
-            given.scheme or "paper",
-            given.rounding or "any",
+            quantiser,
             chosen,
         )
 
@@ -62,26 +66,27 @@ class Axis:
         """What a point means, for people."""
         if self.values:
             return "radius (half-width): the same number for every quantised kind"
-        return f"bits under scheme {self.scheme}, rounding {self.rounding}"
+        return f"bits under scheme {self.quantiser.scheme}, rounding {self.quantiser.rounding}"
 
     def points(self, problem: Problem) -> list[Point]:
         """The points for one network; schemes that need ranges take them from the whole data set."""
         if self.values:
             return sweep.by_value(self.values)
         calibration = None
-        if self.scheme != "paper" and problem.everything is not None:
+        if self.quantiser.scheme in RANGED and problem.everything is not None:
             calibration, _ = datasets.fit(problem.everything, problem.network)
-        scheme: Any = self.scheme
-        rounding: Any = self.rounding
-        return sweep.by_bits(self.bits, scheme, rounding, problem.network, calibration)
+        one: Any = self.quantiser
+        options = {"kernel": one.kernel, "batchnorm": one.batchnorm}
+        return sweep.by_bits(self.bits, one.scheme, one.rounding, problem.network, calibration, **options)
 
     def question(self, problem: Problem) -> dict[str, Any]:
         """The axis, as sweep.json keeps it."""
         if self.values:
             return {"values": list(self.values), "parts": list(self.parts)}
-        stated: dict[str, Any] = {"bits": list(self.bits), "scheme": self.scheme, "rounding": self.rounding}
-        if self.scheme != "paper":
-            stated["calibration"] = f"all {problem.whole} samples of the data set"
+        one = self.quantiser
+        stated: dict[str, Any] = {"bits": list(self.bits), "scheme": one.scheme, "rounding": one.rounding}
+        if one.scheme in RANGED:
+            stated |= of_ranges(one.kernel, one.batchnorm, problem.whole)
         return stated | {"parts": list(self.parts)}
 
 
@@ -129,7 +134,8 @@ class Study:
         stems = [Path(model).stem for model in models]
         names = stems if len(set(stems)) == len(stems) else models
         problems = {
-            name: Problem.load(replace(one, scheme=None, rounding=None)) for name, one in zip(names, given, strict=True)
+            name: Problem.load(replace(one, scheme=None, rounding=None, kernel=None, batchnorm=None))
+            for name, one in zip(names, given, strict=True)
         }
         options = next(iter(problems.values())).options()
         options = replace(options, attack=options.method in ("auto", "exact"))
