@@ -1,0 +1,65 @@
+"""Everything that is done to layers has an entry for every type of layer, and fails for a type it does not know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from networks import mlp
+
+import qverify
+from qverify import attack, network, onnx_export, quantisation
+from qverify.bounds import backward, interval
+from qverify.exact import bilinear, relational, scaling
+from qverify.network import Input, Layer, Network
+from qverify.quantisation import Family, Radii
+
+WITH_INPUT = {
+    "IBP": interval.INTERVAL,
+    "BP": backward.BACKWARD,
+    "attack": attack.FORWARD,
+    "relational program": relational.RELATIONAL,
+    "bilinear program": bilinear.BILINEAR,
+    "gain": scaling.GAIN,
+    "radii": quantisation.RESOLVED,
+}
+WITHOUT_INPUT = {"forward pass": network._FORWARD, "export": onnx_export._WRITERS}
+
+
+@pytest.mark.parametrize("name", [*WITH_INPUT, *WITHOUT_INPUT])
+def test_every_table_has_every_type(name):
+    types = set(Layer.__subclasses__()) - ({Input} if name in WITHOUT_INPUT else set())
+    types = {kind for kind in types if kind.__module__.startswith("qverify.")}
+    assert set({**WITH_INPUT, **WITHOUT_INPUT}[name]) == types
+
+
+@dataclass(frozen=True, eq=False)
+class Twice(Layer):
+    """A type that nothing knows."""
+
+
+def test_a_type_that_nothing_knows_is_never_passed_over(rng, monkeypatch):
+    """Were it taken for another type, or left out, sound bounds would be none."""
+    known = mlp(rng, 3, 4, 2)
+    monkeypatch.setitem(network._FORWARD, Twice, lambda layer, x: 2 * x[0])
+    unknown = Network((*known.layers[:2], Twice("t", (1,), (4,)), *(
+        type(layer)(**{**vars(layer), "inputs": (i + 2,)}) for i, layer in enumerate(known.layers[2:])
+    )))  # fmt: skip
+    assert np.isfinite(unknown.evaluate(rng.random((2, 3)))).all()
+    with pytest.raises(KeyError):
+        Family.of(unknown, Radii(0.1))
+    monkeypatch.setitem(quantisation.RESOLVED, Twice, quantisation._exact)
+    with pytest.raises(KeyError):
+        qverify.verify(unknown, rng.random((2, 3)), [0, 0], Radii(0.1))
+    bounds = relational.SampleBounds(
+        [np.zeros(layer.size) for layer in unknown.layers], [np.ones(layer.size) for layer in unknown.layers], {3: 0.1}
+    )
+    maps = relational.Maps(Family.of(unknown, Radii(0.1)))
+    for ask in (
+        lambda: relational.Relational(maps, bounds),
+        lambda: bilinear.Bilinear(maps, bounds),
+        lambda: scaling.gain(maps, bounds, np.array([1.0, -1.0])),
+    ):
+        with pytest.raises(KeyError):
+            ask()
