@@ -68,7 +68,8 @@ def test_every_attribute_counts(kind):
 
 
 def test_the_examples_are_all_layer_types():
-    assert set(EXAMPLES) == set(Layer.__subclasses__())
+    own = {kind for kind in Layer.__subclasses__() if kind.__module__.startswith("qverify.")}
+    assert set(EXAMPLES) == own
 
 
 def image(kernel: tuple[int, int]) -> Network:
