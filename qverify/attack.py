@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
+from qverify.bounds.model import Affine, BoundModel, Bounds
+from qverify.budget import Deadline, pieces
 from qverify.members import Recipe
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.quantisation import Family
@@ -193,20 +194,29 @@ def _affine(affine: Affine, index: int, x: Tensor, positions: Positions) -> Tens
     return (z + (affine.bias + positions.bias[index] * affine.bias_radius).unsqueeze(2)).reshape(len(x), -1)
 
 
-def attack(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, start: Positions | None = None) -> Attack:
+def attack(
+    model: BoundModel,
+    bounds: Bounds,
+    labels: Tensor,
+    rivals: Tensor,
+    start: Positions | None = None,
+    deadline: Deadline | None = None,
+) -> Attack:
     """Search for members that misclassify: the smallest margin found per sample.
 
     `bounds`: IBP of the samples (N), for the input box and activation radii. `rivals` (N, classes): lower
     bounds on the margins; the starts after the first aim at the lowest ones. `start`: positions to
     descend from first, else the middle. A sample is left alone as soon as its margin is clearly negative, so that
-    the member found for it fails, and is seldom the worst there is.
+    the member found for it fails, and is seldom the worst there is. Where the deadline passes, what was found by then
+    counts; inf where nothing was.
     """
+    deadline = deadline or Deadline()
     parts: list[Attack] = []
     step = _chunk(model)
     for begin in range(0, len(labels), step):
         chunk = slice(begin, begin + step)
         first = None if start is None else start.map(lambda t, c=chunk: t[c])  # type: ignore[misc]
-        parts.append(_attack(model, bounds.take(chunk), labels[chunk], rivals[chunk], first))
+        parts.append(_attack(model, (bounds.take(chunk), labels[chunk], rivals[chunk]), first, deadline))
     trees = [p.positions for p in parts]
     joined = {
         name: {i: torch.cat([getattr(t, name)[i] for t in trees]) for i in getattr(trees[0], name)}
@@ -218,12 +228,14 @@ def attack(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, st
 
 
 def _chunk(model: BoundModel) -> int:
-    sizes = [layer.size for layer in model.network.layers]
-    sizes += [affine.layer.positions * affine.layer.fan_in for affine in model.affine.values() if affine.is_conv]  # type: ignore[union-attr]
-    return max(1, MEMORY_CAP // (8 * 12 * sum(sizes)))
+    sizes = [layer.size for layer in model.network.layers] + [a.unfolded for a in model.affine.values()]
+    return pieces(12 * sum(sizes), 4 * model.operations, model.memory)
 
 
-def _attack(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, start: Positions | None) -> Attack:
+def _attack(
+    model: BoundModel, question: tuple[Bounds, Tensor, Tensor], start: Positions | None, deadline: Deadline
+) -> Attack:
+    bounds, labels, rivals = question
     order = rivals.argsort(1)
     lower, upper = bounds.lower[0], bounds.upper[0]
     count = len(labels)
@@ -232,11 +244,12 @@ def _attack(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, s
     starts = 1 if start is not None else min(STARTS, model.network.output_size)
     for number in range(starts):
         open_ = torch.nonzero(best.margin > 0, as_tuple=True)[0]
-        if not len(open_):
+        if not len(open_) or deadline.passed():
             break
         target = None if number == 0 else order[open_, number - 1]
         begin = start if start is not None and number == 0 else Positions.middle(model, count)
-        _descend(model, (bounds.take(open_), labels[open_], target), begin.map(lambda t, o=open_: t[o]), (best, open_))  # type: ignore[misc]
+        begin = begin.map(lambda t, o=open_: t[o])  # type: ignore[misc]
+        _descend(model, (bounds.take(open_), labels[open_], target), begin, (best, open_), deadline)
     return best
 
 
@@ -245,6 +258,7 @@ def _descend(
     question: tuple[Bounds, Tensor, Tensor | None],
     positions: Positions,
     result: tuple[Attack, Tensor],
+    deadline: Deadline,
 ) -> None:
     """Sign-gradient descent with a shrinking step; better members go into `result` at its indices."""
     bounds, labels, target = question
@@ -258,7 +272,7 @@ def _descend(
         worst = margins.detach().amin(1)
         _keep((best, indices), worst, positions)
         open_ = torch.nonzero(worst >= -_CLEAR * output.detach().abs().amax(1), as_tuple=True)[0]
-        if number == STEPS or not len(open_):
+        if number == STEPS or not len(open_) or deadline.passed():
             break
         aim = margins.amin(1) if target is None else margins.gather(1, target[:, None]).squeeze(1)
         gradients = torch.autograd.grad(aim.sum(), positions.tensors(), allow_unused=True)

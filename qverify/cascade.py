@@ -11,40 +11,46 @@ Where radii stand for integer kernels (schemes `tensor` and `channel`), a sample
 only if no accumulator can overflow on it (kernels.py); else it is unknown, and its detail names the layer.
 
 Every stage adds to two arrays a sample, the margins proved and the margins attained; should they ever cross,
-something is broken and InternalError is raised.
+something is broken and InternalError is raised. All stages together obey one time limit a sample: work on a batch has
+the time that is left to its open samples, is cut off between two pieces, and hands on what it has (budget.py).
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qverify.arguments import checked, usable_device
-from qverify.attack import PositionChoice, Positions, attack
+from qverify.attack import attack
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_margins, tightened_bounds
-from qverify.bounds.interval import interval_bounds, interval_margins
-from qverify.bounds.model import MEMORY_CAP, BoundModel, Bounds
+from qverify.bounds.interval import OutOfTime, interval_bounds, interval_margins
+from qverify.bounds.model import BoundModel, Bounds
+from qverify.budget import Deadline, pieces, working_memory
 from qverify.errors import DataError
-from qverify.exact.decide import Known, Ruling, rule
+from qverify.exact.decide import Known, rule
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.scaling import gain
-from qverify.exact.search import Case, Search, Settings
 from qverify.members import Recipe
 from qverify.network import Array, Network, margins
 from qverify.quantisation import Family, Radii
 from qverify.verdict import Options, Status, Verdict
 
 _CHUNK = 1024
-T = TypeVar("T")
+_TOGETHER = 64
+"""Samples whose layers are refined together by BP; what they prove is told before the next ones."""
+_TEMPORARY = 0.35
+"""Of the memory, that temporary tensors of one piece of work take; programs and solvers have the rest."""
+_SMALL = 5_000_000
+"""Weights times positions up to which the layers are at hand as matrices without a second thought."""
 
 
 def verify(
@@ -95,7 +101,7 @@ class Batch:
 
     `lower` (N, classes): margins proved, +inf in the label's own column. `best` (N,): the worst margin attained, by
     the member of `recipes`, or by the network itself where there is none. `open`: positions of the undecided
-    samples; `bounds`: on these, in this order.
+    samples; `bounds`: on these, in this order. `seconds` (N,): spent on each. `cut`: a stage was ended by the clock.
     """
 
     start: int
@@ -108,6 +114,7 @@ class Batch:
     open: Any
     recipes: dict[int, Recipe] = field(default_factory=dict)
     bounds: Any = None
+    cut: bool = False
 
     def keep(self, mask: Any) -> None:
         """Go on with the open samples where `mask` holds."""
@@ -115,9 +122,25 @@ class Batch:
         if self.bounds is not None:
             self.bounds = self.bounds.take(torch.as_tensor(np.flatnonzero(mask), device=self.bounds.lower[0].device))
 
+    def parts(self, size: int) -> list[Batch]:
+        """The open samples in several batches, which share everything but `open`, `bounds` and `cut`."""
+        starts = range(0, len(self.open), size)
+        chunks = [slice(start, start + size) for start in starts]
+        return [replace(self, open=self.open[chunk], bounds=self.bounds.take(chunk)) for chunk in chunks]
+
+    def join(self, parts: list[Batch]) -> None:
+        """What is open in `parts` is what is open here."""
+        self.open = np.concatenate([part.open for part in parts])
+        self.bounds = Bounds.concatenate([part.bounds for part in parts])
+        self.cut = self.cut or any(part.cut for part in parts)
+
     def spent(self, began: float) -> None:
         """Share the time since `began` among the open samples."""
         self.seconds[self.open] += (time.perf_counter() - began) / max(1, len(self.open))
+
+    def left(self, limit: float | None) -> float | None:
+        """Seconds that the open samples have left together, each of `limit`; None for no limit."""
+        return None if limit is None else float(np.maximum(0.0, limit - self.seconds[self.open]).sum())
 
     def verdict(self, sample: int, status: Status, method: str, **more: Any) -> Verdict:
         return Verdict(
@@ -135,19 +158,22 @@ class Batch:
 
 
 class Cascade:
-    """All stages for one family; `run` takes samples through them."""
+    """All stages for one family; `run` takes samples through them. `where` says what is being done, for people."""
 
     def __init__(self, network: Network, radii: Radii, options: Options, stop: threading.Event | None = None):
         self.network, self.options = network, options
         self.family = Family.of(network, radii, options.clip)
-        self.model = BoundModel.of(self.family, usable_device(options.device))
+        self.memory = working_memory(options.memory)
+        self.model = BoundModel.of(self.family, usable_device(options.device), int(_TEMPORARY * self.memory))
         self.stop = stop or threading.Event()
         self.maps = Maps(self.family)
+        self.where = ""
 
     @property
     def chunk(self) -> int:
-        """Samples taken through the stages together: bounds on all layers stay well below the memory cap."""
-        return max(1, min(_CHUNK, MEMORY_CAP // (8 * 16 * sum(layer.size for layer in self.network.layers))))
+        """Samples taken through the stages together."""
+        sizes = sum(layer.size for layer in self.network.layers)
+        return min(_CHUNK, pieces(16 * sizes, 8 * self.model.operations, self.model.memory))
 
     def run(self, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> None:
         """Decide all samples; x (N, n_in), labels (N,)."""
@@ -157,10 +183,26 @@ class Cascade:
                 self.exact(self.bounded(start, x[start : start + step], labels[start : start + step], tell), tell)
 
     def bounded(self, start: int, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> Batch:
-        """Every stage but the exact step on one chunk; the batch returned holds open what is left to that."""
+        """Every stage but the exact step on one chunk; the batch returned holds the undecided samples."""
         batch = self._forward(start, x, labels, tell)
-        self._bounds(batch, tell)
+        try:
+            self._bounds(batch, tell)
+        except OutOfTime:
+            if not self.stop.is_set():
+                batch.cut = True
+                self._give_up(batch, tell, "ibp", "time limit: not even interval bounds could be computed")
+            batch.open = batch.open[:0]
         return batch
+
+    def exact(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
+        """The exact step on the undecided samples."""
+        from qverify.exact_step import ExactStep
+
+        ExactStep(self, batch).run(tell)
+
+    def deadline(self, batch: Batch) -> Deadline:
+        """When a stage on this batch has to end."""
+        return Deadline.after(batch.left(self.options.seconds), self.stop)
 
     def _decide(self, batch: Batch, mask: Any, tell: Callable[[Verdict], None], what: tuple[Status, str]) -> None:
         """Report the open samples where `mask` holds, and go on with the others."""
@@ -176,6 +218,14 @@ class Cascade:
             status = Status.UNKNOWN if reason else Status.VERIFIED
             tell(batch.verdict(int(batch.open[position]), status, stage, detail=reason))
         batch.keep(~mask)
+
+    def _give_up(self, batch: Batch, tell: Callable[[Verdict], None], stage: str, detail: str) -> None:
+        """Report all open samples as unknown."""
+        limit = self.options.seconds if batch.cut else None
+        for sample in batch.open:
+            tell(batch.verdict(int(sample), Status.UNKNOWN, stage, detail=detail, limit=limit))
+        if batch.bounds is not None:
+            batch.keep(np.zeros(len(batch.open), dtype=bool))
 
     # -- stages -----------------------------------------------------------------------------------
 
@@ -195,53 +245,73 @@ class Cascade:
     def _bounds(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """IBP, attack, BP, BP at every layer on what is open; leaves the tightest bounds in `batch.bounds`."""
         method = self.options.method
-        stages = [("ibp", self._interval), ("bp", self._backward), ("bp-layers", self._layers)]
-        for name, stage in stages[: {"ibp": 1, "bp": 2}.get(method, 3)]:
-            if not len(batch.open) or self.stop.is_set():
-                return
-            began = time.perf_counter()
-            proved = stage(batch).cpu().numpy()
-            batch.lower[batch.open] = np.maximum(batch.lower[batch.open], proved)
-            self._check(batch)
+        self._stage(batch, tell, "ibp", self._interval)
+        if self.options.attack:
+            self._attack(batch, tell)
+        if method != "ibp":
+            self._stage(batch, tell, "bp", self._backward)
+        if method not in ("ibp", "bp") and len(batch.open):
+            parts = batch.parts(_TOGETHER)
+            for part in parts:
+                self._stage(part, tell, "bp-layers", self._layers)
+            batch.join(parts)
+        if method in ("ibp", "bp") and not self.stop.is_set():
+            sought = "found" if self.options.attack else "looked for"
+            little = f"{method.upper()} proves too little and no failing member was {sought}"
+            reason = "time limit" if batch.cut else f"{little}; --method auto decides more"
+            self._give_up(batch, tell, method, reason)
+
+    def _stage(
+        self, batch: Batch, tell: Callable[[Verdict], None], name: str, stage: Callable[[Batch, Deadline], Tensor]
+    ) -> None:
+        """One kind of bounds on the margins of the open samples, and what it decides."""
+        deadline = self._begun(batch, name)
+        if deadline is None:
+            return
+        began = time.perf_counter()
+        try:
+            proved = stage(batch, deadline).cpu().numpy()
+        finally:
             batch.spent(began)
-            if method != "exact":
-                held = (batch.lower[batch.open] > 0).all(1)
-                self._proved(batch, held, tell, name)
-            if name == "ibp" and len(batch.open) and self.options.attack:
-                self._attack(batch, tell)
-        if method in ("ibp", "bp"):
-            for sample in batch.open:
-                sought = "found" if self.options.attack else "looked for"
-                detail = (
-                    f"{method.upper()} proves too little and no failing member was {sought}; --method auto decides more"
-                )
-                tell(batch.verdict(int(sample), Status.UNKNOWN, method, detail=detail))
-            batch.keep(np.zeros(len(batch.open), dtype=bool))
+        batch.lower[batch.open] = np.maximum(batch.lower[batch.open], proved)
+        batch.cut = batch.cut or deadline.left <= 0.0
+        self._check(batch)
+        if self.options.method != "exact":
+            self._proved(batch, (batch.lower[batch.open] > 0).all(1), tell, name)
+
+    def _begun(self, batch: Batch, name: str) -> Deadline | None:
+        """The deadline of a stage that begins now; None if there is nothing to do, or no time to do it in."""
+        self.where = f"{name}: {len(batch.open)} samples"
+        deadline = self.deadline(batch)
+        return None if not len(batch.open) or deadline.passed() else deadline
 
     def _labels(self, batch: Batch) -> Tensor:
         return torch.as_tensor(batch.labels[batch.open], device=self.model.device)
 
-    def _interval(self, batch: Batch) -> Tensor:
-        batch.bounds = self.intervals(batch.x[batch.open])
+    def _interval(self, batch: Batch, deadline: Deadline) -> Tensor:
+        batch.bounds = self.intervals(batch.x[batch.open], deadline)
         return interval_margins(self.model, batch.bounds, self._labels(batch))
 
-    def intervals(self, x: Array) -> Bounds:
-        """IBP on every layer for samples x (N, n_in)."""
+    def intervals(self, x: Array, deadline: Deadline | None = None) -> Bounds:
+        """IBP on every layer for samples x (N, n_in). Raises OutOfTime."""
         low, high = self.family.box(x)
-        return interval_bounds(self.model, self.model.tensor(low), self.model.tensor(high))
+        return interval_bounds(self.model, self.model.tensor(low), self.model.tensor(high), deadline)
 
-    def _backward(self, batch: Batch) -> Tensor:
-        return backward_margins(self.model, batch.bounds, self._labels(batch))
+    def _backward(self, batch: Batch, deadline: Deadline) -> Tensor:
+        return backward_margins(self.model, batch.bounds, self._labels(batch), deadline)
 
-    def _layers(self, batch: Batch) -> Tensor:
-        batch.bounds = tightened_bounds(self.model, batch.bounds)
-        return self._backward(batch)
+    def _layers(self, batch: Batch, deadline: Deadline) -> Tensor:
+        batch.bounds = tightened_bounds(self.model, batch.bounds, deadline)
+        return self._backward(batch, deadline)
 
     def _attack(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Descend; what seems to fail is made and evaluated afresh, the rest keeps its recipe for later."""
+        deadline = self._begun(batch, "attack")
+        if deadline is None:
+            return
         began = time.perf_counter()
         rivals = self.model.tensor(batch.lower[batch.open])
-        found = attack(self.model, batch.bounds, self._labels(batch), rivals)
+        found = attack(self.model, batch.bounds, self._labels(batch), rivals, deadline=deadline)
         margin = found.margin.cpu().numpy()
         for position in np.flatnonzero(margin < batch.best[batch.open]).tolist():
             if self.stop.is_set():
@@ -254,6 +324,7 @@ class Cascade:
             batch.best[sample] = margin[position] if margin[position] > 0 else recipe.witness().margin
         self._check(batch)
         batch.spent(began)
+        batch.cut = batch.cut or deadline.left <= 0.0
         self._decide(batch, batch.best[batch.open] <= 0, tell, (Status.FALSIFIED, "attack"))
 
     def _check(self, batch: Batch, positions: slice = slice(None)) -> None:
@@ -266,75 +337,13 @@ class Cascade:
             row = np.zeros(batch.lower.shape[1])
             row[batch.labels[sample]], row[worst] = 1.0, -1.0
             known = Known(float(batch.lower[sample, worst]), float(batch.best[sample]))
-            rule(known, gain(self.maps, sample_bounds(batch.bounds, position), row).magnitudes)
+            scale = math.inf
+            if self.model.operations <= _SMALL:
+                scale = gain(self.maps, sample_bounds(batch.bounds, position), row).magnitudes
+            rule(known, scale)
 
     def own_family(self, bounds: Bounds, position: int) -> Family:
         """The family of the sample at `position` of `bounds`: its own activation radii where the scheme clips."""
         if not self.family.per_sample:
             return self.family
         return self.family.with_activation(sample_bounds(bounds, position).activation)
-
-    # -- the exact step ---------------------------------------------------------------------------
-
-    def exact(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
-        """The exact step: one open sample a thread, `jobs` at once: solvers work outside Python's lock."""
-        options = self.options
-        early = options.method != "exact"
-        settings = Settings(options.solver, options.formulation, options.seconds, early, self.stop)
-        self.in_threads(lambda position: self._exact_one(batch, position, settings), len(batch.open), tell)
-
-    def in_threads(self, work: Callable[[int], T | None], count: int, tell: Callable[[T], None]) -> None:
-        """Tell what `work(0)` to `work(count - 1)` return, in this thread and as it comes; None is passed over."""
-        with ThreadPoolExecutor(self.options.workers) as pool:
-            futures = [pool.submit(work, position) for position in range(count)]
-            try:
-                for future in as_completed(futures):
-                    if (result := future.result()) is not None:
-                        tell(result)
-            except BaseException:  # also Ctrl-C: end the solves under way, then let it through
-                self.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    def _exact_one(self, batch: Batch, position: int, settings: Settings) -> Verdict | None:
-        """The verdict on one open sample; None if the run was stopped before there was one."""
-        if self.stop.is_set():
-            return None
-        began = time.perf_counter()
-        sample = int(batch.open[position])
-        search = Search(self.maps, settings, self._case(batch, position))
-        ruling = search.margins()
-        if self.stop.is_set() and (ruling is Ruling.OPEN or not settings.early):
-            return None  # without `early` the sign may be settled and the value of the margin not
-        batch.lower[sample], batch.best[sample] = search.lower, search.best
-        if search.recipe is not None:
-            batch.recipes[sample] = search.recipe
-        batch.seconds[sample] += time.perf_counter() - began
-        self._check(batch, slice(position, position + 1))
-        status = {Ruling.HOLDS: Status.VERIFIED, Ruling.BROKEN: Status.FALSIFIED}.get(ruling, Status.UNKNOWN)
-        detail = search.detail if ruling is Ruling.OPEN else ""
-        if status is Status.VERIFIED:
-            (detail,) = misfits(self.model, batch.bounds.take(slice(position, position + 1)))
-            status = Status.UNKNOWN if detail else status
-        ended = search.expired() and (ruling is Ruling.OPEN or not settings.early)
-        if ended and not detail:
-            detail = "time limit: the worst margin is bounded, not found"
-        limit = settings.seconds if ended else None
-        return batch.verdict(sample, status, "exact", scope=search.scope, detail=detail, limit=limit)
-
-    def _case(self, batch: Batch, position: int) -> Case:
-        sample = int(batch.open[position])
-        x, label = batch.x[sample], int(batch.labels[sample])
-        bounds = sample_bounds(batch.bounds, position)
-        family = self.own_family(batch.bounds, position)
-        one = batch.bounds.take(slice(position, position + 1))
-
-        def polish(recipe: Recipe) -> Recipe:
-            if not isinstance(recipe.choice, PositionChoice):
-                return recipe
-            start = Positions.of(self.model, recipe.choice, recipe.x_hat, one)
-            labels = torch.as_tensor([label], device=self.model.device)
-            found = attack(self.model, one, labels, self.model.tensor(batch.lower[[sample]]), start)
-            return found.recipe(family, x, label, 0)
-
-        return Case(family, x, label, bounds, batch.lower[sample], batch.recipes.get(sample), polish)

@@ -27,6 +27,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from qverify.errors import ModelError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+_PATCHES = 1 << 24
+"""Floats of what output positions look at that a forward pass unfolds at once (128 MiB)."""
+_VALUES = 1 << 24
+"""Floats of layers' outputs that it holds at once, where only the last are wanted."""
 
 
 def frozen_array(values: Any, what: str) -> Array:
@@ -146,8 +150,12 @@ class Conv(Layer):
     def apply(self, weight: Array, x: Array) -> Array:
         """The layer's linear map with another kernel of the same shape and no bias; (N, n_in) -> (N, n_out)."""
         kernels = weight.reshape(self.groups, -1, self.fan_in)
-        out = np.einsum("ngpk,gck->ngcp", self.patches(x), kernels, optimize=True)
-        return np.ascontiguousarray(out.reshape(len(x), self.size))
+        out = np.empty((len(x), self.groups, kernels.shape[1], self.positions))
+        step = max(1, _PATCHES // (self.groups * self.positions * self.fan_in))
+        for start in range(0, len(x), step):
+            some = slice(start, start + step)
+            out[some] = np.einsum("ngpk,gck->ngcp", self.patches(x[some]), kernels, optimize=True)
+        return out.reshape(len(x), self.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,7 +324,15 @@ class Network:
 
     def evaluate(self, x: Any) -> Array:
         """(N, *input_shape) -> (N, output_size): the plain forward pass."""
-        return self.evaluate_all(x)[-1]
+        flat = self.flat(x)
+        step = self.samples_at_once
+        parts = [self.evaluate_all(flat[start : start + step])[-1] for start in range(0, len(flat), step)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.output_size))
+
+    @property
+    def samples_at_once(self) -> int:
+        """Samples whose values on all layers are held at once without taking much memory."""
+        return max(1, _VALUES // sum(layer.size for layer in self.layers))
 
     def with_layers(self, changes: dict[int, Layer]) -> Network:
         """A copy in which the layers at the given indices are replaced."""

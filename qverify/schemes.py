@@ -152,5 +152,6 @@ def _batches(network: Network, x: Any) -> Iterator[list[Array]]:
         raise RadiiError(f"The calibration data do not fit the network; give an array of shape {wanted}.") from None
     if not len(flat):
         raise RadiiError("The calibration data are empty; give at least one sample.")
-    for start in range(0, len(flat), _CHUNK):
-        yield network.evaluate_all(flat[start : start + _CHUNK])
+    step = min(_CHUNK, network.samples_at_once)
+    for start in range(0, len(flat), step):
+        yield network.evaluate_all(flat[start : start + step])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from qverify.budget import LEAST
 from qverify.errors import UsageError
 from qverify.exact.solvers import SOLVERS
 from qverify.members import Recipe, Witness
@@ -41,9 +42,11 @@ class Options:
     alone. `exact` asks the solver about every sample and for the value of the worst margin, not only its sign.
     All of them search for a failing member first, unless `attack` is False: what is proved stays the same, and what
     `ibp` or `bp` leaves open is unknown. `formulation`, `solver`: of the exact step. `clip`: the quantised input stays
-    in this interval. `seconds`: limit per sample for the exact step, None for none. `jobs`: samples the exact step
-    works on at once, 0 for one a core. `device`: where bounds and attack run, as torch calls it.
-    Raises UsageError.
+    in this interval. `seconds`: limit per sample for all stages together, None for none; stages that work on many
+    samples at once have the sum of what these have left. `jobs`: samples the exact step works on at once, 0 for one
+    a core. `device`: where bounds and attack run, as torch calls it. `memory`: bytes that the whole run may take,
+    solvers included, None for half of the machine's. `isolated`: solvers work in processes of their own, so that one
+    that crashes or hangs costs its sample and no more. Raises UsageError.
     """
 
     method: str = "auto"
@@ -54,6 +57,8 @@ class Options:
     jobs: int = 0
     device: str = "cpu"
     attack: bool = True
+    memory: int | None = None
+    isolated: bool = True
 
     def __post_init__(self) -> None:
         choices = {"method": METHODS, "formulation": FORMULATIONS, "solver": ("auto", *SOLVERS)}
@@ -67,6 +72,8 @@ class Options:
             )
         if not isinstance(self.jobs, int) or isinstance(self.jobs, bool) or self.jobs < 0:
             raise UsageError(f"The number of jobs is {self.jobs!r}; give 1 or more, or 0 for one a core.")
+        if self.memory is not None and not (isinstance(self.memory, int) and self.memory >= LEAST):
+            raise UsageError(f"The memory is {self.memory!r} bytes; give at least {LEAST} of them ({LEAST >> 20}M).")
         if self.clip is not None and not (len(self.clip) == 2 and all(_is_number(end) for end in self.clip)):
             raise UsageError(f"The range to clip inputs to is {self.clip!r}; give two numbers.")
 

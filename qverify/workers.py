@@ -7,25 +7,18 @@ and a worker of a cluster, which is itself a daemonic child, can have them too.
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import queue
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from qverify.errors import WorkerError
+from qverify.processes import command, ended, environment
 from qverify.work import Found, Lost, Task
 
-_MAIN = "import sys; sys.path[:] = filter(None, sys.path); from qverify.worker import main; main()"
-"""Not from the working directory: a file of the user's called random.py there must not become Python's."""
-COMMAND = [sys.executable, "-c", _MAIN]
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+COMMAND = command("qverify.worker")
 Parcel = Callable[[str], bytes]
 
 
@@ -96,7 +89,7 @@ class Child:
         except (OSError, EOFError, pickle.UnpicklingError):
             process.kill()
             status = _reaped(process)
-            raise _Gone(limit.passed or f"the process {_ended(status)}", bool(limit.passed)) from None
+            raise _Gone(limit.passed or f"the process {ended(status)}", bool(limit.passed)) from None
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, Found)
@@ -116,7 +109,7 @@ class Child:
                 COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # Ctrl-C is for the parent
             )
         try:
@@ -126,7 +119,7 @@ class Child:
             status = _reaped(process)
             if self._closed:
                 raise _Gone("the run was ended") from None
-            raise WorkerError(f"A worker process {_ended(status)} before it could work; use fewer --jobs?") from None
+            raise WorkerError(f"A worker process {ended(status)} before it could work; use fewer --jobs?") from None
         return process
 
 
@@ -198,13 +191,6 @@ class Local:
             thread.join(5.0)
 
 
-def _environment() -> dict[str, str]:
-    """One thread each, and the qverify that runs here."""
-    here = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONPATH": path}
-
-
 def _reaped(process: subprocess.Popen[bytes]) -> int:
     """The status of a process that has ended or is about to; its pipes are closed."""
     status = process.wait()
@@ -213,12 +199,3 @@ def _reaped(process: subprocess.Popen[bytes]) -> int:
             with contextlib.suppress(OSError, ValueError):
                 pipe.close()
     return status
-
-
-def _ended(status: int) -> str:
-    """How a process ended, in words."""
-    if status >= 0:
-        return f"ended with status {status}"
-    names: dict[int, Any] = {int(each): each.name for each in signal.Signals}
-    hint = ", perhaps for want of memory" if status == -getattr(signal, "SIGKILL", 9) else ""
-    return f"was ended by {names.get(-status, -status)}{hint}"

@@ -70,9 +70,10 @@ def with_liar(monkeypatch, lie, seed=0, method="auto"):
             liar.asked += 1
             return lie(super().minimise(cost, offset, limits, relax), relax)
 
-    monkeypatch.setattr("qverify.exact.search.Tree", LyingTree)
+    monkeypatch.setattr("qverify.exact.solvers.host.Tree", LyingTree)
     monkeypatch.setattr("qverify.exact.search.solvers.choose", lambda name, products: liar)
-    verdicts = verify(network, x, labels, radii, Options(method=method))
+    monkeypatch.setattr("qverify.exact.search.solvers.get", lambda name: liar)
+    verdicts = verify(network, x, labels, radii, Options(method=method, isolated=False))
     assert liar.asked > 0
     return verdicts
 

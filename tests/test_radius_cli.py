@@ -116,8 +116,9 @@ def test_radii_from_a_file_some_of_them_zero(tmp_path):
     assert "All radii are 0, and so is every multiple" in refusal("radius", DIGITS, *given[:-4])
 
 
-def test_undecided_brackets_are_said_to_be_wide():
-    given = ("--data", "digits", "--samples", ":4", "--bits", 6, *QUICK, "--timeout", "0.0001", "--jobs", 1)
+def test_undecided_brackets_are_said_to_be_wide(monkeypatch):
+    monkeypatch.setattr("qverify.exact_step.ExactStep._seconds", lambda self, sample: 1e-4)
+    given = ("--data", "digits", "--samples", ":4", "--bits", 6, *QUICK, "--timeout", 60, "--jobs", 1)
     brackets = answer("radius", DIGITS, *given)["brackets"]
     wide = [b for b in brackets if b["detail"]]
     assert wide and all("time limit" in b["detail"] and b["lower"] * 1.15 < b["upper"] for b in wide)

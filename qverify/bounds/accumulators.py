@@ -14,7 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
+from qverify.bounds.model import Affine, BoundModel, Bounds
+from qverify.budget import pieces
 from qverify.kernels import INT16, IntegerLayer, dropped, overflowing, saturating
 
 
@@ -66,7 +67,7 @@ def _sums(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> Tensor:
     x = (torch.maximum(lower.abs(), upper.abs()) / layer.entry + 1.0).clamp(max=layer.levels)
     kernel, bias = model.tensor(layer.integers()), model.tensor(layer.bias_integers())
     parts = [torch.zeros(0, dtype=torch.bool, device=model.device)]
-    step = max(1, MEMORY_CAP // (8 * 8 * (affine.layer.size + x.shape[1])))
+    step = pieces(8 * (affine.layer.size + x.shape[1]), affine.layer.size * affine.layer.fan_in, model.memory)
     for start in range(0, len(x), step):
         sums = affine.forward(kernel, x[start : start + step]) + affine.spread(bias)
         parts.append(layer.overflow(sums).any(1))
@@ -90,7 +91,7 @@ def _pairs(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> Tensor:
     groups = x.shape[1]
     kernel = kernel.reshape(groups, -1, kernel.shape[1])
     parts = [torch.zeros(0, dtype=torch.bool, device=model.device)]
-    step = max(1, MEMORY_CAP // (8 * 4 * kernel.numel()))
+    step = pieces(4 * kernel.numel(), 8 * kernel.numel(), model.memory)
     for start in range(0, len(x), step):
         products = kernel * x[start : start + step, :, None]
         two = products.topk(min(2, products.shape[3]), dim=3).values.sum(3)

@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
-from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
+from qverify.bounds.model import Affine, BoundModel, Bounds
 from qverify.bounds.rounding import chord, finite
+from qverify.budget import Deadline, pieces
 from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
 
 
@@ -230,61 +231,77 @@ BACKWARD: dict[type[Layer], Callable[[_Pass, int, Tensor], None]] = {
 }
 
 
-def _chunk(model: BoundModel, rows: int) -> int:
-    """Samples per chunk so that about ten (B, S, widest) tensors stay under the cap; convolutions unfold more."""
-    width = model.widest
-    for affine in model.affine.values():
-        if isinstance(affine.layer, Conv):
-            width = max(width, affine.layer.positions * affine.layer.fan_in * affine.layer.groups)
-    return max(1, MEMORY_CAP // (8 * 10 * max(1, rows) * width))
+def _capacity(model: BoundModel) -> int:
+    """Rows, samples times rows each, of one pass: ten tensors of the widest layer each, three products a weight."""
+    return pieces(10 * model.widest, 3 * model.operations, model.memory)
 
 
-def backward_margins(model: BoundModel, bounds: Bounds, labels: Tensor) -> Tensor:
-    """Lower bounds (N, classes) on `y_label - y_j`: BP with the given intermediate bounds, intersected with IBP's."""
-    last = len(model.network.layers) - 1
-    classes = model.network.output_size
-    eye = torch.eye(classes, dtype=model.dtype, device=model.device)
-    parts = []
-    step = _chunk(model, classes)
-    for start in range(0, len(labels), step):
-        chunk = slice(start, start + step)
-        rows = eye[labels[chunk]].unsqueeze(1) - eye
-        parts.append(backward_bound(model, bounds.take(chunk), last, rows))
-    margin = torch.cat(parts) if parts else torch.zeros(0, classes, dtype=model.dtype, device=model.device)
+def _in_pieces(model: BoundModel, bounds: Bounds, rows: Tensor, deadline: Deadline | None) -> Tensor:
+    """`backward_bound` on rows (B, S, n_out) over the network's outputs, piece by piece; -inf where time was up."""
+    last, capacity = len(model.network.layers) - 1, _capacity(model)
+    found = torch.full(rows.shape[:2], -torch.inf, dtype=model.dtype, device=model.device)
+    samples, width = max(1, capacity // rows.shape[1]), min(rows.shape[1], capacity)
+    for start in range(0, len(rows), samples):
+        chunk = slice(start, start + samples)
+        for first in range(0, rows.shape[1], width):
+            if deadline is not None and deadline.passed():
+                return found
+            some = slice(first, first + width)
+            found[chunk, some] = backward_bound(model, bounds.take(chunk), last, rows[chunk, some])
+    return found
+
+
+def backward_margins(model: BoundModel, bounds: Bounds, labels: Tensor, deadline: Deadline | None = None) -> Tensor:
+    """Lower bounds (N, classes) on `y_label - y_j`: BP with the given intermediate bounds, intersected with IBP's.
+
+    Where the deadline passes, those of IBP.
+    """
+    eye = torch.eye(model.network.output_size, dtype=model.dtype, device=model.device)
+    margin = _in_pieces(model, bounds, eye[labels].unsqueeze(1) - eye, deadline)
     return torch.maximum(margin, interval_margins(model, bounds, labels))
 
 
-def backward_outputs(model: BoundModel, bounds: Bounds) -> tuple[Tensor, Tensor]:
+def backward_outputs(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> tuple[Tensor, Tensor]:
     """Bounds (N, n_out) on every output, BP intersected with `bounds`."""
     last = len(model.network.layers) - 1
     everything = torch.ones(len(bounds), model.network.output_size, dtype=torch.bool, device=model.device)
-    return _refined(model, bounds, last, everything)
+    return _refined(model, bounds, last, everything, deadline)
 
 
-def _refined(model: BoundModel, bounds: Bounds, index: int, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """BP on the outputs of layer `index` marked in `wanted` (N, size), intersected with what `bounds` holds."""
+def _refined(
+    model: BoundModel, bounds: Bounds, index: int, wanted: Tensor, deadline: Deadline | None
+) -> tuple[Tensor, Tensor]:
+    """BP on the outputs of layer `index` marked in `wanted` (N, size), intersected with what `bounds` holds.
+
+    Piece by piece; where the deadline passes, the rest stays as it is.
+    """
     lower, upper = bounds.lower[index].clone(), bounds.upper[index].clone()
-    counts = wanted.sum(1)
+    counts, capacity = wanted.sum(1), _capacity(model) // 2
     order = torch.argsort(counts)  # similar numbers of rows share a chunk, so little is padded
     start = 0
     while start < len(order):
-        step = _chunk(model, 2 * int(counts[order[start]]) + 2)
+        step = max(1, capacity // (int(counts[order[start]]) + 1))
         most = int(counts[order[min(start + step, len(order)) - 1]])
         if not most:
             start += step
             continue
-        step = min(step, _chunk(model, 2 * most))
+        step = min(step, max(1, capacity // most))
         chunk = order[start : start + step]
         start += step
         # The marked neurons first, then padding, whose bounds are dropped: a sample's result must not depend
         # on the samples it shares a chunk with.
         neurons = torch.argsort(wanted[chunk].to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
-        rows = torch.nn.functional.one_hot(neurons, wanted.shape[1]).to(model.dtype)
-        both = backward_bound(model, bounds.take(chunk), index, torch.cat([rows, -rows], 1))
-        padding = ~wanted[chunk].gather(1, neurons)
-        low, high = both[:, :most].masked_fill(padding, -torch.inf), -both[:, most:].masked_fill(padding, -torch.inf)
-        lower[chunk] = lower[chunk].scatter_reduce(1, neurons, low, "amax")
-        upper[chunk] = upper[chunk].scatter_reduce(1, neurons, high, "amin")
+        own = bounds.take(chunk)
+        for some in neurons.split(max(1, capacity // len(chunk)), dim=1):
+            if deadline is not None and deadline.passed():
+                return lower, upper
+            rows = torch.nn.functional.one_hot(some, wanted.shape[1]).to(model.dtype)
+            both, count = backward_bound(model, own, index, torch.cat([rows, -rows], 1)), some.shape[1]
+            padding = ~wanted[chunk].gather(1, some)
+            low = both[:, :count].masked_fill(padding, -torch.inf)
+            high = -both[:, count:].masked_fill(padding, -torch.inf)
+            lower[chunk] = lower[chunk].scatter_reduce(1, some, low, "amax")
+            upper[chunk] = upper[chunk].scatter_reduce(1, some, high, "amin")
     return lower, upper
 
 
@@ -295,19 +312,25 @@ def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     return (bounds.upper[source] > 0) & (bounds.lower[source] < radius)
 
 
-def tightened_bounds(model: BoundModel, bounds: Bounds) -> Bounds:
+def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> Bounds:
     """BP at every layer: bounds on unstable pre-activations refined in order, intervals propagated on from there.
 
-    Each layer uses the refined bounds of the layers before it. Nested in `bounds`, sound.
+    Each layer uses the refined bounds of the layers before it. Nested in `bounds`, sound; where the deadline passes,
+    the rest is as in `bounds`.
     """
     layers = model.network.layers
     new = Bounds([bounds.lower[0]], [bounds.upper[0]], bounds.activation)
     targets = {layers[i].inputs[0]: i for i in model.network.relus}
     for index in range(1, len(layers)):
+        if deadline is not None and deadline.passed():
+            new.lower.append(bounds.lower[index])
+            new.upper.append(bounds.upper[index])
+            continue
         low, high = interval_step(model, new, index)
         new.lower.append(torch.maximum(low, bounds.lower[index]))
         new.upper.append(torch.minimum(high, bounds.upper[index]))
         first_affine = all(isinstance(layers[j], Input) for j in layers[index].inputs)  # IBP is exact there
         if index in targets and not first_affine:
-            new.lower[index], new.upper[index] = _refined(model, new, index, unstable(model, new, targets[index]))
+            wanted = unstable(model, new, targets[index])
+            new.lower[index], new.upper[index] = _refined(model, new, index, wanted, deadline)
     return new

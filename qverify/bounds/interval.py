@@ -26,17 +26,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qverify.bounds.model import MEMORY_CAP, Affine, BoundModel, Bounds
+from qverify.bounds.model import Affine, BoundModel, Bounds
 from qverify.bounds.rounding import finite
+from qverify.budget import Deadline, pieces
 from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
 
 Ends = tuple[Tensor, Tensor]
 
 
-def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor) -> Bounds:
-    """Bounds on every layer for the input box (N, n_in). Raises RadiiError if they overflow."""
+class OutOfTime(Exception):
+    """The deadline passed before every layer had a bound: there is nothing to go on with."""
+
+
+def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: Deadline | None = None) -> Bounds:
+    """Bounds on every layer for the input box (N, n_in). Raises RadiiError if they overflow, and OutOfTime."""
     bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.per_sample})
     for index in range(len(model.network.layers)):
+        if deadline is not None and deadline.passed():
+            raise OutOfTime
         ends = _usable(model, 0, (lower, upper)) if index == 0 else interval_step(model, bounds, index)
         bounds.lower.append(ends[0])
         bounds.upper.append(ends[1])
@@ -123,7 +130,7 @@ def _uneven(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tens
         return _uneven_conv(affine, high, low, right, left)
     samples, columns = torch.nonzero(right > 0, as_tuple=True)
     parts = [torch.zeros(len(right), len(high), dtype=right.dtype, device=right.device)]
-    step = max(1, MEMORY_CAP // (8 * 8 * len(high)))
+    step = pieces(8 * len(high), 8 * len(high), affine.memory)
     for start in range(0, len(samples), step):
         s, j = samples[start : start + step], columns[start : start + step]
         a, b, u, m = high.T[j], low.T[j], right[s, j, None], left[s, j, None]
@@ -137,13 +144,18 @@ def _uneven_conv(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left:
     assert isinstance(layer, Conv)
     shape = (layer.groups, 1, -1, layer.fan_in)
     a, b = high.reshape(shape), low.reshape(shape)
-    step = max(1, MEMORY_CAP // (8 * 8 * layer.size * layer.fan_in))
+    each = 8 * layer.groups * layer.positions * layer.fan_in
+    rows, channels = pieces(each * a.shape[2], each * a.shape[2], affine.memory), pieces(each, each, affine.memory)
     parts = []
-    for start in range(0, len(right), step):
-        u = affine.patches(right[start : start + step]).unsqueeze(3)
-        m = affine.patches(left[start : start + step]).unsqueeze(3)
-        excess = torch.minimum(a * u, b * m) - torch.minimum(a, b) * torch.minimum(u, m)
-        total = excess.sum(-1).transpose(2, 3)
+    for start in range(0, len(right), rows):
+        u = affine.patches(right[start : start + rows]).unsqueeze(3)
+        m = affine.patches(left[start : start + rows]).unsqueeze(3)
+        some = []
+        for first in range(0, a.shape[2], channels):
+            c, d = a[:, :, first : first + channels], b[:, :, first : first + channels]
+            excess = torch.minimum(c * u, d * m) - torch.minimum(c, d) * torch.minimum(u, m)
+            some.append(excess.sum(-1))
+        total = torch.cat(some, 3).transpose(2, 3)
         parts.append(total.reshape(len(u), layer.size))
     return torch.cat(parts)
 

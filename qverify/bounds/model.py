@@ -16,12 +16,10 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from qverify.bounds.rounding import Rounding
+from qverify.budget import PIECE
 from qverify.kernels import Kernel
 from qverify.network import Conv, Dense, Network, Scale
 from qverify.quantisation import Family
-
-MEMORY_CAP = 1 << 30
-"""Bytes that one chunk of a batched bound may take, roughly; chunks are sized by it."""
 
 
 def _direct() -> Any:
@@ -33,7 +31,7 @@ def _direct() -> Any:
 class Affine:
     """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
 
-    `radius` and `bias_radius` are zero tensors where the layer is exact.
+    `radius` and `bias_radius` are zero tensors where the layer is exact. `memory`: bytes for temporary tensors.
     """
 
     layer: Dense | Conv
@@ -41,6 +39,7 @@ class Affine:
     radius: Tensor
     bias: Tensor
     bias_radius: Tensor
+    memory: int = PIECE
 
     @cached_property
     def exact(self) -> bool:
@@ -65,6 +64,12 @@ class Affine:
     def terms(self) -> int:
         """How many products one output sums (and positions, for the sums over them)."""
         return self.layer.fan_in + (self.layer.positions if isinstance(self.layer, Conv) else 0)
+
+    @property
+    def unfolded(self) -> int:
+        """Floats of what all output positions look at; 0 for a dense layer."""
+        layer = self.layer
+        return layer.positions * layer.fan_in * layer.groups if isinstance(layer, Conv) else 0
 
     def spread(self, channel: Tensor) -> Tensor:
         """(c_out,) -> (n_out,): one number per channel to one per output."""
@@ -151,10 +156,12 @@ class BoundModel:
     cuts: dict[int, tuple[Cut, ...]] = field(default_factory=dict)
     zero_exact: bool = False
     kernel: Kernel | None = None
+    memory: int = PIECE
 
     @staticmethod
-    def of(family: Family, device: str | torch.device = "cpu") -> BoundModel:
-        """For verification: float64 with rounding allowances."""
+    def of(family: Family, device: str | torch.device = "cpu", memory: int = PIECE) -> BoundModel:
+        """For verification: float64 with rounding allowances. `memory`: bytes for temporary tensors, roughly."""
+        memory = min(memory, PIECE)
         dtype = torch.float64
 
         def tensor(array: Any) -> Tensor:
@@ -167,7 +174,7 @@ class BoundModel:
                 exact = i not in family.weight
                 radius = torch.zeros_like(weight) if exact else tensor(family.weight[i])
                 bias_radius = torch.zeros_like(bias) if exact else tensor(family.bias[i])
-                affine[i] = Affine(layer, weight, radius, bias, bias_radius)
+                affine[i] = Affine(layer, weight, radius, bias, bias_radius, memory)
             elif isinstance(layer, Scale):
                 scale[i] = (tensor(layer.scale), tensor(layer.shift))
         activation = {i: tensor(radius) for i, radius in family.activation.items()}
@@ -189,6 +196,7 @@ class BoundModel:
             cuts=cuts,
             zero_exact=family.zero_exact,
             kernel=family.kernel,
+            memory=memory,
         )
 
     @property
@@ -199,9 +207,15 @@ class BoundModel:
     def tensor(self, array: Any) -> Tensor:
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
 
-    @property
+    @cached_property
     def widest(self) -> int:
-        return max(layer.size for layer in self.network.layers)
+        """Floats that the largest tensor of one row or sample takes; convolutions unfold theirs."""
+        return max([layer.size for layer in self.network.layers] + [a.unfolded for a in self.affine.values()])
+
+    @cached_property
+    def operations(self) -> int:
+        """Multiplications of one forward pass."""
+        return sum(a.layer.size * a.layer.fan_in for a in self.affine.values()) + 1
 
 
 @dataclass(eq=False)

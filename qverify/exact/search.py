@@ -26,11 +26,12 @@ import numpy as np
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
-from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.relational import Maps, Relational, SampleBounds
-from qverify.exact.scaling import InUnits, Scaled, gain
+from qverify.exact.scaling import Gain, gain
 from qverify.exact.solvers.base import Limits, Outcome, Session, Status, remaining
+from qverify.exact.solvers.host import TREE, open_session
+from qverify.exact.solvers.process import Hosted, Lent
 from qverify.exact.witness import follow
 from qverify.members import Recipe, Witness
 from qverify.network import Array, Conv, Dense
@@ -38,8 +39,10 @@ from qverify.quantisation import Family
 
 BILINEAR_PRODUCTS = 5_000
 """What the relational program leaves open goes to the bilinear one up to this many products."""
-TREE = "tree"
-"""Our branch and bound (branching.py) instead of HiGHS's; linear relaxations go there whatever solver is wanted."""
+_BYTES = 160
+"""A coefficient of a program, in the program, on its way to the solver and there (measured, HiGHS)."""
+_RATE = 2e6
+"""Coefficients a second at which programs are made and loaded."""
 _ROUNDS = 12
 """Rounds of added sign binaries; each adds up to _SIGNS of them."""
 _SIGNS = 64
@@ -50,13 +53,19 @@ INDEPENDENT = "independent positions"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to search. `seconds` is a limit per sample; `early`: stop at the sign of the margin, not at its value."""
+    """How to search. `seconds` is a limit per sample; `early`: stop at the sign of the margin, not at its value;
+    `memory`: bytes for programs and solver, None for no limit."""
 
     solver: str = "auto"
     formulation: str = "relational"
     seconds: float | None = None
     early: bool = True
     stop: threading.Event = field(default_factory=threading.Event)
+    memory: int | None = None
+
+
+class _TooMuch(Exception):
+    """A program is not even begun; why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +85,15 @@ class Case:
 
 
 class Search:
-    """The questions of one sample, over programs that are built and loaded once.
+    """The questions of one sample, over programs that are built and loaded once; solvers work in the process `lent`,
+    or here without one.
 
     After `margins`: `lower`, `upper` (classes,) are the margins proved and attained, `recipe` the worst member and
     `best` its margin, `scope` whether the last program was exact, `detail` why something is open.
     """
 
-    def __init__(self, maps: Maps, settings: Settings, case: Case):
-        self.maps, self.settings, self.case = maps, settings, case
+    def __init__(self, maps: Maps, settings: Settings, case: Case, lent: Lent | None = None):
+        self.maps, self.settings, self.case, self._lent = maps, settings, case, lent
         self.lower, self.upper = case.lower.copy(), np.full(len(case.lower), math.inf)
         self.recipe: Recipe | None = None
         self.best = math.inf
@@ -94,9 +104,9 @@ class Search:
         self.detail = ""
         self.bilinear = settings.formulation == "bilinear"
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
+        self._gain = Gain(0.0, 0.0)
         self._signs: dict[int, Any] = {}
         self._program: Relational | Bilinear | None = None
-        self._scaled: Scaled | None = None
         self._sessions: dict[str, Session] = {}
 
     # -- what is asked ----------------------------------------------------------------------------
@@ -106,6 +116,7 @@ class Search:
         closed = self.lower > 0.0
         closed[self.case.label] = True
         try:
+            self._affordable()
             ruling = self._margins(closed)
             if ruling is Ruling.OPEN and self._goes_on_bilinear():
                 try:
@@ -113,6 +124,9 @@ class Search:
                 except ModelTooLarge as error:  # the relational answer stands
                     self.detail, self.bilinear = str(error), False
             return ruling
+        except _TooMuch as reason:
+            self.detail = str(reason)
+            return Ruling.BROKEN if self.best <= 0.0 else Ruling.OPEN
         finally:
             self.close()
 
@@ -138,6 +152,11 @@ class Search:
 
         Programs stay loaded for the next row; `close` gives them back.
         """
+        try:
+            self._affordable()
+        except _TooMuch as reason:
+            self.detail = str(reason)
+            return Known(-math.inf)
         known = self._minimise(row, Known(-math.inf))
         if not self.settled(known) and self._goes_on_bilinear():
             try:
@@ -153,7 +172,7 @@ class Search:
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
-        self._program = self._scaled = None
+        self._program = None
 
     @property
     def scope(self) -> str:
@@ -180,15 +199,15 @@ class Search:
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
         """One solve; what it adds to what is known. `target`: end at an incumbent that looks negative."""
-        program, session = self._open(relax)
+        program, name = self._open(relax)
         early = self.settings.early and not relax
-        allowed = 0.0 if isinstance(session, Tree) else decide.tolerance(self._gain, self.bilinear)
+        allowed = 0.0 if name == TREE else decide.tolerance(self._gain, self.bilinear)
         limits = Limits(
             seconds=remaining(self._until),
             stop_above=allowed if early else None,
             stop_below=-allowed if early and target else None,
         )
-        outcome = session.minimise(*program.combination(row), limits, relax)
+        outcome = self._sessions[name].minimise(*program.combination(row), limits, relax)
         self.detail = decide.reason(outcome)
         upper = known.upper
         if outcome.point is not None and np.isfinite(outcome.point).all():
@@ -234,26 +253,35 @@ class Search:
 
     # -- programs ---------------------------------------------------------------------------------
 
-    def _open(self, relax: bool) -> tuple[Relational | Bilinear, Session]:
-        """The program and who minimises over it: our own tree for relaxations and where HiGHS was chosen."""
-        if self._program is None or self._scaled is None:
-            program: Relational | Bilinear
+    def _affordable(self) -> None:
+        """Raises _TooMuch if the program is too large for the memory, or would not be there before the time is up."""
+        size = count_products(self.maps.family) * 4 if self.bilinear else count_coefficients(self.maps.family)
+        memory, left = self.settings.memory, remaining(self._until)
+        if memory is not None and size * _BYTES > memory:
+            share = f"its share of the memory is {memory / 2**30:.2g}; more: --memory, fewer --jobs"
+            raise _TooMuch(f"the program needs about {size * _BYTES / 2**30:.2g} GiB and {share}")
+        if left is not None and size / _RATE > left:
+            self._until = time.monotonic()
+            raise _TooMuch(f"time limit: to set up the program alone takes about {size / _RATE:.1g} s")
+
+    def _open(self, relax: bool) -> tuple[Relational | Bilinear, str]:
+        """The program and whose session minimises over it: our own tree for relaxations and where HiGHS was chosen."""
+        if self._program is None:
             if self.bilinear:
-                program = Bilinear(self.maps, self.case.bounds)
+                self._program = Bilinear(self.maps, self.case.bounds)
             else:
-                program = Relational(self.maps, self.case.bounds, self._signs)
-            self._program, self._scaled = program, Scaled.of(program.program)
+                self._program = Relational(self.maps, self.case.bounds, self._signs)
         name = TREE
         if not relax:
             solver = solvers.choose(self.settings.solver, len(self._program.program.products) > 0)
             name = solver.name if self.bilinear or solver.name != "highs" else TREE
         if name not in self._sessions:
-            stop = self.settings.stop
-            if name == TREE:
-                self._sessions[name] = Tree(self._scaled, stop)
+            program, stop = self._program.program, self.settings.stop
+            if self._lent is not None:
+                self._sessions[name] = Hosted(self._lent, name, program, stop)
             else:
-                self._sessions[name] = InUnits(self._scaled, solver.open(self._scaled.program, threads=1, stop=stop))
-        return self._program, self._sessions[name]
+                self._sessions[name] = open_session(None if name == TREE else solvers.get(name), program, stop)
+        return self._program, name
 
     def _refine(self, point: Array) -> bool:
         """Give a sign binary to the straddling coordinates whose |x_j| the point overstates most; False if none."""
@@ -295,6 +323,11 @@ def overstated(program: Relational, point: Array) -> list[tuple[float, int, int]
         weighted = gap * program.maps.radius_sum(i)
         found += [(float(weighted[j]), i, int(j)) for j in relaxed if gap[j] > _NEGLIGIBLE * width[j]]
     return found
+
+
+def count_coefficients(family: Family) -> int:
+    """Coefficients in the relational program: two rows for each output of an affine layer, padding counted in."""
+    return 2 * sum(la.size * la.fan_in for la in family.network.layers if isinstance(la, (Dense, Conv)))
 
 
 def count_products(family: Family) -> int:

@@ -1,0 +1,90 @@
+"""Time and memory that work may take, asked between pieces that are small in both.
+
+A `Deadline` is passed to everything that works in pieces: it says when to stop, and hears from a stop from outside.
+`pieces` says how large a piece may be: few enough bytes for the
+memory, and few enough operations that the deadline is asked about once a second or more often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qverify.errors import UsageError
+
+SHARE = 0.5
+"""Of the machine's memory, that a run takes at most where nothing else was said."""
+LEAST = 256 << 20
+"""Bytes below which there is no working: what Python, torch and a model take is not even in it."""
+PIECE = 1 << 30
+"""Bytes that temporary arrays of one piece take at most: larger ones are no faster."""
+OPERATIONS = 2e9
+"""Multiplications in one piece: about a second of one core in float64."""
+_UNITS = {"": 2**30, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass
+class Deadline:
+    """When work has to end; `until` is a time of `time.monotonic`, None for never."""
+
+    until: float | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @staticmethod
+    def after(seconds: float | None, stop: threading.Event) -> Deadline:
+        """One that lies so many seconds ahead, None for none."""
+        return Deadline(None if seconds is None else time.monotonic() + seconds, stop)
+
+    @property
+    def left(self) -> float:
+        """Seconds, at least 0; inf without a deadline."""
+        return math.inf if self.until is None else max(0.0, self.until - time.monotonic())
+
+    def passed(self) -> bool:
+        """Whether to end now, because time is up or the run was stopped."""
+        return self.stop.is_set() or self.left <= 0.0
+
+
+def pieces(floats: float, operations: float, memory: int) -> int:
+    """How many rows or samples make a piece, at least 1, each with so many floats in memory and so many operations."""
+    by_memory = memory / (8.0 * max(1.0, floats))
+    return max(1, int(min(by_memory, OPERATIONS / max(1.0, operations), 2**31)))
+
+
+def parse_memory(text: str) -> int:
+    """Bytes from `4G`, `500M` or `4` (GiB). Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT]?)(?:i?B)?\s*", text, re.ASCII | re.IGNORECASE)
+    size = 0 if match is None else int(float(match[1]) * _UNITS[match[2].upper()])
+    if size < LEAST:
+        raise UsageError(f"--memory {text!r} is no size of at least {LEAST >> 20}M; write for example 4G or 800M.")
+    return size
+
+
+def machine_memory() -> int:
+    """Bytes of memory here: what is built in, or what a container allows if that is less."""
+    sizes = []
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    return min((size for size in sizes if size > 0), default=4 << 30)
+
+
+def resident() -> int:
+    """Bytes that this process holds now; 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def working_memory(memory: int | None) -> int:
+    """Bytes that arrays may take beyond what is held already: `memory` in all, or else a share of the machine's."""
+    whole = int(machine_memory() * SHARE) if memory is None else memory
+    return max(LEAST // 4, whole - resident())
