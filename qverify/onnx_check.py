@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qverify import onnx_session
 from qverify.errors import ModelError
 from qverify.network import Array, Network
 from qverify.onnx_graph import Shape, first_line
@@ -62,10 +63,6 @@ def _probes(size: int) -> list[Array]:
 
 def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Callable[[np.ndarray], np.ndarray]:
     """The model in onnxruntime, up to the tensor `logits` if a Softmax was dropped; raises ModelError."""
-    import onnxruntime as ort  # takes a second to import
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    errors = tuple(e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception))
     if logits is not None:
         cut = onnx.ModelProto()
         cut.CopyFrom(model)
@@ -73,12 +70,9 @@ def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Ca
         kind = model.graph.output[0].type.tensor_type.elem_type
         cut.graph.output.append(helper.make_tensor_value_info(logits, kind, None))
         model = cut
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # it would print what is raised anyway
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except errors as error:
+        session = onnx_session.opened(model.SerializeToString())
+    except onnx_session.errors() as error:
         raise ModelError(
             f"{network.source}: onnxruntime cannot run the model, so it cannot be checked ({first_line(error)}); "
             "export it in float32 and with an opset that onnxruntime knows."
@@ -87,7 +81,7 @@ def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Ca
     def run(x: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(session.run(None, {network.layers[0].name: x})[0])
-        except errors as error:
+        except onnx_session.errors() as error:
             raise ModelError(f"{network.source}: onnxruntime cannot run the model ({first_line(error)}).") from error
 
     return run

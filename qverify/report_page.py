@@ -129,12 +129,14 @@ def _picture(picture: Picture) -> str:
     answer = picture.answer
     if answer is None:
         margin = "" if picture.margin is None else f" (margin {_signed(picture.margin)})"
-        says = f"a failing network is known{margin}; it was not kept"
+        says = f"a failing network is known{margin}; {'its file is damaged' if picture.damaged else 'it was not kept'}"
     else:
         images += f'<img src="{answer.picture}" alt="input of the witness">'
         verdict = f"<b>{answer.predicted}</b>" if answer.margin <= 0 else f"{answer.predicted}, which is right"
+        verdict += " as much as the label" if answer.margin == 0 else ""
         who = "a failing network found again" if answer.again else "the witness"
-        says = f"{who} answers {verdict} (margin {_signed(answer.margin)})"
+        kept = "" if answer.recorded is None else f"; the run recorded {_signed(answer.recorded)}"
+        says = f"{who} answers {verdict} (margin {_signed(answer.margin)}{kept})"
     return (
         f"<figure><div>{images}</div><figcaption>sample {picture.index}, label {picture.label}:"
         f" the network answers {picture.predicted}, {says}</figcaption></figure>"
