@@ -16,12 +16,12 @@ from string import Template
 from typing import Any
 
 from qverify import __version__
-from qverify.report import footer, percent
+from qverify.report import footer, percent, stage_basis, trust
 from qverify.report_curves import Curve, curves, svg
 from qverify.report_layers import Layers, layers_of
 from qverify.report_pictures import Gallery, Picture, galleries
 from qverify.report_rows import packed
-from qverify.report_runs import printable
+from qverify.report_runs import Case, printable
 from qverify.report_sources import Sources
 from qverify.report_table import ACCURACIES, HEADINGS, Line, identities, labels
 from qverify.report_text import csv_text, legend, notes
@@ -45,6 +45,7 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
         "pictures": "".join(_gallery(found, name[found.case]) for found in galleries(cases, sources))
         or "<p>No sample was falsified.</p>",
         "layers": "".join(_layers(found, name[found.case]) for found in layers_of(cases, sources, tell)),
+        "stages": _stages(cases),
         "manifest": "".join(_manifest(line, name[line.case]) for line in lines),
     }
     return _Page(_asset("report.html")).substitute(
@@ -54,7 +55,7 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
         style=_asset("report.css"),
         script=script,
         rows=packed(cases, list(name.values())),
-        heading=_text(f"{len(lines)} {'case' if len(lines) == 1 else 'cases'}, {total} samples decided: {models}."),
+        heading=_text(f"{len(lines)} {'case' if len(lines) == 1 else 'cases'}, {total} verdicts: {models}."),
         no_curves="" if sections["curves"] else "hidden",
         no_notes="" if sections["notes"] else "hidden",
         csv=base64.b64encode(csv_text(lines).encode()).decode(),
@@ -172,6 +173,20 @@ def _layers(layers: Layers, name: str) -> str:
 
 
 # -- manifest -------------------------------------------------------------------------------------
+
+
+def _stages(cases: Sequence[Case]) -> str:
+    """The rows of the table of stages: those of the exact step say what the cases that ask for it rest on."""
+    trusts = [trust(case.question, case.run.solvers) for case in cases if case.question["method"] in ("auto", "exact")]
+    return "".join(
+        "<tr>"
+        + "".join(_cell(heading, _text(text), True) for heading, text in zip(_STAGE_HEADINGS, stage, strict=True))
+        + "</tr>"
+        for stage in stage_basis(trusts)
+    )
+
+
+_STAGE_HEADINGS = ("method", "does", "rests on")
 
 
 def _manifest(line: Line, name: str) -> str:

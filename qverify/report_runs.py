@@ -15,6 +15,7 @@ from typing import Any
 from qverify.errors import DataError, UsageError
 from qverify.records import settled
 from qverify.report import STATUSES
+from qverify.verdict import SEMANTICS
 
 RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
 
@@ -139,6 +140,9 @@ def _case(run: Run, name: str, question: dict[str, Any], rows: list[dict[str, An
     short = sum(not settled(row, seconds) for row in latest.values()) if seconds is None or _number(seconds) else 0
     if short:
         said.append(f"{title}: {short} samples have had less time than the {_limit(seconds)} asked for.")
+    if latest and question.get("semantics") != SEMANTICS:
+        other = "decided by another version of qverify, whose verdicts may mean something else; run it again"
+        said.append(f"{title}: {other}.")
     if len(latest) < stop - start:
         said.append(f"{title}: {len(latest)} of {stop - start} samples are decided; accuracies refer to these.")
     return Case(run, name, title, question, [latest[index] for index in sorted(latest)], tuple(said))

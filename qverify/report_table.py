@@ -25,7 +25,7 @@ MEANINGS = (
     "guaranteed: verified, by bounds or the exact step",
     "attack: no failing network is known",
     "unknown: neither verified nor falsified",
-    "seconds: over all samples",
+    "seconds: of computing, summed over the samples",
 )
 EXACT_ONLY = "Method exact sends every sample to the solver, so its IBP and BP are 0."
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from qverify.verdict import SEMANTICS
+
 Row = dict[str, Any]
 
 START = {"started": "2026-01-01T00:00:00+00:00", "solver": {"name": "highs", "version": "1.2.3"}, "jobs": 1}
@@ -26,6 +28,7 @@ def question(bits: int = 8, count: int = 4, **changes: Any) -> dict[str, Any]:
     asked = {
         "format": 1,
         "qverify": "0.1.0",
+        "semantics": SEMANTICS,
         "model": "nowhere/net.onnx",
         "model_sha256": "aa" * 32,
         "network_sha256": "bb" * 32,

@@ -292,3 +292,12 @@ def test_samples_that_had_less_time_than_is_asked_for_are_named(tmp_path):
         write_run(tmp_path / "b", rows, timeout=None)
     )
     assert "less time" not in notes(write_run(tmp_path / "c", rows, timeout=1.0))
+
+
+def test_rows_of_another_version_are_named(tmp_path):
+    """What they meant then may have been mended since."""
+    said = "decided by another version of qverify, whose verdicts may mean something else; run it again"
+    assert said not in notes(write_run(tmp_path / "now", [row(0)]))
+    for name, semantics in (("then", 1), ("unsaid", None), ("text", "2")):
+        assert f"{name}: {said}" in notes(write_run(tmp_path / name, [row(0)], semantics=semantics))
+    assert said not in notes(write_run(tmp_path / "none", [], semantics=1))

@@ -24,6 +24,7 @@ from runs_on_disk import Row, question, random_rows, row, write_batch, write_row
 from test_cli import DIGITS, answer, qverify, read_rows
 
 from qverify import data_sources, datasets, onnx_io
+from qverify.report import Tally, footer
 from qverify.report_curves import curves
 from qverify.report_page import page
 from qverify.report_pictures import MOST, data_uri, galleries
@@ -212,6 +213,45 @@ def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path):
         "run: 3 of 8 samples are decided",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("solver", "formulation"), [("highs", "relational"), ("gurobi", "relational"), ("scip", "bilinear"), ("", "")]
+)
+def test_the_page_trusts_what_the_terminal_trusts(tmp_path, solver, formulation):
+    """The sentence below `qverify verify` stands in the row of the exact step; nothing else is said to be trusted."""
+    asked = question(6, 2, formulation=formulation or "relational", tolerance=2e-8)
+    rows = [row(0, "verified", "exact"), row(1)]
+    run = write_run(tmp_path / "run", rows, **asked)
+    starts = [{"solver": {"name": solver, "version": "9"} if solver else None}]
+    (run / "run.json").write_text(json.dumps(asked | {"runs": starts}))
+    (verified,) = [s for s in footer(Tally.of(rows), asked, [f"{solver} 9"] if solver else []) if "Verified:" in s]
+    trusted = verified.partition("1 by the exact step, ")[2].rstrip(".")
+    duals = "from the duals of every linear program it solved"
+    word = "solver's own bound counts less 2e-08 times the network's gain"
+    if (solver, formulation) == ("highs", "relational"):
+        assert trusted == f"{duals} (in bilinear programs the {word})"
+    else:
+        assert trusted == f"in which the {word}"
+    text = written(run)
+    stages = {cells[0]: cells[1:] for cells in Parsed(text).tables["stages"][1:]}
+    assert stages["exact"][1] == f"verified: {trusted}; falsified: as attack"
+    assert text.count(word.replace("'", "&#x27;")) == 2 and "dual bound" not in text
+    assert list(stages) == ["forward", "ibp", "attack", "bp", "bp-layers", "exact"]
+    shown = qverify("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "0:40").stdout
+    for name, (does, _) in stages.items():
+        assert f"{name} = {does}" in shown or name not in shown.partition("Stages:")[2]
+
+
+def test_runs_with_different_trust_are_both_said(tmp_path):
+    runs = [write_run(tmp_path / name, [row(0, "verified", "exact")], method="exact") for name in ("a", "b")]
+    record = json.loads((runs[1] / "run.json").read_text())
+    record["runs"].append({"solver": {"name": "gurobi", "version": "11"}})  # one start is enough
+    (runs[1] / "run.json").write_text(json.dumps(record))
+    (rests,) = [cells[2] for cells in Parsed(written(*runs)).tables["stages"] if cells[0] == "exact"]
+    assert rests.count("verified: from the duals") == 1 and rests.count("verified: in which the solver's own") == 1
+    runs = [write_run(tmp_path / "c", [row(0)], method="ibp")]
+    assert "not asked for here" in written(*runs)
 
 
 # --- pictures and layers ---

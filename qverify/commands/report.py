@@ -34,13 +34,14 @@ def run(runs: Sequence[str], form: str, out: str | None) -> int:
             text = page(lines, say)
     else:
         text = _TEXTS[form](lines)
+    if out is not None:
+        with writing(Path(out)):
+            Path(out).write_text(text, encoding="utf-8")
     if form == "csv":  # the other forms carry the notes themselves
         for note in notes(lines):
             say(f"note: {note}")
     if out is None:
         click.echo(text, nl=False)
         return 0
-    with writing(Path(out)):
-        Path(out).write_text(text, encoding="utf-8")
     say(f"{out} is written: {len(lines)} cases, {len(text.encode()) / 1024:.0f} KiB.")
     return 0
