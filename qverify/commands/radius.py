@@ -13,13 +13,16 @@ from rich.table import Table
 from qverify.arguments import usable_device
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
+from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.file_names import file_name
 from qverify.layer_radius import LayerRadii, LayerRow, LayerSearch, single_layers
 from qverify.radius import Bracket, FactorSearch, Grid
 from qverify.radius_directory import RadiusDirectory
 from qverify.report import outward, percent, widths
+from qverify.report_runs import printable
 
 _INTERRUPTED = 130
 QUANTILES = {"minimum": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "maximum": 1.0}
@@ -176,14 +179,12 @@ class Work:
 
 def _plot(work: Work) -> None:
     """DIR/radius.png and DIR/radius.svg."""
-    from qverify import plots
-
     assert work.directory is not None and work.problem.radii is not None
     brackets, _ = work.ordered()
-    given = work.problem.given
-    title = f"{work.problem.network.source}, {len(brackets)} samples of {given.data}, by {given.method};"
-    figure = plots.factor_figure(brackets, f"{title}\n1 is {work.problem.radii.convention}", work.grid.max_factor)
-    plots.save(figure, work.directory.path / "radius")
+    given, model = work.problem.given, printable(work.problem.network.source)
+    title = f"{model}, {len(brackets)} samples of {printable(file_name(given.data or ''))}, by {given.method};"
+    title += f"\n1 is {printable(work.problem.radii.convention)}"
+    draw(work.directory.path / "radius", lambda plots: plots.factor_figure(brackets, title, work.grid.max_factor))
 
 
 # -- the result on stdout --------------------------------------------------------------------------
@@ -225,8 +226,7 @@ def _report(work: Work, seconds: float) -> None:
         show("", f"Largest radius of one layer, all others exact, at which {share} are proved, by {rows[0].method}:")
         show("", _layer_table(rows))
     if work.directory is not None:
-        drawn = ", radius.png and radius.svg show them" if (work.directory.path / "radius.png").exists() else ""
-        files = f"factors.csv has a row a sample{drawn}"
+        files = f"factors.csv has a row a sample{shown_by(work.directory.path / 'radius')}"
         show("", f"Kept in {work.directory.path}: {files}{', layers.csv has a row a layer' if rows else ''}.")
 
 

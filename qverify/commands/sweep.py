@@ -18,10 +18,13 @@ from qverify import datasets, sweep
 from qverify.arguments import usable_device
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
+from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.file_names import file_name
 from qverify.quantisation import Family
+from qverify.report_runs import printable
 from qverify.sweep import PARTS, Key, Point, Row
 from qverify.sweep_directory import SweepDirectory
 from qverify.verdict import Options, Verdict
@@ -199,13 +202,9 @@ class Study:
 
 def _plot(folder: Path, rows: list[Row], study: Study) -> None:
     """DIR/sweep.png and DIR/sweep.svg."""
-    from qverify import plots
-
-    problem = study.first
-    title = (
-        f"{len(problem.indices)} samples of {problem.given.data}, by {study.options.method}; {study.axis.convention}"
-    )
-    plots.save(plots.sweep_figure(rows, title), folder / "sweep")
+    samples, data = len(study.first.indices), file_name(study.first.given.data or "")
+    title = f"{samples} samples of {printable(data)}, by {study.options.method}; {study.axis.convention}"
+    draw(folder / "sweep", lambda plots: plots.sweep_figure(rows, title))
 
 
 def _report(study: Study, rows: list[Row], given: Given, seconds: float) -> None:
@@ -231,7 +230,7 @@ def _report(study: Study, rows: list[Row], given: Given, seconds: float) -> None
     if any(row.unknown for row in rows) and study.options.attack:
         show("A to B: A is proved, B is what no failing network is known against; the rest is unknown.")
     if given.out is not None:
-        show(f"Kept in {given.out}: sweep.csv has a row a point, sweep.png and sweep.svg show them.")
+        show(f"Kept in {given.out}: sweep.csv has a row a point{shown_by(Path(given.out) / 'sweep')}.")
 
 
 def _table(rows: list[Row], axis: Axis) -> Table:
