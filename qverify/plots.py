@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from qverify.escapes import printable
 from qverify.file_names import short_names
 from qverify.plot_layout import DPI, Grid, height, legend_columns, plain_style, wrapped
 from qverify.radius import Bracket
 from qverify.records import writing
-from qverify.report_runs import printable
 from qverify.sweep import PARTS, Row
 
 _COLOURS = dict(zip(PARTS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"), strict=True))

@@ -16,12 +16,13 @@ from string import Template
 from typing import Any
 
 from qverify import __version__
+from qverify.escapes import printable
 from qverify.report import footer, percent, stage_basis, trust
 from qverify.report_curves import Curve, curves, svg
 from qverify.report_layers import Layers, layers_of
 from qverify.report_pictures import Gallery, Picture, galleries
 from qverify.report_rows import packed
-from qverify.report_runs import Case, printable
+from qverify.report_runs import Case
 from qverify.report_sources import Sources
 from qverify.report_table import ACCURACIES, HEADINGS, Line, identities, labels
 from qverify.report_text import csv_text, legend, notes

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
+from qverify.escapes import printable
 from qverify.report import STAGES, STATUSES
-from qverify.report_runs import Case, printable
+from qverify.report_runs import Case
 
 _DIGITS = 5
 _DOWN, _UP = Context(prec=_DIGITS, rounding=ROUND_FLOOR), Context(prec=_DIGITS, rounding=ROUND_CEILING)

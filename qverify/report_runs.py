@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qverify.errors import DataError, UsageError
+from qverify.escapes import printable
 from qverify.records import settled
 from qverify.report import STATUSES
 from qverify.verdict import SEMANTICS
@@ -88,11 +89,6 @@ def read_runs(paths: Sequence[str]) -> list[Case]:
     names = [place.name for place in resolved]
     shown = [name if names.count(name) == 1 else str(path) for name, path in zip(names, folders, strict=True)]
     return [case for folder, name in zip(folders, shown, strict=True) for case in _cases(folder, printable(name))]
-
-
-def printable(text: str) -> str:
-    """`text` without control characters, which could drive a terminal or break a line."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _cases(folder: Path, name: str) -> list[Case]:

@@ -14,9 +14,10 @@ from qverify import data_sources, datasets, onnx_io
 from qverify.batch import file_sha256, fingerprint
 from qverify.datasets import Samples
 from qverify.errors import DataError, QVerifyError
+from qverify.escapes import printable
 from qverify.network import Network
 from qverify.quantisation import Radii, load_radii
-from qverify.report_runs import Case, printable
+from qverify.report_runs import Case
 
 T = TypeVar("T")
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from qverify.escapes import printable
 from qverify.report import STATUSES, Tally
-from qverify.report_runs import Case, printable
+from qverify.report_runs import Case
 
 ACCURACIES = ("clean", "ibp", "bp", "guaranteed", "attack")
 """Shares of the samples, by the names they have in `Tally`."""

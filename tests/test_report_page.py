@@ -24,12 +24,13 @@ from runs_on_disk import Row, question, random_rows, row, write_batch, write_row
 from test_cli import DIGITS, answer, qverify, read_rows
 
 from qverify import data_sources, datasets, onnx_io
+from qverify.escapes import printable
 from qverify.report import Tally, footer
 from qverify.report_curves import curves
 from qverify.report_page import page
 from qverify.report_pictures import MOST, data_uri, galleries
 from qverify.report_rows import packed
-from qverify.report_runs import printable, read_runs
+from qverify.report_runs import read_runs
 from qverify.report_sources import Sources
 from qverify.report_table import lines_of
 

@@ -17,12 +17,12 @@ from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.escapes import printable
 from qverify.file_names import file_name
 from qverify.layer_radius import LayerRadii, LayerRow, LayerSearch, single_layers
 from qverify.radius import Bracket, FactorSearch, Grid
 from qverify.radius_directory import RadiusDirectory
 from qverify.report import outward, percent, widths
-from qverify.report_runs import printable
 
 _INTERRUPTED = 130
 QUANTILES = {"minimum": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "maximum": 1.0}

@@ -22,9 +22,9 @@ from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.escapes import printable
 from qverify.file_names import file_name
 from qverify.quantisation import Family
-from qverify.report_runs import printable
 from qverify.sweep import PARTS, Key, Point, Row
 from qverify.sweep_directory import SweepDirectory
 from qverify.verdict import Options, Verdict
