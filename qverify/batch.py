@@ -23,10 +23,11 @@ from qverify import onnx_io
 from qverify.errors import DataError, ModelError, OutputError
 from qverify.members import Witness
 from qverify.network import Array, Network
+from qverify.places import PLACES
 from qverify.records import Files, append, opened, writing
 
 RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"
-_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", "runs")
+_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
 """Keys of run.json that do not belong to the question: files may move (their hashes count), a run may go on elsewhere,
 and numbers computed on another machine may differ in the last digit."""
 

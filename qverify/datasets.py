@@ -76,6 +76,14 @@ def load(name_or_path: str | os.PathLike[str]) -> Samples:
     return _read(name_or_path, train=False)
 
 
+def load_at(name: str, path: Path) -> Samples:
+    """What `load(name)` gives for one of the sets that are looked for, where it lies at `path`. Raises DataError."""
+    for _, stored in data_sources.LAYOUTS[name]:
+        if stored.present(path):
+            return _checked(name, stored.read(path, False), str(path))
+    raise DataError(f"{path} does not hold {name}; name the place where it lies.")
+
+
 def load_train(name_or_path: str | os.PathLike[str]) -> Samples:
     """The training split of the same, which for `NAMES` shares no sample with that of `load`; of an `.npz`
     `x_train, y_train`. Raises DataError as `load` does."""

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_LETTERS = r"[^\s'\"<>|:;,/\\]"
+_FOLDERS = re.compile(rf"(?<![\w/.~<:-])(?:~?/(?:{_LETTERS}+/)+|~/|[A-Za-z]:\\(?:{_LETTERS}+\\)*)")
+"""Of a path from the root or from home in a text, all but the last part."""
 
 
 def file_name(path: str) -> str:
@@ -34,3 +37,10 @@ def _parts(path: str) -> tuple[str, ...]:
 
 def _pure(path: str) -> PurePath:
     return PureWindowsPath(path) if _WINDOWS.match(path) else PurePosixPath(path)
+
+
+def without_folders(text: str, known: Sequence[str] = ()) -> str:
+    """`text` with file names where it has `known` paths, or others from the root or from home."""
+    for path in sorted({path for path in known if file_name(path) != path}, key=len, reverse=True):
+        text = text.replace(path, file_name(path))
+    return _FOLDERS.sub("", text)

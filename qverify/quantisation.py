@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 
 from qverify.errors import DataError, RadiiError
-from qverify.file_names import file_name
 from qverify.network import Array, Conv, Dense, Network, Relu
 from qverify.schemes import scheme_radii
 from qverify.toml_files import read_hashed_toml
@@ -115,7 +114,7 @@ def read_radii(path: str) -> tuple[Radii, str]:
             f"{path}: unknown key {unknown[0]!r}; the keys are input, weight, bias, activation, "
             'and tables [layers."NAME"] with weight, bias, activation.'
         )
-    return Radii(layers=layers, convention=f"radii file {file_name(str(path))}", **content), sha256
+    return Radii(layers=layers, convention=f"radii file {path}", **content), sha256
 
 
 def _radius(value: Any, shape: tuple[int, ...], what: str) -> Array:

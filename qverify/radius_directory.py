@@ -16,11 +16,12 @@ from typing import Any, BinaryIO
 
 from qverify.csv_rows import Columns
 from qverify.layer_radius import LayerRow
+from qverify.places import PLACES
 from qverify.radius import Bracket
 from qverify.records import Files, append, opened, writing
 
 QUESTION, ROWS, LAYERS = "radius.json", "factors.csv", "layers.csv"
-_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", "runs")
+_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
 """As in `batch.py`: files may move, and numbers may differ in the last digit elsewhere."""
 
 _BRACKETS = Columns(Bracket, "a search for factors")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from qverify.errors import DataError, OutputError, UsageError
+from qverify.places import PLACES
 
 FORMAT = 1
 Rows = TypeVar("Rows")
@@ -61,6 +62,7 @@ def opened(
                 f"The run in {folder} asked something else ({'; '.join(differences)}); ask the same, or name"
                 " another --out."
             )
+        record |= {key: question[key] for key in ("model", PLACES) if key in question}  # where files lie now
         file = _locked(rows)
         try:
             found = read(rows, file)

@@ -17,6 +17,7 @@ from typing import Any
 
 from qverify import __version__
 from qverify.escapes import printable
+from qverify.places import PLACES
 from qverify.report import footer, percent, stage_basis, trust
 from qverify.report_curves import Curve, curves, svg
 from qverify.report_layers import Layers, layers_of
@@ -166,10 +167,11 @@ def _layers(layers: Layers, name: str) -> str:
             for mean in (relu.ibp, relu.bp)
         )
         rows.append(f'<tr{mark}><td>{_text(relu.name)}</td><td class="number">{relu.size}</td>{cells}</tr>')
+    other = " This version of qverify makes other radii than those of the run, and took its own." * layers.other_radii
     head = '<th>layer</th><th class="number">neurons</th><th class="number">by IBP</th><th class="number">after BP</th>'
     return (
         f"<div>{title}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f'<p class="legend">Unstable neurons, the mean over {layers.samples} samples.</p></div>'
+        f'<p class="legend">Unstable neurons, the mean over {layers.samples} samples.{other}</p></div>'
     )
 
 
@@ -193,11 +195,13 @@ _STAGE_HEADINGS = ("method", "does", "rests on")
 def _manifest(line: Line, name: str) -> str:
     """What was asked, with hashes; when and with which solvers it was answered; what the verdicts rest on."""
     case = line.case
-    entries = [("run", case.title), *_flat(case.question)]
+    asked = {key: value for key, value in case.question.items() if key != PLACES}
+    entries = [("run", case.title), *_flat(asked)]
     for number, start in enumerate(case.run.starts, start=1):
         entries += [(f"start {number}: {key}", value) for key, value in _flat(start)]
-    rows = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(value)}</dd></div>" for key, value in entries)
-    rests = "".join(f"<li>{_text(text)}</li>" for text in footer(line.tally, case.question, case.run.solvers))
+    rows = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(case.bare(value))}</dd></div>" for key, value in entries)
+    said = footer(line.tally, case.question, case.run.solvers)
+    rests = "".join(f"<li>{_text(case.bare(text))}</li>" for text in said)
     return f"<details><summary>{_text(name)}</summary><ul>{rests}</ul><dl>{rows}</dl></details>"
 
 

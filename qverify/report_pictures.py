@@ -24,7 +24,7 @@ from qverify.errors import DataError, QVerifyError
 from qverify.network import Array, margins
 from qverify.paths import inside
 from qverify.report_runs import Case
-from qverify.report_sources import Sources, clipping
+from qverify.report_sources import Sources, clipping, same_radii
 from qverify.verdict import Options, Status
 
 MOST = 60
@@ -181,9 +181,11 @@ def _sought_again(case: Case, pictures: list[Picture], sources: Sources) -> list
     try:
         network, samples = sources.network(case), sources.samples(case)
         x, y = datasets.fit(samples, network)
-        options = Options(method="ibp", clip=clipping(case))
+        radii, options = sources.radii(case), Options(method="ibp", clip=clipping(case))
+        if not same_radii(case, network, radii):  # what fails would be of another family
+            return pictures
         indices = list(open_)
-        verdicts = verify(network, x[indices], y[indices], sources.radii(case), options)
+        verdicts = verify(network, x[indices], y[indices], radii, options)
     except QVerifyError:  # why they are missing is said by the layers, which need the same files
         return pictures
     for verdict in verdicts:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from qverify.errors import DataError, UsageError
 from qverify.escapes import printable
+from qverify.file_names import file_name, short_names, without_folders
+from qverify.places import PLACES
 from qverify.records import settled
 from qverify.report import STATUSES
 from qverify.verdict import SEMANTICS
@@ -49,11 +51,11 @@ class Case:
 
     @property
     def model(self) -> str:
-        return printable(Path(self.question["model"]).stem)
+        return printable(PurePath(file_name(self.question["model"])).stem)
 
     @property
     def data(self) -> str:
-        return printable(Path(self.question["data"]).name)
+        return printable(file_name(self.question["data"]))
 
     @property
     def bits(self) -> int | None:
@@ -63,7 +65,16 @@ class Case:
     @property
     def radii(self) -> str:
         """The radii in a word: the bits, or else the convention."""
-        return printable(self.question["radii"]["convention"]) if self.bits is None else f"{self.bits} bits"
+        return self.bare(self.question["radii"]["convention"]) if self.bits is None else f"{self.bits} bits"
+
+    def bare(self, text: str) -> str:
+        """`text` for people: printable, and without the folders that files of this run lie in."""
+        asked, places = self.question, self.question.get(PLACES)
+        paths = [asked["model"], asked["data"], asked.get("data_source"), asked["radii"].get("file")]
+        for place in places.values() if isinstance(places, dict) else []:
+            paths += place.values() if isinstance(place, dict) else []
+        known = [path for path in (*paths, str(self.run.folder), str(self.run.folder.resolve())) if _text(path)]
+        return printable(without_folders(text, known))
 
     @property
     def convention(self) -> str:
@@ -86,9 +97,8 @@ def read_runs(paths: Sequence[str]) -> list[Case]:
     for folder, place in zip(folders, resolved, strict=True):
         if resolved.count(place) > 1:
             raise UsageError(f"The run {printable(str(folder))} is given twice; give each once.")
-    names = [place.name for place in resolved]
-    shown = [name if names.count(name) == 1 else str(path) for name, path in zip(names, folders, strict=True)]
-    return [case for folder, name in zip(folders, shown, strict=True) for case in _cases(folder, printable(name))]
+    names = short_names([str(place) for place in resolved])
+    return [case for folder, name in zip(folders, names, strict=True) for case in _cases(folder, printable(name))]
 
 
 def _cases(folder: Path, name: str) -> list[Case]:

@@ -64,7 +64,7 @@ class Line:
             "first": question["samples"][0],
             "stop": question["samples"][1],
             "bits": case.bits,
-            "convention": printable(question["radii"]["convention"]),
+            "convention": case.bare(question["radii"]["convention"]),
             "clip_low": low,
             "clip_high": high,
             "method": case.method,

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from qverify.csv_rows import Columns
+from qverify.places import PLACES
 from qverify.records import Files, append, opened, writing
 from qverify.sweep import Key, Row
 
 QUESTION, ROWS = "sweep.json", "sweep.csv"
-_MAY_DIFFER = ("model_files", "data_source", "runs")
+_MAY_DIFFER = ("model_files", "data_source", PLACES, "runs")
 """Keys of sweep.json that do not belong to the question: files may move, their hashes count."""
 
 _COLUMNS = Columns(Row, "a sweep")

@@ -375,6 +375,34 @@ def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
     assert gallery.pictures and all(picture.answer is None for picture in gallery.pictures)
 
 
+def test_radii_that_are_not_those_of_the_run_are_said(digits_run):
+    """As if an older version had made other radii of the same words: nothing is sought in another family."""
+    shutil.rmtree(digits_run / "witnesses")
+    record = json.loads((digits_run / "run.json").read_text())
+    said = "This version of qverify makes other radii than those of the run"
+    assert said not in written(digits_run)
+    record["radii"]["largest"]["weight"] *= 1 + 1e-12  # computed elsewhere
+    (digits_run / "run.json").write_text(json.dumps(record))
+    assert said not in written(digits_run)
+    for kind in ("input", "activation"):
+        changed = json.loads(json.dumps(record))
+        changed["radii"]["largest"][kind] *= 1.01
+        (digits_run / "run.json").write_text(json.dumps(changed))
+        text = written(digits_run)
+        assert said in text and "the mean over 60 samples" in text and "found again answers" not in text
+
+
+def test_samples_that_are_read_otherwise_than_then_are_not_shown(digits_run):
+    """The file is the same, its arrays are not."""
+    record = json.loads((digits_run / "run.json").read_text())
+    sha256 = datasets.load("digits").arrays_sha256
+    for arrays, shown in ((sha256, True), ("ab", False)):
+        (digits_run / "run.json").write_text(json.dumps(record | {"arrays_sha256": arrays}))
+        text = written(digits_run)
+        assert ('alt="sample ' in text) is shown
+        assert ("No pictures: digits is read otherwise than by the version that made the run." in text) is not shown
+
+
 def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     falsified = [r for r in read_rows(digits_run) if r["status"] == "falsified"]
     first, second, third = (r["index"] for r in falsified[:3])

@@ -43,7 +43,7 @@ def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: boo
     if cluster is not None and jobs:
         raise UsageError("--jobs and --cluster exclude each other; a cluster has the workers it has.")
     with stdout_kept_clean():
-        assembly = Assembly(plan)
+        assembly = Assembly(plan, folder)
         session: dict[str, Any] = {"started": started(), "solver": assembly.solver}
         session |= {"jobs": Options(jobs=jobs).workers} if cluster is None else {"cluster": cluster}
         with BatchDirectory.start(folder, {c.name: c.question for c in assembly.cases}, session) as directory:
@@ -65,11 +65,11 @@ def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: boo
 class Assembly:
     """The cases of a plan, with all that their work needs: `cases`, `parcels`, `solver`. Raises what is wrong."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, folder: str):
         self.parcels = Parcels()
         self.solver: dict[str, str] | None = None
         self.cases: list[Case] = []
-        self._plan = plan
+        self._plan, self._folder = plan, folder
         self._packed: dict[tuple[str, ...], str] = {}
         self._hinted: set[tuple[str, ...]] = set()
         data = {name: datasets.load(name) for name in plan.data}
@@ -85,7 +85,7 @@ class Assembly:
             hint(entry.scheme, network, problem.samples, f"{network.source} on {entry.data}: ")
             self._hinted.add((entry.scheme, entry.model, entry.data))
         options = replace(problem.options(), jobs=1)
-        question = problem.question() | {"arrays_sha256": everything.arrays_sha256}
+        question = problem.question() | {"arrays_sha256": everything.arrays_sha256} | problem.places(self._folder)
         self.solver = chosen_solver(options) or self.solver
         assert problem.samples is not None and problem.radii is not None
         if (entry.data,) not in self._packed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from qverify.errors import UsageError
 from qverify.exact import solvers
 from qverify.exact.decide import TOLERANCE
 from qverify.network import Array, Conv, Dense, Network
+from qverify.places import PLACES, place
 from qverify.quantisation import Family, Radii, read_radii
 from qverify.verdict import SEMANTICS, Options
 
@@ -116,6 +118,14 @@ class Problem:
             "timeout": self.seconds,
             "tolerance": TOLERANCE,
         }
+
+    def places(self, folder: str) -> dict[str, Any]:
+        """Where the files lie, for a run in `folder`, as it keeps this beside the question."""
+        given, samples = self.given, self.samples
+        assert samples is not None
+        files = {"model": given.model, "radii": given.radii}
+        files["data"] = samples.source if Path(samples.source).exists() else None  # some ship with the package
+        return {PLACES: {kind: place(path, folder) for kind, path in files.items() if path is not None}}
 
     def options(self) -> Options:
         """How to compute. Raises UsageError."""

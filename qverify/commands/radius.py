@@ -18,7 +18,7 @@ from qverify.commands.problem import Problem, chosen_solver, required_radii, sta
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.escapes import printable
-from qverify.file_names import file_name
+from qverify.file_names import file_name, without_folders
 from qverify.layer_radius import LayerRadii, LayerRow, LayerSearch, single_layers
 from qverify.radius import Bracket, FactorSearch, Grid
 from qverify.radius_directory import RadiusDirectory
@@ -50,7 +50,8 @@ def run(given: Given, wanted: Wanted) -> int:
         with contextlib.ExitStack() as stack:
             if given.out is not None:
                 with_layers = wanted.accuracy is not None
-                directory = RadiusDirectory.start(given.out, work.question(), session, given.resume, with_layers)
+                asked = work.question() | work.problem.places(given.out)
+                directory = RadiusDirectory.start(given.out, asked, session, given.resume, with_layers)
                 work.directory = stack.enter_context(directory)
             work.compute()
         if work.directory is not None and work.brackets:
@@ -183,7 +184,7 @@ def _plot(work: Work) -> None:
     brackets, _ = work.ordered()
     given, model = work.problem.given, printable(work.problem.network.source)
     title = f"{model}, {len(brackets)} samples of {printable(file_name(given.data or ''))}, by {given.method};"
-    title += f"\n1 is {printable(work.problem.radii.convention)}"
+    title += f"\n1 is {printable(without_folders(work.problem.radii.convention, [given.radii or '']))}"
     draw(work.directory.path / "radius", lambda plots: plots.factor_figure(brackets, title, work.grid.max_factor))
 
 

@@ -24,6 +24,7 @@ from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.escapes import printable
 from qverify.file_names import file_name
+from qverify.places import PLACES
 from qverify.quantisation import Family
 from qverify.sweep import PARTS, Key, Point, Row
 from qverify.sweep_directory import SweepDirectory
@@ -101,7 +102,8 @@ def run(given: Sequence[Given], bits: str | None, values: str | None, parts: str
         with contextlib.ExitStack() as stack:
             directory = None
             if first.out is not None:
-                start = SweepDirectory.start(first.out, study.question(), session, first.resume)
+                asked = study.question() | study.places(first.out)
+                start = SweepDirectory.start(first.out, asked, session, first.resume)
                 directory = stack.enter_context(start)
             rows = study.computed(directory)
         if directory is not None and rows:
@@ -161,6 +163,12 @@ class Study:
             "radii": self.axis.question(self.first),
             "attack": self.options.attack,
         }
+
+    def places(self, folder: str) -> dict[str, Any]:
+        """Where the files lie, as `Problem.places`; models by their names."""
+        models = {name: problem.places(folder)[PLACES]["model"] for name, problem in self.problems.items()}
+        common = {kind: place for kind, place in self.first.places(folder)[PLACES].items() if kind != "model"}
+        return {PLACES: {"models": models, **common}}
 
     def computed(self, directory: SweepDirectory | None) -> list[Row]:
         """A row for every case in order, those of earlier starts included; fewer after Ctrl-C."""

@@ -42,7 +42,8 @@ def run(given: Given) -> int:
         with contextlib.ExitStack() as stack:
             directory = None
             if given.out is not None:
-                directory = stack.enter_context(RunDirectory.start(given.out, question, session, given.resume))
+                asked = question | problem.places(given.out)
+                directory = stack.enter_context(RunDirectory.start(given.out, asked, session, given.resume))
             work = Work(problem, options, directory)
             work.verify()
     runs = [session] if directory is None else directory.record["runs"]
