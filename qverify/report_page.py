@@ -22,7 +22,7 @@ from qverify.report import footer, percent, stage_basis, trust
 from qverify.report_curves import Curve, curves, svg
 from qverify.report_layers import Layers, layers_of
 from qverify.report_pictures import Gallery, Picture, galleries
-from qverify.report_rows import packed
+from qverify.report_rows import DIGITS, packed
 from qverify.report_runs import Case
 from qverify.report_sources import Sources
 from qverify.report_table import ACCURACIES, HEADINGS, Line, identities, labels
@@ -62,6 +62,7 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
         no_notes="" if sections["notes"] else "hidden",
         csv=base64.b64encode(csv_text(lines).encode()).decode(),
         version=_text(__version__),
+        digits=str(DIGITS),
     )
 
 
@@ -81,29 +82,39 @@ def _summary(lines: Sequence[Line]) -> str:
     """The table and its legend; each cell repeats its heading for narrow screens."""
     shown, common = identities(lines)
     headings = [*shown, "samples", *HEADINGS.values(), "unknown", "seconds"]
+    letters = {name: min(_LETTERS, max(map(len, texts))) for name, texts in shown.items()}
     head = "".join(
         f'<th scope="col"{"" if heading in shown else _NUMBER}>{_text(heading)}</th>' for heading in headings
     )
     body = []
     for number, line in enumerate(lines):
         total = line.tally.samples
-        cells = [(name, _text(texts[number])) for name, texts in shown.items()]
-        cells.append(("samples", str(total)))
+        names = "".join(_name(name, texts[number], letters[name]) for name, texts in shown.items())
+        cells = [("samples", str(total))]
         cells += [(HEADINGS[name], _share(line.count(name), total)) for name in ACCURACIES]
         cells += [("unknown", str(line.tally.statuses["unknown"])), ("seconds", f"{line.seconds:.2f}")]
-        body.append("<tr>" + "".join(_cell(name, text, name in shown) for name, text in cells) + "</tr>")
+        body.append(f"<tr>{names}{''.join(_cell(name, text, _NUMBER) for name, text in cells)}</tr>")
     said = [f"All: {common}."] if common else []
     below = "".join(f'<p class="legend">{_text(text)}</p>' for text in [*said, *legend(lines)])
-    return (
-        f'<table class="cards" id="summary"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>{below}'
-    )
+    many = ' class="many"' if len(shown) > _BESIDE else ""
+    head, rows = f"<thead><tr>{head}</tr></thead>", "".join(body)
+    return f'<table id="summary"{many}>{head}<tbody>{rows}</tbody></table>{below}'
 
 
 _NUMBER = ' class="number"'
+_LETTERS = 18
+"""Of a name, so many letters have room on a line at least."""
+_BESIDE = 3
+"""So many columns of names have room beside the numbers on paper."""
 
 
-def _cell(name: str, content: str, words: bool) -> str:
-    return f'<td data-label="{_text(name)}"{"" if words else _NUMBER}><span>{content}</span></td>'
+def _cell(name: str, content: str, more: str = "") -> str:
+    return f'<td data-label="{_text(name)}"{more}><span>{content}</span></td>'
+
+
+def _name(name: str, text: str, letters: int) -> str:
+    """A cell whose column has room for at least so many letters."""
+    return _cell(name, _text(text), f' class="name" style="--letters:{letters}"')
 
 
 def _share(count: int, total: int) -> str:
@@ -183,7 +194,7 @@ def _stages(cases: Sequence[Case]) -> str:
     trusts = [trust(case.question, case.run.solvers) for case in cases if case.question["method"] in ("auto", "exact")]
     return "".join(
         "<tr>"
-        + "".join(_cell(heading, _text(text), True) for heading, text in zip(_STAGE_HEADINGS, stage, strict=True))
+        + "".join(_cell(heading, _text(text)) for heading, text in zip(_STAGE_HEADINGS, stage, strict=True))
         + "</tr>"
         for stage in stage_basis(trusts)
     )

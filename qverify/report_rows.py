@@ -11,8 +11,8 @@ from qverify.escapes import printable
 from qverify.report import STAGES, STATUSES
 from qverify.report_runs import Case
 
-_DIGITS = 5
-_DOWN, _UP = Context(prec=_DIGITS, rounding=ROUND_FLOOR), Context(prec=_DIGITS, rounding=ROUND_CEILING)
+DIGITS = 5
+_DOWN, _UP = Context(prec=DIGITS, rounding=ROUND_FLOOR), Context(prec=DIGITS, rounding=ROUND_CEILING)
 
 
 def packed(cases: Sequence[Case], labels: Sequence[str]) -> str:
