@@ -12,13 +12,19 @@ from qverify import escapes
 from qverify.report import percent
 from qverify.report_table import ACCURACIES, EXACT_ONLY, HEADINGS, MEANINGS, Line, identities
 
+_NAMES = 31
+"""Columns that a table of the usual width leaves to names; what is longer shares them instead of being cut."""
 _HEADINGS = (*HEADINGS.values(), "unknown", "seconds")
 
 
 def terminal(lines: Sequence[Line]) -> list[Table | str]:
     """The parts for `commands.output.show`."""
     shown, common = identities(lines)
-    table = Table(*shown, box=None, padding=(0, 2, 0, 0))
+    if sum(max(map(len, (heading, *cells))) + 2 for heading, cells in shown.items()) > _NAMES:
+        shown = {"case": [", ".join(filter(None, cells)) for cells in zip(*shown.values(), strict=True)]}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in shown:
+        table.add_column(heading, overflow="fold")
     for heading in ("samples", *_HEADINGS):
         table.add_column(heading, justify="right", no_wrap=True)
     for number, line in enumerate(lines):

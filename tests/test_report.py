@@ -157,6 +157,26 @@ def test_latex_is_a_whole_booktabs_tabular(tmp_path, rng):
     assert {line.count("&") for line in (lines[2], *lines[4:-2])} == {9} and len(lines) == 8
 
 
+def test_long_names_are_whole_in_the_terminal(tmp_path):
+    """In lines of their own column, not cut to four letters each."""
+    names = ["mnist_4x256_robust_8bit_kappa_0.5_seed_42_retrained", "x", "noseparators" * 4]
+    cases = {
+        f"{name}-{bits}": question(bits, 1, model=f"{name}.onnx", data=f"{name[:20]}.npz", clip_input=[0, bits - 3])
+        for name in names
+        for bits in (4, 8)
+    }
+    shown = qverify("report", write_batch(tmp_path / "b", cases, [row(0, case=case) for case in cases])).stdout
+    table = shown.partition("Shares of")[0]
+    assert "\u2026" not in table
+    cells = "".join(line[:30].strip() + " " * line[:30].strip().endswith(",") for line in table.splitlines()[1:])
+    for name in names:
+        for bits in (4, 8):
+            assert f"{name}, {bits} bits, scheme paper, rounding any, inputs within 0 to {bits - 3}".replace(
+                " ", ""
+            ) in cells.replace(" ", "")
+    assert all(len(line) <= 110 for line in table.splitlines())
+
+
 # --- unfinished and damaged runs ---
 
 
