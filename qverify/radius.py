@@ -127,6 +127,21 @@ class Bracket:
         """The columns by name."""
         return asdict(self)
 
+    def faults(self) -> list[str]:
+        """The columns whose values cannot be, or contradict the others."""
+        proved, failed, wrong = self.lower is not None, self.upper is not None, self.misclassified
+        holds = {
+            "index": self.index >= 0,
+            "label": self.label >= 0,
+            "predicted": self.predicted >= 0 and (wrong or self.predicted == self.label),
+            "lower": self.lower is None or (self.lower >= 0 and not wrong),
+            "upper": self.upper is None or (self.upper == 0 and not proved) or (self.upper > self.factor and not wrong),
+            "proved_by": self.proved_by in (("ibp", "bp", "bp-layers", "exact") if proved else ("",)),
+            "broken_by": self.broken_by in (("forward", "attack", "exact") if failed else ("",)),
+            "seconds": self.seconds >= 0,
+        }
+        return [name for name, held in holds.items() if not held]
+
 
 @dataclass(frozen=True, eq=False)
 class _Stage:

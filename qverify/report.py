@@ -14,11 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from qverify.verdict import Status
-
-STATUSES = tuple(status.value for status in Status)
-STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "exact")
-"""What can decide a sample, in the order of the cascade (cascade.py)."""
+from qverify.stored import STAGES, STATUSES
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from qverify.csv_rows import Columns
 from qverify.places import PLACES
 from qverify.records import Files, append, opened, writing
+from qverify.stored import record_faults
 from qverify.sweep import Key, Row
 
 QUESTION, ROWS = "sweep.json", "sweep.csv"
@@ -34,8 +35,9 @@ class SweepDirectory:
     @staticmethod
     def start(path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False) -> SweepDirectory:
         """Begin a sweep in `path`, or go on with the one there; arguments and errors as `records.opened`."""
-        files = Files(Path(path), QUESTION, ROWS, _MAY_DIFFER)
-        file, record, rows = opened(files, question, session, resume, _COLUMNS.read)
+        files = Files(Path(path), QUESTION, {ROWS: _COLUMNS}, _MAY_DIFFER, record_faults)
+        record, found = opened(files, question, session, resume)
+        file, rows = found[ROWS]
         return SweepDirectory(files.folder, file, record, {row.key: row for row in rows})
 
     def add(self, row: Row) -> None:

@@ -154,7 +154,7 @@ def test_the_page_asks_for_nothing_else(tmp_path):
 def test_rows_are_packed_with_margins_rounded_outwards(tmp_path, rng):
     tiny = row(200, margin_lower=1e-9 / 3, margin_upper=-1e-9 / 3)
     rows = [*random_rows(rng, 200), tiny, row(201, "unknown")]
-    rows[-1] |= {"scope": "independent positions", "detail": HOSTILE, "method": "new"}
+    rows[-1] |= {"scope": "independent positions", "detail": HOSTILE}
     cases = read_runs([str(write_run(tmp_path / "run", rows))])
     text = packed(cases, ["one"])
     assert not set("<>&") & set(text)
@@ -313,7 +313,9 @@ def test_pictures_are_shared_among_cases(tmp_path):
     sha256 = datasets.load("digits").sha256
     counts = {"few": 5, "many": 50, "most": 90}
     for name, count in counts.items():
-        rows = [row(k, "falsified", "attack", label=int(y[k]), margin_upper=-1.0 - k) for k in range(count)]
+        labels = [dict.fromkeys(("label", "predicted"), int(y[k])) for k in range(count)]
+        margins = [{"margin_lower": -99.0, "margin_upper": -1.0 - k} for k in range(count)]
+        rows = [row(k, "falsified", "attack", **labels[k], **margins[k]) for k in range(count)]
         write_run(tmp_path / name, rows, data="digits", data_sha256=sha256)
     found = galleries(read_runs([str(tmp_path / name) for name in counts]), Sources())
     assert [len(gallery.pictures) for gallery in found] == [5, 27, 28] and MOST == 60
@@ -418,7 +420,7 @@ def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     assert gallery.missing == f"The witness of sample {first} is damaged, so its answer is missing."
     text = written(digits_run)
     assert "which is right (margin" in text and "a failing network found again answers <b>" in text
-    write_rows(digits_run, [r | {"label": (r["label"] + 1) % 10} for r in falsified])
+    write_rows(digits_run, [r | dict.fromkeys(("label", "predicted"), (r["label"] + 1) % 10) for r in falsified])
     (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
     assert gallery.pictures == [] and "do not fit the data set" in gallery.missing
 
@@ -514,9 +516,9 @@ def test_nothing_sticks_out(tmp_path, digits_run, browser, width):
 
 
 def test_hostile_names_stay_text(tmp_path, browser):
-    rows = [row(0, "unknown", "exact", detail=HOSTILE, scope=HOSTILE), row(1, "verified", HOSTILE)]
-    asked = {"model": HOSTILE + ".onnx", "data": HOSTILE, "method": HOSTILE, "formulation": HOSTILE}
-    asked["radii"] = question(6)["radii"] | {"convention": HOSTILE, "scheme": HOSTILE, "calibration": HOSTILE}
+    rows = [row(0, "unknown", "exact", detail=HOSTILE, scope="independent positions"), row(1)]
+    asked: dict[str, Any] = {"model": HOSTILE + ".onnx", "data": HOSTILE, "data_source": HOSTILE, "qverify": HOSTILE}
+    asked["radii"] = question(6)["radii"] | {"convention": HOSTILE, "calibration": HOSTILE}
     cases = {HOSTILE: question(6, 2, **asked), "b": question(8, 2, **{**asked, HOSTILE: HOSTILE})}
     named = [r | {"case": case} for case in cases for r in rows]
     text = written(write_batch(tmp_path / "run <b>", cases, named))

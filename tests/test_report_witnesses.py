@@ -83,7 +83,7 @@ class Made:
 
     def run(self, **more: Any) -> None:
         """Writes the row and what was asked."""
-        stated = {"label": self.label, "predicted": self.label, "margin_upper": self.margin} | more
+        stated = {"label": self.label, "predicted": self.label, "margin_lower": None, "margin_upper": self.margin} | more
         sha256 = datasets.load(self.folder / "data.npz").sha256
         asked = {"data": str(self.folder / "data.npz"), "data_sha256": sha256}
         write_run(self.folder / "run", [row(2, "falsified", "attack", **stated)], **asked)

@@ -127,10 +127,7 @@ class Work:
     def compute(self) -> None:
         """Find what is not known yet; ends early on Ctrl-C."""
         if self.directory is not None:
-            self.brackets = self.directory.brackets  # the same: `add` puts brackets in
-            asked = (self.wanted.accuracy, self.wanted.layer_method)
-            rows = self.directory.layers.values()
-            self.rows = {(row.layer, row.kind): row for row in rows if (row.accuracy, row.method) == asked}
+            self._take(self.directory)
         if self.brackets:
             say(f"{self.standing} are done already.")
         with stoppable() as stop, contextlib.suppress(KeyboardInterrupt):
@@ -140,6 +137,29 @@ class Work:
                 self._layers()
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples or layers were passed over.")
+
+    def _take(self, directory: RadiusDirectory) -> None:
+        """What is there and fits: brackets of the samples with their labels, and layers asked for, of as many samples.
+
+        Layers asked for otherwise than now are no strangers: their rows say how.
+        """
+        strange = [index for index, bracket in directory.brackets.items() if not self._fits(bracket)]
+        for index in strange:
+            del directory.brackets[index]
+        self.brackets = directory.brackets  # the same: `add` puts brackets in
+        asked, known = (self.wanted.accuracy, self.wanted.layer_method), {(one.layer, one.kind) for one in self.layers}
+        rows = {(row.layer, row.kind): row for row in directory.layers.values() if (row.accuracy, row.method) == asked}
+        count = len(self.problem.indices)
+        self.rows = {key: row for key, row in rows.items() if key in known and row.samples == count}
+        if lost := len(strange) + len(rows) - len(self.rows):
+            say(f"note: {lost} rows in {directory.path} fit no sample or layer asked for and do not count.")
+
+    def _fits(self, bracket: Bracket) -> bool:
+        """Whether a bracket is about one of the samples, with the label that it has, and on the grid."""
+        index, indices, samples = bracket.index, self.problem.indices, self.problem.samples
+        ends = (bracket.lower or 0.0, bracket.upper or 0.0)
+        about = samples is not None and index in indices and bracket.label == samples.y[index - indices.start]
+        return about and max(ends) <= self.grid.max_factor
 
     def _samples(self) -> None:
         todo = [index for index in self.problem.indices if index not in self.brackets]

@@ -173,8 +173,10 @@ class Study:
     def computed(self, directory: SweepDirectory | None) -> list[Row]:
         """A row for every case in order, those of earlier starts included; fewer after Ctrl-C."""
         before = {} if directory is None else directory.rows
-        rows = {key: before[key] for key in self.cases if key in before}
+        rows = {key: before[key] for key in self.cases if key in before and self._fits(before[key])}
         kept, samples = len(rows), len(self.first.indices)
+        if strange := len(before) - kept:
+            say(f"note: {strange} rows of sweep.csv are about other points or samples and do not count.")
         if rows:
             say(f"{kept} points are done already; {len(self.cases) - kept} are left.")
         pace = Pace((len(self.cases) - kept) * samples, self.options.method in ("auto", "exact"))
@@ -197,6 +199,11 @@ class Study:
         if len(rows) < len(self.cases) and not stop.is_set():
             raise InternalError(f"{len(self.cases) - len(rows)} points were passed over.")
         return [rows[key] for key in self.cases if key in rows]
+
+    def _fits(self, row: Row) -> bool:
+        """Whether a row is about all the samples, by the method asked for."""
+        asked = (len(self.problems[row.model].indices), self.options.method, self.options.attack)
+        return (row.samples, row.method, row.attack is not None) == asked
 
     def _rows(self, todo: list[Key], tell: Callable[[Verdict], None], stop: threading.Event) -> Iterator[Row]:
         """The rows of some cases, model by model."""

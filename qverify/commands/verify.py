@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from qverify.arguments import usable_device
-from qverify.batch import RunDirectory
+from qverify.batch import ROWS, RunDirectory
 from qverify.cascade import verify
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
@@ -17,6 +17,7 @@ from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.records import settled
 from qverify.report import Tally, accuracy_table, footer, stage_table
+from qverify.stored import solvers
 from qverify.verdict import Options, Status, Verdict
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -66,7 +67,10 @@ class Work:
         self.tally = Tally.of(done.values())
         self.todo = [index for index in problem.indices if index not in done]
         if directory is not None and directory.rows:
-            again = len(directory.rows) - len(done)
+            fitting = sum(map(self._fits, directory.rows.values()))
+            if strange := len(directory.rows) - fitting:
+                say(f"note: {strange} rows of {directory.path / ROWS} fit no sample asked for and do not count.")
+            again = fitting - len(done)
             longer = f", {again} of them again, with a longer time limit" if again else ""
             say(f"{len(done)} samples are decided already; {len(self.todo)} are left{longer}.")
 
@@ -76,9 +80,14 @@ class Work:
         return len(self.problem.indices) - self.tally.samples
 
     def _done(self) -> dict[int, dict[str, Any]]:
-        """The rows that are there and need no more time."""
+        """The rows that are there, fit, and need no more time."""
         rows = {} if self.directory is None else self.directory.rows
-        return {index: row for index, row in rows.items() if settled(row, self.options.seconds)}
+        return {index: row for index, row in rows.items() if self._fits(row) and settled(row, self.options.seconds)}
+
+    def _fits(self, row: dict[str, Any]) -> bool:
+        """Whether a row is about one of the samples, with the label that it has."""
+        index, indices, samples = row["index"], self.problem.indices, self.problem.samples
+        return samples is not None and index in indices and row["label"] == samples.y[index - indices.start]
 
     def verify(self) -> None:
         """Decide what is left to decide; ends early on Ctrl-C."""
@@ -119,12 +128,12 @@ class Work:
 def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
     """The result on stdout, over all rows, those of earlier starts included."""
     tally, problem = work.tally, work.problem
-    solvers = list(dict.fromkeys(f"{r['solver']['name']} {r['solver']['version']}" for r in runs if r["solver"]))
+    used = solvers(runs)
     if problem.given.as_json:
         result = tally.as_dict() | {"seconds": round(seconds, 3), "interrupted": bool(work.missing)}
         asked = {key: value for key, value in question.items() if key != "samples"}
         asked |= {"sample_range": question["samples"], "convention": question["radii"]["convention"]}
-        show_json(result | asked | {"solver": ", ".join(solvers) or None, "runs": runs})
+        show_json(result | asked | {"solver": ", ".join(used) or None, "runs": runs})
         return
     decided = f"{tally.samples} samples in {duration(seconds)}"
     if work.missing:
@@ -132,7 +141,7 @@ def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], se
     show(f"{problem.title}: {decided}", "", accuracy_table(tally), "", stage_table(tally), "")
     if work.missing and tally.samples:
         show("Shares of what is decided so far; hard samples come last, so those of all samples will be others.")
-    show(*footer(tally, question, solvers))
+    show(*footer(tally, question, used))
     if tally.limited:
         how = "the same command with a larger one" + (" and --resume" if work.directory is not None else "")
         show(f"{tally.limited} samples ran into the time limit; {how} asks about these again.")
