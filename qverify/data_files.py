@@ -7,14 +7,12 @@ except in CIFAR's batches, which are pickles; there nothing that a pickle names 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import math
 import pickle
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from qverify.errors import DataError
+from qverify.user_files import Kind, read, shown_path, unzipped
 
 IDX_FILES = {
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -128,25 +127,25 @@ def read_cifar_tar(path: Path, train: bool) -> RawSamples:
     return _cifar(path, batches, hashlib.sha256(content).hexdigest())
 
 
+_KIND = Kind("the path of an .npz file", "give the path of an .npz file", DataError)
+_MOST_BYTES = 1 << 36
+"""Of a compressed file when it is unpacked: 64 GiB."""
+
+
 def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; give the path of an .npz file.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a directory; give the path of an .npz file in it.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    return read(path, _KIND)
 
 
 def _plain(path: Path, content: bytes) -> bytes:
-    """The content without its gzip compression, if it has any. What counts are the bytes, not the name."""
-    if not content.startswith(b"\x1f\x8b"):
-        return content
+    """The content without its gzip compression, if it has any."""
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or was cut short ({type(error).__name__}); fetch it again.") from error
+        return unzipped(content, _MOST_BYTES)
+    except OverflowError:
+        raise DataError(f"{shown_path(path)} unpacks to more than 64 GiB; give a smaller file.") from None
+    except OSError as error:
+        raise DataError(
+            f"{shown_path(path)} is damaged or was cut short ({type(error).__name__}); fetch it again."
+        ) from error
 
 
 def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], Any, Any]:
