@@ -59,15 +59,19 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 
 
 def did_you_mean(path: Path) -> str:
-    """` (did you mean 'name'?)`, the file of that folder with a name most like this one; empty if none is like it."""
+    """` (did you mean 'name'?)`, the file of that folder with a name most like this one; empty if none is like it.
+
+    Endings are left aside: files of one kind share them, and people forget them.
+    """
     try:
         with os.scandir(path.parent) as entries:
             names = [entry.name for entry in itertools.islice(entries, _MOST_NAMES)]
     except (OSError, ValueError):
         return ""
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(path.name.lower(), by_lower, n=1, cutoff=0.75)
-    return f" (did you mean {quoted(by_lower[near[0]])}?)" if near else ""
+    longer = [name for name in names if name.startswith(f"{path.name}.")]
+    by_stem = {Path(name).stem.lower(): name for name in names}
+    near = [by_stem[stem] for stem in difflib.get_close_matches(path.stem.lower(), by_stem, n=1, cutoff=0.75)]
+    return f" (did you mean {quoted([*longer, *near][0])}?)" if longer or near else ""
 
 
 def unzipped(content: bytes, most: int) -> bytes:
@@ -104,6 +108,8 @@ _BEGINNINGS = {
     b"\xfd7zXZ\x00": "an xz archive",
 }
 
+_FLATBUFFERS = {b"TFL3": "a TensorFlow Lite model", b"ORTM": "a model in ORT format"}
+
 
 def recognised(content: bytes) -> str | None:
     """What a file is, by its bytes, as in "a .npy array"; None if that does not show. A network in ONNX has no mark
@@ -111,8 +117,8 @@ def recognised(content: bytes) -> str | None:
     for beginning, kind in _BEGINNINGS.items():
         if content.startswith(beginning):
             return kind
-    if content[4:8] == b"TFL3":
-        return "a TensorFlow Lite model"
+    if content[4:8] in _FLATBUFFERS:
+        return _FLATBUFFERS[content[4:8]]
     if content.startswith(b"PK"):
         return _archive(content)
     if content[:1] == b"\x80" and content[1:2] in b"\2\3\4\5" and content.endswith(b"."):
