@@ -105,7 +105,10 @@ def transpose(node: Node, builder: Builder) -> Value:
         raise Refusal(f"perm {order} does not fit an input of shape {x.shape}")
     kept = [axis for axis in order if x.shape[axis] != 1]
     if kept != sorted(kept):
-        raise Refusal(f"it reorders a tensor of shape {x.shape}; supported is moving axes of length 1")
+        raise Refusal(
+            f"it reorders a tensor of shape {x.shape}; supported is moving axes of length 1: export the model with its "
+            "axes in the order that its layers read, channels first"
+        )
     return _viewed(x, tuple(x.shape[axis] for axis in order))
 
 

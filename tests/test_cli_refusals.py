@@ -75,6 +75,27 @@ def test_bad_data(tmp_path, case):
     assert wording in refusal("verify", DIGITS, "--data", npz(tmp_path, **arrays), "--bits", 8)
 
 
+def test_what_classifies_nothing_takes_networks_of_one_output(tmp_path):
+    """Its labels do not matter either; `verify` says how to ask about two classes."""
+    onnx_io.save(networks.mlp(np.random.default_rng(0), 4, 5, 1), tmp_path / "m.onnx")
+    data = npz(tmp_path, x=np.full((3, 4), 0.5), y=np.array([0, 1, 7]))
+    for more in ((), ("--scheme", "channel")):
+        found = answer("discrepancy", tmp_path / "m.onnx", "--data", data, "--bits", 8, *more)
+        assert len(found["rows"]) == 3
+        assert answer("inspect", tmp_path / "m.onnx", "--data", data, "--bits", 8, *more)["layers"]
+    data = npz(tmp_path, x=np.full((3, 4), 0.5), y=np.array([0, 1, 1]))
+    message = refusal("verify", tmp_path / "m.onnx", "--data", data, "--bits", 8)
+    assert "The network has 1 output; a classifier needs at least 2: where the sign of one number z tells" in message
+
+
+def test_a_message_does_not_list_a_hundred_layers(tmp_path):
+    onnx_io.save(networks.mlp(np.random.default_rng(0), *[2] * 102), tmp_path / "m.onnx")
+    (tmp_path / "r.toml").write_text("[layers.conv]\nweight = 0.1")
+    data = npz(tmp_path, x=np.full((3, 2), 0.5), y=np.array([0, 1, 1]))
+    message = refusal("verify", tmp_path / "m.onnx", "--data", data, "--radii", tmp_path / "r.toml")
+    assert " and 91 more. `qverify inspect` lists all layers" in message and len(message) < 400
+
+
 def test_data_that_are_not_there(tmp_path):
     assert "There is no data set or file 'mnits'" in refusal("verify", DIGITS, "--data", "mnits", "--bits", 8)
     message = refusal("verify", DIGITS, "--data", tmp_path / "none.npz", "--bits", 8)
