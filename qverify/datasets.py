@@ -69,9 +69,9 @@ class Samples:
 def load(name_or_path: str | os.PathLike[str]) -> Samples:
     """The samples to verify: the test split of one of `NAMES`, or the path of an `.npz`.
 
-    The `.npz` holds `x_test, y_test` or, failing these, `x, y`. Labels are (N,) or (N, 1). Integer pixels (0 to 255) are divided by
-    255, those of `digits` (0 to 16) by 16; floats are taken as they are. Images of `cifar10` are (3, 32, 32);
-    a `cifar10.npz` whose colours come last is transposed, an `.npz` given by its path is not.
+    The `.npz` holds `x_test, y_test` or, failing these, `x, y`; labels are (N,) or (N, 1). Integer pixels (0 to 255)
+    are divided by 255, those of `digits` (0 to 16) by 16; floats are taken as they are. Images of `cifar10` are
+    (3, 32, 32); a `cifar10.npz` whose colours come last is transposed, an `.npz` given by its path is not.
 
     Raises DataError if the file is missing, damaged, or holds anything but finite samples and labels.
     """

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from qverify import cli, datasets
+from qverify.arguments import checked
 from qverify.datasets import Samples, fit, load, load_train, select
 from qverify.errors import DataError, UsageError
 from qverify.network import Dense, Input, Network, margins
@@ -411,6 +412,15 @@ def test_fit_refuses_labels_without_an_output():
 def test_fit_refuses_a_single_output():
     with pytest.raises(DataError, match="The network has 1 output; a classifier needs at least 2"):
         fit(samples((2, 5), [0]), network((2, 5), outputs=1))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_labels_of_a_python_caller_may_have_a_second_axis(count):
+    x = samples((2, 5), [0] * count).x
+    _, y = checked(network((2, 5)), x, np.array([[2], [0], [1]])[:count])
+    assert y.tolist() == [2, 0, 1][:count]
+    with pytest.raises(DataError, match=r"labels have shape .* give \(3,\) integers from 0"):
+        checked(network((2, 5)), samples((2, 5), [0, 1, 2]).x, np.eye(3, dtype=int))
 
 
 def test_import_needs_neither_torch_nor_onnx():

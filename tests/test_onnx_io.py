@@ -218,17 +218,15 @@ def test_an_initializer_used_twice_is_noted(name, rng):
 
 
 def test_initializers_that_nothing_reads_are_ignored_with_a_note(rng):
-    """One of them is damaged, one is sparse, and one is an input as old files have it."""
+    """One of them is sparse, and one is an input as old files have it."""
     constants = {"w": weights(rng, 4, 3), **{f"left{n}": weights(rng, 2) for n in range(7)}}
     built = model([node("Gemm", "x w", "y")], constants, ["N", 4])
-    built.graph.initializer[1].data_type = 85
     built.graph.input.append(helper.make_tensor_value_info("left1", onnx.TensorProto.FLOAT, [2]))
     values, indices = numpy_helper.from_array(np.float32([1]), "thin"), numpy_helper.from_array(np.array([3]), "i")
     built.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
-    wanted = "initializers that no node reads are ignored: left0, left1, left2, left3, left4 and 3 more."
-    del built.graph.initializer[1]
     network = load(built)
-    assert network.notes == (wanted.replace("left0, ", "").replace("left4 and 3", "left4, left5 and 2"),)
+    wanted = "initializers that no node reads are ignored: left0, left1, left2, left3, left4 and 3 more."
+    assert network.notes == (wanted,)
     agree(network, built, rng)
 
 
