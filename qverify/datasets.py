@@ -145,8 +145,8 @@ def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
     largest = int(samples.y.max())
     if network.output_size < 2:
         logit = (
-            ": where the sign of one number z tells two classes apart, give the last layer two outputs, -z/2 and z/2,"
-            " by half its weights and biases"
+            ": where the sign of one number z tells two classes apart, give the last layer two outputs, -z and z, by"
+            " its weights and biases with both signs"
         )
         raise DataError(
             f"The network has {network.output_size} output; a classifier needs at least 2{logit if largest else ''}."

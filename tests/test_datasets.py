@@ -387,21 +387,15 @@ def test_the_way_out_of_a_single_logit_answers_the_same():
     one = network((2, 5), outputs=1)
     x, y = samples((2, 5), [0, 1, 1]).x - 9.0, np.array([0, 1, 1])
     with pytest.raises(
-        DataError, match=r"1 output; a classifier needs at least 2: .* two outputs, -z/2 and z/2, by half"
+        DataError, match=r"1 output; a classifier needs at least 2: .* two outputs, -z and z, by its weights"
     ):
         fit(Samples("two", x, y, "", ""), one)
     layer = one.layers[1]
-    halves = Dense(
-        "out",
-        (0,),
-        (2,),
-        np.concatenate([-layer.weight, layer.weight]) / 2,
-        np.concatenate([-layer.bias, layer.bias]) / 2,
-    )
-    two = Network((one.layers[0], halves))
+    weight, bias = (np.concatenate([-numbers, numbers]) for numbers in (layer.weight, layer.bias))
+    two = Network((one.layers[0], Dense("out", (0,), (2,), weight, bias)))
     flat, _ = fit(Samples("two", x, y, "", ""), two)
     np.testing.assert_array_equal(two.evaluate(flat).argmax(1), one.evaluate(flat)[:, 0] > 0)
-    np.testing.assert_allclose(margins(two.evaluate(flat), np.ones(3, int)), one.evaluate(flat)[:, 0])
+    np.testing.assert_allclose(margins(two.evaluate(flat), np.ones(3, int)), 2 * one.evaluate(flat)[:, 0])
 
 
 def test_fit_refuses_labels_without_an_output():
