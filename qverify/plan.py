@@ -175,6 +175,13 @@ def _number(where: str, value: Any) -> float:
     return float(value)
 
 
+def _samples(where: str, value: Any) -> str:
+    """`A:B` as text, or the number of the first samples."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise UsageError(f'{where} is {value!r}; write "A:B" in quotes, or the number of the first samples.')
+    return str(value)
+
+
 def _interval(where: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
         raise UsageError(f"{where} is {value!r}; write two numbers, for pixels [0, 1].")
@@ -189,7 +196,7 @@ _READERS: dict[str, Reader] = {
     "schemes": _many(_word(get_args(Scheme))),
     "roundings": _many(_word(get_args(Rounding))),
     "methods": _many(_word(METHODS)),
-    "samples": _text,
+    "samples": _samples,
     "timeout": _number,
     "clip-input": _interval,
     "formulation": _word(FORMULATIONS),

@@ -21,6 +21,7 @@ import numpy as np
 from qverify.errors import DataError, RadiiError
 from qverify.network import Array, Conv, Dense, Network, Relu
 from qverify.schemes import scheme_radii
+from qverify.text import listed
 from qverify.toml_files import read_hashed_toml
 
 KINDS = ("input", "weight", "bias", "activation")
@@ -250,7 +251,7 @@ def _check_names(network: Network, radii: Radii) -> None:
             if name not in allowed:
                 raise RadiiError(
                     f"The network has no layer {name!r} with a radius for its {kind}; those are: "
-                    f"{', '.join(sorted(allowed)) or 'none'}. `qverify inspect` lists all layers."
+                    f"{listed(sorted(allowed)) or 'none'}. `qverify inspect` lists all layers."
                 )
     if missing := sorted(set(radii.ceilings) - relus):
         raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")

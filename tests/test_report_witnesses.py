@@ -83,7 +83,8 @@ class Made:
 
     def run(self, **more: Any) -> None:
         """Writes the row and what was asked."""
-        stated = {"label": self.label, "predicted": self.label, "margin_lower": None, "margin_upper": self.margin} | more
+        margins = {"margin_lower": None, "margin_upper": self.margin}
+        stated = {"label": self.label, "predicted": self.label} | margins | more
         sha256 = datasets.load(self.folder / "data.npz").sha256
         asked = {"data": str(self.folder / "data.npz"), "data_sha256": sha256}
         write_run(self.folder / "run", [row(2, "falsified", "attack", **stated)], **asked)

@@ -21,6 +21,7 @@ from qverify.exact.decide import TOLERANCE
 from qverify.network import Array, Conv, Dense, Network
 from qverify.places import PLACES, place
 from qverify.quantisation import Family, Radii, read_radii
+from qverify.text import listed
 from qverify.verdict import SEMANTICS, Options
 
 
@@ -42,25 +43,30 @@ class Problem:
     radii_sha256: str | None = None
 
     @staticmethod
-    def load(given: Given) -> Problem:
-        """Read model, data and radii; notes and hints go to stderr. Raises whatever is wrong with them."""
+    def load(given: Given, classifies: bool = True) -> Problem:
+        """Read model, data and radii; notes and hints go to stderr. Raises whatever is wrong with them.
+
+        `classifies`: labels are outputs of the network, and there are at least two.
+        """
         _check(given)
         network = onnx_io.load(given.model)
         for note in network.notes:
             say(f"note: {note}")
-        problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data))
+        problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data), classifies)
         hint(_scheme(given), network, problem.samples)
         return problem
 
     @staticmethod
-    def of(given: Given, network: Network, everything: Samples | None) -> Problem:
+    def of(given: Given, network: Network, everything: Samples | None, classifies: bool = True) -> Problem:
         """The same for a model and data read before; says nothing."""
         _check(given)
         samples, indices = (None, range(0)) if everything is None else datasets.select(everything, given.samples)
         radii, radii_sha256 = _radii(given, network, everything)
         family = None if radii is None else Family.of(network, radii, given.clip_input)
-        if samples is not None:
+        if samples is not None and classifies:
             datasets.fit(samples, network)
+        elif samples is not None:
+            datasets.flatten(samples, network)
         return Problem(given, network, radii, family, samples, indices, everything, radii_sha256)
 
     @property
@@ -197,7 +203,7 @@ def _radii_of_bits(given: Given, network: Network, samples: Samples | None) -> R
     if scheme == "paper":
         return Radii.from_bits(given.bits, scheme, rounding)
     assert samples is not None
-    calibration, _ = datasets.fit(samples, network)
+    calibration = datasets.flatten(samples, network)
     return Radii.from_bits(given.bits, scheme, rounding, network, calibration)
 
 
@@ -205,7 +211,7 @@ def hint(scheme: str | None, network: Network, samples: Samples | None, where: s
     """Say what of this network or these samples goes beyond the quantisers that the scheme stands for."""
     if scheme in ("tensor", "channel") and network.added_biases:
         say(
-            f"note: {where}a node of its own adds the bias of {', '.join(map(repr, network.added_biases))}; scheme"
+            f"note: {where}a node of its own adds the bias of {listed(list(map(repr, network.added_biases)))}; scheme"
             f" {scheme} takes biases as int32, but toolchains may round these to the bits of an activation. As a Gemm"
             " a layer has its bias inside."
         )

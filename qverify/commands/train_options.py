@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from qverify.commands.options import ROUNDINGS, SCHEMES, stacked
+from qverify.commands.options import ROUNDINGS, SCHEMES, BitWidth, stacked
 from qverify.errors import UsageError
 from qverify.toml_files import read_toml
 
@@ -75,7 +75,12 @@ def train_options() -> Callable[[Command], Command]:
             help="mlp:256,256,256 or conv:8k4s2p1,16k4s2p1/100 (channels, kernel, stride, padding; then dense widths).",
         ),
         click.option("--out", required=True, metavar="FILE.onnx", help="The model; a .json beside it says how."),
-        click.option("--bits", type=int, metavar="N", help="Train for the radii of N bits.  [default: train normally]"),
+        click.option(
+            "--bits",
+            type=BitWidth("train a network for each"),
+            metavar="N",
+            help="Train for the radii of N bits.  [default: train normally]",
+        ),
         click.option("--scheme", type=click.Choice(SCHEMES), help="What N bits mean.  [default: paper]"),
         click.option("--rounding", type=click.Choice(ROUNDINGS), help="Which rounding is covered.  [default: any]"),
         click.option("--radii", metavar="FILE.toml", help="Train for radii from a file, instead of --bits."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from qverify.errors import InternalError, UsageError
 from qverify.records import settled
 from qverify.report import Tally, accuracy_table, footer, stage_table
 from qverify.stored import solvers
+from qverify.text import listed
 from qverify.verdict import Options, Status, Verdict
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -55,7 +57,21 @@ def run(given: Given) -> int:
         )
         say(f"interrupted: {work.tally.samples} of {len(problem.indices)} samples are decided and {where}.")
         return _INTERRUPTED
-    return _FAILED if any(work.tally.statuses[status] for status in given.fail_on) else 0
+    if any(work.tally.statuses[status] for status in given.fail_on):
+        say(_failure(given.fail_on, work.statuses))
+        return _FAILED
+    return 0
+
+
+def _failure(asked: Sequence[str], statuses: dict[int, str]) -> str:
+    """Which samples made --fail-on end the run with status 1; `statuses` by their indices."""
+    hit: list[str] = []
+    for status in dict.fromkeys(asked):
+        if indices := sorted(index for index, found in statuses.items() if found == status):
+            of = "" if hit else f" of {len(statuses)} samples"
+            verb = "is" if len(indices) == 1 else "are"
+            hit.append(f"{len(indices)}{of} {verb} {status} ({listed(list(map(str, indices)))})")
+    return f"--fail-on {','.join(asked)}: {', '.join(hit)}."
 
 
 class Work:
@@ -65,6 +81,7 @@ class Work:
         self.problem, self.options, self.directory = problem, options, directory
         done = self._done()
         self.tally = Tally.of(done.values())
+        self.statuses = {index: row["status"] for index, row in done.items()}
         self.todo = [index for index in problem.indices if index not in done]
         if directory is not None and directory.rows:
             fitting = sum(map(self._fits, directory.rows.values()))
@@ -108,7 +125,9 @@ class Work:
             except KeyboardInterrupt:  # the second Ctrl-C, perhaps between a row and its count
                 stop.set()
                 if self.directory is not None:
-                    self.tally = Tally.of(self._done().values())
+                    done = self._done()
+                    self.tally = Tally.of(done.values())
+                    self.statuses = {index: row["status"] for index, row in done.items()}
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples were passed over without a verdict.")
 
@@ -123,6 +142,7 @@ class Work:
                 self.directory.add_witness(verdict.index, sample, witness)
             self.directory.add(row)
         self.tally.add(row)
+        self.statuses[row["index"]] = row["status"]
 
 
 def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
