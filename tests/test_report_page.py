@@ -341,6 +341,7 @@ def test_unstable_neurons_are_those_that_inspect_counts(digits_run):
         ({"model": "nowhere.onnx"}, ["Not counted: nowhere.onnx is not there."]),
         ({"model_sha256": "ab"}, ["digits.onnx has changed since the run."]),
         ({"network_sha256": "ab"}, ["Not counted: the weights of", "have changed since the run."]),
+        ({"network_sha256": "ab", "semantics": 1}, ["Not counted: digits.onnx is hashed otherwise than"]),
         ({"data": "gone.npz"}, ["Not counted: gone.npz is not there.", "No pictures: gone.npz is not there."]),
         ({"data": "mnist"}, ["No pictures: the data set mnist is not on this machine."]),
         ({"data_sha256": "ab"}, ["No pictures: digits has changed since the run."]),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qverify.commands.output import say
+from qverify.text import first_line
 
 KINDS = ("png", "svg")
 
@@ -29,8 +30,7 @@ def draw(stem: Path, figure: Callable[[Any], Any]) -> None:
             for place in (f"{stem.name}.{kind}", f"{stem.name}.{kind}.partial"):
                 with contextlib.suppress(OSError):
                     stem.with_name(place).unlink(missing_ok=True)
-        lines = str(error).strip().splitlines() or [""]
-        why = lines[0].strip().rstrip(".").partition("; ")[0] or type(error).__name__
+        why = first_line(error).rstrip(".").partition("; ")[0]
         say(f"the picture {stem.name}.png is missing ({why}); the rows are kept, and --resume draws them again.")
 
 
