@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import click
-
-from qverify.commands.output import say, show, stdout_kept_clean
+from qverify.commands.output import echo, say, show, stdout_kept_clean
 from qverify.errors import UsageError
 from qverify.records import writing
 from qverify.report_runs import read_runs
@@ -38,7 +36,7 @@ def run(runs: Sequence[str], form: str, out: str | None) -> int:
         for note in notes(lines):
             say(f"note: {note}")
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, end="")
         return 0
     with writing(Path(out)):
         Path(out).write_text(text, encoding="utf-8")
