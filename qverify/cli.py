@@ -67,10 +67,9 @@ def _explained(error: BaseException) -> int:
     elif isinstance(error, MemoryError):
         status, sentence = 2, "There is not enough memory; select fewer samples, or use --jobs 1."
     elif isinstance(error, OSError):
-        what = f"{error.filename}: " if error.filename else ""
-        remedy = (
-            "give a shorter name" if error.errno == errno.ENAMETOOLONG else "free some space or choose another place"
-        )
+        name, too_long = str(error.filename or ""), error.errno == errno.ENAMETOOLONG
+        what = f"{name if len(name) <= 300 else name[:100] + '...'}: " if name else ""
+        remedy = "give a shorter name" if too_long else "free some space or choose another place"
         status, sentence = 2, f"{what}{error.strerror or error}; {remedy}."
     else:
         status = InternalError.exit_code
