@@ -42,7 +42,8 @@ def batch(folder: Path, resume: bool = True, **changes: Any) -> BatchDirectory:
 
 
 def sweep(folder: Path, resume: bool = True, **changes: Any) -> SweepDirectory:
-    return SweepDirectory.start(str(folder), ASKED | changes, SESSION, resume)
+    asked = ASKED | {"radii": {"values": [0.0, 0.125, 0.25], "parts": ["all"]}}
+    return SweepDirectory.start(str(folder), asked | changes, SESSION, resume)
 
 
 def radius(folder: Path, resume: bool = True, **changes: Any) -> RadiusDirectory:

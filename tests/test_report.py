@@ -262,6 +262,29 @@ def test_other_refusals(tmp_path):
     assert "samples.jsonl cannot be read" in refused(run)
 
 
+def test_odd_directories(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "holds neither run.json nor batch.json" in refused(tmp_path / "loop")
+    assert "ile name too long" in refused(tmp_path / ("x" * 300))
+    run = write_run(tmp_path / "run", [row(0)])
+    for name in ("run.json", "samples.jsonl"):
+        content = (run / name).read_bytes()
+        (run / name).unlink()
+        (run / name).symlink_to(run / name)
+        assert refused(run)
+        (run / name).unlink()
+        (run / name).write_bytes(content)
+    assert records(run)
+
+
+def test_names_of_thousands_of_digits_are_in_order(tmp_path):
+    """Python refuses to read integers of so many digits."""
+    names = ["9" * 5000, "1" + "0" * 5000, "007", "10", "8bit", "８", ""]
+    runs = [write_run(tmp_path / str(k), [row(0)], model=f"m/{name}.onnx") for k, name in enumerate(names)]
+    found = [line["model"] for line in records(*runs)]
+    assert found.index("007") < found.index("8bit") < found.index("10") < found.index(names[0]) < found.index(names[1])
+
+
 @pytest.mark.parametrize(
     ("part", "whole", "text"),
     [
