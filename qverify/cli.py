@@ -158,7 +158,7 @@ def radius(max_factor: float, precision: float, accuracy: float | None, layer_me
 @click.option(
     "--out", metavar="DIR", help="Keep rows there, and go on with those that are; instead of `out` in the plan."
 )
-@click.option("--jobs", type=click.IntRange(min=0), default=0, metavar="N", help="Processes.  [default: one a core]")
+@click.option("--jobs", type=click.IntRange(0, 9999), default=0, metavar="N", help="Processes.  [default: one a core]")
 @click.option(
     "--cluster",
     metavar="ADDRESS",
