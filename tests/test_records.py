@@ -190,6 +190,15 @@ def test_a_refused_start_leaves_everything_as_it_was(tmp_path, start):
     assert len(json.loads(question_file.read_bytes())["runs"]) == 2
 
 
+def test_of_many_differences_a_few_are_named(tmp_path):
+    filled(tmp_path, verify)
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({"k" * 999: 1, "runs": record["runs"]}))
+    with pytest.raises(UsageError, match=r"; and \d\d more\); ask the same") as caught:
+        verify(tmp_path)
+    assert len(str(caught.value)) < 900
+
+
 @starts
 def test_a_start_that_cannot_write_its_question_leaves_no_trace(tmp_path, monkeypatch, start):
     def full(*_: object) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from test_cli import DIGITS, answer, qverify
 
 from qverify.commands import options
 from qverify.report import outward, percent
+from qverify.report_rows import packed
 from qverify.report_runs import read_runs
 from qverify.report_table import identities, labels, lines_of
 from qverify.report_text import csv_text, latex, markdown
@@ -260,6 +262,15 @@ def test_other_refusals(tmp_path):
     (run / "samples.jsonl").unlink()
     (run / "samples.jsonl").mkdir()
     assert "samples.jsonl cannot be read" in refused(run)
+
+
+def test_the_largest_margin_there_is_can_be_packed(tmp_path):
+    """Rounded outwards to a few digits it would be infinite, which is no JSON."""
+    most = sys.float_info.max
+    run = write_run(tmp_path, [row(0, margin_lower=most, margin_upper=most), row(1, margin_lower=5e-324)])
+    first, second = json.loads(packed(read_runs([str(run)]), ["one"]))["cases"][0]["lower"]
+    assert most * 0.999 < first <= most and 0 <= second <= 5e-324
+    assert json.loads(packed(read_runs([str(run)]), ["one"]))["cases"][0]["upper"][0] == most
 
 
 def test_odd_directories(tmp_path):
