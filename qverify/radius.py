@@ -16,6 +16,7 @@ Where a method is not monotone, or a time limit ends it, the bracket is wider th
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import threading
@@ -91,6 +92,11 @@ class Grid:
     def at(self, place: int) -> float | None:
         """The factor at a place from 1; None outside the grid."""
         return self.factors[place - 1] if 0 < place < self.beyond else None
+
+    def has(self, factor: float | None) -> bool:
+        """Whether it is a factor of the grid, or none; the last digits may be those of another machine."""
+        place = bisect.bisect_left(self.factors, (factor or 0.0) * (1 - 1e-9))
+        return place < len(self.factors) and self.factors[place] <= (factor or 0.0) * (1 + 1e-9)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from qverify.strict_json import parsed
 Row = TypeVar("Row")
 
 FORMAT = 1
+_NAMED = 6
+"""Differences between two questions that are named one by one."""
 _ATTEMPTS = 100
 """How often a file is opened that another process takes away in the same moment."""
 
@@ -206,7 +208,7 @@ def _recorded(path: Path, faults: Callable[[dict[str, Any]], list[str]]) -> dict
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], may_differ: Collection[str]) -> list[str]:
-    """Which answers to 'what was asked?' differ, in words."""
+    """Which answers to 'what was asked?' differ, in words; of many, the first few."""
     then, today = _flat(before, may_differ), _flat(now, may_differ)
     found = []
     for key in {**then, **today}:
@@ -214,8 +216,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any], may_differ: Collec
             old, new = (
                 text if len(text) <= 60 else text[:12] + '..."' for text in (then.get(key, ""), today.get(key, ""))
             )
-            found.append(f"{key} was {old or 'not given'} and is {new or 'not given'} now")
-    return found
+            found.append(f"{key[:60]} was {old or 'not given'} and is {new or 'not given'} now")
+    more = len(found) - _NAMED
+    return found if more <= 0 else [*found[:_NAMED], f"and {more} more"]
 
 
 def _flat(record: dict[str, Any], may_differ: Collection[str], prefix: str = "") -> dict[str, str]:

@@ -6,6 +6,7 @@ A case is one question and its rows. A directory of `verify` holds one (run.json
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -91,7 +92,7 @@ class Case:
 def read_runs(paths: Sequence[str]) -> list[Case]:
     """The cases of all directories. Raises DataError if one is missing or damaged, UsageError if one is given twice."""
     folders = [Path(path) for path in paths]
-    resolved = [folder.resolve() for folder in folders]
+    resolved = [Path(os.path.realpath(folder)) for folder in folders]  # as `resolve`, but links may go in a circle
     for folder, place in zip(folders, resolved, strict=True):
         if resolved.count(place) > 1:
             raise UsageError(f"The run {printable(str(folder))} is given twice; give each once.")

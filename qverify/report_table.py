@@ -124,5 +124,7 @@ def _hash(question: dict[str, Any], key: str) -> str:
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
-    """A key under which `8bit` comes before `10bit`."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
+    """A key under which `8bit` comes before `10bit`; numbers are compared as text, as they may be of any length."""
+    parts = re.split(r"([0-9]+)", text)
+    digits = [part.lstrip("0") for part in parts]
+    return [(0, len(own), own) if k % 2 else (1, 0, parts[k]) for k, own in enumerate(digits)]

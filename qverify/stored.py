@@ -149,13 +149,13 @@ _ASKED: dict[str, Fits] = {
 _RADII: dict[str, Fits] = {
     "convention": text,
     "largest": mapping(at_least_0, *KINDS),
-    "bits": lambda value: whole(value) or every(whole)(value),
-    "values": every(at_least_0),
-    "parts": every(text),
+    "bits": whole,
     "scheme": word(*get_args(Scheme)),
     "rounding": word(*get_args(Rounding)),
     **dict.fromkeys(("calibration", "file", "sha256"), text),
 }
+_AXIS = _RADII | {"bits": every(whole), "values": every(at_least_0), "parts": every(text)}
+"""The radii of a sweep."""
 _START: dict[str, Fits] = {
     "started": text,
     "solver": optional(
@@ -172,20 +172,27 @@ REPORTED = ("model", "data", "samples", "method", "formulation", "tolerance", "r
 """What a report reads of a question without asking whether it is there; and so it does `clip_input`, where null is."""
 
 
-def question_faults(asked: Any, needed: Collection[str] = ()) -> list[str]:
-    """The keys of a question, of whichever command, that are senseless, and those `needed` that are missing."""
+def question_faults(asked: Any, needed: Collection[str] = (), radii: Mapping[str, Fits] = _RADII) -> list[str]:
+    """The keys of a question that are senseless, and those `needed` that are missing."""
     question: dict[str, Any] = asked if isinstance(asked, dict) else {}
     stated = question.get("radii", {})
     wrong = faults(question, _ASKED, needed)
-    wrong += [f"radii.{key}" for key in faults(stated, _RADII, [name.removeprefix("radii.") for name in needed])]
+    wrong += [f"radii.{key}" for key in faults(stated, radii, [name.removeprefix("radii.") for name in needed])]
     return wrong if isinstance(stated, dict) or len(wrong) else ["radii"]
 
 
-def record_faults(record: dict[str, Any], needed: Collection[str] = ()) -> list[str]:
-    """The same of a question with the starts that worked on it: run.json, sweep.json, radius.json."""
+def record_faults(
+    record: dict[str, Any], needed: Collection[str] = (), radii: Mapping[str, Fits] = _RADII
+) -> list[str]:
+    """The same of a question with the starts that worked on it: run.json, radius.json."""
     runs = record.get("runs")
     starts = isinstance(runs, list) and all(isinstance(one, dict) and not faults(one, _START) for one in runs)
-    return question_faults(record, needed) + ["runs"] * (not starts)
+    return question_faults(record, needed, radii) + ["runs"] * (not starts)
+
+
+def sweep_faults(record: dict[str, Any]) -> list[str]:
+    """The same of sweep.json."""
+    return record_faults(record, (), _AXIS)
 
 
 def batch_faults(record: dict[str, Any]) -> list[str]:

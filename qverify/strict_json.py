@@ -22,13 +22,7 @@ def parsed(content: bytes) -> dict[str, Any]:
     Its integers fit into 64 bits. Raises ValueError, which says in a few words what is wrong.
     """
     try:
-        value = json.loads(
-            content.decode(),
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_int,
-            object_pairs_hook=_distinct,
-        )
+        value = _DECODER.decode(content.decode())
     except UnicodeDecodeError:
         raise ValueError("it is no UTF-8") from None
     except json.JSONDecodeError:
@@ -145,3 +139,6 @@ def _deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_distinct)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from qverify.csv_rows import Columns
 from qverify.places import PLACES
 from qverify.records import Files, append, opened, writing
-from qverify.stored import record_faults
+from qverify.stored import sweep_faults
 from qverify.sweep import Key, Row
 
 QUESTION, ROWS = "sweep.json", "sweep.csv"
@@ -35,7 +35,7 @@ class SweepDirectory:
     @staticmethod
     def start(path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False) -> SweepDirectory:
         """Begin a sweep in `path`, or go on with the one there; arguments and errors as `records.opened`."""
-        files = Files(Path(path), QUESTION, {ROWS: _COLUMNS}, _MAY_DIFFER, record_faults)
+        files = Files(Path(path), QUESTION, {ROWS: _COLUMNS}, _MAY_DIFFER, sweep_faults)
         record, found = opened(files, question, session, resume)
         file, rows = found[ROWS]
         return SweepDirectory(files.folder, file, record, {row.key: row for row in rows})

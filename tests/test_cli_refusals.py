@@ -181,7 +181,14 @@ def test_bad_options(case):
 
 @pytest.mark.parametrize(
     "given",
-    [("--method", "best"), ("--bits", "x"), ("--fail-on", "verified"), ("--solver", "cplex"), ("--frobnicate",)],
+    [
+        ("--method", "best"),
+        ("--jobs", "9" * 400),
+        ("--bits", "x"),
+        ("--fail-on", "verified"),
+        ("--solver", "cplex"),
+        ("--frobnicate",),
+    ],
 )
 def test_wrong_usage_is_status_2(given):
     result = qverify("verify", DIGITS, *EIGHT, *given)

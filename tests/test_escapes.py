@@ -8,7 +8,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -124,7 +124,10 @@ def typeset(code: str) -> str:
     return re.sub(r"\\(text\w+)\{\}|\\([{}$&#%_])", lambda found: _COMMANDS[found[1]] if found[1] else found[2], found)
 
 
-@given(TEXT)
+@given(TEXT | st.text(st.sampled_from("[]()*% \\\n^"), min_size=1))
+@example("[2cm] x")
+@example("*")
+@example(" (lr) \\\\")
 def test_latex_sets_the_text_itself_on_one_line(text):
     code = latex(text)
     assert typeset(code) == printable(text).replace("\ufffd", "?") and "\n" not in code

@@ -42,7 +42,8 @@ def batch(folder: Path, resume: bool = True, **changes: Any) -> BatchDirectory:
 
 
 def sweep(folder: Path, resume: bool = True, **changes: Any) -> SweepDirectory:
-    return SweepDirectory.start(str(folder), ASKED | changes, SESSION, resume)
+    asked = ASKED | {"radii": {"values": [0.0, 0.125, 0.25], "parts": ["all"]}}
+    return SweepDirectory.start(str(folder), asked | changes, SESSION, resume)
 
 
 def radius(folder: Path, resume: bool = True, **changes: Any) -> RadiusDirectory:
@@ -187,6 +188,15 @@ def test_a_refused_start_leaves_everything_as_it_was(tmp_path, start):
         refused(OutputError, "Another process is writing")
     assert rows_file.read_bytes() == rows
     assert len(json.loads(question_file.read_bytes())["runs"]) == 2
+
+
+def test_of_many_differences_a_few_are_named(tmp_path):
+    filled(tmp_path, verify)
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({"k" * 999: 1, "runs": record["runs"]}))
+    with pytest.raises(UsageError, match=r"; and \d\d more\); ask the same") as caught:
+        verify(tmp_path)
+    assert len(str(caught.value)) < 900
 
 
 @starts

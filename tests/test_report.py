@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from test_cli import DIGITS, answer, qverify
 
 from qverify.commands import options
 from qverify.report import outward, percent
+from qverify.report_rows import packed
 from qverify.report_runs import read_runs
 from qverify.report_table import identities, labels, lines_of
 from qverify.report_text import csv_text, latex, markdown
@@ -280,6 +282,38 @@ def test_other_refusals(tmp_path):
     (run / "samples.jsonl").unlink()
     (run / "samples.jsonl").mkdir()
     assert "samples.jsonl cannot be read" in refused(run)
+
+
+def test_the_largest_margin_there_is_can_be_packed(tmp_path):
+    """Rounded outwards to a few digits it would be infinite, which is no JSON."""
+    most = sys.float_info.max
+    run = write_run(tmp_path, [row(0, margin_lower=most, margin_upper=most), row(1, margin_lower=5e-324)])
+    first, second = json.loads(packed(read_runs([str(run)]), ["one"]))["cases"][0]["lower"]
+    assert most * 0.999 < first <= most and 0 <= second <= 5e-324
+    assert json.loads(packed(read_runs([str(run)]), ["one"]))["cases"][0]["upper"][0] == most
+
+
+def test_odd_directories(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "holds neither run.json nor batch.json" in refused(tmp_path / "loop")
+    assert "ile name too long" in refused(tmp_path / ("x" * 300))
+    run = write_run(tmp_path / "run", [row(0)])
+    for name in ("run.json", "samples.jsonl"):
+        content = (run / name).read_bytes()
+        (run / name).unlink()
+        (run / name).symlink_to(run / name)
+        assert refused(run)
+        (run / name).unlink()
+        (run / name).write_bytes(content)
+    assert records(run)
+
+
+def test_names_of_thousands_of_digits_are_in_order(tmp_path):
+    """Python refuses to read integers of so many digits."""
+    names = ["9" * 5000, "1" + "0" * 5000, "007", "10", "8bit", "８", ""]
+    runs = [write_run(tmp_path / str(k), [row(0)], model=f"m/{name}.onnx") for k, name in enumerate(names)]
+    found = [line["model"] for line in records(*runs)]
+    assert found.index("007") < found.index("8bit") < found.index("10") < found.index(names[0]) < found.index(names[1])
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
         ),
         click.option(
             "--jobs",
-            type=int,
+            type=click.IntRange(max=9999),
             default=0,
             metavar="N",
             help="Samples the exact step works on at once.  [default: one a core]",

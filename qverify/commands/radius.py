@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -139,27 +140,29 @@ class Work:
             raise InternalError(f"{self.missing} samples or layers were passed over.")
 
     def _take(self, directory: RadiusDirectory) -> None:
-        """What is there and fits: brackets of the samples with their labels, and layers asked for, of as many samples.
-
-        Layers asked for otherwise than now are no strangers: their rows say how.
-        """
+        """What is there and fits. Layers that were asked for otherwise are no strangers: their rows say how."""
         strange = [index for index, bracket in directory.brackets.items() if not self._fits(bracket)]
         for index in strange:
             del directory.brackets[index]
         self.brackets = directory.brackets  # the same: `add` puts brackets in
-        asked, known = (self.wanted.accuracy, self.wanted.layer_method), {(one.layer, one.kind) for one in self.layers}
+        asked = (self.wanted.accuracy, self.wanted.layer_method)
         rows = {(row.layer, row.kind): row for row in directory.layers.values() if (row.accuracy, row.method) == asked}
-        count = len(self.problem.indices)
-        self.rows = {key: row for key, row in rows.items() if key in known and row.samples == count}
+        self.rows = {key: row for key, row in rows.items() if self._layer_fits(row)}
         if lost := len(strange) + len(rows) - len(self.rows):
             say(f"note: {lost} rows in {directory.path} fit no sample or layer asked for and do not count.")
 
     def _fits(self, bracket: Bracket) -> bool:
-        """Whether a bracket is about one of the samples, with the label that it has, and on the grid."""
+        """Whether a bracket is about one of the samples, with the label that it has, and ends on the grid."""
         index, indices, samples = bracket.index, self.problem.indices, self.problem.samples
-        ends = (bracket.lower or 0.0, bracket.upper or 0.0)
         about = samples is not None and index in indices and bracket.label == samples.y[index - indices.start]
-        return about and max(ends) <= self.grid.max_factor
+        return about and self.grid.has(bracket.lower) and self.grid.has(bracket.upper)
+
+    def _layer_fits(self, row: LayerRow) -> bool:
+        """Whether a row is about one of the layers, all the samples, and a factor of the grid on the layer's radius."""
+        one = next((one for one in self.layers if (one.layer, one.kind) == (row.layer, row.kind)), None)
+        if one is None or row.samples != len(self.problem.indices) or not self.grid.has(row.factor):
+            return False
+        return math.isclose(row.radius or 0.0, (row.factor or 0.0) * one.largest, rel_tol=1e-6)
 
     def _samples(self) -> None:
         todo = [index for index in self.problem.indices if index not in self.brackets]

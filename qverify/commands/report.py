@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import click
-
-from qverify.commands.output import say, show, stdout_kept_clean
+from qverify.commands.output import echo, say, show, stdout_kept_clean
 from qverify.errors import UsageError
 from qverify.records import writing
 from qverify.report_runs import read_runs
@@ -41,7 +39,7 @@ def run(runs: Sequence[str], form: str, out: str | None) -> int:
         for note in notes(lines):
             say(f"note: {note}")
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, end="")
         return 0
     say(f"{out} is written: {len(lines)} cases, {len(text.encode()) / 1024:.0f} KiB.")
     return 0

@@ -12,6 +12,7 @@ import click
 
 from qverify.commands.options import ROUNDINGS, SCHEMES, BitWidth, stacked
 from qverify.errors import UsageError
+from qverify.escapes import shown
 from qverify.toml_files import read_toml
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,10 +27,10 @@ def _configured(context: click.Context, parameter: click.Parameter, path: str | 
     names = {key: p.name for key, p in options.items()}
     allowed = sorted(set(names) - {"config", "resume", "json"})
     if unknown := sorted(set(content) - set(allowed)):
-        raise UsageError(f"{path}: unknown key {unknown[0]!r}; the keys are {', '.join(allowed)}.")
+        raise UsageError(f"{path}: unknown key {shown(unknown[0])}; the keys are {', '.join(allowed)}.")
     for key, value in content.items():
         if not _fits(options[key], value):
-            raise UsageError(f"{path}: {key} is {value!r}; write it as {_wanted(options[key])}.")
+            raise UsageError(f"{path}: {key} is {shown(value)}; write it as {_wanted(options[key])}.")
     context.default_map = {names[key]: value for key, value in content.items()}
 
 
