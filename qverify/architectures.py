@@ -22,7 +22,7 @@ from torch import nn
 
 from qverify.errors import UsageError
 
-_CONV = re.compile(r"(\d+)(?:k(\d+))?(?:s(\d+))?(?:p(\d+))?", re.ASCII)
+_CONV = re.compile(r"(\d{1,12})(?:k(\d{1,12}))?(?:s(\d{1,12}))?(?:p(\d{1,12}))?", re.ASCII)
 EXAMPLES = "mlp:256,256,256 or conv:8k4s2p1,16k4s2p1/100"
 _LARGEST = 10**8
 """Parameters of one layer beyond which a width is taken for a slip of the keyboard."""

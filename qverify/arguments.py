@@ -15,6 +15,7 @@ from qverify.network import Array, Network
 def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
     """x (N, n_in) float64 and y (N,) that fit the network; raises DataError."""
     flat, y = checked_inputs(network, x), np.asarray(y)
+    y = y[:, 0] if y.shape[1:] == (1,) else y
     if y.shape != (len(flat),) or y.dtype.kind not in "ui" or (y < 0).any() or (y >= 2**31).any():
         raise DataError(f"The labels have shape {y.shape} and type {y.dtype}; give ({len(flat)},) integers from 0.")
     return datasets.fit(datasets.Samples("the data", flat, y.astype(np.int64), "", "memory"), network)

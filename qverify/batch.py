@@ -6,7 +6,7 @@
     DIR/witnesses/       INDEX.onnx and INDEX.npz, the failing member of each falsified sample, if asked for
 
 A row is written whole and at once, so a run that is killed loses what it was working on and nothing else; at worst
-the last line is torn, which `start` recognises and removes.
+the last line is torn, which `start` recognises and removes. What rows may hold is said in stored.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from qverify import onnx_io
 from qverify.errors import DataError, ModelError, OutputError
 from qverify.members import Witness
 from qverify.network import Array
+from qverify.places import PLACES
 from qverify.records import Files, append, opened, writing
+from qverify.stored import RowLines, record_faults
 
 RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"
-_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", "runs")
+_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
 """Keys of run.json that do not belong to the question: files may move (their hashes count), a run may go on elsewhere,
 and numbers computed on another machine may differ in the last digit."""
 
@@ -46,9 +48,9 @@ class RunDirectory:
         a run and `resume` is not set, or if it asked something else; DataError if its files are damaged; OutputError
         if the directory cannot be written or is in use.
         """
-        files = Files(Path(path), RUN, ROWS, _MAY_DIFFER, _widened)
-        file, record, rows = opened(files, question, session, resume, read_rows)
-        return RunDirectory(files.folder, file, record, rows)
+        files = Files(Path(path), RUN, {ROWS: RowLines()}, _MAY_DIFFER, record_faults, _widened)
+        record, found = opened(files, question, session, resume)
+        return RunDirectory(files.folder, found[ROWS][0], record, found[ROWS][1])
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row. Raises OutputError; the rows before it are kept."""
@@ -87,15 +89,13 @@ class RunDirectory:
         self.close()
 
 
-def _widened(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Which of the question's keys ask for more now, and for all that was asked before."""
-    found = []
+def _widened(kept: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The entries of the question that ask for more now, and for all that was asked before."""
     limit, samples, (start, stop) = kept.get("timeout"), kept.get("samples"), now["samples"]
-    if isinstance(limit, (int, float)) and (now["timeout"] is None or now["timeout"] > limit):
-        found.append("timeout")
-    if isinstance(samples, list) and len(samples) == 2 and all(isinstance(end, int) for end in samples):
-        found += ["samples"] * (start <= samples[0] and samples[1] <= stop)
-    return found
+    longer = limit is not None and (now["timeout"] is None or now["timeout"] > limit)
+    more = samples is not None and start <= samples[0] and samples[1] <= stop
+    wider = [*["timeout"] * longer, *["samples"] * more]
+    return {key: now[key] for key in wider}
 
 
 def file_sha256(path: str) -> str:
@@ -104,41 +104,3 @@ def file_sha256(path: str) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); do not move it during a run.") from error
-
-
-# -- reading what is there ------------------------------------------------------------------------
-
-
-def read_rows(
-    path: Path, file: BinaryIO, name: str = "index", then: str = ", then use --resume"
-) -> dict[Any, dict[str, Any]]:
-    """The rows by what they have under `name`; a torn last line is cut off, its sample will be decided again.
-
-    Raises DataError for damage before the last line; `then` ends its remedy.
-    """
-    file.seek(0)
-    content = file.read()
-    rows: dict[Any, dict[str, Any]] = {}
-    end = 0
-    for number, line in enumerate(content.splitlines(keepends=True), start=1):
-        row = _row(line, name)
-        if row is None:
-            if end + len(line) < len(content):
-                raise DataError(f"Line {number} of {path} is damaged; delete that line{then}.")
-            file.truncate(end)
-            break
-        rows[row[name]] = row
-        end += len(line)
-    return rows
-
-
-def _row(line: bytes, name: str) -> dict[str, Any] | None:
-    """One row, None if the line is not a whole one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    whole = (
-        line.endswith(b"\n") and isinstance(row, dict) and {name, "index", "status", "method", "seconds"} <= row.keys()
-    )
-    return row if whole else None

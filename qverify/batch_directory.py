@@ -9,15 +9,15 @@ any more stay, and do not matter.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from qverify.batch import ROWS, read_rows
-from qverify.records import Files, append, opened, write_record, writing
+from qverify.batch import ROWS
+from qverify.records import Files, append, opened, writing
+from qverify.stored import RowLines, batch_faults
 
 BATCH = "batch.json"
 
@@ -35,18 +35,10 @@ class BatchDirectory:
 
         Raises DataError if its files are damaged; OutputError if the directory cannot be written or is in use.
         """
-        files = Files(Path(path), BATCH, ROWS, ("cases", "runs"))
-        read = functools.partial(read_rows, name="key", then=" and start again")
-        file, record, rows = opened(files, {"cases": {}}, session, True, read)
-        directory = BatchDirectory(files.folder, file, record, rows)
-        record["cases"] |= cases
-        try:
-            with writing(files.folder / BATCH):
-                write_record(files.folder / BATCH, record)
-        except BaseException:
-            directory.close()
-            raise
-        return directory
+        rows = RowLines("key", ("key", "case"), " and start again")
+        files = Files(Path(path), BATCH, {ROWS: rows}, ("cases", "runs"), batch_faults, _more_cases)
+        record, found = opened(files, {"cases": cases}, session, True)
+        return BatchDirectory(files.folder, found[ROWS][0], record, found[ROWS][1])
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows; they survive a reboot once this returns. Raises OutputError; the rows before are kept."""
@@ -64,3 +56,8 @@ class BatchDirectory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _more_cases(kept: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The cases of all starts, each as it was asked last."""
+    return {"cases": kept["cases"] | now["cases"]}

@@ -182,9 +182,14 @@ class Cascade:
             if not self.stop.is_set():
                 self.exact(self.bounded(start, x[start : start + step], labels[start : start + step], tell), tell)
 
-    def bounded(self, start: int, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> Batch:
-        """Every stage but the exact step on one chunk; the batch returned holds the undecided samples."""
-        batch = self._forward(start, x, labels, tell)
+    def bounded(
+        self, start: int, x: Array, labels: Array, tell: Callable[[Verdict], None], spent: float = 0.0
+    ) -> Batch:
+        """Every stage but the exact step on one chunk; the batch returned holds the undecided samples.
+
+        `spent`: seconds that each of the samples took before.
+        """
+        batch = self._forward(start, (x, labels, np.full(len(x), spent)), tell)
         try:
             self._bounds(batch, tell)
         except OutOfTime:
@@ -229,15 +234,16 @@ class Cascade:
 
     # -- stages -----------------------------------------------------------------------------------
 
-    def _forward(self, start: int, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> Batch:
-        began = time.perf_counter()
+    def _forward(self, start: int, samples: tuple[Array, Array, Array], tell: Callable[[Verdict], None]) -> Batch:
+        """`samples`: x, labels, seconds."""
+        began, (x, labels, seconds) = time.perf_counter(), samples
         outputs, count = self.network.evaluate(x), np.arange(len(x))
         lower = np.full(outputs.shape, -np.inf)
         lower[count, labels] = np.inf
         best = margins(outputs, labels)
         if not np.isfinite(outputs).all():
             raise DataError("The network's outputs overflow on these samples; check the scale of the data.")
-        batch = Batch(start, x, labels, outputs.argmax(1), lower, best, np.zeros(len(x)), count)
+        batch = Batch(start, x, labels, outputs.argmax(1), lower, best, seconds, count)
         batch.spent(began)
         self._decide(batch, best <= 0, tell, (Status.MISCLASSIFIED, "forward"))
         return batch

@@ -7,6 +7,7 @@ imported before a command runs.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -31,6 +32,7 @@ from qverify.commands.options import (
 )
 from qverify.commands.train_options import train_options
 from qverify.errors import InternalError, QVerifyError
+from qverify.escapes import printable
 
 _INTERRUPTED, _CLOSED_PIPE = 130, 141  # 128 + the signal's number, as shells report it
 
@@ -65,15 +67,17 @@ def _explained(error: BaseException) -> int:
     elif isinstance(error, MemoryError):
         status, sentence = 2, "There is not enough memory; select fewer samples, or use --jobs 1."
     elif isinstance(error, OSError):
-        what = f"{error.filename}: " if error.filename else ""
-        status, sentence = 2, f"{what}{error.strerror or error}; free some space or choose another place."
+        name, too_long = str(error.filename or ""), error.errno == errno.ENAMETOOLONG
+        what = f"{name if len(name) <= 300 else name[:100] + '...'}: " if name else ""
+        remedy = "give a shorter name" if too_long else "free some space or choose another place"
+        status, sentence = 2, f"{what}{error.strerror or error}; {remedy}."
     else:
         status = InternalError.exit_code
         sentence = (
             f"Unexpected {type(error).__name__} ({error}). This is a fault of qverify: please report it with the model"
             " and the command; QVERIFY_DEBUG=1 shows where it happened."
         )
-    click.echo(f"qverify: {sentence.rstrip('.')}.", err=True)
+    click.echo(f"qverify: {printable(sentence.rstrip('.'))}.", err=True)
     return status
 
 
@@ -154,7 +158,7 @@ def radius(max_factor: float, precision: float, accuracy: float | None, layer_me
 @click.option(
     "--out", metavar="DIR", help="Keep rows there, and go on with those that are; instead of `out` in the plan."
 )
-@click.option("--jobs", type=click.IntRange(min=0), default=0, metavar="N", help="Processes.  [default: one a core]")
+@click.option("--jobs", type=click.IntRange(0, 9999), default=0, metavar="N", help="Processes.  [default: one a core]")
 @click.option(
     "--cluster",
     metavar="ADDRESS",

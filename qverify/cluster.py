@@ -190,7 +190,7 @@ def _connected(address: str) -> tuple[Any, Any]:
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
     local = None
-    if not re.fullmatch(r"(local|(\w+://)?\S+):\d+", address):
+    if not re.fullmatch(r"(local|(\w+://)?\S+):\d{1,5}", address):
         raise ClusterError(f"{address!r} is no address of a Dask scheduler; write tcp://HOST:PORT, or local:N.")
     if match := re.fullmatch(r"local:(\d{1,4})", address):
         if not int(match[1]):
@@ -206,7 +206,7 @@ def _connected(address: str) -> tuple[Any, Any]:
             )
     try:
         return local, distributed.Client(local or address, timeout=_CONNECT, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, OverflowError, TimeoutError) as error:  # OverflowError: ports end at 65535
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ClusterError(f"There is no Dask scheduler at {address} ({reason}); check the address.") from None
 

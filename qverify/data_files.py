@@ -7,14 +7,13 @@ except in CIFAR's batches, which are pickles; there nothing that a pickle names 
 
 from __future__ import annotations
 
-import gzip
+import codecs
 import hashlib
 import io
 import math
 import pickle
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from qverify.errors import DataError
+from qverify.text import listed, shortened
+from qverify.user_files import Kind, read, recognised, shown_path, unzipped
 
 IDX_FILES = {
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -64,23 +65,21 @@ class Format:
 def read_npz(path: Path, train: bool) -> RawSamples:
     """`x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`."""
     content = _content(path)
-    keys, x, y = _arrays(path, content, _NPZ_KEYS[train])
-    sha256 = hashlib.sha256(content).hexdigest()
-    return RawSamples(path, x, y, f"{keys[0]} of {path}", f"{keys[1]} of {path}", sha256)
+    keys, x, y = _arrays(path, _plain(path, content), _NPZ_KEYS[train])
+    sha256, shown = hashlib.sha256(content).hexdigest(), shown_path(path)
+    return RawSamples(path, x, y, f"{keys[0]} of {shown}", f"{keys[1]} of {shown}", sha256)
 
 
 def read_cifar_npz(path: Path, train: bool) -> RawSamples:
-    """As `read_npz`, but images (N, 32, 32, 3) are brought to (N, 3, 32, 32), and labels (N, 1) to (N,).
+    """As `read_npz`, but images (N, 32, 32, 3) are brought to (N, 3, 32, 32).
 
     That is how Keras hands CIFAR-10 out, so files saved from there look like this.
     """
     raw = read_npz(path, train)
-    x, y = raw.x, raw.y
+    x = raw.x
     if isinstance(x, np.ndarray) and x.shape[1:] == (*CIFAR_SHAPE[1:], CIFAR_SHAPE[0]):
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    if isinstance(y, np.ndarray) and y.shape[1:] == (1,):
-        y = y[:, 0]
-    return replace(raw, x=x, y=y)
+    return replace(raw, x=x)
 
 
 def read_idx(folder: Path, train: bool) -> RawSamples:
@@ -128,44 +127,73 @@ def read_cifar_tar(path: Path, train: bool) -> RawSamples:
     return _cifar(path, batches, hashlib.sha256(content).hexdigest())
 
 
+_KIND = Kind("the path of an .npz file", "give the path of an .npz file", DataError)
+_MOST_BYTES = 1 << 36
+"""Of a compressed file when it is unpacked: 64 GiB."""
+
+
 def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; give the path of an .npz file.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a directory; give the path of an .npz file in it.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    return read(path, _KIND)
 
 
 def _plain(path: Path, content: bytes) -> bytes:
-    """The content without its gzip compression, if it has any. What counts are the bytes, not the name."""
-    if not content.startswith(b"\x1f\x8b"):
-        return content
+    """The content without its gzip compression, if it has any."""
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or was cut short ({type(error).__name__}); fetch it again.") from error
+        return unzipped(content, _MOST_BYTES)
+    except OverflowError:
+        raise DataError(f"{shown_path(path)} unpacks to more than 64 GiB; give a smaller file.") from None
+    except OSError as error:
+        cause = type(error.__cause__ or error).__name__
+        raise DataError(f"{shown_path(path)} is damaged or was cut short ({cause}); fetch it again.") from error
 
 
 def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], Any, Any]:
     """The first pair of `wanted` keys that the archive holds, and its two arrays."""
-    damaged = f"{path} is not a readable .npz file; write it with numpy.savez, or fetch it again if it was cut short"
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise DataError(f"{damaged}.")
+    shown, damaged = shown_path(path), "or fetch it again if it was cut short"
+    if not zipfile.is_zipfile(io.BytesIO(content)) or recognised(content) == "a PyTorch file":
+        raise DataError(_no_npz(path, content))
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             for keys in wanted:
                 if all(key in archive.files for key in keys):
                     return keys, archive[keys[0]], archive[keys[1]]
-            found = ", ".join(sorted(archive.files)) or "nothing"
+            found = listed(sorted(map(shortened, archive.files))) or "nothing"
     except Exception as error:  # A damaged archive raises nearly anything: zlib, struct, tokenize, memory errors ...
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
-            raise DataError(f"{path} holds pickled objects, which are not read; store plain number arrays.") from error
-        raise DataError(f"{damaged} ({type(error).__name__}).") from error
+            raise DataError(f"{shown} holds pickled objects, which are not read; store plain number arrays.") from error
+        raise DataError(f"{shown} {_NO_NPZ}, {damaged} ({type(error).__name__}).") from error
     expected = " or ".join(f"{x} and {y}" for x, y in wanted)
-    raise DataError(f"{path} must hold {expected}, but holds {found}; rename its arrays.")
+    raise DataError(f"{shown} must hold {expected}, but holds {found}; rename its arrays.")
+
+
+_NO_NPZ = "is not a readable .npz file; write it with numpy.savez"
+
+
+def _no_npz(path: Path, content: bytes) -> str:
+    """What to do with a file that is no zip archive, by what it is instead."""
+    kind, shown = recognised(content), shown_path(path)
+    if "model" in (kind or "") or path.name.removesuffix(".gz").endswith(".onnx"):
+        return f"{shown} is a model, not samples; give the model first, and samples as --data."
+    if kind is None and _is_text(content):
+        kind = "text, which numpy.loadtxt can read"
+    if kind is None:
+        return f"{shown} {_NO_NPZ}, or fetch it again if it was cut short."
+    return f"{shown} {_NO_NPZ}(FILE, x=samples, y=labels): it is {_MEANT.get(kind, kind)}."
+
+
+_MEANT = {
+    "a .npy array": "a single .npy array, without labels",
+    "a PyTorch file": "a PyTorch file, which torch.load can read",
+}
+
+
+def _is_text(content: bytes) -> bool:
+    """By its beginning, which may end within a character."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(content[:4096])
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(letter.isprintable() or letter.isspace() for letter in text)
 
 
 def _idx_path(folder: Path, name: str) -> Path | None:

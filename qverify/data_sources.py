@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qverify.data_files import CIFAR_BATCH_FOLDER, CIFAR_FOLDER, CIFAR_NPZ, CIFAR_TAR, IDX, NPZ, Format
 from qverify.errors import DataError
+from qverify.paths import new_folder
 
 Layout = tuple[str, Format]
 
@@ -124,7 +123,7 @@ def _fetch(name: str) -> tuple[Path, Format]:
     """Download a data set into the cache, all of it or nothing."""
     source, cache, failure = DOWNLOADS[name], _cache(), None
     try:
-        with _new_folder(cache), tempfile.TemporaryDirectory(dir=cache) as temporary:
+        with new_folder(cache), tempfile.TemporaryDirectory(dir=cache) as temporary:
             partial = Path(temporary) / source.place
             if len(source.files) > 1:
                 partial.mkdir()
@@ -141,20 +140,6 @@ def _fetch(name: str) -> tuple[Path, Format]:
             f" put {source.by_hand} into a folder and set $QVERIFY_DATA to that folder."
         ) from failure
     return found
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and its parents; if the body fails, remove those that were made and are still empty."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
 
 
 def _download(url: str, target: Path, sha256: str) -> None:

@@ -19,6 +19,8 @@ import numpy as np
 
 from qverify import data_files, data_sources
 from qverify.errors import DataError, UsageError
+from qverify.text import quoted, shortened
+from qverify.user_files import did_you_mean, shown_path
 
 if TYPE_CHECKING:
     from qverify.network import Network
@@ -67,13 +69,21 @@ class Samples:
 def load(name_or_path: str | os.PathLike[str]) -> Samples:
     """The samples to verify: the test split of one of `NAMES`, or the path of an `.npz`.
 
-    The `.npz` holds `x_test, y_test` or, failing these, `x, y`. Integer pixels (0 to 255) are divided by
-    255, those of `digits` (0 to 16) by 16; floats are taken as they are. Images of `cifar10` are (3, 32, 32);
-    a `cifar10.npz` whose colours come last is transposed, an `.npz` given by its path is not.
+    The `.npz` holds `x_test, y_test` or, failing these, `x, y`; labels are (N,) or (N, 1). Integer pixels (0 to 255)
+    are divided by 255, those of `digits` (0 to 16) by 16; floats are taken as they are. Images of `cifar10` are
+    (3, 32, 32); a `cifar10.npz` whose colours come last is transposed, an `.npz` given by its path is not.
 
     Raises DataError if the file is missing, damaged, or holds anything but finite samples and labels.
     """
     return _read(name_or_path, train=False)
+
+
+def load_at(name: str, path: Path) -> Samples:
+    """What `load(name)` gives for one of the sets that are looked for, where it lies at `path`. Raises DataError."""
+    for _, stored in data_sources.LAYOUTS[name]:
+        if stored.present(path):
+            return _checked(name, stored.read(path, False), str(path))
+    raise DataError(f"{path} does not hold {name}; name the place where it lies.")
 
 
 def load_train(name_or_path: str | os.PathLike[str]) -> Samples:
@@ -83,7 +93,8 @@ def load_train(name_or_path: str | os.PathLike[str]) -> Samples:
 
 
 def select(samples: Samples, text: str | None) -> tuple[Samples, range]:
-    """The samples `A:B` (from A up to but without B, counted from 0) and their indices; None selects all.
+    """The samples `A:B` (from A up to but without B, counted from 0), or the first `N`, and their indices; None
+    selects all.
 
     Either number may be left out. Raises UsageError if `text` is not such a range, is empty, reversed or
     negative, and DataError if it reaches beyond the set.
@@ -91,18 +102,17 @@ def select(samples: Samples, text: str | None) -> tuple[Samples, range]:
     size = len(samples)
     if text is None:
         return samples, range(size)
-    if re.fullmatch(r"\s*-\s*\d+\s*:.*|[^:]*:\s*-\s*\d+\s*", text, re.ASCII):
-        raise UsageError(f"The sample range {text!r} is negative; count from 0, for example 0:{size}.")
-    match = re.fullmatch(r"\s*(\d{0,18})\s*:\s*(\d{0,18})\s*", text, re.ASCII)
-    if match is None:
-        raise UsageError(f"The sample range {text!r} is not of the form A:B; write for example 0:{size}.")
+    what = f"The sample range {quoted(text)}"
+    if re.fullmatch(r"\s*-\s*\d+\s*(:.*)?|[^:]*:\s*-\s*\d+\s*", text, re.ASCII):
+        raise UsageError(f"{what} is negative; count from 0, for example 0:{size}.")
+    match = re.fullmatch(r"(?:\s*(\d{0,18})\s*:)?\s*(\d{0,18})\s*", text, re.ASCII)
+    if match is None or not (":" in text or match[2]):
+        raise UsageError(f"{what} is not of the form A:B; write for example 0:{size}, or N for the first N samples.")
     start, stop = int(match[1] or 0), int(match[2] or size)
     if start >= size or stop > size:
-        raise DataError(
-            f"The sample range {text!r} reaches beyond {samples.name}, which has {size} samples (0:{size})."
-        )
+        raise DataError(f"{what} reaches beyond {samples.name}, which has {size} samples (0:{size}).")
     if start >= stop:
-        raise UsageError(f"The sample range {text!r} is empty; the first number must be smaller than the second.")
+        raise UsageError(f"{what} is empty; the first number must be smaller than the second, as in 0:{size}.")
     return replace(samples, x=samples.x[start:stop], y=samples.y[start:stop]), range(start, stop)
 
 
@@ -120,9 +130,18 @@ def flatten(samples: Samples, network: Network) -> Array:
     if core != wanted_core and len(core) > 1 and len(wanted_core) > 1:
         raise DataError(
             f"The samples of {samples.name} have shape {have}, but the network reads {want};"
-            " bring the axes into its order."
+            f" bring the axes into its order{_transposition(have, want)}."
         )
     return samples.x.reshape(len(samples), network.input_size)
+
+
+def _transposition(have: tuple[int, ...], want: tuple[int, ...]) -> str:
+    """How to bring colours that come last to the front, or the other way round; empty where that does not help."""
+    axes = tuple(range(1, len(have) + 1))
+    for order in ((axes[-1], *axes[:-1]), (*axes[1:], axes[0])):
+        if tuple(have[axis - 1] for axis in order) == want:
+            return f", by x.transpose{(0, *order)}"
+    return ""
 
 
 def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
@@ -131,9 +150,15 @@ def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
     Raises DataError as `flatten` does, and if a label has no output or there is no rival output.
     """
     x = flatten(samples, network)
-    if network.output_size < 2:
-        raise DataError(f"The network has {network.output_size} output; a classifier needs at least 2.")
     largest = int(samples.y.max())
+    if network.output_size < 2:
+        logit = (
+            ": where the sign of one number z tells two classes apart, give the last layer two outputs, -z and z, by"
+            " its weights and biases with both signs"
+        )
+        raise DataError(
+            f"The network has {network.output_size} output; a classifier needs at least 2{logit if largest else ''}."
+        )
     if largest >= network.output_size:
         raise DataError(
             f"The largest label of {samples.name} is {largest}, but the network has {network.output_size} outputs;"
@@ -150,18 +175,28 @@ def _read(name_or_path: str | os.PathLike[str], train: bool) -> Samples:
         path, stored = data_sources.find(name)
         return _checked(name, stored.read(path, train), str(path))
     path = Path(name)
-    if not path.exists() and path.suffix != ".npz":
+    if path.suffix != ".npz" and _is_missing(path):
+        several = "; a plan for `qverify batch` takes several" if "," in name else ""
         raise DataError(
-            f"There is no data set or file {name!r}; name {', '.join(map(repr, NAMES))}, or the path of an .npz file."
+            f"There is no data set or file {shown_path(name)!r}; name {', '.join(map(repr, NAMES))}, or the path of"
+            f" an .npz file{did_you_mean(path)}{several}."
         )
-    return _checked(path.stem, data_files.read_npz(path, train), str(path))
+    return _checked(shortened(path.stem), data_files.read_npz(path, train), str(path))
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except OSError:  # its folder may not be searched, or the name is too long; reading the file says so
+        return False
 
 
 def _checked(name: str, raw: data_files.RawSamples, source: str, scale: int = 255) -> Samples:
     """Check one pair of arrays; `scale` is what integer pixels are divided by, and their largest value."""
     x, y = _pixels(raw.x_name, raw.x, scale), _labels(raw.y_name, raw.y)
     if len(x) != len(y):
-        raise DataError(f"{raw.path} holds {len(x)} samples but {len(y)} labels; store one label for each sample.")
+        shown = shown_path(raw.path)
+        raise DataError(f"{shown} holds {len(x)} samples but {len(y)} labels; store one label for each sample.")
     return Samples(name, x, y, raw.sha256, source)
 
 
@@ -191,14 +226,26 @@ def _pixels(what: str, x: Any, scale: int) -> Array:
 
 
 def _labels(what: str, y: Any) -> Labels:
-    """(N,) of any integer type -> int64."""
+    """(N,) or (N, 1) of any integer type -> (N,) int64."""
+    if isinstance(y, np.ndarray) and y.shape[1:] == (1,):
+        y = y[:, 0]
+    if isinstance(y, np.ndarray) and y.ndim != 1 and y.dtype.kind in "uifb":
+        how = ": y.argmax(1)" if _is_one_hot(y) else ""
+        raise DataError(
+            f"{what} has shape {y.shape}; store one class number for each sample (argmax, if one-hot){how}."
+        )
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "ui":
         kind = y.dtype if isinstance(y, np.ndarray) else type(y).__name__
-        raise DataError(f"{what} is of type {kind}; labels must be integers that number the classes from 0.")
-    if y.ndim != 1:
-        raise DataError(f"{what} has shape {y.shape}; store one class number for each sample (argmax, if one-hot).")
+        whole = isinstance(y, np.ndarray) and y.dtype.kind == "f" and bool((y == np.rint(y)).all())
+        how = ", here y.astype(int)" if whole else ""
+        raise DataError(f"{what} is of type {kind}; labels must be integers that number the classes from 0{how}.")
     labels = y.astype(np.int64)
     if len(labels) and labels.min() < 0:
         first = int(np.argmax(labels < 0))
         raise DataError(f"{what} holds the negative label {labels[first]} at index {first}; number the classes from 0.")
     return labels
+
+
+def _is_one_hot(y: Any) -> bool:
+    """Whether each row (N, classes) is 0 but for one 1."""
+    return bool(y.ndim == 2 and len(y) and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())

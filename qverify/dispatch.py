@@ -118,6 +118,7 @@ class Dispatch:
         if task.exact:
             before = self._bounded.pop(task)
             found = answer.rows if isinstance(answer, Found) else (_unknown(case, before, answer),)
+            found = tuple(_at_least(before, row) for row in found)
             if [row["index"] for row in found] != [task.start]:
                 raise InternalError(f"The exact step on sample {task.start} of {task.case} has {len(found)} answers.")
             self._keep([_signed(case, row) for row in found])
@@ -132,10 +133,14 @@ class Dispatch:
         decided, still = (
             [row for row in rows if case.key(row["index"]) not in self._done] for rows in (answer.rows, answer.open)
         )
+        late = [row for row in still if _late(case, row)]
+        still = [row for row in still if not _late(case, row)]
+        decided += [{**row, "detail": "time limit", "limit": case.question["timeout"]} for row in late]
         if decided:
             self._keep([_signed(case, row) for row in decided])
         for row in still:
-            one = replace(case.task, start=row["index"], stop=row["index"] + 1, exact=True)
+            span = {"start": row["index"], "stop": row["index"] + 1}
+            one = replace(case.task, **span, exact=True, spent=row["seconds"])
             self._bounded[one] = row
             self._open.append(one)
         self._watcher.chunk(len(decided) + len(still), len(still), answer.seconds)
@@ -152,6 +157,20 @@ def _chunks(case: Case, done: Container[str]) -> Iterator[Task]:
 def _signed(case: Case, row: Row) -> Row:
     """The row as a batch keeps it."""
     return {**row, "case": case.name, "key": case.key(row["index"])}
+
+
+def _late(case: Case, row: Row) -> bool:
+    """Whether the cheap stages took all the time that the sample had."""
+    limit = case.question["timeout"]
+    return limit is not None and row["seconds"] >= limit
+
+
+def _at_least(before: Row, row: Row) -> Row:
+    """A row that is unknown, with the bounds that were known before it: less time may have been left for them."""
+    if row["status"] != "unknown" or before["margin_lower"] is None:
+        return row
+    lower = row["margin_lower"]
+    return {**row, "margin_lower": before["margin_lower"] if lower is None else max(lower, before["margin_lower"])}
 
 
 def _unknown(case: Case, before: Row, lost: Lost) -> Row:

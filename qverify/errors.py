@@ -6,6 +6,13 @@ qverify, and carries the exit status that the command line ends with (design.md,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from qverify.text import SENTENCE, shortened
+
+_KINDS, _PROBLEM, _MESSAGE = 10, 400, 2000
+"""How many kinds of problems a message names, and how many characters one of them and the whole message may have."""
+
 
 class QVerifyError(Exception):
     """Base of all expected errors. `exit_code` is what `qverify` ends with."""
@@ -18,15 +25,30 @@ class ModelError(QVerifyError, ValueError):
 
 
 class UnsupportedModel(ModelError, NotImplementedError):
-    """The model is valid ONNX but uses something outside the supported subset.
+    """The model is valid but uses something outside the supported subset.
 
-    `problems` lists every one of them, each with the name of its node.
+    `problems` has a sentence a kind of problem, with the name of the first node that has it. The message lists as many
+    kinds as fit, then `supported`, what may be used instead: a model is not to flood a terminal.
     """
 
-    def __init__(self, source: str, problems: list[str]):
-        self.problems = tuple(problems)
-        listing = "; ".join(problems)
-        super().__init__(f"{source} uses what qverify does not support: {listing}")
+    def __init__(self, source: str, problems: Sequence[str], supported: Sequence[str] = ()):
+        self.source = shortened(source, SENTENCE)
+        self.problems = tuple(shortened(problem, _PROBLEM) for problem in problems)
+        self.supported = tuple(supported)
+        super().__init__(source, self.problems, self.supported)
+
+    def __str__(self) -> str:
+        begin = f"{self.source} uses what qverify does not support: "
+        end = f"; supported are {', '.join(self.supported)}" if self.supported else ""
+        room, shown = _MESSAGE - len(begin) - len(end) - len(_more(len(self.problems))), 0
+        for problem in self.problems[:_KINDS]:
+            room -= len(problem) + len("; ")
+            shown += room >= 0
+        return f"{begin}{'; '.join(self.problems[:shown])}{_more(len(self.problems) - shown)}{end}"
+
+
+def _more(kinds: int) -> str:
+    return f"; and {kinds} more kinds" if kinds > 1 else "; and one more kind" if kinds else ""
 
 
 class DataError(QVerifyError, ValueError):

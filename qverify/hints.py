@@ -13,6 +13,7 @@ from qverify.kernels import SEVEN_BITS, dropped
 from qverify.network import Array, Conv, Dense, Network, Scale
 from qverify.quantisation import Radii
 from qverify.steps import RANGED
+from qverify.text import listed
 
 _SHOWN = 6
 """Names listed at most."""
@@ -30,8 +31,7 @@ def of_family(network: Network, radii: Radii, x: Array | None) -> list[str]:
 
 def names(found: Sequence[str]) -> str:
     """Names in quotes, joined by commas; the first few of many."""
-    shown = ", ".join(map(repr, found[:_SHOWN]))
-    return shown if len(found) <= _SHOWN else f"{shown} and {len(found) - _SHOWN} more"
+    return listed([repr(name) for name in found], _SHOWN)
 
 
 def _beyond_unit(network: Network, x: Array | None) -> list[str]:

@@ -54,6 +54,24 @@ class LayerRow:
         """The columns by name."""
         return asdict(self)
 
+    def faults(self) -> list[str]:
+        """The columns whose values cannot be, or contradict the others."""
+        found = self.factor is not None
+        holds = {
+            "layer": bool(self.layer),
+            "kind": self.kind in ("input", "weight", "activation"),
+            "accuracy": 0 < self.accuracy <= 1,
+            "method": self.method in METHODS,
+            "factor": self.factor is None or self.factor >= 0,
+            "radius": self.radius >= 0 and found if self.radius is not None else not found,
+            "bias_radius": self.bias_radius is None or (found and self.kind == "weight" and self.bias_radius >= 0),
+            "reached": self.accuracy <= self.reached <= 1 if self.reached is not None else not found,
+            "at_end": found or not self.at_end,
+            "samples": self.samples > 0,
+            "seconds": self.seconds >= 0,
+        }
+        return [name for name, held in holds.items() if not held]
+
 
 @dataclass(frozen=True, eq=False)
 class LayerRadii:

@@ -2,7 +2,8 @@
 
     NAME.onnx             the network of the best epoch, in float32
     NAME.json             command, settings, seed, versions, time, accuracies, sha256 of NAME.onnx
-    NAME.onnx.checkpoint  all that the next epoch depends on; goes away when the training is finished
+    NAME.onnx.checkpoint  all that the next epoch depends on, and the sha256 of that, as a bit that flipped would go
+                          unnoticed into the weights; goes away when the training is finished
 
 Every file is written beside its place and then moved there: whoever reads it finds the old one or the new one, whole.
 """
@@ -25,10 +26,12 @@ import torch
 
 from qverify import __version__
 from qverify.errors import DataError, InternalError, OutputError, UsageError
+from qverify.escapes import shown
 from qverify.network import Network
 from qverify.onnx_io import load, save
 
-FORMAT = 1
+FORMAT = 2
+_DIGEST = hashlib.sha256().digest_size
 
 
 def checkpoint_path(model: Path) -> Path:
@@ -40,7 +43,8 @@ def write_checkpoint(model: Path, question: dict[str, Any], state: dict[str, Any
     """Keep `state` (Training.state) together with what was asked. Raises OutputError."""
     content = io.BytesIO()  # torch.save to a file reports a full disk in words of its own
     torch.save({"format": FORMAT, "question": question, "state": state}, content)
-    _write(checkpoint_path(model), lambda path: path.write_bytes(content.getbuffer()))
+    kept = content.getvalue()
+    _write(checkpoint_path(model), lambda path: path.write_bytes(kept + hashlib.sha256(kept).digest()))
 
 
 def read_checkpoint(model: Path, question: dict[str, Any]) -> dict[str, Any]:
@@ -52,21 +56,24 @@ def read_checkpoint(model: Path, question: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         raise UsageError(f"There is no checkpoint {path} to go on from; leave out --resume.")
     try:
-        content = torch.load(path, weights_only=True)
-        before, state = content["question"], content["state"]
+        kept = path.read_bytes()
+        if hashlib.sha256(kept[:-_DIGEST]).digest() != kept[-_DIGEST:]:
+            raise ValueError
+        content = torch.load(io.BytesIO(kept[:-_DIGEST]), weights_only=True)
         if content["format"] != FORMAT:
             raise ValueError
+        old, state = _flat(content["question"]), dict(content["state"])
     except Exception as error:  # torch.load raises nearly anything on a damaged file
         raise DataError(f"The checkpoint {path} is damaged or of another version; delete it and start anew.") from error
-    old, new = _flat(before), _flat(question)
+    new = _flat(question)
     differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if differing:
         key = differing[0]
         raise UsageError(
-            f"The training kept in {path} asked something else ({key} was {old.get(key)!r} and is"
-            f" {new.get(key)!r} now); ask the same, or delete it and start anew."
+            f"The training kept in {path} asked something else ({key} was {shown(old.get(key))} and is"
+            f" {shown(new.get(key))} now); ask the same, or delete it and start anew."
         )
-    return dict(state)
+    return state
 
 
 def _flat(question: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -28,6 +28,8 @@ from torch.nn import functional as F
 
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.network import Add, Conv, Dense, Input, Layer, Network, Relu
+from qverify.refusals import Refusals
+from qverify.text import first_line
 
 _RELU = (F.relu, torch.relu, "relu")
 _VIEWS = (torch.flatten, torch.reshape, "flatten", "view", "reshape", "size", getattr)
@@ -60,8 +62,8 @@ class LiveNetwork:
         reader = _Reader(graph)
         for node in graph.graph.nodes:
             reader.read(node)
-        if reader.problems:
-            raise UnsupportedModel(source, reader.problems)
+        if reader.refusals:
+            raise UnsupportedModel(source, reader.refusals.sentences)
         layers = reader.layers[: 1 + reader.output]
         own = {name: i for name, i in reader.own.items() if i < len(layers)}
         live = LiveNetwork(module, Network(tuple(layers), source), reader.parameters, graph, own)
@@ -117,7 +119,7 @@ def _traced(module: nn.Module, input_shape: tuple[int, ...], source: str) -> fx.
     try:
         graph = fx.symbolic_trace(module)
     except Exception as error:  # tracing runs the user's own forward
-        raise UnsupportedModel(source, [f"its forward cannot be traced ({error})"]) from error
+        raise UnsupportedModel(source, [f"its forward cannot be traced ({first_line(error)})"]) from error
     graph.graph.eliminate_dead_code()
     inputs = [node.name for node in graph.graph.nodes if node.op == "placeholder"]
     if inputs[1:]:
@@ -129,8 +131,7 @@ def _traced(module: nn.Module, input_shape: tuple[int, ...], source: str) -> fx.
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # which is where ShapeProp prints a traceback
             ShapeProp(graph).propagate(example.new_zeros(2, *input_shape))
     except Exception as error:
-        cause = error.__cause__ or error
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        reason = first_line(error.__cause__ or error)
         raise ModelError(f"{source} does not run on inputs of shape {input_shape} ({reason}).") from error
     finally:
         graph.train(was_training)
@@ -169,7 +170,7 @@ class _Reader:
         self.parameters: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.position: dict[str, int] = {}
         self.own: dict[str, int] = {}
-        self.problems: list[str] = []
+        self.refusals = Refusals()
         self.output = 0
 
     def read(self, node: fx.Node) -> None:
@@ -188,17 +189,17 @@ class _Reader:
             first, second = (self.position.get(source.name, 0) for source in _tensors(node))
             self._append(node, Add(self._name(node), (first, second), _shape(node)))
         else:
-            self._refuse(node, f"operation {node.name!r} ({node.target}); use the layers that are supported")
+            self._refuse(node, f"operation {node.name!r} ({node.target})", "; use the layers that are supported")
 
-    def _refuse(self, node: fx.Node, problem: str) -> None:
+    def _refuse(self, node: fx.Node, where: str, what: str = "") -> None:
         """Note a problem, and go on as if the node were not there, so that no further one follows from it."""
-        self.problems.append(problem)
+        self.refusals.add(where, what)
         self.position[node.name] = self._source(node)
 
     def _finish(self, node: fx.Node) -> None:
         result = node.args[0]
         if not isinstance(result, fx.Node) or result.name not in self.position:
-            self.problems.append("an output that is not one tensor")
+            self.refusals.add("an output that is not one tensor")
         else:
             self.output = self.position[result.name]
 
@@ -210,7 +211,7 @@ class _Reader:
         advice = (
             "; leave it out, radii are absolute or follow the weights anyway" if "Norm" in str(type(module)) else ""
         )
-        self._refuse(node, f"layer {node.target!r} ({type(module).__name__}){advice}")
+        self._refuse(node, f"layer {node.target!r} ({type(module).__name__})", advice)
 
     def _append(self, node: fx.Node, layer: Layer) -> None:
         self.position[node.name] = self.own[node.name] = len(self.layers)
@@ -238,13 +239,13 @@ class _Reader:
         if "tensor_meta" in node.meta and hasattr(node.meta["tensor_meta"], "shape"):
             shape = node.meta["tensor_meta"].shape
             if len(shape) < 1 or shape[0] != 2:
-                self.problems.append(f"{node.name!r}, which reshapes the batch axis")
+                self.refusals.add(repr(node.name), ", which reshapes the batch axis")
         self.position[node.name] = self._source(node)
 
     def _dense(self, node: fx.Node, module: nn.Linear) -> None:
         shape = _shape(node)
         if len(shape) != 1:
-            self._refuse(node, f"layer {node.target!r}, a Linear over one of several axes; flatten before it")
+            self._refuse(node, f"layer {node.target!r}", ", a Linear over one of several axes; flatten before it")
             return
         numbers = self._live(module)
         self._append(node, Dense(self._name(node), (self._source(node),), shape, **numbers))
@@ -252,10 +253,10 @@ class _Reader:
     def _conv(self, node: fx.Node, module: nn.Conv2d) -> None:
         in_shape = _shape(_tensors(node)[0])
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
-            self._refuse(node, f"layer {node.target!r}: padding must be zeros, given as numbers")
+            self._refuse(node, f"layer {node.target!r}", ": padding must be zeros, given as numbers")
             return
         if len(in_shape) != 3:
-            self._refuse(node, f"layer {node.target!r} over images without channels; unflatten before it")
+            self._refuse(node, f"layer {node.target!r}", " over images without channels; unflatten before it")
             return
         top, left = module.padding
         geometry: dict[str, Any] = {
@@ -282,11 +283,11 @@ class _Reader:
     def _pool(self, node: fx.Node, module: nn.AvgPool2d) -> None:
         kernel, stride, pad = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
         if module.ceil_mode or module.divisor_override or (any(pad) and not module.count_include_pad):
-            self._refuse(node, f"layer {node.target!r}: ceil_mode, divisor_override, count_include_pad=False")
+            self._refuse(node, f"layer {node.target!r}", ": ceil_mode, divisor_override, count_include_pad=False")
             return
         in_shape = _shape(_tensors(node)[0])
         if len(in_shape) != 3:
-            self._refuse(node, f"layer {node.target!r} over images without channels; unflatten before it")
+            self._refuse(node, f"layer {node.target!r}", " over images without channels; unflatten before it")
             return
         channels = in_shape[0]
         layer = Conv(

@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qverify import onnx_session
 from qverify.errors import ModelError
 from qverify.network import Array, Network
-from qverify.onnx_graph import Shape, first_line
+from qverify.onnx_graph import Builder, Tensor
+from qverify.text import first_line
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 
@@ -21,14 +23,15 @@ FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 TOLERANCES = {TensorProto.FLOAT: (1e-4, 1e-6), TensorProto.DOUBLE: (1e-10, 1e-13)}
 
 
-def compare(model: onnx.ModelProto, network: Network, shape: Shape, logits: str | None) -> None:
-    """Run eight inputs through both, one at a time; raises ModelError where they differ."""
-    kind = next(i for i in model.graph.input if i.name == network.layers[0].name).type.tensor_type.elem_type
-    relative, floor = TOLERANCES[kind]
-    runtime = _runtime(model, network, logits)
+def compare(model: onnx.ModelProto, network: Network, builder: Builder, output: Tensor) -> None:
+    """Run eight inputs through the model and the network read from it, one at a time; raises ModelError where they
+    differ. `builder` and `output` say what the model's input and logits are called and how they are stored."""
+    kind = next(i for i in model.graph.input if i.name == builder.input_name).type.tensor_type.elem_type
+    relative, floor = TOLERANCES[TensorProto.FLOAT if builder.single else kind]
+    runtime = _runtime(model, network, builder.input_name, output)
     for sample in _probes(network.input_size):
         rounded = sample.astype(FLOATS[kind])
-        theirs = runtime(rounded.reshape(shape)).astype(np.float64).reshape(-1)
+        theirs = runtime(rounded.reshape(builder.input_shape)).astype(np.float64).reshape(-1)
         values = network.evaluate_all(rounded[None])
         ours = values[-1][0]
         if theirs.shape != ours.shape:
@@ -60,25 +63,20 @@ def _probes(size: int) -> list[Array]:
     return [*pixels, *rng.normal(size=(3, size)), rng.uniform(0.0, 255.0, size), np.zeros(size)]
 
 
-def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Callable[[np.ndarray], np.ndarray]:
-    """The model in onnxruntime, up to the tensor `logits` if a Softmax was dropped; raises ModelError."""
-    import onnxruntime as ort  # takes a second to import
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    errors = tuple(e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception))
-    if logits is not None:
+def _runtime(
+    model: onnx.ModelProto, network: Network, input_name: str, output: Tensor
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The model in onnxruntime, up to the tensor `output.logits` if a Softmax was dropped; raises ModelError."""
+    if output.logits is not None:
         cut = onnx.ModelProto()
         cut.CopyFrom(model)
         del cut.graph.output[:]
-        kind = model.graph.output[0].type.tensor_type.elem_type
-        cut.graph.output.append(helper.make_tensor_value_info(logits, kind, None))
+        kind = TensorProto.DOUBLE if output.double else TensorProto.FLOAT
+        cut.graph.output.append(helper.make_tensor_value_info(output.logits, kind, None))
         model = cut
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # it would print what is raised anyway
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except errors as error:
+        session = onnx_session.opened(model.SerializeToString())
+    except onnx_session.errors() as error:
         raise ModelError(
             f"{network.source}: onnxruntime cannot run the model, so it cannot be checked ({first_line(error)}); "
             "export it in float32 and with an opset that onnxruntime knows."
@@ -86,8 +84,8 @@ def _runtime(model: onnx.ModelProto, network: Network, logits: str | None) -> Ca
 
     def run(x: np.ndarray) -> np.ndarray:
         try:
-            return np.asarray(session.run(None, {network.layers[0].name: x})[0])
-        except errors as error:
+            return np.asarray(session.run(None, {input_name: x})[0])
+        except onnx_session.errors() as error:
             raise ModelError(f"{network.source}: onnxruntime cannot run the model ({first_line(error)}).") from error
 
     return run

@@ -18,8 +18,14 @@ import onnx
 from onnx import helper
 
 from qverify.network import Array, BatchNorm, Input, Layer
+from qverify.text import first_line, quoted, shortened
 
 Shape = tuple[int, ...]
+
+DOMAINS = ("", "ai.onnx")
+"""Both names of the standard operators' domain."""
+
+_LAYER_NAME = 200  # characters
 
 # Deterministic, and harmless whatever numbers they get. An operator outside this list is refused even on
 # constants: RandomNormal has no inputs at all, and a DequantizeLinear of weights is a quantised model.
@@ -37,6 +43,10 @@ class Refusal(Exception):
     """One node cannot be read. The walk catches it, puts the node's name in front, and goes on."""
 
 
+class UnknownOperator(Refusal):
+    """Its operator is not supported at all."""
+
+
 @dataclass(frozen=True)
 class Constant:
     """A number array that does not depend on the input; `sources` are the float tensors it was made from."""
@@ -51,12 +61,14 @@ class Tensor:
 
     `exclusive`: no other node reads this value, so the layer may still be changed (bias, folding).
     `logits` is set once a Softmax was dropped: the name of the tensor that went into it.
+    `double`: the model computes it (or its logits) in float64, not in float32.
     """
 
     layer: int
     shape: Shape
     exclusive: bool = True
     logits: str | None = None
+    double: bool = False
 
     @property
     def size(self) -> int:
@@ -65,7 +77,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Unknown:
-    """The output of a node that was refused, where not even the shape is known."""
+    """What was refused, or is made from it; `computed`: it depends on the network's input, so it is no constant."""
+
+    computed: bool
 
 
 Value = Constant | Tensor | Unknown | None
@@ -73,9 +87,15 @@ Value = Constant | Tensor | Unknown | None
 
 def label(node: onnx.NodeProto) -> str:
     """How messages call a node: its name, or its operator and first output if it has none."""
+    kind = shortened(node.op_type)
     if node.name:
-        return f"node {node.name!r} ({node.op_type})"
-    return f"{node.op_type} giving {node.output[0]!r}" if node.output else f"unnamed {node.op_type}"
+        return f"node {quoted(node.name)} ({kind})"
+    return f"{kind} giving {quoted(node.output[0])}" if node.output else f"unnamed {kind}"
+
+
+def layer_name(name: str) -> str:
+    """A name of the model as that of a layer: it is typed in radii files, and a cell of CSV files."""
+    return shortened(name, _LAYER_NAME).replace("\ufffd", "_")
 
 
 @dataclass(frozen=True)
@@ -94,7 +114,11 @@ class Node:
     @property
     def name(self) -> str:
         """The name of the layer this node becomes."""
-        return str(self.proto.name or self.proto.output[0])
+        return layer_name(self.proto.name or self.proto.output[0])
+
+    def input_label(self, index: int) -> str:
+        """How messages call input `index`."""
+        return f"input {quoted(self.proto.input[index])}"
 
     def has(self, index: int) -> bool:
         """Whether the optional input with this position is given."""
@@ -109,7 +133,7 @@ class Node:
         """Input `index`, which depends on the network's input and is only looked at under another shape."""
         value = self.inputs[index]
         if not isinstance(value, Tensor):
-            raise Refusal(f"input {self.proto.input[index]!r} is a constant; it must depend on the network's input")
+            raise Refusal(f"{self.input_label(index)} is a constant; it must depend on the network's input")
         return value
 
     def tensor(self, index: int) -> Tensor:
@@ -123,9 +147,9 @@ class Node:
         """Input `index`, a constant of any type."""
         value = self.inputs[index]
         if not isinstance(value, Constant):
-            raise Refusal(f"input {self.proto.input[index]!r} depends on the network's input; it must be a constant")
+            raise Refusal(f"{self.input_label(index)} depends on the network's input; it must be a constant")
         if not value.value.size:
-            raise Refusal(f"input {self.proto.input[index]!r} is empty")
+            raise Refusal(f"{self.input_label(index)} is empty")
         return value.value
 
     def numbers(self, index: int) -> Array:
@@ -133,7 +157,7 @@ class Node:
         value = self.constant(index)
         if value.dtype not in (np.float32, np.float64):
             raise Refusal(
-                f"input {self.proto.input[index]!r} is {value.dtype}; weights must be float32 or float64: "
+                f"{self.input_label(index)} is {value.dtype}; weights must be float32 or float64: "
                 "export the model in float32"
             )
         with np.errstate(invalid="ignore"):  # the layer it goes into refuses NaN, with its name
@@ -143,7 +167,7 @@ class Node:
         """Input `index` as integers: axes or a shape."""
         value = self.constant(index)
         if value.dtype.kind not in "iu":
-            raise Refusal(f"input {self.proto.input[index]!r} is {value.dtype}; integers are needed")
+            raise Refusal(f"{self.input_label(index)} is {value.dtype}; integers are needed")
         return tuple(int(v) for v in value.reshape(-1))
 
     def sources(self, *indices: int) -> frozenset[str]:
@@ -161,7 +185,8 @@ class Node:
 
 @dataclass
 class Builder:
-    """The layers so far. `batched`: the first axis of the model's input is a batch axis."""
+    """The layers so far. `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that
+    reads float64 computes in float32."""
 
     input_name: str
     input_shape: Shape
@@ -172,9 +197,10 @@ class Builder:
     added_biases: list[str] = field(default_factory=list)
     batchnorms: list[BatchNorm] = field(default_factory=list)
     oddities: list[tuple[str, str]] = field(default_factory=list)
+    single: bool = False
 
     def __post_init__(self) -> None:
-        self.layers = [Input(self.input_name, (), self.sample_shape(self.input_shape))]
+        self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]
 
     def sample_shape(self, shape: Shape) -> Shape:
         """The shape of one sample, given the full ONNX shape at batch 1."""
@@ -183,18 +209,18 @@ class Builder:
     def new(self, kind: type[Layer], name: str, inputs: tuple[Tensor, ...], shape: Shape, **fields: Any) -> Tensor:
         """Append a layer of this kind; `shape` is the full ONNX shape of its output."""
         taken = {layer.name for layer in self.layers}
-        name = "".join(letter if letter.isprintable() else "_" for letter in name)  # it is a cell of CSV files
+        name = layer_name(name)
         unique, count = name, 2
         while unique in taken:
             unique, count = f"{name}_{count}", count + 1
         producers = tuple(t.layer for t in inputs)
         self.layers.append(kind(unique, producers, self.sample_shape(shape), **fields))
-        return Tensor(len(self.layers) - 1, shape)
+        return Tensor(len(self.layers) - 1, shape, double=any(t.double for t in inputs))
 
     def change(self, tensor: Tensor, shape: Shape | None = None, **fields: Any) -> Tensor:
         """Replace fields of the layer behind an exclusive tensor."""
         self.layers[tensor.layer] = replace(self.layers[tensor.layer], **fields)
-        return Tensor(tensor.layer, tensor.shape if shape is None else shape)
+        return Tensor(tensor.layer, tensor.shape if shape is None else shape, double=tensor.double)
 
     def uses(self, tensor: Tensor, sources: frozenset[str]) -> Tensor:
         """Remember that the weighted layer behind `tensor` holds numbers from these constants."""
@@ -207,9 +233,7 @@ class Builder:
 
 
 def fold(node: onnx.NodeProto, opset: int, inputs: Mapping[str, Constant]) -> list[Constant]:
-    """Compute a node whose inputs are all constant, by onnx's reference evaluator; raises Refusal."""
-    if node.op_type not in FOLDABLE:
-        raise Refusal(f"operator {node.op_type} on constants is not supported: replace it by an initializer")
+    """Compute a node of `FOLDABLE` whose inputs are all constant, by onnx's reference evaluator; raises Refusal."""
     from onnx.reference import ReferenceEvaluator  # slow to import, and most models need it only for Constant
 
     function = helper.make_function(
@@ -229,9 +253,3 @@ def _folded(value: np.ndarray, sources: frozenset[str], name: str) -> Constant:
         raise Refusal(f"its value of type {value.dtype} is not a tensor of numbers")
     is_float = value.dtype.kind == "f"
     return Constant(value, (sources or frozenset([name])) if is_float else frozenset())
-
-
-def first_line(error: BaseException) -> str:
-    """Of its message: runtimes add stack traces."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from qverify.network import Array, BatchNorm, Conv, Dense, Scale
-from qverify.onnx_graph import Builder, Node, Refusal, Tensor, Value
+from qverify.onnx_graph import Builder, Constant, Node, Refusal, Tensor, Value
 
 _IMAGE = "(1, channels, length) or (1, channels, height, width)"
+_ONE_SAMPLE = ": export it with a first axis for the batch that is open or 1"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
 def _image(node: Node) -> Tensor:
     x = node.tensor(0)
     if len(x.shape) not in (3, 4) or x.shape[0] != 1:
-        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is {_IMAGE}")
+        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is {_IMAGE}{_ONE_SAMPLE}")
     return x
 
 
@@ -218,11 +219,35 @@ def average_pool(node: Node, builder: Builder) -> Value:
 def global_average_pool(node: Node, builder: Builder) -> Value:
     x = node.tensor(0)
     if len(x.shape) < 3 or x.shape[0] != 1:
-        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...)")
+        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...){_ONE_SAMPLE}")
+    return replace(_means(node, builder, x), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
+
+
+def reduce_mean(node: Node, builder: Builder) -> Value:
+    """The mean over all positions of an image: a GlobalAveragePool, with or without the axes it leaves."""
+    x, keep = node.tensor(0), node.attributes.get("keepdims", 1)
+    listed = node.inputs[1] if node.has(1) else None
+    empty = isinstance(listed, Constant) and not listed.value.size  # as if it were absent
+    given = node.integers(1) if node.has(1) and not empty else node.attributes.get("axes", ())
+    if not given and node.attributes.get("noop_with_empty_axes", 0):
+        return x
+    rank = len(x.shape)
+    axes = {node.axis(axis, rank) for axis in given} or set(range(rank))
+    rest = [length for axis, length in enumerate(x.shape) if axis >= 2 and axis not in axes]
+    if rank < 3 or x.shape[0] != 1 or min(axes) < 2 or max(rest, default=1) > 1:
+        raise Refusal(
+            f"it takes the mean over axes {tuple(sorted(axes))} of shape {x.shape}; supported is that over all "
+            "positions of an image, (1, channels, ...) without the first two axes, as GlobalAveragePool takes it"
+        )
+    shape = [1 if axis in axes else length for axis, length in enumerate(x.shape) if keep or axis not in axes]
+    return replace(_means(node, builder, x), shape=tuple(shape))
+
+
+def _means(node: Node, builder: Builder, x: Tensor) -> Tensor:
+    """One mean a channel over all positions of x (1, channels, ...)."""
     positions = prod(x.shape[2:])
     window = Window((Axis(), Axis(positions, positions)), rank=1)
-    out = _average(node, builder, x, window, 1.0 / positions)
-    return replace(out, shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
+    return _average(node, builder, x, window, 1.0 / positions)
 
 
 def _average(node: Node, builder: Builder, x: Tensor, window: Window, value: float) -> Tensor:

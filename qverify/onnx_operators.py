@@ -1,4 +1,5 @@
-"""ONNX operators: one short function each, from a node to layers; the table is at the end.
+"""ONNX operators: one short function each, from a node to layers; the table is at the end. Those on images and those
+that leave the numbers alone have files of their own.
 
 A function takes the node and the layers built so far, and returns the node's first output. It consumes
 every input and attribute of the node or raises `Refusal` (the table says which attributes it knows).
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from qverify import onnx_views as views
 from qverify.network import Add, Array, Conv, Dense, Relu, Scale
 from qverify.onnx_graph import Builder, Constant, Node, Refusal, Shape, Tensor, Value
-from qverify.onnx_images import average_pool, batch_normalisation, conv, global_average_pool
+from qverify.onnx_images import average_pool, batch_normalisation, conv, global_average_pool, reduce_mean
 
 # --- dense layers ---------------------------------------------------------------------------------------
 
@@ -209,93 +211,41 @@ def _relu(node: Node, builder: Builder) -> Value:
     return builder.new(Relu, node.name, (x,), x.shape)
 
 
-# --- another shape, the same numbers --------------------------------------------------------------------
-
-
-def _viewed(x: Tensor, shape: Shape) -> Tensor:
-    if prod(shape) != x.size or min(shape, default=0) < 0:
-        raise Refusal(f"shape {shape} does not hold the {x.size} elements of an input of shape {x.shape} at batch 1")
-    return replace(x, shape=shape)
-
-
-def _identity(node: Node, builder: Builder) -> Value:
-    return node.view(0)
-
-
-def _dropout(node: Node, builder: Builder) -> Value:
-    if node.has(2) and node.constant(2).any():
-        raise Refusal("training_mode is true; export the model for inference")
-    return node.view(0)
-
-
-def _flatten(node: Node, builder: Builder) -> Value:
-    x = node.view(0)
-    axis = node.axis(node.attributes.get("axis", 1), len(x.shape), end=len(x.shape))
-    return _viewed(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
-
-
-def _reshape(node: Node, builder: Builder) -> Value:
-    x, wanted = node.view(0), list(node.integers(1))
-    if not node.attributes.get("allowzero", 0):
-        wanted = [x.shape[i] if length == 0 and i < len(x.shape) else length for i, length in enumerate(wanted)]
-    if wanted.count(-1) == 1:
-        rest = -prod(wanted)
-        wanted[wanted.index(-1)] = x.size // rest if rest else 0
-    return _viewed(x, tuple(wanted))
-
-
-def _axes(node: Node) -> tuple[int, ...] | None:
-    """The axes of Squeeze and Unsqueeze: an attribute before opset 13, an input since."""
-    if node.has(1):
-        return node.integers(1)
-    axes = node.attributes.get("axes")
-    return None if axes is None else tuple(axes)
-
-
-def _squeeze(node: Node, builder: Builder) -> Value:
-    x, given = node.view(0), _axes(node)
-    if given is None:
-        return _viewed(x, tuple(length for length in x.shape if length != 1))
-    axes = {node.axis(a, len(x.shape)) for a in given}
-    return _viewed(x, tuple(length for i, length in enumerate(x.shape) if i not in axes))
-
-
-def _unsqueeze(node: Node, builder: Builder) -> Value:
-    x, given = node.view(0), _axes(node) or ()
-    rank = len(x.shape) + len(given)
-    axes, rest = {node.axis(a, rank) for a in given}, iter(x.shape)
-    if len(axes) < len(given):
-        raise Refusal(f"axes {given} name an axis twice")
-    return _viewed(x, tuple(1 if i in axes else next(rest) for i in range(rank)))
-
-
-def _transpose(node: Node, builder: Builder) -> Value:
-    x = node.view(0)
-    order = tuple(node.attributes.get("perm", reversed(range(len(x.shape)))))
-    if sorted(order) != list(range(len(x.shape))):
-        raise Refusal(f"perm {order} does not fit an input of shape {x.shape}")
-    kept = [axis for axis in order if x.shape[axis] != 1]
-    if kept != sorted(kept):
-        raise Refusal(f"it reorders a tensor of shape {x.shape}; supported is moving axes of length 1")
-    return _viewed(x, tuple(x.shape[axis] for axis in order))
-
-
-def _shape(node: Node, builder: Builder) -> Value:
-    """A constant: the network is read at batch 1."""
-    shape = node.view(0).shape[node.attributes.get("start", 0) : node.attributes.get("end")]
-    return Constant(np.array(shape, dtype=np.int64))
-
-
-def _softmax(node: Node, builder: Builder) -> Value:
-    """Dropped where nothing but other shapes follow: it keeps the order of the classes."""
+def _clip(node: Node, builder: Builder) -> Value:
+    """A Relu where the lower end is 0 and there is no upper one; nothing where there is neither."""
     x = node.tensor(0)
-    axis = node.axis(node.attributes.get("axis", -1 if node.opset >= 13 else 1), len(x.shape))
-    # Up to opset 12 it is taken over all axes from `axis` on.
-    classes = x.shape[axis] if node.opset >= 13 else prod(x.shape[axis:])
-    if classes != x.size:
-        raise Refusal(f"{node.op} over axis {axis} of shape {x.shape}; supported is one over all outputs")
-    builder.notes.append(f"{node.name}: {node.op} dropped; outputs are the logits, in the same order.")
-    return replace(x, logits=node.proto.input[0])
+    largest = float(np.finfo(np.float64 if x.double else np.float32).max)
+    low, high = _end(node, 1, "min", -largest), _end(node, 2, "max", largest)
+    if not (high >= largest and (low == 0.0 or low <= -largest)):
+        raise Refusal(
+            f"it keeps values in [{low:g}, {high:g}]; supported is a Clip from 0 without an upper end, a Relu: "
+            "train with ReLU, not with ReLU6"
+        )
+    return builder.new(Relu, node.name, (x,), x.shape) if low == 0.0 else x
+
+
+def _end(node: Node, index: int, attribute: str, default: float) -> float:
+    """An end of a Clip: an attribute before opset 11, an input since."""
+    if not node.has(index):
+        return float(node.attributes.get(attribute, default))
+    end = node.numbers(index)
+    if end.size != 1:
+        raise Refusal(f"its {attribute} has shape {end.shape}; supported is one number")
+    return float(end.reshape(-1)[0])
+
+
+def _max(node: Node, builder: Builder) -> Value:
+    """A Relu: the larger one of a computed tensor and 0."""
+    computed = [i for i, value in enumerate(node.inputs) if isinstance(value, Tensor)]
+    constants = [node.numbers(i) for i in range(len(node.inputs)) if i not in computed]
+    if len(computed) != 1 or any(value.any() for value in constants):
+        raise Refusal("it takes the larger one of two tensors; supported is that of one tensor and 0, which is a Relu")
+    x = node.tensor(computed[0])
+    shape = x.shape
+    for value in constants:
+        shape = _spread(replace(x, shape=shape), value)[1]
+    x = replace(x, shape=shape)
+    return builder.new(Relu, node.name, (x,), x.shape) if constants else x
 
 
 @dataclass(frozen=True)
@@ -317,22 +267,27 @@ OPERATORS: dict[str, Operator] = {
     "AveragePool": _entry(average_pool, f"{_WINDOW} ceil_mode count_include_pad"),
     # momentum only matters in training, which is refused
     "BatchNormalization": _entry(batch_normalisation, "epsilon momentum spatial training_mode"),
+    "Cast": _entry(views.cast, "round_mode saturate to"),  # two of them only matter for float8
+    "CastLike": _entry(views.cast_like, "round_mode saturate"),
+    "Clip": _entry(_clip, "max min"),
     "Conv": _entry(conv, f"{_WINDOW} group"),
     "Div": _entry(_arithmetic),
-    "Dropout": _entry(_dropout, "ratio seed"),  # both only matter in training
-    "Flatten": _entry(_flatten, "axis"),
+    "Dropout": _entry(views.dropout, "ratio seed"),  # both only matter in training
+    "Flatten": _entry(views.flatten, "axis"),
     "Gemm": _entry(_gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),
-    "Identity": _entry(_identity),
-    "LogSoftmax": _entry(_softmax, "axis"),
+    "Identity": _entry(views.identity),
+    "LogSoftmax": _entry(views.softmax, "axis"),
     "MatMul": _entry(_matmul),
+    "Max": _entry(_max),
     "Mul": _entry(_arithmetic),
+    "ReduceMean": _entry(reduce_mean, "axes keepdims noop_with_empty_axes"),
     "Relu": _entry(_relu),
-    "Reshape": _entry(_reshape, "allowzero"),
-    "Shape": _entry(_shape, "end start"),
-    "Softmax": _entry(_softmax, "axis"),
-    "Squeeze": _entry(_squeeze, "axes"),
+    "Reshape": _entry(views.reshape, "allowzero"),
+    "Shape": _entry(views.shape, "end start"),
+    "Softmax": _entry(views.softmax, "axis"),
+    "Squeeze": _entry(views.squeeze, "axes"),
     "Sub": _entry(_arithmetic),
-    "Transpose": _entry(_transpose, "perm"),
-    "Unsqueeze": _entry(_unsqueeze, "axes"),
+    "Transpose": _entry(views.transpose, "perm"),
+    "Unsqueeze": _entry(views.unsqueeze, "axes"),
 }

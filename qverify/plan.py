@@ -13,6 +13,7 @@ from typing import Any, get_args
 from qverify import datasets
 from qverify.batchnorm import BATCHNORMS
 from qverify.errors import UsageError
+from qverify.escapes import shown
 from qverify.exact.solvers import SOLVERS
 from qverify.kernels import KERNELS
 from qverify.quantisation import Rounding, Scheme
@@ -68,7 +69,8 @@ class Plan:
         stated = read_toml(path, "plan", UsageError)
         known = {field.name.replace("_", "-") for field in fields(Plan)}
         if unknown := sorted(set(stated) - known):
-            raise UsageError(f"{path} has the unknown key {unknown[0]!r}; the keys are {', '.join(sorted(known))}.")
+            keys = ", ".join(sorted(known))
+            raise UsageError(f"{path} has the unknown key {shown(unknown[0])}; the keys are {keys}.")
         for key in ("models", "data"):
             if key not in stated:
                 raise UsageError(f"{path} names no {key}; add {key} = [...].")
@@ -154,7 +156,7 @@ def _many(one: Reader) -> Reader:
             raise UsageError(f"{where} is empty, so there is nothing to verify; name at least one, or leave it out.")
         for each in values:
             if values.count(each) > 1:
-                raise UsageError(f"{where} has {each!r} more than once; give each once.")
+                raise UsageError(f"{where} has {shown(each)} more than once; give each once.")
         return values
 
     return read
@@ -162,14 +164,14 @@ def _many(one: Reader) -> Reader:
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise UsageError(f"{where} is {value!r}; write text in quotes.")
+        raise UsageError(f"{where} is {shown(value)}; write text in quotes.")
     return value
 
 
 def _word(allowed: tuple[str, ...]) -> Reader:
     def read(where: str, value: Any) -> str:
         if value not in allowed:
-            raise UsageError(f"{where} has {value!r}; choose from: {', '.join(allowed)}.")
+            raise UsageError(f"{where} has {shown(value)}; choose from: {', '.join(allowed)}.")
         return str(value)
 
     return read
@@ -177,19 +179,26 @@ def _word(allowed: tuple[str, ...]) -> Reader:
 
 def _bits(where: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError(f"{where} has {value!r}; write whole numbers.")
+        raise UsageError(f"{where} has {shown(value)}; write whole numbers.")
     return value
 
 
 def _number(where: str, value: Any) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise UsageError(f"{where} is {value!r}; write a number.")
+        raise UsageError(f"{where} is {shown(value)}; write a number.")
     return float(value)
+
+
+def _samples(where: str, value: Any) -> str:
+    """`A:B` as text, or the number of the first samples."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise UsageError(f'{where} is {value!r}; write "A:B" in quotes, or the number of the first samples.')
+    return str(value)
 
 
 def _interval(where: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
-        raise UsageError(f"{where} is {value!r}; write two numbers, for pixels [0, 1].")
+        raise UsageError(f"{where} is {shown(value)}; write two numbers, for pixels [0, 1].")
     return _number(where, value[0]), _number(where, value[1])
 
 
@@ -201,7 +210,7 @@ _READERS: dict[str, Reader] = {
     "schemes": _many(_word(get_args(Scheme))),
     "roundings": _many(_word(get_args(Rounding))),
     "methods": _many(_word(METHODS)),
-    "samples": _text,
+    "samples": _samples,
     "timeout": _number,
     "clip-input": _interval,
     "formulation": _word(FORMULATIONS),

@@ -14,16 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Number
 from typing import Any, Literal
 
 import numpy as np
 
 from qverify.batchnorm import Saturation
 from qverify.errors import DataError, RadiiError
+from qverify.escapes import shown
 from qverify.kernels import Kernel
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
 from qverify.schemes import scheme_radii
 from qverify.steps import Quantiser
+from qverify.text import listed
 from qverify.toml_files import read_hashed_toml
 
 KINDS = ("input", "weight", "bias", "activation")
@@ -121,7 +124,7 @@ class Radii:
 def load_radii(path: str) -> Radii:
     """Read a `radii.toml`: `input, weight, bias, activation` at the top, tables `[layers."NAME"]` below.
 
-    Raises RadiiError for a missing or malformed file and for unknown keys.
+    Raises RadiiError for a missing or malformed file, for unknown keys, and where no radius is stated.
     """
     return read_radii(path)[0]
 
@@ -135,20 +138,26 @@ def read_radii(path: str) -> tuple[Radii, str]:
     unknown += sorted({k for v in layers.values() for k in v} - set(KINDS[1:])) if tables else ["layers"]
     if unknown:
         raise RadiiError(
-            f"{path}: unknown key {unknown[0]!r}; the keys are input, weight, bias, activation, "
+            f"{path}: unknown key {shown(unknown[0])}; the keys are input, weight, bias, activation, "
             'and tables [layers."NAME"] with weight, bias, activation.'
         )
+    if empty := [name for name, kinds in layers.items() if not kinds]:
+        raise RadiiError(f"{path}: the table of layer {shown(empty[0])} states no radius; add one, or leave it out.")
+    if not content and not layers:
+        raise RadiiError(f"{path} states no radius, so nothing would be quantised; write for example weight = 0.01.")
     return Radii(layers=layers, convention=f"radii file {path}", **content), sha256
 
 
 def _radius(value: Any, shape: tuple[int, ...], what: str) -> Array:
     """`value` broadcast to `shape`; a 1-d value runs along the first axis (channels). RadiiError if it cannot."""
     try:
-        array = np.asarray(value, dtype=np.float64)
-        if np.asarray(value).dtype.kind == "b":
+        if not _of_numbers(value):
             raise TypeError
+        array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise RadiiError(f"The {what} radius is not a number or a rectangular array of numbers.") from None
+    except OverflowError:  # an integer beyond float64
+        array = np.asarray(np.inf)
     if not np.isfinite(array).all():
         raise RadiiError(f"The {what} radius holds NaN or infinity; give finite numbers.")
     if (array < 0).any():
@@ -161,6 +170,19 @@ def _radius(value: Any, shape: tuple[int, ...], what: str) -> Array:
         raise RadiiError(
             f"The {what} radius has shape {array.shape}, which fits neither the tensor {shape} nor its channels."
         ) from None
+
+
+def _of_numbers(value: Any, depth: int = 64) -> bool:
+    """Whether a value is a number, an array of numbers, or lists of either; text and truth values are none.
+
+    numpy would take "0.5" for 0.5 and, among numbers, true for 1. `depth`: how many lists may lie in each other.
+    """
+    if isinstance(value, (list, tuple)):
+        return depth > 0 and all(_of_numbers(one, depth - 1) for one in value)
+    if isinstance(value, Number):
+        return not isinstance(value, bool)
+    array = np.asarray(value)
+    return array.dtype.kind in "iuf" or (array.dtype.kind == "O" and array.ndim > 0 and _of_numbers(array.tolist()))
 
 
 def _inside(centre: Array, radius: Array) -> Interval:
@@ -320,7 +342,7 @@ def _check_names(network: Network, radii: Radii) -> None:
             if name not in allowed:
                 raise RadiiError(
                     f"The network has no layer {name!r} with a radius for its {kind}; those are: "
-                    f"{', '.join(sorted(allowed)) or 'none'}. `qverify inspect` lists all layers."
+                    f"{listed(sorted(allowed)) or 'none'}. `qverify inspect` lists all layers."
                 )
     if missing := sorted({*radii.ceilings, *radii.saturations} - relus):
         raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")

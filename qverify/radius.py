@@ -16,6 +16,7 @@ Where a method is not monotone, or a time limit ends it, the bracket is wider th
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import threading
@@ -92,6 +93,11 @@ class Grid:
         """The factor at a place from 1; None outside the grid."""
         return self.factors[place - 1] if 0 < place < self.beyond else None
 
+    def has(self, factor: float | None) -> bool:
+        """Whether it is a factor of the grid, or none; the last digits may be those of another machine."""
+        place = bisect.bisect_left(self.factors, (factor or 0.0) * (1 - 1e-9))
+        return place < len(self.factors) and self.factors[place] <= (factor or 0.0) * (1 + 1e-9)
+
 
 @dataclass(frozen=True)
 class Bracket:
@@ -126,6 +132,21 @@ class Bracket:
     def as_dict(self) -> dict[str, Any]:
         """The columns by name."""
         return asdict(self)
+
+    def faults(self) -> list[str]:
+        """The columns whose values cannot be, or contradict the others."""
+        proved, failed, wrong = self.lower is not None, self.upper is not None, self.misclassified
+        holds = {
+            "index": self.index >= 0,
+            "label": self.label >= 0,
+            "predicted": self.predicted >= 0 and (wrong or self.predicted == self.label),
+            "lower": self.lower is None or (self.lower >= 0 and not wrong),
+            "upper": self.upper is None or (self.upper == 0 and not proved) or (self.upper > self.factor and not wrong),
+            "proved_by": self.proved_by in (("ibp", "bp", "bp-layers", "exact") if proved else ("",)),
+            "broken_by": self.broken_by in (("forward", "attack", "exact") if failed else ("",)),
+            "seconds": self.seconds >= 0,
+        }
+        return [name for name, held in holds.items() if not held]
 
 
 @dataclass(frozen=True, eq=False)

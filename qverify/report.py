@@ -14,11 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from qverify.verdict import Status
-
-STATUSES = tuple(status.value for status in Status)
-STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "exact")
-"""What can decide a sample, in the order of the cascade (cascade.py)."""
+from qverify.stored import STAGES, STATUSES
 
 
 @dataclass
@@ -122,6 +118,14 @@ _MEANING = {
     "bp-layers": "backward bounds at every layer",
     "exact": "the solver",
 }
+_BASIS = {
+    "forward": "one float64 forward pass",
+    "ibp": "float64 arithmetic with every rounding error bounded",
+    "attack": "one float64 forward pass of the witness",
+    "bp": "as ibp",
+    "bp-layers": "as ibp",
+}
+"""What a stage's answer rests on; of the exact step `trust` says it."""
 
 
 def accuracy_table(tally: Tally) -> Table:
@@ -162,10 +166,11 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
         low, high = question["clip_input"]
         lines.append(f"Quantised inputs stay between {low:g} and {high:g}.")
     exact = tally.decided["exact", "verified"]
-    proof = f", {exact} by the exact step, {_trust(question, solvers)}" if exact else ""
+    proof = f", {exact} by the exact step, {trust(question, solvers)}" if exact else ""
     lines.append(f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for{proof}.")
     if "exact" in tally.seconds:
-        lines.append(f"Solver of the exact step: {', '.join(solvers)}, formulation {question['formulation']}.")
+        named = ", ".join(solvers) or "not named by the run"
+        lines.append(f"Solver of the exact step: {named}, formulation {question['formulation']}.")
     elif solvers:
         lines.append(f"No sample needed the exact step (its solver: {', '.join(solvers)}).")
     if tally.independent:
@@ -176,12 +181,20 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
     return lines
 
 
-def _trust(question: dict[str, Any], solvers: Sequence[str]) -> str:
-    """What a bound of the exact step rests on (exact/decide.py)."""
+def trust(question: dict[str, Any], solvers: Sequence[str]) -> str:
+    """What `verified` by the exact step rests on (exact/decide.py), `solvers` being those of all starts of the run."""
     word = f"solver's own bound counts less {question['tolerance']:g} times the network's gain"
-    if question["formulation"] == "relational" and all(solver.startswith("highs") for solver in solvers):
+    highs = bool(solvers) and all(solver.startswith("highs") for solver in solvers)
+    if question["formulation"] == "relational" and highs:
         return f"from the duals of every linear program it solved (in bilinear programs the {word})"
     return f"in which the {word}"
+
+
+def stage_basis(trusts: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Every stage: its name, what it does, and what its answer rests on; `trusts`: what `trust` says of some runs."""
+    exact = "; ".join(dict.fromkeys(f"verified: {trust}" for trust in trusts))
+    basis = _BASIS | {"exact": f"{exact}; falsified: as attack" if exact else "not asked for here"}
+    return [(name, _MEANING[name], basis[name]) for name in STAGES]
 
 
 def widths(largest: dict[str, float]) -> str:

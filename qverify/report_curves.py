@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qverify.places import PLACES
 from qverify.report_table import Line
 
 _WIDTH, _HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 12, 34
 _CURVES = ("clean", "attack", "guaranteed")  # the last is drawn over the others
-_SET_APART = ("radii", "format", "qverify", "model", "data_source", "witnesses")
+_SET_APART = ("radii", "format", "qverify", "model", "data", "data_source", PLACES, "witnesses")
 """Keys of a question that do not tell whether two cases differ only by bits; model and data count by their hashes."""
 
 

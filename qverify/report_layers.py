@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qverify import datasets
 from qverify.errors import DataError, QVerifyError
 from qverify.report_runs import Case
-from qverify.report_sources import Sources, clipping
+from qverify.report_sources import Sources, clipping, same_radii
 from qverify.unstable import Unstable, unstable_neurons
 from qverify.verdict import Options
 
@@ -18,12 +18,16 @@ MOST = 200
 
 @dataclass(frozen=True)
 class Layers:
-    """Every Relu of one case, means over `samples` samples; `missing` says why there are none."""
+    """Every Relu of one case, means over `samples` samples; `missing` says why there are none.
+
+    `other_radii`: this version of qverify makes other radii of what the run was asked, and these were taken.
+    """
 
     case: Case
     samples: int
     relus: list[Unstable]
     missing: str = ""
+    other_radii: bool = False
 
 
 def layers_of(cases: Sequence[Case], sources: Sources, tell: Callable[[str], None]) -> list[Layers]:
@@ -46,7 +50,9 @@ def _layers(case: Case, sources: Sources) -> Layers:
         if chosen[-1] >= len(samples):
             raise DataError("some rows do not fit the data set")
         x, _ = datasets.fit(samples, network)
-        relus = unstable_neurons(network, sources.radii(case), x[chosen], Options(clip=clipping(case)))
+        radii = sources.radii(case)
+        relus = unstable_neurons(network, radii, x[chosen], Options(clip=clipping(case)))
+        other = not same_radii(case, network, radii)
     except QVerifyError as error:
         return Layers(case, 0, [], f"Not counted: {str(error).rstrip('.')}.")
-    return Layers(case, len(chosen), list(relus.values()))
+    return Layers(case, len(chosen), list(relus.values()), other_radii=other)

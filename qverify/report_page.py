@@ -16,12 +16,14 @@ from string import Template
 from typing import Any
 
 from qverify import __version__
-from qverify.report import footer, percent
+from qverify.escapes import printable
+from qverify.places import PLACES
+from qverify.report import footer, percent, stage_basis, trust
 from qverify.report_curves import Curve, curves, svg
 from qverify.report_layers import Layers, layers_of
 from qverify.report_pictures import Gallery, Picture, galleries
-from qverify.report_rows import packed
-from qverify.report_runs import printable
+from qverify.report_rows import DIGITS, packed
+from qverify.report_runs import Case
 from qverify.report_sources import Sources
 from qverify.report_table import ACCURACIES, HEADINGS, Line, identities, labels
 from qverify.report_text import csv_text, legend, notes
@@ -45,6 +47,7 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
         "pictures": "".join(_gallery(found, name[found.case]) for found in galleries(cases, sources))
         or "<p>No sample was falsified.</p>",
         "layers": "".join(_layers(found, name[found.case]) for found in layers_of(cases, sources, tell)),
+        "stages": _stages(cases),
         "manifest": "".join(_manifest(line, name[line.case]) for line in lines),
     }
     return _Page(_asset("report.html")).substitute(
@@ -54,11 +57,12 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
         style=_asset("report.css"),
         script=script,
         rows=packed(cases, list(name.values())),
-        heading=_text(f"{len(lines)} {'case' if len(lines) == 1 else 'cases'}, {total} samples decided: {models}."),
+        heading=_text(f"{len(lines)} {'case' if len(lines) == 1 else 'cases'}, {total} verdicts: {models}."),
         no_curves="" if sections["curves"] else "hidden",
         no_notes="" if sections["notes"] else "hidden",
         csv=base64.b64encode(csv_text(lines).encode()).decode(),
         version=_text(__version__),
+        digits=str(DIGITS),
     )
 
 
@@ -78,29 +82,39 @@ def _summary(lines: Sequence[Line]) -> str:
     """The table and its legend; each cell repeats its heading for narrow screens."""
     shown, common = identities(lines)
     headings = [*shown, "samples", *HEADINGS.values(), "unknown", "seconds"]
+    letters = {name: min(_LETTERS, max(map(len, texts))) for name, texts in shown.items()}
     head = "".join(
         f'<th scope="col"{"" if heading in shown else _NUMBER}>{_text(heading)}</th>' for heading in headings
     )
     body = []
     for number, line in enumerate(lines):
         total = line.tally.samples
-        cells = [(name, _text(texts[number])) for name, texts in shown.items()]
-        cells.append(("samples", str(total)))
+        names = "".join(_name(name, texts[number], letters[name]) for name, texts in shown.items())
+        cells = [("samples", str(total))]
         cells += [(HEADINGS[name], _share(line.count(name), total)) for name in ACCURACIES]
         cells += [("unknown", str(line.tally.statuses["unknown"])), ("seconds", f"{line.seconds:.2f}")]
-        body.append("<tr>" + "".join(_cell(name, text, name in shown) for name, text in cells) + "</tr>")
+        body.append(f"<tr>{names}{''.join(_cell(name, text, _NUMBER) for name, text in cells)}</tr>")
     said = [f"All: {common}."] if common else []
     below = "".join(f'<p class="legend">{_text(text)}</p>' for text in [*said, *legend(lines)])
-    return (
-        f'<table class="cards" id="summary"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>{below}'
-    )
+    many = ' class="many"' if len(shown) > _BESIDE else ""
+    head, rows = f"<thead><tr>{head}</tr></thead>", "".join(body)
+    return f'<table id="summary"{many}>{head}<tbody>{rows}</tbody></table>{below}'
 
 
 _NUMBER = ' class="number"'
+_LETTERS = 18
+"""Of a name, so many letters have room on a line at least."""
+_BESIDE = 3
+"""So many columns of names have room beside the numbers on paper."""
 
 
-def _cell(name: str, content: str, words: bool) -> str:
-    return f'<td data-label="{_text(name)}"{"" if words else _NUMBER}><span>{content}</span></td>'
+def _cell(name: str, content: str, more: str = "") -> str:
+    return f'<td data-label="{_text(name)}"{more}><span>{content}</span></td>'
+
+
+def _name(name: str, text: str, letters: int) -> str:
+    """A cell whose column has room for at least so many letters."""
+    return _cell(name, _text(text), f' class="name" style="--letters:{letters}"')
 
 
 def _share(count: int, total: int) -> str:
@@ -129,12 +143,14 @@ def _picture(picture: Picture) -> str:
     answer = picture.answer
     if answer is None:
         margin = "" if picture.margin is None else f" (margin {_signed(picture.margin)})"
-        says = f"a failing network is known{margin}; it was not kept"
+        says = f"a failing network is known{margin}; {'its file is damaged' if picture.damaged else 'it was not kept'}"
     else:
         images += f'<img src="{answer.picture}" alt="input of the witness">'
         verdict = f"<b>{answer.predicted}</b>" if answer.margin <= 0 else f"{answer.predicted}, which is right"
+        verdict += " as much as the label" if answer.margin == 0 else ""
         who = "a failing network found again" if answer.again else "the witness"
-        says = f"{who} answers {verdict} (margin {_signed(answer.margin)})"
+        kept = "" if answer.recorded is None else f"; the run recorded {_signed(answer.recorded)}"
+        says = f"{who} answers {verdict} (margin {_signed(answer.margin)}{kept})"
     return (
         f"<figure><div>{images}</div><figcaption>sample {picture.index}, label {picture.label}:"
         f" the network answers {picture.predicted}, {says}</figcaption></figure>"
@@ -162,24 +178,41 @@ def _layers(layers: Layers, name: str) -> str:
             for mean in (relu.ibp, relu.bp)
         )
         rows.append(f'<tr{mark}><td>{_text(relu.name)}</td><td class="number">{relu.size}</td>{cells}</tr>')
+    other = " This version of qverify makes other radii than those of the run, and took its own." * layers.other_radii
     head = '<th>layer</th><th class="number">neurons</th><th class="number">by IBP</th><th class="number">after BP</th>'
     return (
         f"<div>{title}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f'<p class="legend">Unstable neurons, the mean over {layers.samples} samples.</p></div>'
+        f'<p class="legend">Unstable neurons, the mean over {layers.samples} samples.{other}</p></div>'
     )
 
 
 # -- manifest -------------------------------------------------------------------------------------
 
 
+def _stages(cases: Sequence[Case]) -> str:
+    """The rows of the table of stages: those of the exact step say what the cases that ask for it rest on."""
+    trusts = [trust(case.question, case.run.solvers) for case in cases if case.question["method"] in ("auto", "exact")]
+    return "".join(
+        "<tr>"
+        + "".join(_cell(heading, _text(text)) for heading, text in zip(_STAGE_HEADINGS, stage, strict=True))
+        + "</tr>"
+        for stage in stage_basis(trusts)
+    )
+
+
+_STAGE_HEADINGS = ("method", "does", "rests on")
+
+
 def _manifest(line: Line, name: str) -> str:
     """What was asked, with hashes; when and with which solvers it was answered; what the verdicts rest on."""
     case = line.case
-    entries = [("run", case.title), *_flat(case.question)]
+    asked = {key: value for key, value in case.question.items() if key != PLACES}
+    entries = [("run", case.title), *_flat(asked)]
     for number, start in enumerate(case.run.starts, start=1):
         entries += [(f"start {number}: {key}", value) for key, value in _flat(start)]
-    rows = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(value)}</dd></div>" for key, value in entries)
-    rests = "".join(f"<li>{_text(text)}</li>" for text in footer(line.tally, case.question, case.run.solvers))
+    rows = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(case.bare(value))}</dd></div>" for key, value in entries)
+    said = footer(line.tally, case.question, case.run.solvers)
+    rests = "".join(f"<li>{_text(case.bare(text))}</li>" for text in said)
     return f"<details><summary>{_text(name)}</summary><ul>{rests}</ul><dl>{rows}</dl></details>"
 
 

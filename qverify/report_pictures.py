@@ -17,36 +17,45 @@ from typing import Any
 
 import numpy as np
 
-from qverify import datasets, onnx_io
+from qverify import datasets, replay
+from qverify.batch import WITNESSES
 from qverify.cascade import verify
-from qverify.errors import DataError, ModelError, QVerifyError
+from qverify.errors import DataError, QVerifyError
 from qverify.network import Array, margins
+from qverify.paths import inside
 from qverify.report_runs import Case
-from qverify.report_sources import Sources, clipping
+from qverify.report_sources import Sources, clipping, same_radii
 from qverify.verdict import Options, Status
 
 MOST = 60
 """Pictures on one page, shared among its cases."""
 
 _WIDEST = 64
+_SLACK = 1e-7
+"""How far the margins that two programs evaluate may be apart, as a part of the largest output."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the witness says, evaluated afresh on its own input: a class, and the margin of the true one over it.
+    """What the witness says, evaluated afresh on its own input: a class, and the margin of the true one over others.
 
-    `again`: the run kept none, and another attack found it.
+    `again`: the run kept none, and another attack found it. `recorded`: the margin that the run kept for it, where
+    that is another one.
     """
 
     picture: str
     predicted: int
     margin: float
     again: bool = False
+    recorded: float | None = None
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One falsified sample; `picture` is a data URI. `answer` is None where no witness was kept or found again."""
+    """One falsified sample; `picture` is a data URI. `answer` is None where no whole witness was kept or found again.
+
+    `damaged`: a witness was kept, and cannot be believed.
+    """
 
     index: int
     label: int
@@ -54,6 +63,7 @@ class Picture:
     margin: float | None
     picture: str
     answer: Answer | None
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def galleries(cases: Sequence[Case], sources: Sources) -> list[Gallery]:
 
 def _gallery(case: Case, rows: list[dict[str, Any]], most: int, sources: Sources) -> Gallery:
     def place(row: dict[str, Any]) -> tuple[bool, float]:
-        return not _files(case, row["index"])[0].exists(), row.get("margin_upper") or 0.0
+        return not _kept(case, row["index"]), row.get("margin_upper") or 0.0
 
     try:
         samples = sources.samples(case)
@@ -88,42 +98,79 @@ def _gallery(case: Case, rows: list[dict[str, Any]], most: int, sources: Sources
         return Gallery(case, len(rows), [], f"No pictures: {str(error).rstrip('.')}.")
     if _pixels(samples.x[0]) is None:
         return Gallery(case, len(rows), [], f"No pictures: samples of shape {samples.shape} are no images.")
-    pictures, missing = [], ""
+    pictures, damaged, strange = [], [], False
     for row in sorted(rows, key=place)[:most]:
         if row["index"] >= len(samples) or samples.y[row["index"]] != row["label"]:
-            missing = "Some rows do not fit the data set and have no picture."
+            strange = True
             continue
+        sample = samples.x[row["index"]]
         try:
-            answer = _answer(case, row, samples.shape)
-        except DataError as error:
-            answer, missing = None, str(error)
-        uri = data_uri(samples.x[row["index"]])
-        pictures.append(Picture(row["index"], row["label"], row["predicted"], row.get("margin_upper"), uri, answer))
-    return Gallery(case, len(rows), _sought_again(case, pictures, sources), missing)
+            answer = _answer(case, row, sample)
+        except DataError:
+            answer = None
+            damaged.append(row["index"])
+        seen = (row["index"], row["label"], row["predicted"], row.get("margin_upper"), data_uri(sample), answer)
+        pictures.append(Picture(*seen, damaged=row["index"] in damaged))
+    said = [_damage(damaged)] if damaged else []
+    said += ["Some rows do not fit the data set and have no picture."] if strange else []
+    return Gallery(case, len(rows), _sought_again(case, pictures, sources), " ".join(said))
+
+
+def _damage(indices: list[int]) -> str:
+    """Which witnesses cannot be believed."""
+    if len(indices) == 1:
+        return f"The witness of sample {indices[0]} is damaged, so its answer is missing."
+    return f"The witnesses of samples {', '.join(map(str, indices))} are damaged, so their answers are missing."
 
 
 def _files(case: Case, index: int) -> tuple[Path, Path]:
-    """Input and network of a witness."""
-    folder = case.run.folder / "witnesses" / case.name
-    return folder / f"{index}.npz", folder / f"{index}.onnx"
+    """Input and network of a witness, inside the run whatever the case is called. Raises DataError."""
+    folder = inside(case.run.folder, WITNESSES)
+    return inside(folder, case.name, f"{index}.npz"), inside(folder, case.name, f"{index}.onnx")
 
 
-def _answer(case: Case, row: dict[str, Any], shape: tuple[int, ...]) -> Answer | None:
-    """The witness evaluated, by qverify and in passing by onnxruntime; None if it was not kept. Raises DataError."""
-    stored, model = _files(case, row["index"])
-    if not stored.exists() or not model.exists():
-        return None
+def _kept(case: Case, index: int) -> bool:
+    """Whether the run has a witness of this sample."""
     try:
-        with np.load(stored, allow_pickle=False) as arrays:
-            x = np.asarray(arrays["input"], dtype=np.float64).reshape(shape)
-        network = onnx_io.load(model)
-        outputs = network.evaluate(x.reshape(1, *network.input_shape))
-        margin = float(margins(outputs, [row["label"]])[0])
-        if not np.isfinite(outputs).all() or not np.isfinite(x).all():
-            raise ValueError("not finite")
-    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile, ModelError) as error:
-        raise DataError(f"The witness of sample {row['index']} is damaged, so its answer is missing.") from error
-    return Answer(data_uri(x), int(outputs[0].argmax()), margin)
+        return all(path.is_file() for path in _files(case, index))
+    except (DataError, OSError):  # outside the run, or no name for a file
+        return False
+
+
+def _answer(case: Case, row: dict[str, Any], sample: Array) -> Answer | None:
+    """The witness evaluated by onnxruntime on the input stored with it; None if it was not kept. Raises DataError."""
+    if not _kept(case, row["index"]):
+        return None
+    stored, model = _files(case, row["index"])
+    x, margin = _stored(stored, row["label"], sample)
+    outputs = replay.outputs(model, x)
+    if row["label"] >= len(outputs):
+        raise DataError(f"{model.name} has no output for the label.")
+    own = float(margins(outputs[None], [row["label"]])[0])
+    slack = _SLACK * float(np.abs(outputs).max())
+    others = [value for value in (row.get("margin_upper"), margin) if value is not None and abs(value - own) > slack]
+    return Answer(data_uri(x), _answered(outputs, row["label"]), own, recorded=others[0] if others else None)
+
+
+def _answered(outputs: Array, label: int) -> int:
+    """The class of the largest output; of several that are equal, one that is not the label's."""
+    best = np.flatnonzero(outputs == outputs.max())
+    return int(max(best, key=lambda one: one != label))
+
+
+def _stored(path: Path, label: int, sample: Array) -> tuple[Array, float | None]:
+    """The witness's input, of the sample's shape, and its margin as stored. Raises DataError if it is another's."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: np.asarray(arrays[name], dtype=np.float64) for name in arrays.files}
+        x = found["input"].reshape(sample.shape)
+        same = np.array_equal(found.get("x", sample).reshape(sample.shape), sample)
+        if not same or float(found.get("label", label)) != label or not np.isfinite(x).all():
+            raise ValueError("of another sample, or not finite")
+        margin = float(found["margin"]) if "margin" in found else None
+    except (OSError, EOFError, KeyError, ValueError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path.name} does not hold the input of a witness.") from error
+    return x, margin if margin is not None and np.isfinite(margin) else None
 
 
 def _sought_again(case: Case, pictures: list[Picture], sources: Sources) -> list[Picture]:
@@ -134,15 +181,17 @@ def _sought_again(case: Case, pictures: list[Picture], sources: Sources) -> list
     try:
         network, samples = sources.network(case), sources.samples(case)
         x, y = datasets.fit(samples, network)
-        options = Options(method="ibp", clip=clipping(case))
+        radii, options = sources.radii(case), Options(method="ibp", clip=clipping(case))
+        if not same_radii(case, network, radii):  # what fails would be of another family
+            return pictures
         indices = list(open_)
-        verdicts = verify(network, x[indices], y[indices], sources.radii(case), options)
+        verdicts = verify(network, x[indices], y[indices], radii, options)
     except QVerifyError:  # why they are missing is said by the layers, which need the same files
         return pictures
     for verdict in verdicts:
         witness = verdict.witness() if verdict.status is Status.FALSIFIED else None
         if witness is not None:
-            predicted = int(witness.network.evaluate(witness.input[None])[0].argmax())
+            predicted = _answered(witness.network.evaluate(witness.input[None])[0], witness.label)
             picture = data_uri(witness.input.reshape(samples.shape))
             answer = Answer(picture, predicted, witness.margin, again=True)
             open_[indices[verdict.index]] = replace(open_[indices[verdict.index]], answer=answer)

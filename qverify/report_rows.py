@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
-from qverify.report import STAGES, STATUSES
-from qverify.report_runs import Case, printable
+from qverify.escapes import printable
+from qverify.report_runs import Case
+from qverify.stored import STAGES, STATUSES
 
-_DIGITS = 5
-_DOWN, _UP = Context(prec=_DIGITS, rounding=ROUND_FLOOR), Context(prec=_DIGITS, rounding=ROUND_CEILING)
+DIGITS = 5
+_DOWN, _UP = Context(prec=DIGITS, rounding=ROUND_FLOOR), Context(prec=DIGITS, rounding=ROUND_CEILING)
 
 
 def packed(cases: Sequence[Case], labels: Sequence[str]) -> str:
@@ -57,7 +59,10 @@ def _detail(row: dict[str, Any]) -> str:
 
 
 def _rounded(margin: float | None, direction: Context) -> float | None:
-    return None if margin is None else float(direction.create_decimal(margin))
+    if margin is None:
+        return None
+    rounded = float(direction.create_decimal(margin))
+    return rounded if math.isfinite(rounded) else margin  # the largest number there is, in all its digits
 
 
 def _short(number: float) -> float:

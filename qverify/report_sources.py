@@ -1,12 +1,13 @@
 """The model, the samples and the radii of a case, found again for pictures and layers; never downloaded.
 
-Nothing counts as found unless its sha256 is the one recorded. Paths are those of the run, so relative ones are
-looked for from the folder in which the run was started.
+A file is looked for on the way from the run's own folder, then as it was given, then from the root (`places.py`).
+Nothing counts as found unless its sha256 is the one recorded. What is missing is said without the folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +15,15 @@ from qverify import data_sources, datasets, onnx_io
 from qverify.batch import file_sha256
 from qverify.datasets import Samples
 from qverify.errors import DataError, QVerifyError
+from qverify.escapes import printable
+from qverify.file_names import file_name, without_folders
 from qverify.fingerprint import fingerprint
 from qverify.network import Network
-from qverify.quantisation import Radii, load_radii
-from qverify.report_runs import Case, printable
+from qverify.places import PLACES, candidates
+from qverify.quantisation import Family, Radii, load_radii
+from qverify.report_runs import Case
 from qverify.steps import RANGED, Quantiser
+from qverify.verdict import SEMANTICS
 
 T = TypeVar("T")
 
@@ -27,21 +32,48 @@ class Sources:
     """Reads each file once, however many cases name it. Every method raises DataError that says what is missing."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, ...], Any] = {}
+        self._found: dict[tuple[Any, ...], Any] = {}
 
     def network(self, case: Case) -> Network:
-        path, sha256 = case.question["model"], case.question.get("model_sha256")
-        return self._once(("model", path, str(sha256)), lambda: _network(path, case.question))
+        """The model, whose weights may lie in another file."""
+        question = case.question
+        wanted = question.get("network_sha256")
+
+        def read(path: Path) -> Network:
+            network = onnx_io.load(path)
+            if fingerprint(network) == wanted:
+                return network
+            if question.get("semantics") != SEMANTICS:  # other versions may hash otherwise
+                raise DataError(f"{path.name} is hashed otherwise than by the version that made the run")
+            raise DataError(f"the weights of {path.name} have changed since the run")
+
+        return self._file(case, "model", question["model"], question.get("model_sha256"), read, str(wanted))
 
     def samples(self, case: Case) -> Samples:
-        name, sha256 = case.question["data"], str(case.question.get("data_sha256"))
-        return self._once(("data", name, sha256), lambda: _samples(name, sha256))
+        """The whole data set."""
+        question = case.question
+        name, sha256, arrays = question["data"], question.get("data_sha256"), question.get("arrays_sha256")
+
+        def same(samples: Samples) -> Samples:
+            if samples.sha256 != sha256:
+                raise DataError(f"{file_name(name)} has changed since the run")
+            if arrays is not None and samples.arrays_sha256 != arrays:
+                raise DataError(f"{file_name(name)} is read otherwise than by the version that made the run")
+            return samples
+
+        if name not in datasets.NAMES:
+            return self._file(case, "data", name, sha256, lambda path: same(datasets.load(path)), str(arrays))
+        paths = _places(case, "data", None) if name in data_sources.LAYOUTS else []
+        ways: list[Callable[[], Samples]] = [lambda: same(_named(name))]
+        ways += [lambda path=path: same(datasets.load_at(name, path)) for path in paths]  # type: ignore[misc]
+        return self._once(("data", name, sha256, arrays, *paths), paths, lambda: _first(ways))
 
     def radii(self, case: Case) -> Radii:
         """Made again as `qverify verify` made them, on the whole data set where the scheme needs ranges."""
         stated = case.question["radii"]
         if "file" in stated:
-            return _as_data_error(lambda: _radii_file(str(stated["file"]), stated.get("sha256")))
+            name, sha256 = str(stated["file"]), stated.get("sha256")
+            return self._file(case, "radii", name, sha256, lambda path: load_radii(str(path)))
         names = ("bits", "scheme", "rounding", "kernel", "batchnorm")
         quantiser = Quantiser(**{name: stated[name] for name in names if stated.get(name) is not None})
         if quantiser.scheme not in RANGED:
@@ -50,13 +82,31 @@ class Sources:
         calibration, _ = datasets.fit(samples, network)
         return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
 
-    def _once(self, key: tuple[str, ...], read: Callable[[], T]) -> T:
-        """What `read` returned or raised the first time."""
+    def _file(self, case: Case, kind: str, given: str, sha256: Any, read: Callable[[Path], T], *more: str) -> T:
+        """What `read` makes of the first file that may be the one given and has this hash."""
+        paths = [path for path in _places(case, kind, given) if path.is_file()]
+
+        def checked(path: Path) -> T:
+            if file_sha256(str(path)) != sha256:
+                raise DataError(f"{file_name(given)} has changed since the run")
+            return read(path)
+
+        def found() -> T:
+            if not paths:
+                raise DataError(f"{file_name(given)} is not there")
+            return _first([lambda path=path: checked(path) for path in paths])  # type: ignore[misc]
+
+        return self._once((kind, given, sha256, *more, *paths), paths, found)
+
+    def _once(self, key: tuple[Any, ...], paths: Sequence[Path], read: Callable[[], T]) -> T:
+        """What `read` returned or raised the first time; messages name no folder of `paths`."""
+        key = tuple(map(str, key))
         if key not in self._found:
             try:
                 self._found[key] = _as_data_error(read)
             except DataError as error:
-                self._found[key] = error
+                known = [part for path in paths for part in (str(path), str(path.resolve()))]
+                self._found[key] = DataError(printable(without_folders(str(error), known)))
         found = self._found[key]
         if isinstance(found, DataError):
             raise found
@@ -69,36 +119,32 @@ def clipping(case: Case) -> tuple[float, float] | None:
     return None if clip is None else (clip[0], clip[1])
 
 
-def _network(path: str, question: dict[str, Any]) -> Network:
-    _same(path, question.get("model_sha256"))
-    network = onnx_io.load(path)
-    if fingerprint(network) != question.get("network_sha256"):
-        raise DataError(f"the weights of {printable(path)} have changed since the run")
-    return network
+def same_radii(case: Case, network: Network, radii: Radii) -> bool:
+    """Whether radii made again are as large as the run recorded: another version may make others of the same words."""
+    made, stated = Family.of(network, radii, clipping(case)).largest(), case.question["radii"]["largest"]
+    return made.keys() == stated.keys() and all(math.isclose(made[kind], stated[kind], rel_tol=1e-9) for kind in made)
 
 
-def _samples(name: str, sha256: str) -> Samples:
+def _places(case: Case, kind: str, given: str | None) -> list[Path]:
+    places = case.question.get(PLACES)
+    return candidates(given, places.get(kind) if isinstance(places, dict) else None, case.run.folder)
+
+
+def _first(ways: Sequence[Callable[[], T]]) -> T:
+    """What the first of `ways` gives that does not fail; if all do, the failure of the first."""
+    failures = []
+    for way in ways:
+        try:
+            return _as_data_error(way)
+        except DataError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _named(name: str) -> Samples:
     if name in data_sources.LAYOUTS and data_sources.find_here(name) is None:
         raise DataError(f"the data set {name} is not on this machine")
-    if name not in datasets.NAMES and not Path(name).is_file():
-        raise DataError(f"{printable(name)} is not there")
-    samples = datasets.load(name)
-    if samples.sha256 != sha256:
-        raise DataError(f"{printable(name)} has changed since the run")
-    return samples
-
-
-def _radii_file(path: str, sha256: Any) -> Radii:
-    _same(path, sha256)
-    return load_radii(path)
-
-
-def _same(path: str, expected: Any) -> None:
-    """Raise DataError unless the file is there and has the hash expected."""
-    if not Path(path).is_file():
-        raise DataError(f"{printable(path)} is not there")
-    if file_sha256(path) != expected:
-        raise DataError(f"{printable(path)} has changed since the run")
+    return datasets.load(name)
 
 
 def _as_data_error(read: Callable[[], T]) -> T:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from qverify.escapes import printable
 from qverify.report import STATUSES, Tally
-from qverify.report_runs import Case, printable
+from qverify.report_runs import Case
 
 ACCURACIES = ("clean", "ibp", "bp", "guaranteed", "attack")
 """Shares of the samples, by the names they have in `Tally`."""
@@ -25,7 +26,7 @@ MEANINGS = (
     "guaranteed: verified, by bounds or the exact step",
     "attack: no failing network is known",
     "unknown: neither verified nor falsified",
-    "seconds: over all samples",
+    "seconds: of computing, summed over the samples",
 )
 EXACT_ONLY = "Method exact sends every sample to the solver, so its IBP and BP are 0."
 
@@ -63,7 +64,7 @@ class Line:
             "first": question["samples"][0],
             "stop": question["samples"][1],
             "bits": case.bits,
-            "convention": printable(question["radii"]["convention"]),
+            "convention": case.bare(question["radii"]["convention"]),
             "clip_low": low,
             "clip_high": high,
             "method": case.method,
@@ -123,5 +124,7 @@ def _hash(question: dict[str, Any], key: str) -> str:
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
-    """A key under which `8bit` comes before `10bit`."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]
+    """A key under which `8bit` comes before `10bit`; numbers are compared as text, as they may be of any length."""
+    parts = re.split(r"([0-9]+)", text)
+    digits = [part.lstrip("0") for part in parts]
+    return [(0, len(own), own) if k % 2 else (1, 0, parts[k]) for k, own in enumerate(digits)]

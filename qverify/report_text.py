@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Sequence
 
 from rich.table import Table
 
+from qverify import escapes
 from qverify.report import percent
 from qverify.report_table import ACCURACIES, EXACT_ONLY, HEADINGS, MEANINGS, Line, identities
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    **{letter: "\\" + letter for letter in "{}$&#%_"},
-}
+_NAMES = 31
+"""Columns that a table of the usual width leaves to names; what is longer shares them instead of being cut."""
 _HEADINGS = (*HEADINGS.values(), "unknown", "seconds")
 
 
 def terminal(lines: Sequence[Line]) -> list[Table | str]:
     """The parts for `commands.output.show`."""
     shown, common = identities(lines)
-    table = Table(*shown, box=None, padding=(0, 2, 0, 0))
+    if sum(max(map(len, (heading, *cells))) + 2 for heading, cells in shown.items()) > _NAMES:
+        shown = {"case": [", ".join(filter(None, cells)) for cells in zip(*shown.values(), strict=True)]}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in shown:
+        table.add_column(heading, overflow="fold")
     for heading in ("samples", *_HEADINGS):
         table.add_column(heading, justify="right", no_wrap=True)
     for number, line in enumerate(lines):
@@ -44,20 +40,25 @@ def markdown(lines: Sequence[Line]) -> str:
     rules = ["---"] * len(shown) + ["---:"] * (len(headings) - len(shown))
     rows = [headings, rules]
     for number, line in enumerate(lines):
-        names = [_markdown(cells[number]) for cells in shown.values()]
+        names = [escapes.markdown(cells[number]) for cells in shown.values()]
         rows.append([*names, str(line.tally.samples), *_shares(line), *_rest(line)])
     table = ["| " + " | ".join(row) + " |" for row in rows]
-    said = [_markdown(text) for text in ([f"All: {common}."] if common else []) + notes(lines)]
+    said = [escapes.markdown(text) for text in ([f"All: {common}."] if common else []) + notes(lines)]
     return "\n".join([*table, "", *said[: bool(common)], *legend(lines), *said[bool(common) :]]) + "\n"
 
 
 def csv_text(lines: Sequence[Line]) -> str:
-    """One record a line, under the names of `Line.record`; floats with all their digits."""
+    """One record a line, under the names of `Line.record`; floats with all their digits.
+
+    Text that a spreadsheet would take for a formula begins with `'`.
+    """
     file = io.StringIO()
     records = [line.record() for line in lines]
     writer = csv.DictWriter(file, list(records[0]) if records else ["run"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    for record in records:
+        cells = {name: escapes.spreadsheet(cell) if isinstance(cell, str) else cell for name, cell in record.items()}
+        writer.writerow(cells)
     return file.getvalue()
 
 
@@ -69,13 +70,13 @@ def latex(lines: Sequence[Line]) -> str:
     body = []
     for number, line in enumerate(lines):
         shares = [percent(line.count(name), line.tally.samples).removesuffix(" %") for name in ACCURACIES]
-        names = [_latex(cells[number]) for cells in shown.values()]
+        names = [escapes.latex(cells[number]) for cells in shown.values()]
         body.append([*names, str(line.tally.samples), *shares, *_rest(line)])
     columns = "l" * len(shown) + "r" * (len(headings) - len(shown))
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
-            *(f"% {text}" for text in said),
+            *(f"% {escapes.printable(text)}" for text in said),
             f"\\begin{{tabular}}{{{columns}}}",
             "\\toprule",
             " & ".join(headings) + r" \\",
@@ -106,12 +107,3 @@ def _shares(line: Line) -> list[str]:
 
 def _rest(line: Line) -> list[str]:
     return [str(line.tally.statuses["unknown"]), f"{line.seconds:.2f}"]
-
-
-def _markdown(text: str) -> str:
-    escaped = html.escape(text, quote=False)
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|~" else letter for letter in escaped)
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)

@@ -18,7 +18,7 @@ from qverify.errors import UsageError
 from qverify.network import Network
 from qverify.quantisation import KINDS, Batchnorm, Family, Radii, Rounding, Scheme
 from qverify.steps import Quantiser
-from qverify.verdict import Options, Status, Verdict
+from qverify.verdict import METHODS, Options, Status, Verdict
 
 PARTS: dict[str, tuple[str, ...]] = {
     "input": ("input",),
@@ -80,6 +80,25 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """The columns by name."""
         return asdict(self)
+
+    def faults(self) -> list[str]:
+        """The columns whose values cannot be, or contradict the others."""
+        kinds = ("input", "weight", "bias", "activation")
+        holds = {
+            "model": bool(self.model),
+            "part": self.part in PARTS,
+            "bits": 1 <= self.bits <= 32 if self.bits is not None else self.value is not None,
+            "value": self.value is None or (self.value >= 0 and self.bits is None),
+            **{kind: getattr(self, kind) >= 0 for kind in kinds},
+            "method": self.method in METHODS,
+            "samples": self.samples > 0,
+            "clean": 0 <= self.clean <= self.samples,
+            "guaranteed": 0 <= self.guaranteed <= self.clean,
+            "unknown": 0 <= self.unknown <= self.clean - self.guaranteed,
+            "attack": self.attack in (None, self.guaranteed + self.unknown),
+            "seconds": self.seconds >= 0,
+        }
+        return [name for name, held in holds.items() if not held]
 
 
 def by_value(values: Iterable[float]) -> list[Point]:

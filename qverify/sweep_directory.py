@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from qverify.csv_rows import Columns
+from qverify.places import PLACES
 from qverify.records import Files, append, opened, writing
+from qverify.stored import sweep_faults
 from qverify.sweep import Key, Row
 
 QUESTION, ROWS = "sweep.json", "sweep.csv"
-_MAY_DIFFER = ("model_files", "data_source", "runs")
+_MAY_DIFFER = ("model_files", "data_source", PLACES, "runs")
 """Keys of sweep.json that do not belong to the question: files may move, their hashes count."""
 
 _COLUMNS = Columns(Row, "a sweep")
@@ -33,8 +35,9 @@ class SweepDirectory:
     @staticmethod
     def start(path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False) -> SweepDirectory:
         """Begin a sweep in `path`, or go on with the one there; arguments and errors as `records.opened`."""
-        files = Files(Path(path), QUESTION, ROWS, _MAY_DIFFER)
-        file, record, rows = opened(files, question, session, resume, _COLUMNS.read)
+        files = Files(Path(path), QUESTION, {ROWS: _COLUMNS}, _MAY_DIFFER, sweep_faults)
+        record, found = opened(files, question, session, resume)
+        file, rows = found[ROWS]
         return SweepDirectory(files.folder, file, record, {row.key: row for row in rows})
 
     def add(self, row: Row) -> None:

@@ -22,7 +22,8 @@ CHUNK = 128
 """Samples that share a task for the cheap stages: those with indices from k CHUNK up to (k+1) CHUNK. Numbers may
 depend in their last digits on what is computed together, so chunks never depend on what is missing."""
 GRACE = 10.0
-"""Seconds that a sample may exceed its time limit in the exact step before its process is killed."""
+"""Seconds that a sample may exceed its time limit before its process is killed: the last resort, for a process that
+does not end its solver itself (exact/solvers/process.py)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,8 @@ class Task:
     """The cheap stages on the samples from `start` up to `stop`; or, if `exact`, all stages on the one there is.
 
     `network`, `samples`, `setting` name parcels: a Network, (index of the first, x (N, n_in), y (N,)), a Setting.
-    `limit`: seconds after which the exact step is ended by force, None for never.
+    `limit`: seconds after which a task that is `exact` is ended by force, None for never. `spent`: seconds that the
+    cheap stages took for its sample, which count towards its time limit.
     """
 
     case: str
@@ -49,6 +51,7 @@ class Task:
     start: int = 0
     stop: int = 0
     exact: bool = False
+    spent: float = 0.0
 
     @property
     def parcels(self) -> tuple[str, str, str]:

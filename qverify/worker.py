@@ -1,7 +1,7 @@
 """The process that does the work: messages come on stdin, answers go to stdout, and it ends when stdin closes.
 
-It has one thread for torch, one for numpy and one for the solver (`workers.Child` sets the environment), so that N
-such processes use N cores.
+It has one thread for torch and one for numpy (`workers.Child` sets the environment), and waits while its solver works,
+so that N such processes use N cores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from qverify.errors import InternalError, QVerifyError
 from qverify.verdict import Status, Verdict
 from qverify.work import Found, Row, Setting, Task
 
-READY, EXACT = "ready", "exact"
+READY = "ready"
 _IDLE = 600.0
 """Seconds without a message after which the process ends; whoever needs it starts another."""
 
@@ -47,8 +46,8 @@ class Bench:
             self._cascade = Cascade(network, setting.radii, setting.options)
             self._of = task.parcels
 
-    def perform(self, task: Task, begin: Callable[[], None]) -> Found:
-        """Do a task that was prepared; `begin` is called before the exact step."""
+    def perform(self, task: Task) -> Found:
+        """Do a task that was prepared."""
         began = time.perf_counter()
         assert self._cascade is not None
         cascade = self._cascade
@@ -62,9 +61,9 @@ class Bench:
             def tell(verdict: Verdict, start: int = start) -> None:
                 rows.append(replace(verdict, index=start + verdict.index).row())
 
-            batch = cascade.bounded(0, x[start - first : stop - first], y[start - first : stop - first], tell)
+            some = slice(start - first, stop - first)
+            batch = cascade.bounded(0, x[some], y[some], tell, task.spent)
             if task.exact and len(batch.open):
-                begin()
                 cascade.exact(batch, tell)
                 continue
             for sample in batch.open:
@@ -93,7 +92,7 @@ def main() -> None:
             task, parcels = messages.get(timeout=_IDLE)
         except queue.Empty:
             return
-        say(_answer(bench, task, parcels, lambda: say(EXACT)))
+        say(_answer(bench, task, parcels))
 
 
 def _listen(messages: queue.Queue[Any]) -> None:
@@ -105,11 +104,11 @@ def _listen(messages: queue.Queue[Any]) -> None:
         os._exit(0)
 
 
-def _answer(bench: Bench, task: Task, parcels: dict[str, bytes], begin: Callable[[], None]) -> Found | Exception:
+def _answer(bench: Bench, task: Task, parcels: dict[str, bytes]) -> Found | Exception:
     """What the task found, or the error that should end the run."""
     try:
         bench.prepare(task, parcels)
-        return bench.perform(task, begin)
+        return bench.perform(task)
     except (QVerifyError, MemoryError) as error:
         return error
     except Exception as error:

@@ -77,15 +77,13 @@ class Child:
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
         needed = set(task.parcels)
-        limit = _Limit(process, task.limit)
+        limit = _Limit(process, task.limit if task.exact else None)
         try:
             pickle.dump((task, {name: parcel(name) for name in needed - self._holds}), process.stdin)
             process.stdin.flush()
             self._holds = needed
-            answer = pickle.load(process.stdout)
-            if isinstance(answer, str):  # EXACT: from here on the time counts
-                with limit:
-                    answer = pickle.load(process.stdout)
+            with limit:
+                answer = pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
             process.kill()
             status = _reaped(process)
@@ -132,7 +130,7 @@ class _Limit:
         self._timer = None if seconds is None else threading.Timer(seconds, self._kill)
 
     def _kill(self) -> None:
-        self.passed = f"time limit: killed after {self._seconds:g} s, as the solver did not end by itself"
+        self.passed = f"time limit: killed after {self._seconds:g} s, as it did not end by itself"
         self._process.kill()
 
     def __enter__(self) -> None:

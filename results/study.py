@@ -19,6 +19,8 @@ from qverify.commands.problem import Problem, chosen_solver, started
 from qverify.commands.sweep import Axis, Study
 from qverify.commands.verify import Work
 from qverify.errors import UsageError
+from qverify.records import read_record
+from qverify.stored import record_faults
 from qverify.sweep import Row
 from qverify.sweep_directory import SweepDirectory
 
@@ -210,7 +212,7 @@ def _folder(settings: Settings, name: str, question: dict[str, Any]) -> str:
 def _longer_limit(folder: str, seconds: float | None) -> float | None:
     """The longer time limit, None for none, of `seconds` and of the run in `folder`, if there is one."""
     try:
-        kept = json.loads((Path(folder) / RUN).read_text())["timeout"]
+        kept = read_record(Path(folder) / RUN, record_faults).get("timeout")
     except (FileNotFoundError, ValueError):  # a damaged one is refused when the run goes on
         return seconds
     return None if kept is None or seconds is None else max(kept, seconds)

@@ -8,9 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from qverify.verdict import SEMANTICS
+
 Row = dict[str, Any]
 
 START = {"started": "2026-01-01T00:00:00+00:00", "solver": {"name": "highs", "version": "1.2.3"}, "jobs": 1}
+
+MARGINS = {
+    "verified": (1.5, 2.25),
+    "falsified": (-1.5, -0.25),
+    "unknown": (-1.5, 2.25),
+    "misclassified": (None, -0.25),
+}
+"""What is proved and what is attained, of each status; margins of other statuses would contradict it."""
 
 
 def question(bits: int = 8, count: int = 4, **changes: Any) -> dict[str, Any]:
@@ -26,6 +36,7 @@ def question(bits: int = 8, count: int = 4, **changes: Any) -> dict[str, Any]:
     asked = {
         "format": 1,
         "qverify": "0.1.0",
+        "semantics": SEMANTICS,
         "model": "nowhere/net.onnx",
         "model_sha256": "aa" * 32,
         "network_sha256": "bb" * 32,
@@ -47,7 +58,7 @@ def question(bits: int = 8, count: int = 4, **changes: Any) -> dict[str, Any]:
 def row(index: int, status: str = "verified", method: str = "ibp", **more: Any) -> Row:
     """One row of samples.jsonl."""
     predicted = 2 if status == "misclassified" else 1
-    margins = {"margin_lower": -1.5, "margin_upper": 2.25}
+    margins = dict(zip(("margin_lower", "margin_upper"), MARGINS[status], strict=True))
     return {
         "index": index,
         "label": 1,
@@ -74,7 +85,8 @@ def random_rows(rng: np.random.Generator, count: int) -> list[Row]:
     rows = []
     for index in rng.permutation(count).tolist():
         status, method = kinds[rng.integers(len(kinds))]
-        label, low = int(rng.integers(10)), float(rng.normal())
+        label, size = int(rng.integers(10)), float(rng.uniform(0.1, 1))
+        low, high = (None if end is None else size * end for end in MARGINS[status])
         rows.append(
             row(
                 index,
@@ -82,8 +94,8 @@ def random_rows(rng: np.random.Generator, count: int) -> list[Row]:
                 method,
                 label=label,
                 predicted=(label + (status == "misclassified")) % 10,
-                margin_lower=None if status == "misclassified" else low,
-                margin_upper=low + float(rng.random()),
+                margin_lower=low,
+                margin_upper=high,
                 seconds=round(float(rng.random()), 6),
             )
         )

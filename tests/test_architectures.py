@@ -132,6 +132,7 @@ def test_no_architecture(text):
         ("conv:8/", ""),
         ("conv:8/0", "0"),
         ("conv:8/10/10", "10/10"),
+        *(("conv:" + word, word) for word in ("9" * 400, "8k" + "9" * 400, "8s" + "1" * 5000, "8k4p" + "1" * 5000)),
     ],
 )
 def test_slips_are_pointed_out(text, at):

@@ -10,6 +10,7 @@ import networks
 import numpy as np
 import onnxruntime
 import pytest
+from runs_on_disk import row
 
 from qverify.batch import ROWS, RUN, RunDirectory, file_sha256
 from qverify.cascade import verify
@@ -28,10 +29,6 @@ QUESTION = {
     "timeout": 5.0,
 }
 SESSION = {"started": "now", "jobs": 1}
-
-
-def row(index: int, status: str = "verified", method: str = "ibp", **more: Any) -> dict[str, Any]:
-    return {"index": index, "label": 1, "status": status, "method": method, "seconds": 0.25, **more}
 
 
 def filled(path: Path, count: int) -> bytes:
@@ -155,9 +152,9 @@ def test_a_row_stands_unless_a_shorter_limit_ended_it(limit, now, stands):
 def test_the_last_row_of_a_sample_counts(tmp_path):
     filled(tmp_path, 2)
     with resumed(tmp_path) as run:
-        run.add(row(0, "falsified"))
+        run.add(row(0, "falsified", "attack"))
     with resumed(tmp_path) as run:
-        assert run.rows == {0: row(0, "falsified"), 1: row(1)}
+        assert run.rows == {0: row(0, "falsified", "attack"), 1: row(1)}
 
 
 def test_a_model_that_was_moved_is_the_same_question(tmp_path):

@@ -105,6 +105,7 @@ def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path):
         (PLAN + "jobs = 3", (), "unknown key 'jobs'"),
         (PLAN, ("--jobs", 2, "--cluster", "local:1"), "exclude each other"),
         (PLAN, ("--cluster", "nonsense"), "'nonsense' is no address of a Dask scheduler"),
+        (PLAN, ("--cluster", "local:" + "9" * 400), "is no address of a Dask scheduler"),
     ],
 )
 def test_refusals_before_any_work(tmp_path, monkeypatch, text, more, wording):

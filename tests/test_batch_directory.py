@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import runs_on_disk
 
 from qverify.batch_directory import BATCH, BatchDirectory
 from qverify.errors import DataError, OutputError
@@ -15,7 +16,7 @@ CASES = {"a": {"method": "auto", "samples": [0, 4]}}
 
 
 def row(key: str) -> dict[str, Any]:
-    return {"index": 1, "status": "verified", "method": "ibp", "seconds": 0.25, "case": "a", "key": key}
+    return runs_on_disk.row(1, case="a", key=key)
 
 
 def start(path: Path, cases: dict[str, Any] | None = None) -> BatchDirectory:

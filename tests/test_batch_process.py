@@ -60,7 +60,7 @@ def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(tmp_path,
         row = rows[other["index"]]
         if key in hung:
             assert row["status"] == "unknown" and row["predicted"] == other["predicted"]
-            assert row["detail"] == "time limit: killed after 3.5 s, as the solver did not end by itself"
+            assert row["detail"] == "time limit: killed after 3.5 s, as it did not end by itself"
             assert row["limit"] == 3.0
             assert row["margin_lower"] <= other["margin_lower"] + 1e-9
             assert row["margin_upper"] >= other["margin_upper"] - 1e-9
@@ -247,7 +247,7 @@ def test_a_sample_over_its_limit_is_killed_on_a_cluster_too(tmp_path, monkeypatc
         answer("batch", plan(tmp_path, EXACT + "timeout = 3\n"), *given)
     unknown = [row for row in kept(tmp_path / "out").values() if row["status"] == "unknown"]
     assert len(kept(tmp_path / "out")) == len(expected) and len(unknown) == len(labelled(expected, 9))
-    assert {row["detail"] for row in unknown} == {"time limit: killed after 3.5 s, as the solver did not end by itself"}
+    assert {row["detail"] for row in unknown} == {"time limit: killed after 3.5 s, as it did not end by itself"}
 
 
 @pytest.mark.slow

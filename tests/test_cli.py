@@ -67,6 +67,15 @@ def test_json_says_what_the_library_says():
     assert sum(sum(v for k, v in m.items() if k != "seconds") for m in found["by_method"].values()) == 50
 
 
+def test_a_number_of_samples_means_the_first_ones(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--method", "ibp", "--samples")
+    for n, text in enumerate(("12", "0:12", ":12")):
+        assert answer(*given, text, "--out", tmp_path / str(n))["sample_range"] == [0, 12]
+    rows = [sorted(row["index"] for row in read_rows(tmp_path / str(n))) for n in range(3)]
+    assert rows == [list(range(12))] * 3
+    assert answer(*given, "20", "--out", tmp_path / "0", "--resume")["samples"] == 20  # more of the same
+
+
 def test_rows_carry_the_index_in_the_data_set(tmp_path):
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "100:130", "--out", tmp_path)
     answer(*given)

@@ -75,6 +75,27 @@ def test_bad_data(tmp_path, case):
     assert wording in refusal("verify", DIGITS, "--data", npz(tmp_path, **arrays), "--bits", 8)
 
 
+def test_what_classifies_nothing_takes_networks_of_one_output(tmp_path):
+    """Its labels do not matter either; `verify` says how to ask about two classes."""
+    onnx_io.save(networks.mlp(np.random.default_rng(0), 4, 5, 1), tmp_path / "m.onnx")
+    data = npz(tmp_path, x=np.full((3, 4), 0.5), y=np.array([0, 1, 7]))
+    for more in ((), ("--scheme", "channel")):
+        found = answer("discrepancy", tmp_path / "m.onnx", "--data", data, "--bits", 8, *more)
+        assert len(found["rows"]) == 3
+        assert answer("inspect", tmp_path / "m.onnx", "--data", data, "--bits", 8, *more)["layers"]
+    data = npz(tmp_path, x=np.full((3, 4), 0.5), y=np.array([0, 1, 1]))
+    message = refusal("verify", tmp_path / "m.onnx", "--data", data, "--bits", 8)
+    assert "The network has 1 output; a classifier needs at least 2: where the sign of one number z tells" in message
+
+
+def test_a_message_does_not_list_a_hundred_layers(tmp_path):
+    onnx_io.save(networks.mlp(np.random.default_rng(0), *[2] * 102), tmp_path / "m.onnx")
+    (tmp_path / "r.toml").write_text("[layers.conv]\nweight = 0.1")
+    data = npz(tmp_path, x=np.full((3, 2), 0.5), y=np.array([0, 1, 1]))
+    message = refusal("verify", tmp_path / "m.onnx", "--data", data, "--radii", tmp_path / "r.toml")
+    assert " and 91 more. `qverify inspect` lists all layers" in message and len(message) < 400
+
+
 def test_data_that_are_not_there(tmp_path):
     assert "There is no data set or file 'mnits'" in refusal("verify", DIGITS, "--data", "mnits", "--bits", 8)
     message = refusal("verify", DIGITS, "--data", tmp_path / "none.npz", "--bits", 8)
@@ -87,7 +108,9 @@ def test_data_that_are_not_there(tmp_path):
         ("0:600", "'0:600' reaches beyond digits, which has 599 samples"),
         ("5:5", "is empty"),
         ("-3:", "is negative"),
-        ("7", "is not of the form A:B"),
+        ("0", "is empty"),
+        ("-7", "is negative"),
+        ("1.5", "is not of the form A:B; write for example 0:599, or N for the first N samples"),
     ],
 )
 def test_samples_outside(samples, wording):
@@ -158,12 +181,66 @@ def test_bad_options(case):
 
 @pytest.mark.parametrize(
     "given",
-    [("--method", "best"), ("--bits", "x"), ("--fail-on", "verified"), ("--solver", "cplex"), ("--frobnicate",)],
+    [
+        ("--method", "best"),
+        ("--jobs", "9" * 400),
+        ("--bits", "x"),
+        ("--fail-on", "verified"),
+        ("--solver", "cplex"),
+        ("--frobnicate",),
+    ],
 )
 def test_wrong_usage_is_status_2(given):
     result = qverify("verify", DIGITS, *EIGHT, *given)
     assert result.exit_code == 2 and result.stdout == "" and "Error: " in result.stderr
     assert qverify("verify", DIGITS, "--bits", 8).exit_code == 2  # no --data
+
+
+LISTS = {
+    "commas": "4,8",
+    "blanks": "4, 6, 8",
+    "range": "4:8",
+    "dash": "4-8",
+    "open": "4:",
+    "semicolons": "4;8",
+}
+
+
+@pytest.mark.parametrize("command", ["verify", "radius", "discrepancy", "inspect"])
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_of_bit_widths_points_to_what_takes_one(command, case):
+    given = LISTS[case]
+    message = refusal(command, DIGITS, "--data", "digits", "--bits", given)
+    assert message.startswith(
+        f"--bits takes one bit-width here, not '{given}'; qverify sweep takes a range, as in --bits"
+    )
+    assert "a plan for qverify batch a list" in message
+
+
+def test_what_takes_several_bit_widths_does():
+    """As the message says."""
+    few = ("--data", "digits", "--samples", 5, "--method", "ibp", "--parts", "all")
+    found = answer("sweep", DIGITS, *few, "--bits", "7:8")
+    assert [row["bits"] for row in found["rows"]] == [7, 8]
+
+
+def test_bits_of_train_are_one_number_too(tmp_path):
+    given = ("--data", "digits", "--arch", "mlp:4", "--out", tmp_path / "m.onnx", "--bits", "4,8")
+    assert refusal("train", *given) == "--bits takes one bit-width here, not '4,8'; train a network for each."
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("--scheme", "tensor,channel"), ("--rounding", "any, nearest"), ("--method", "ibp,bp")]
+)
+def test_a_list_of_words_points_to_what_takes_one(option, words):
+    message = refusal("verify", DIGITS, *EIGHT, option, words)
+    assert message.startswith(f"{option} takes one of ") and f", not '{words}'; a plan for qverify batch" in message
+
+
+@pytest.mark.parametrize("given", ["-8", "8.5", "x", "8,x", ""])
+def test_what_is_no_list_of_bit_widths_is_wrong_usage(given):
+    result = qverify("verify", DIGITS, "--data", "digits", f"--bits={given}")
+    assert result.exit_code == 2 and result.stdout == "" and "sweep" not in result.stderr
 
 
 def test_inspect_needs_data_for_what_it_measures():

@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from qverify import cli, datasets
+from qverify.arguments import checked
 from qverify.datasets import Samples, fit, load, load_train, select
 from qverify.errors import DataError, UsageError
-from qverify.network import Dense, Input, Network
+from qverify.network import Dense, Input, Network, margins
 
 PIXELS = np.arange(3 * 2 * 5, dtype=np.uint8).reshape(3, 2, 5)
 LABELS = np.array([2, 0, 1], dtype=np.uint8)
@@ -88,6 +89,15 @@ def test_floats_and_booleans_are_taken_as_they_are(tmp_path):
     x = PIXELS.astype(np.float32) * np.float32(-3.7)
     np.testing.assert_array_equal(load(write(tmp_path / "f.npz", x=x, y=LABELS)).x, x.astype(np.float64))
     assert set(load(write(tmp_path / "b.npz", x=PIXELS > 3, y=LABELS)).x.ravel()) == {0.0, 1.0}
+
+
+def test_labels_of_shape_n_1_mean_n(tmp_path):
+    """As Keras hands them out; one sample alone, too."""
+    got = load(write(tmp_path / "column.npz", x=PIXELS, y=LABELS[:, None]))
+    assert got.y.tolist() == [2, 0, 1] and got.y.shape == (3,)
+    assert load(write(tmp_path / "one.npz", x=PIXELS[:1], y=LABELS[:1, None])).y.tolist() == [2]
+    train = load_train(write(tmp_path / "train.npz", x_train=PIXELS, y_train=LABELS[:, None].astype(np.int32)))
+    assert train.y.tolist() == [2, 0, 1]
 
 
 def test_x_test_is_preferred_to_x(tmp_path):
@@ -204,12 +214,24 @@ def test_pickled_objects_are_not_read(tmp_path):
 
 
 BAD_LABELS = {
-    "float": (LABELS.astype(float), "is of type float64; labels must be integers that number the classes from 0"),
+    "float": (
+        LABELS.astype(float),
+        "is of type float64; labels must be integers that number the classes from 0, here y.astype(int).",
+    ),
+    "float, not whole": (LABELS + 0.5, "is of type float64; labels must be integers that number the classes from 0."),
+    "float column": (LABELS[:, None].astype(np.float32), "is of type float32; labels must be integers that number"),
     "text": (np.array(["a", "b", "c"]), "is of type <U1; labels must be integers"),
     "bool": (LABELS > 0, "is of type bool; labels must be integers"),
     "negative": (np.array([0, 1, -4]), "holds the negative label -4 at index 2; number the classes from 0"),
     "too large": (np.array([0, 1, 2**64 - 1], dtype=np.uint64), "holds the negative label"),
     "one-hot": (np.eye(3, dtype=int), "has shape (3, 3); store one class number for each sample (argmax, if one-hot)"),
+    "one-hot floats": (np.eye(3), "(argmax, if one-hot): y.argmax(1)."),
+    "one-hot booleans": (np.eye(3) > 0, "(argmax, if one-hot): y.argmax(1)."),
+    "probabilities": (
+        np.full((3, 2), 0.5),
+        "has shape (3, 2); store one class number for each sample (argmax, if one-hot).",
+    ),
+    "row": (LABELS[None], "has shape (1, 3); store one class number for each sample (argmax, if one-hot)."),
     "scalar": (np.array(3), "has shape (); store one class number"),
     "short": (LABELS[:2], "holds 3 samples but 2 labels; store one label for each sample"),
     "none": (LABELS[:0], "holds 3 samples but 0 labels"),
@@ -258,6 +280,10 @@ def test_pixels_that_are_not_finite_are_counted_and_located(tmp_path, value):
         ("3:", range(3, 5)),
         (":", range(5)),
         (" 0 : 5 ", range(5)),
+        ("3", range(3)),
+        ("5", range(5)),
+        (" 1 ", range(1)),
+        ("003", range(3)),
         (None, range(5)),
     ],
 )
@@ -281,8 +307,17 @@ def test_select(text, expected):
         (":0", UsageError, "is empty"),
         ("-2:", UsageError, "is negative; count from 0, for example 0:5"),
         ("0:-1", UsageError, "is negative"),
-        ("3", UsageError, "is not of the form A:B; write for example 0:5"),
+        ("6", DataError, r"'6' reaches beyond these, which has 5 samples \(0:5\)"),
+        ("0", UsageError, "'0' is empty; the first number must be smaller than the second, as in 0:5"),
+        ("-5", UsageError, "'-5' is negative; count from 0, for example 0:5"),
+        (" - 1", UsageError, "is negative"),
+        ("1.5", UsageError, "is not of the form A:B; write for example 0:5, or N for the first N samples"),
+        ("1e3", UsageError, "is not of the form A:B; write for example 0:5, or N for the first N samples"),
+        ("+3", UsageError, "is not of the form"),
+        ("9" * 5000, UsageError, "is not of the form"),
+        ("all", UsageError, "is not of the form"),
         ("", UsageError, "is not of the form"),
+        (" ", UsageError, "is not of the form"),
         ("0:4:2", UsageError, "is not of the form"),
         ("a:b", UsageError, "is not of the form"),
         ("1_0:20", UsageError, "is not of the form"),
@@ -328,6 +363,41 @@ def test_fit_does_not_scramble_images_whose_axes_are_in_another_order():
         fit(samples((4, 4, 3), [0]), network((3, 4, 4)))
 
 
+@pytest.mark.parametrize(
+    ("have", "want", "how"),
+    [
+        ((4, 5, 3), (3, 4, 5), "x.transpose(0, 3, 1, 2)"),
+        ((3, 4, 5), (4, 5, 3), "x.transpose(0, 2, 3, 1)"),
+        ((4, 4, 3), (3, 4, 4), "x.transpose(0, 3, 1, 2)"),
+        ((7, 2), (2, 7), "x.transpose(0, 2, 1)"),
+        ((4, 5, 3), (3, 5, 4), None),
+        ((2, 2, 15), (3, 4, 5), None),
+    ],
+)
+def test_fit_says_how_to_bring_the_colours_to_their_place(have, want, how):
+    mine, reads = samples(have, [0, 1]), network(want)
+    with pytest.raises(DataError, match="bring the axes into its order") as caught:
+        fit(mine, reads)
+    assert (f"order, by {how}." if how else "into its order.") in str(caught.value)
+    if how:
+        fit(Samples("turned", eval(how, {"x": mine.x}), mine.y, "", ""), reads)
+
+
+def test_the_way_out_of_a_single_logit_answers_the_same():
+    one = network((2, 5), outputs=1)
+    x, y = samples((2, 5), [0, 1, 1]).x - 9.0, np.array([0, 1, 1])
+    with pytest.raises(
+        DataError, match=r"1 output; a classifier needs at least 2: .* two outputs, -z and z, by its weights"
+    ):
+        fit(Samples("two", x, y, "", ""), one)
+    layer = one.layers[1]
+    weight, bias = (np.concatenate([-numbers, numbers]) for numbers in (layer.weight, layer.bias))
+    two = Network((one.layers[0], Dense("out", (0,), (2,), weight, bias)))
+    flat, _ = fit(Samples("two", x, y, "", ""), two)
+    np.testing.assert_array_equal(two.evaluate(flat).argmax(1), one.evaluate(flat)[:, 0] > 0)
+    np.testing.assert_allclose(margins(two.evaluate(flat), np.ones(3, int)), 2 * one.evaluate(flat)[:, 0])
+
+
 def test_fit_refuses_labels_without_an_output():
     with pytest.raises(DataError, match="The largest label of these is 3, but the network has 3 outputs; labels count"):
         fit(samples((2, 5), [0, 3, 1]), network((2, 5)))
@@ -336,6 +406,15 @@ def test_fit_refuses_labels_without_an_output():
 def test_fit_refuses_a_single_output():
     with pytest.raises(DataError, match="The network has 1 output; a classifier needs at least 2"):
         fit(samples((2, 5), [0]), network((2, 5), outputs=1))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_labels_of_a_python_caller_may_have_a_second_axis(count):
+    x = samples((2, 5), [0] * count).x
+    _, y = checked(network((2, 5)), x, np.array([[2], [0], [1]])[:count])
+    assert y.tolist() == [2, 0, 1][:count]
+    with pytest.raises(DataError, match=r"labels have shape .* give \(3,\) integers from 0"):
+        checked(network((2, 5)), samples((2, 5), [0, 1, 2]).x, np.eye(3, dtype=int))
 
 
 def test_import_needs_neither_torch_nor_onnx():

@@ -22,7 +22,7 @@ def row(index: int, status: str = "verified", **more: Any) -> dict[str, Any]:
 
 
 def case(name: str, indices: range) -> Case:
-    return Case(name, {}, [name], indices, Task(name, "n", "s", name, 5.0))
+    return Case(name, {"timeout": 5.0}, [name], indices, Task(name, "n", "s", name, 5.0))
 
 
 def cheap(task: Task) -> Found:
@@ -110,6 +110,23 @@ def test_an_exact_step_without_an_answer_leaves_unknown_with_the_bounds():
     assert rows[one.key(0)]["status"] == "verified"
     expected = row(3, "unknown", method="exact", detail="time limit: killed", case="a", key=one.key(3))
     assert rows[one.key(3)] == expected | {"seconds": 7.5}
+
+
+def test_the_exact_step_has_the_time_that_is_left_and_hands_on_the_best_bounds():
+    """Sample 0 has spent its 5 s on bounds: it is done. Sample 3 goes on, with less time, and finds less."""
+
+    def answer(task: Task) -> Any:
+        if task.exact:
+            return Found((row(task.start, "unknown", method="exact", margin_lower=-8.0, margin_upper=2.0),), (), 2.0)
+        still = (row(0, "unknown", method="exact", seconds=5.0), row(3, "unknown", method="exact", seconds=1.25))
+        return Found((row(1), row(2)), still, 1.0)
+
+    one = case("a", range(4))
+    engine, rows = dispatched([one], answer)
+    assert [(t.start, t.spent) for t in engine.seen if t.exact] == [(3, 1.25)]
+    late = rows[one.key(0)]
+    assert (late["status"], late["detail"], late["limit"]) == ("unknown", "time limit", 5.0)
+    assert rows[one.key(3)]["margin_lower"] == -1.0 and rows[one.key(3)]["margin_upper"] == 2.0
 
 
 def test_a_chunk_without_an_answer_is_said_at_the_end_and_the_rest_is_done():

@@ -247,6 +247,14 @@ def test_all_problems_at_once():
     ]
 
 
+def test_problems_of_one_kind_are_one_sentence():
+    layers = [layer for _ in range(30) for layer in (nn.Linear(4, 4), nn.BatchNorm1d(4))]
+    with pytest.raises(UnsupportedModel) as caught:
+        LiveNetwork.trace(nn.Sequential(*layers), (4,), "net")
+    wording = "layer '1' (BatchNorm1d) and 29 more; leave it out, radii are absolute or follow the weights anyway"
+    assert caught.value.problems == (wording,) and str(caught.value).endswith(f"support: {wording}")
+
+
 def test_a_wrong_input_shape_is_one_sentence(capfd):
     with pytest.raises(ModelError, match=r"^net does not run on inputs of shape \(5,\) \(mat1 .*\)\.$") as caught:
         LiveNetwork.trace(nn.Sequential(nn.Linear(4, 3)), (5,), "net")

@@ -8,8 +8,62 @@ import numpy as np
 import pytest
 from onnx_models import agree, kinds, model, node, weights
 
+from qverify.errors import ModelError
 from qverify.network import Conv, Dense
 from qverify.onnx_io import load
+
+# --- what is a Relu, too ----------------------------------------------------------------------------------
+
+LARGEST = float(np.finfo(np.float32).max)
+# Name: (opset, inputs after x, constants, attributes, layers read)
+RECTIFIERS = {
+    "Clip from 0": (17, "low", {"low": 0.0}, {}, "Relu"),
+    "Clip from -0": (17, "low", {"low": -0.0}, {}, "Relu"),
+    "Clip from [0]": (17, "low", {"low": np.array([0.0])}, {}, "Relu"),
+    "Clip from 0 to the largest": (17, "low high", {"low": 0.0, "high": LARGEST}, {}, "Relu"),
+    "Clip from 0 to infinity": (17, "low high", {"low": 0.0, "high": np.inf}, {}, "Relu"),
+    "Clip without ends": (17, "", {}, {}, ""),
+    "Clip with absent ends": (17, "- -", {}, {}, ""),
+    "Clip to the largest": (17, "- high", {"high": LARGEST}, {}, ""),
+    "old Clip from 0": (10, "", {}, {"min": 0.0}, "Relu"),
+    "old Clip from 0 to the largest": (10, "", {}, {"min": 0.0, "max": LARGEST}, "Relu"),
+    "old Clip without ends": (8, "", {}, {}, ""),
+    "Max with 0": (17, "zero", {"zero": 0.0}, {}, "Relu"),
+    "Max with zeros": (17, "zero one", {"zero": np.zeros(4), "one": np.zeros((1, 4))}, {}, "Relu"),
+    "Max of one": (17, "", {}, {}, ""),
+}
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+def test_rectifiers(name, rng):
+    """After a Mul, so that there is a layer where nothing is cut off."""
+    opset, inputs, constants, attributes, layers = RECTIFIERS[name]
+    kind = "Clip" if "Clip" in name else "Max"
+    nodes = [node("Mul", "x c", "m"), node(kind, f"m {inputs}", "y", **attributes)]
+    built = model(nodes, {"c": weights(rng, 4), **constants}, ["N", 4], opset)
+    network = load(built)
+    assert kinds(network) == f"Scale {layers}".strip()
+    assert not layers or network.layers[2].name == "y_node"
+    agree(network, built, rng)
+
+
+def test_max_with_0_in_front_and_a_shape_of_more_axes(rng):
+    nodes = [node("Max", "zero x", "r"), node("MatMul", "r w", "y")]
+    built = model(nodes, {"zero": np.zeros((1, 1, 1)), "w": weights(rng, 4, 3)}, ["N", 4])
+    network = load(built)
+    assert kinds(network) == "Relu Dense"
+    agree(network, built, rng)
+
+
+def test_a_clip_of_a_double_model_reaches_further(rng):
+    """float32's largest number is an end like any other there."""
+    constants = {"low": 0.0, "high": LARGEST}
+    with pytest.raises(ModelError, match=r"keeps values in \[0, 3\.40282e\+38\]"):
+        load(model([node("Clip", "x low high", "y")], constants, ["N", 4], dtype=np.float64))
+    built = model([node("Clip", "x low", "y")], {"low": 0.0}, ["N", 4], dtype=np.float64)
+    assert kinds(load(built)) == "Relu"
+    agree(load(built), built, rng)
+
 
 # --- Gemm and MatMul --------------------------------------------------------------------------------------
 

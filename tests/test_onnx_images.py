@@ -8,8 +8,10 @@ from math import prod
 import numpy as np
 import pytest
 from networks import convolve
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import BN, NEWEST_OPSET, agree, kinds, model, node, statistics, weights
 
+from qverify.errors import UnsupportedModel
 from qverify.onnx_io import load
 
 # --- Conv -------------------------------------------------------------------------------------------------
@@ -212,6 +214,53 @@ def test_average_pool_by_hand():
     np.testing.assert_allclose(network.evaluate(x), [[2.0, 7.0, 6.0]], rtol=0, atol=1e-15)
     network = load(model([node("AveragePool", "x", "y", count_include_pad=1, **attributes)], {}, ["N", 1, 4]))
     np.testing.assert_allclose(network.evaluate(x), [[1.0, 7.0, 3.0]], rtol=0, atol=1e-15)
+
+
+# Name: (opset, channels and sizes, axes or None, attributes, shape of the result or None if it is refused)
+MEANS = {
+    "PyTorch's adaptive pooling": (18, (3, 2, 4), [-1, -2], {"keepdims": 1, "noop_with_empty_axes": 0}, (3, 1, 1)),
+    "without the axes": (18, (3, 2, 4), [2, 3], {"keepdims": 0}, (3,)),
+    "axes as an attribute": (17, (3, 2, 4), [2, 3], {"keepdims": 0}, (3,)),
+    "oldest opset": (8, (3, 2, 4), [3, 2], {}, (3, 1, 1)),
+    "1-d": (18, (3, 5), [2], {"keepdims": 0}, (3,)),
+    "3-d": (18, (3, 2, 3, 2), [2, -1, 3], {"keepdims": 0}, (3,)),
+    "an axis of one left out": (18, (3, 1, 4), [3], {"keepdims": 0}, (3, 1)),
+    "one channel": (18, (1, 3, 4), [2, 3], {"keepdims": 0}, (1,)),
+    "no axes, no operation": (18, (3, 2, 4), [], {"noop_with_empty_axes": 1}, (3, 2, 4)),
+    "no axes, all of them": (18, (3, 2, 4), [], {}, None),
+    "absent axes": (18, (3, 2, 4), None, {}, None),
+    "batch too": (18, (3, 2, 4), [0, 2, 3], {}, None),
+    "channels": (18, (3, 2, 4), [1], {}, None),
+    "channels last": (18, (2, 4, 3), [1, 2], {}, None),
+    "one axis of two": (18, (3, 2, 4), [3], {}, None),
+    "no image": (18, (4,), [1], {}, None),
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_mean_over_all_positions(name, rng):
+    opset, sizes, axes, attributes, shape = MEANS[name]
+    constants, inputs = {"c": weights(rng, *sizes)}, "m"
+    if axes is not None and opset >= 18:
+        constants["axes"], inputs = np.array(axes, dtype=np.int64), "m axes"
+    elif axes is not None:
+        attributes = attributes | {"axes": axes}
+    built = model(
+        [node("Mul", "x c", "m"), node("ReduceMean", inputs, "y", **attributes)], constants, ["N", *sizes], opset
+    )
+    if shape is None:
+        with pytest.raises(UnsupportedModel, match=r"the mean over axes .* as GlobalAveragePool takes it"):
+            load(built)
+        return
+    network = load(built)
+    assert kinds(network) == ("Scale" if shape == sizes else "Scale Conv") and network.weighted == ()
+    agree(network, built, rng)
+    built.graph.node.append(node("Mul", "y d", "z"))  # whose shape shows that of y
+    built.graph.initializer.append(numpy_helper.from_array(np.float32(weights(rng, *shape)), "d"))
+    built.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", TensorProto.FLOAT, [None] * (1 + len(shape))))
+    network = load(built)
+    assert network.layers[-1].shape == shape
+    agree(network, built, rng)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 2, 4), (3, 2, 3, 2)])

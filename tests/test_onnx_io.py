@@ -14,6 +14,7 @@ from onnx_models import BN, NEWEST_OPSET, agree, kinds, model, node, run, statis
 
 from qverify import datasets
 from qverify.errors import ModelError
+from qverify.fingerprint import fingerprint
 from qverify.network import margins
 from qverify.onnx_io import load, to_onnx
 
@@ -214,6 +215,32 @@ def test_an_initializer_used_twice_is_noted(name, rng):
     network = load(built := model(nodes, constants, shape))
     assert "w: used by layers 'a_node', 'y_node', each of which is quantised on its own." in network.notes
     agree(network, built, rng)
+
+
+def test_initializers_that_nothing_reads_are_ignored_with_a_note(rng):
+    """One of them is sparse, and one is an input as old files have it."""
+    constants = {"w": weights(rng, 4, 3), **{f"left{n}": weights(rng, 2) for n in range(7)}}
+    built = model([node("Gemm", "x w", "y")], constants, ["N", 4])
+    built.graph.input.append(helper.make_tensor_value_info("left1", onnx.TensorProto.FLOAT, [2]))
+    values, indices = numpy_helper.from_array(np.float32([1]), "thin"), numpy_helper.from_array(np.array([3]), "i")
+    built.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+    network = load(built)
+    wanted = "initializers that no node reads are ignored: left0, left1, left2, left3, left4 and 3 more."
+    assert network.notes == (wanted,)
+    agree(network, built, rng)
+
+
+def test_what_only_describes_a_model_is_ignored(rng):
+    built = model([node("Gemm", "x w", "y")], {"w": weights(rng, 4, 3)}, ["N", 4])
+    before = load(built)
+    built.doc_string = built.graph.doc_string = built.graph.node[0].doc_string = "quantised to 8 bits"
+    built.producer_name, built.model_version, built.domain = "somebody", 7, "example"
+    built.opset_import.append(helper.make_opsetid("com.example", 99))
+    helper.set_model_props(built, {"scale": "0.5", "input_range": "0 255"})
+    built.training_info.add().initialization.CopyFrom(helper.make_graph([], "init", [], []))
+    built.graph.value_info.append(helper.make_tensor_value_info("nothing", onnx.TensorProto.INT8, [9]))
+    after = load(built)
+    assert fingerprint(after) == fingerprint(before) and after.notes == before.notes == ()
 
 
 def test_equal_names_are_numbered(rng):

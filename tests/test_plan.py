@@ -58,6 +58,12 @@ def test_the_product_is_complete_and_paths_are_beside_the_plan(tmp_path):
     assert by_file[0].radii == str(tmp_path / "r.toml") and by_file[0].name == "a-digits-r-auto"
 
 
+@pytest.mark.parametrize(("stated", "wanted"), [("100", "100"), ("'100'", "100"), ("'5:9'", "5:9"), ("-5", "-5")])
+def test_samples_are_a_range_or_a_number(tmp_path, stated, wanted):
+    """Whether there are that many shows when the data are read."""
+    assert read(tmp_path, BASE + f"bits = 8\nsamples = {stated}\n").samples == wanted
+
+
 def test_what_is_left_out_has_the_defaults_of_verify(tmp_path):
     (entry,) = read(tmp_path, BASE + "bits = 8\n").entries()
     assert entry == plans.Entry(str(tmp_path / "a.onnx"), "digits", 8, "paper", "any", None, "auto")
@@ -83,6 +89,9 @@ def test_what_is_left_out_has_the_defaults_of_verify(tmp_path):
         (BASE + 'bits = [8]\nschemes = ["papper"]\n', "'papper'; choose from: paper, tensor, channel"),
         (BASE + 'bits = [8]\nmethods = ["crown"]\n', "'crown'; choose from: auto, ibp, bp, exact"),
         (BASE + "bits = [8]\ntimeout = '5'\n", "timeout in .* is '5'; write a number"),
+        (BASE + "bits = [8]\nsamples = 1e3\n", r'samples in .* is 1000\.0; write "A:B" in quotes, or the number'),
+        (BASE + "bits = [8]\nsamples = true\n", "samples in .* is True; write"),
+        (BASE + "bits = [8]\nsamples = [0, 5]\n", r"samples in .* is \[0, 5\]; write"),
         (BASE + "bits = [8]\nclip-input = [0]\n", "clip-input in .* write two numbers"),
         ('models = [3]\ndata = "digits"\nbits = [8]\n', "models in .* is 3; write text in quotes"),
         ("models = [", "is not valid TOML"),

@@ -417,7 +417,7 @@ def test_accuracies_that_cannot_be_asked(rng):
 
 # --- on disk, and as a picture ---
 
-AWKWARD = Bracket(7, 1, 1, 0.1 + 0.2, 1e-300, "bp-layers", "exact", 'a, "b"', 0.123)
+AWKWARD = Bracket(7, 1, 1, 1e-300, 0.1 + 0.2, "bp-layers", "exact", 'a, "b"', 0.123)
 NOTHING = Bracket(8, 2, 3, None, 0.0, "", "forward", "", 0.0)
 LAYER = LayerRow("a,b", "weight", 0.9, "bp", 1 / 3, 2.0**-52, None, 0.95, True, 9, 1.0)
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from test_cli import DIGITS, answer, qverify
 
 from qverify.commands import options
 from qverify.report import outward, percent
+from qverify.report_rows import packed
 from qverify.report_runs import read_runs
 from qverify.report_table import identities, labels, lines_of
 from qverify.report_text import csv_text, latex, markdown
@@ -130,7 +132,7 @@ def test_runs_that_ask_the_same_are_told_apart_by_name(tmp_path):
     shown, _ = identities(lines)
     assert shown["run"] == ["one", "two"] == [name.removeprefix("net, 8 bits, ") for name in labels(lines)]
     runs = [str(write_run(tmp_path / name / "same", [row(0)])) for name in ("b", "a")]
-    assert [line["run"] for line in records(*runs)] == sorted(runs)
+    assert [line["run"] for line in records(*runs)] == ["a/same", "b/same"]
 
 
 def test_names_are_escaped(tmp_path):
@@ -155,6 +157,26 @@ def test_latex_is_a_whole_booktabs_tabular(tmp_path, rng):
     assert lines[0] == r"\begin{tabular}{llrrrrrrrr}" and lines[-1] == r"\end{tabular}"
     assert [lines[1], lines[3], lines[-2]] == [r"\toprule", r"\midrule", r"\bottomrule"]
     assert {line.count("&") for line in (lines[2], *lines[4:-2])} == {9} and len(lines) == 8
+
+
+def test_long_names_are_whole_in_the_terminal(tmp_path):
+    """In lines of their own column, not cut to four letters each."""
+    names = ["mnist_4x256_robust_8bit_kappa_0.5_seed_42_retrained", "x", "noseparators" * 4]
+    cases = {
+        f"{name}-{bits}": question(bits, 1, model=f"{name}.onnx", data=f"{name[:20]}.npz", clip_input=[0, bits - 3])
+        for name in names
+        for bits in (4, 8)
+    }
+    shown = qverify("report", write_batch(tmp_path / "b", cases, [row(0, case=case) for case in cases])).stdout
+    table = shown.partition("Shares of")[0]
+    assert "\u2026" not in table
+    cells = "".join(line[:30].strip() + " " * line[:30].strip().endswith(",") for line in table.splitlines()[1:])
+    for name in names:
+        for bits in (4, 8):
+            assert f"{name}, {bits} bits, scheme paper, rounding any, inputs within 0 to {bits - 3}".replace(
+                " ", ""
+            ) in cells.replace(" ", "")
+    assert all(len(line) <= 110 for line in table.splitlines())
 
 
 # --- unfinished and damaged runs ---
@@ -236,7 +258,7 @@ def test_damaged_questions(tmp_path, record, words):
         json.dumps(row(1, label=None)),
         json.dumps(row(1, label="x")),
         json.dumps(row(1, margin_lower=float("nan"))),
-        json.dumps(row(1)).replace("-1.5", "-1e999"),
+        json.dumps(row(1)).replace("1.5", "1e999"),
     ],
 )
 def test_damaged_rows(tmp_path, line):
@@ -260,6 +282,38 @@ def test_other_refusals(tmp_path):
     (run / "samples.jsonl").unlink()
     (run / "samples.jsonl").mkdir()
     assert "samples.jsonl cannot be read" in refused(run)
+
+
+def test_the_largest_margin_there_is_can_be_packed(tmp_path):
+    """Rounded outwards to a few digits it would be infinite, which is no JSON."""
+    most = sys.float_info.max
+    run = write_run(tmp_path, [row(0, margin_lower=most, margin_upper=most), row(1, margin_lower=5e-324)])
+    first, second = json.loads(packed(read_runs([str(run)]), ["one"]))["cases"][0]["lower"]
+    assert most * 0.999 < first <= most and 0 <= second <= 5e-324
+    assert json.loads(packed(read_runs([str(run)]), ["one"]))["cases"][0]["upper"][0] == most
+
+
+def test_odd_directories(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "holds neither run.json nor batch.json" in refused(tmp_path / "loop")
+    assert "ile name too long" in refused(tmp_path / ("x" * 300))
+    run = write_run(tmp_path / "run", [row(0)])
+    for name in ("run.json", "samples.jsonl"):
+        content = (run / name).read_bytes()
+        (run / name).unlink()
+        (run / name).symlink_to(run / name)
+        assert refused(run)
+        (run / name).unlink()
+        (run / name).write_bytes(content)
+    assert records(run)
+
+
+def test_names_of_thousands_of_digits_are_in_order(tmp_path):
+    """Python refuses to read integers of so many digits."""
+    names = ["9" * 5000, "1" + "0" * 5000, "007", "10", "8bit", "８", ""]
+    runs = [write_run(tmp_path / str(k), [row(0)], model=f"m/{name}.onnx") for k, name in enumerate(names)]
+    found = [line["model"] for line in records(*runs)]
+    assert found.index("007") < found.index("8bit") < found.index("10") < found.index(names[0]) < found.index(names[1])
 
 
 @pytest.mark.parametrize(
@@ -292,3 +346,16 @@ def test_samples_that_had_less_time_than_is_asked_for_are_named(tmp_path):
         write_run(tmp_path / "b", rows, timeout=None)
     )
     assert "less time" not in notes(write_run(tmp_path / "c", rows, timeout=1.0))
+
+
+def test_rows_of_another_version_are_named(tmp_path):
+    """What they meant then may have been mended since."""
+    said = "decided by another version of qverify, whose verdicts may mean something else; run it again"
+    assert said not in notes(write_run(tmp_path / "now", [row(0)]))
+    assert f"then: {said}" in notes(write_run(tmp_path / "then", [row(0)], semantics=1))
+    unsaid = write_run(tmp_path / "unsaid", [row(0)])
+    record = json.loads((unsaid / "run.json").read_text())
+    del record["semantics"]
+    (unsaid / "run.json").write_text(json.dumps(record))
+    assert f"unsaid: {said}" in notes(unsaid)
+    assert said not in notes(write_run(tmp_path / "none", [], semantics=1))

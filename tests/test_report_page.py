@@ -24,11 +24,13 @@ from runs_on_disk import Row, question, random_rows, row, write_batch, write_row
 from test_cli import DIGITS, answer, qverify, read_rows
 
 from qverify import data_sources, datasets, onnx_io
+from qverify.escapes import printable
+from qverify.report import Tally, footer
 from qverify.report_curves import curves
 from qverify.report_page import page
 from qverify.report_pictures import MOST, data_uri, galleries
 from qverify.report_rows import packed
-from qverify.report_runs import printable, read_runs
+from qverify.report_runs import read_runs
 from qverify.report_sources import Sources
 from qverify.report_table import lines_of
 
@@ -152,7 +154,7 @@ def test_the_page_asks_for_nothing_else(tmp_path):
 def test_rows_are_packed_with_margins_rounded_outwards(tmp_path, rng):
     tiny = row(200, margin_lower=1e-9 / 3, margin_upper=-1e-9 / 3)
     rows = [*random_rows(rng, 200), tiny, row(201, "unknown")]
-    rows[-1] |= {"scope": "independent positions", "detail": HOSTILE, "method": "new"}
+    rows[-1] |= {"scope": "independent positions", "detail": HOSTILE}
     cases = read_runs([str(write_run(tmp_path / "run", rows))])
     text = packed(cases, ["one"])
     assert not set("<>&") & set(text)
@@ -214,6 +216,45 @@ def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path):
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("solver", "formulation"), [("highs", "relational"), ("gurobi", "relational"), ("scip", "bilinear"), ("", "")]
+)
+def test_the_page_trusts_what_the_terminal_trusts(tmp_path, solver, formulation):
+    """The sentence below `qverify verify` stands in the row of the exact step; nothing else is said to be trusted."""
+    asked = question(6, 2, formulation=formulation or "relational", tolerance=2e-8)
+    rows = [row(0, "verified", "exact"), row(1)]
+    run = write_run(tmp_path / "run", rows, **asked)
+    starts = [{"solver": {"name": solver, "version": "9"} if solver else None}]
+    (run / "run.json").write_text(json.dumps(asked | {"runs": starts}))
+    (verified,) = [s for s in footer(Tally.of(rows), asked, [f"{solver} 9"] if solver else []) if "Verified:" in s]
+    trusted = verified.partition("1 by the exact step, ")[2].rstrip(".")
+    duals = "from the duals of every linear program it solved"
+    word = "solver's own bound counts less 2e-08 times the network's gain"
+    if (solver, formulation) == ("highs", "relational"):
+        assert trusted == f"{duals} (in bilinear programs the {word})"
+    else:
+        assert trusted == f"in which the {word}"
+    text = written(run)
+    stages = {cells[0]: cells[1:] for cells in Parsed(text).tables["stages"][1:]}
+    assert stages["exact"][1] == f"verified: {trusted}; falsified: as attack"
+    assert text.count(word.replace("'", "&#x27;")) == 2 and "dual bound" not in text
+    assert list(stages) == ["forward", "ibp", "attack", "bp", "bp-layers", "exact"]
+    shown = qverify("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "0:40").stdout
+    for name, (does, _) in stages.items():
+        assert f"{name} = {does}" in shown or name not in shown.partition("Stages:")[2]
+
+
+def test_runs_with_different_trust_are_both_said(tmp_path):
+    runs = [write_run(tmp_path / name, [row(0, "verified", "exact")], method="exact") for name in ("a", "b")]
+    record = json.loads((runs[1] / "run.json").read_text())
+    record["runs"].append({"solver": {"name": "gurobi", "version": "11"}})  # one start is enough
+    (runs[1] / "run.json").write_text(json.dumps(record))
+    (rests,) = [cells[2] for cells in Parsed(written(*runs)).tables["stages"] if cells[0] == "exact"]
+    assert rests.count("verified: from the duals") == 1 and rests.count("verified: in which the solver's own") == 1
+    runs = [write_run(tmp_path / "c", [row(0)], method="ibp")]
+    assert "not asked for here" in written(*runs)
+
+
 # --- pictures and layers ---
 
 
@@ -272,7 +313,9 @@ def test_pictures_are_shared_among_cases(tmp_path):
     sha256 = datasets.load("digits").sha256
     counts = {"few": 5, "many": 50, "most": 90}
     for name, count in counts.items():
-        rows = [row(k, "falsified", "attack", label=int(y[k]), margin_upper=-1.0 - k) for k in range(count)]
+        labels = [dict.fromkeys(("label", "predicted"), int(y[k])) for k in range(count)]
+        margins = [{"margin_lower": -99.0, "margin_upper": -1.0 - k} for k in range(count)]
+        rows = [row(k, "falsified", "attack", **labels[k], **margins[k]) for k in range(count)]
         write_run(tmp_path / name, rows, data="digits", data_sha256=sha256)
     found = galleries(read_runs([str(tmp_path / name) for name in counts]), Sources())
     assert [len(gallery.pictures) for gallery in found] == [5, 27, 28] and MOST == 60
@@ -298,6 +341,7 @@ def test_unstable_neurons_are_those_that_inspect_counts(digits_run):
         ({"model": "nowhere.onnx"}, ["Not counted: nowhere.onnx is not there."]),
         ({"model_sha256": "ab"}, ["digits.onnx has changed since the run."]),
         ({"network_sha256": "ab"}, ["Not counted: the weights of", "have changed since the run."]),
+        ({"network_sha256": "ab", "semantics": 1}, ["Not counted: digits.onnx is hashed otherwise than"]),
         ({"data": "gone.npz"}, ["Not counted: gone.npz is not there.", "No pictures: gone.npz is not there."]),
         ({"data": "mnist"}, ["No pictures: the data set mnist is not on this machine."]),
         ({"data_sha256": "ab"}, ["No pictures: digits has changed since the run."]),
@@ -334,6 +378,34 @@ def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
     assert gallery.pictures and all(picture.answer is None for picture in gallery.pictures)
 
 
+def test_radii_that_are_not_those_of_the_run_are_said(digits_run):
+    """As if an older version had made other radii of the same words: nothing is sought in another family."""
+    shutil.rmtree(digits_run / "witnesses")
+    record = json.loads((digits_run / "run.json").read_text())
+    said = "This version of qverify makes other radii than those of the run"
+    assert said not in written(digits_run)
+    record["radii"]["largest"]["weight"] *= 1 + 1e-12  # computed elsewhere
+    (digits_run / "run.json").write_text(json.dumps(record))
+    assert said not in written(digits_run)
+    for kind in ("input", "activation"):
+        changed = json.loads(json.dumps(record))
+        changed["radii"]["largest"][kind] *= 1.01
+        (digits_run / "run.json").write_text(json.dumps(changed))
+        text = written(digits_run)
+        assert said in text and "the mean over 60 samples" in text and "found again answers" not in text
+
+
+def test_samples_that_are_read_otherwise_than_then_are_not_shown(digits_run):
+    """The file is the same, its arrays are not."""
+    record = json.loads((digits_run / "run.json").read_text())
+    sha256 = datasets.load("digits").arrays_sha256
+    for arrays, shown in ((sha256, True), ("ab", False)):
+        (digits_run / "run.json").write_text(json.dumps(record | {"arrays_sha256": arrays}))
+        text = written(digits_run)
+        assert ('alt="sample ' in text) is shown
+        assert ("No pictures: digits is read otherwise than by the version that made the run." in text) is not shown
+
+
 def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     falsified = [r for r in read_rows(digits_run) if r["status"] == "falsified"]
     first, second, third = (r["index"] for r in falsified[:3])
@@ -349,7 +421,7 @@ def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     assert gallery.missing == f"The witness of sample {first} is damaged, so its answer is missing."
     text = written(digits_run)
     assert "which is right (margin" in text and "a failing network found again answers <b>" in text
-    write_rows(digits_run, [r | {"label": (r["label"] + 1) % 10} for r in falsified])
+    write_rows(digits_run, [r | dict.fromkeys(("label", "predicted"), (r["label"] + 1) % 10) for r in falsified])
     (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
     assert gallery.pictures == [] and "do not fit the data set" in gallery.missing
 
@@ -445,9 +517,9 @@ def test_nothing_sticks_out(tmp_path, digits_run, browser, width):
 
 
 def test_hostile_names_stay_text(tmp_path, browser):
-    rows = [row(0, "unknown", "exact", detail=HOSTILE, scope=HOSTILE), row(1, "verified", HOSTILE)]
-    asked = {"model": HOSTILE + ".onnx", "data": HOSTILE, "method": HOSTILE, "formulation": HOSTILE}
-    asked["radii"] = question(6)["radii"] | {"convention": HOSTILE, "scheme": HOSTILE, "calibration": HOSTILE}
+    rows = [row(0, "unknown", "exact", detail=HOSTILE, scope="independent positions"), row(1)]
+    asked: dict[str, Any] = {"model": HOSTILE + ".onnx", "data": HOSTILE, "data_source": HOSTILE, "qverify": HOSTILE}
+    asked["radii"] = question(6)["radii"] | {"convention": HOSTILE, "calibration": HOSTILE}
     cases = {HOSTILE: question(6, 2, **asked), "b": question(8, 2, **{**asked, HOSTILE: HOSTILE})}
     named = [r | {"case": case} for case in cases for r in rows]
     text = written(write_batch(tmp_path / "run <b>", cases, named))

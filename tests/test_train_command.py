@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shlex
 from contextlib import contextmanager
@@ -203,6 +204,31 @@ def test_a_damaged_checkpoint(begun, damage):
     refused("is damaged or of another version; delete it and start anew.", *BRIEF, "--out", begun, "--resume")
 
 
+def test_a_checkpoint_in_which_one_bit_flipped(begun, rng):
+    """Also one that torch would read: as another weight, step or random number."""
+    path = begun.with_name("m.onnx.checkpoint")
+    content = path.read_bytes()
+    for place in [0, len(content) - 1, *rng.integers(len(content), size=12).tolist()]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        refused("is damaged or of another version; delete it", *BRIEF, "--out", begun, "--resume")
+    path.write_bytes(content + b"\n")
+    refused("is damaged or of another version; delete it", *BRIEF, "--out", begun, "--resume")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], 3, {}, {"format": 2}, {"format": 2, "question": [1], "state": {}}, {"format": 2, "question": {}, "state": 7}],
+)
+def test_a_checkpoint_that_holds_something_else(begun, content):
+    stored = io.BytesIO()
+    torch.save(content, stored)
+    digest = hashlib.sha256(stored.getvalue()).digest()
+    begun.with_name("m.onnx.checkpoint").write_bytes(stored.getvalue() + digest)
+    refused("is damaged or of another version; delete it", *BRIEF, "--out", begun, "--resume")
+
+
 def test_a_checkpoint_runs_no_code(begun, tmp_path):
     """What lies where a checkpoint is expected may come from anyone."""
 
@@ -210,7 +236,10 @@ def test_a_checkpoint_runs_no_code(begun, tmp_path):
         def __reduce__(self) -> Any:
             return Path.touch, (tmp_path / "ran",)
 
-    torch.save({"format": 1, "question": {}, "state": Evil()}, begun.with_name("m.onnx.checkpoint"))
+    stored = io.BytesIO()
+    torch.save({"format": 2, "question": {}, "state": Evil()}, stored)
+    digest = hashlib.sha256(stored.getvalue()).digest()
+    begun.with_name("m.onnx.checkpoint").write_bytes(stored.getvalue() + digest)
     refused("is damaged or of another version", *BRIEF, "--out", begun, "--resume")
     assert not (tmp_path / "ran").exists()
 

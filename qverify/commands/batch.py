@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, hint, started
 from qverify.commands.progress import Course, Progress, duration, stoppable
-from qverify.datasets import Samples
+from qverify.datasets import Labels, Samples
 from qverify.dispatch import Case, Dispatch, Engine
 from qverify.errors import InternalError, UsageError
 from qverify.network import Network
@@ -44,11 +44,11 @@ def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: boo
     if cluster is not None and jobs:
         raise UsageError("--jobs and --cluster exclude each other; a cluster has the workers it has.")
     with stdout_kept_clean():
-        assembly = Assembly(plan)
+        assembly = Assembly(plan, folder)
         session: dict[str, Any] = {"started": started(), "solver": assembly.solver}
         session |= {"jobs": Options(jobs=jobs).workers} if cluster is None else {"cluster": cluster}
         with BatchDirectory.start(folder, {c.name: c.question for c in assembly.cases}, session) as directory:
-            work = Work(assembly.cases, directory)
+            work = Work(assembly.cases, directory, assembly.labels)
             if work.missing:
                 ending = "ending; samples under way are dropped"
                 with stoppable(ending) as stop, _engine(cluster, session, assembly.parcels) as engine:
@@ -64,13 +64,17 @@ def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: boo
 
 
 class Assembly:
-    """The cases of a plan, with all that their work needs: `cases`, `parcels`, `solver`. Raises what is wrong."""
+    """The cases of a plan, with all that their work needs: `cases`, `parcels`, `solver`. Raises what is wrong.
 
-    def __init__(self, plan: Plan):
+    `labels`: those of the samples of each case, by its name.
+    """
+
+    def __init__(self, plan: Plan, folder: str):
         self.parcels = Parcels()
         self.solver: dict[str, str] | None = None
         self.cases: list[Case] = []
-        self._plan = plan
+        self.labels: dict[str, Labels] = {}
+        self._plan, self._folder = plan, folder
         self._packed: dict[tuple[str, ...], str] = {}
         self._hinted: set[tuple[str, ...]] = set()
         data = {name: datasets.load(name) for name in plan.data}
@@ -86,7 +90,7 @@ class Assembly:
             hint(problem, f"{network.source} on {entry.data}: ")
             self._hinted.add((entry.scheme, entry.model, entry.data))
         options = replace(problem.options(), jobs=1)
-        question = problem.question() | {"arrays_sha256": everything.arrays_sha256}
+        question = problem.question() | {"arrays_sha256": everything.arrays_sha256} | problem.places(self._folder)
         self.solver = chosen_solver(options) or self.solver
         assert problem.samples is not None and problem.radii is not None
         if (entry.data,) not in self._packed:
@@ -103,6 +107,7 @@ class Assembly:
             None if options.seconds is None else options.seconds + GRACE,
         )
         self.cases.append(Case(task.case, question, own, problem.indices, task))
+        self.labels[task.case] = problem.samples.y
 
     def _refuse_twins(self) -> None:
         """Two cases that ask the same would share their rows."""
@@ -164,8 +169,8 @@ def _engine(cluster: str | None, session: dict[str, Any], parcels: Parcels) -> I
 class Work:
     """What is to do, what is done, and how it goes."""
 
-    def __init__(self, cases: Sequence[Case], directory: BatchDirectory):
-        self.cases, self.directory = cases, directory
+    def __init__(self, cases: Sequence[Case], directory: BatchDirectory, labels: Mapping[str, Labels]):
+        self.cases, self.directory, self._labels = cases, directory, labels
         self.tallies = {case.name: Tally() for case in cases}
         self.all = Tally()
         self.done = {key: row for case in cases for key, row in self._found(case).items()}
@@ -176,8 +181,12 @@ class Work:
 
     def _found(self, case: Case) -> dict[str, Row]:
         """The rows of a case that are there by key; those of a file that was called otherwise then, under its name."""
-        there = {key: self.directory.rows.get(key) for key in map(case.key, case.indices)}
-        found = {key: row for key, row in there.items() if row and settled(row, case.question["timeout"])}
+        about = zip(case.indices, self._labels[case.name], strict=True)
+        there = {key: (row, one) for one in about if (row := self.directory.rows.get(key := case.key(one[0])))}
+        fitting = {key: row for key, (row, one) in there.items() if (row["index"], row["label"]) == one}
+        if strange := len(there) - len(fitting):
+            say(f"note: {strange} rows of {case.name} have another index or label than their key and do not count.")
+        found = {key: row for key, row in fitting.items() if settled(row, case.question["timeout"])}
         if renamed := [{**row, "case": case.name} for row in found.values() if row["case"] != case.name]:
             self.directory.add(renamed)
         return {key: self.directory.rows[key] for key in found}

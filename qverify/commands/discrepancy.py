@@ -26,7 +26,7 @@ def run(given: Given) -> int:
     required_radii(given)
     began = time.perf_counter()
     with stdout_kept_clean():
-        problem = Problem.load(given)
+        problem = Problem.load(given, classifies=False)
         solver = chosen_solver(problem.options())
         with _rows_file(given.out) as file:
             rows = _computed(problem, file)

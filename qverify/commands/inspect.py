@@ -20,7 +20,7 @@ def run(given: Given) -> int:
     """The whole command; returns the exit status."""
     began = time.perf_counter()
     with stdout_kept_clean():
-        problem = Problem.load(given)
+        problem = Problem.load(given, classifies=False)
         network = problem.network
         layers = [_described(network, i) for i in range(len(network.layers))]
         if problem.family is not None:

@@ -6,11 +6,15 @@ a test compares them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+
+from qverify.errors import UsageError
+from qverify.text import quoted
 
 VERIFY_METHODS = ("auto", "ibp", "bp", "exact")
 DISCREPANCY_METHODS = ("ibp", "bp", "exact")
@@ -54,13 +58,41 @@ class Given:
     as_json: bool = False
 
 
+class BitWidth(click.types.IntParamType):
+    """One bit-width; a list or a range is answered by what takes several."""
+
+    def __init__(self, several: str):
+        self.several = several
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and re.fullmatch(r"\s*\d*\s*[,:;][\d\s,:;]*|\s*\d+\s*-\s*\d+\s*", value, re.ASCII):
+            raise UsageError(f"--bits takes one bit-width here, not {quoted(value)}; {self.several}.")
+        return super().convert(value, param, ctx)
+
+
+class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """One word of several; a list of them is answered by what takes one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        words = value.split(",") if isinstance(value, str) else []
+        if param is not None and len(words) > 1 and all(word.strip() in self.choices for word in words):
+            raise UsageError(
+                f"{param.opts[0]} takes one of {', '.join(self.choices)}, not {quoted(value)}; a plan for qverify batch"
+                " takes several."
+            )
+        return super().convert(value, param, ctx)
+
+
 def problem_options(data_required: bool) -> Callable[[Command], Command]:
     """Which network, which samples, which family."""
     return stacked(
         click.argument("model"),
         *_samples_options(data_required),
         click.option(
-            "--bits", type=int, metavar="N", help="Radii of the N-bit quantisers that --scheme and --rounding name."
+            "--bits",
+            type=BitWidth("qverify sweep takes a range, as in --bits 4:8, and a plan for qverify batch a list"),
+            metavar="N",
+            help="Radii of the N-bit quantisers that --scheme and --rounding name.",
         ),
         *_scheme_options(),
         click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits."),
@@ -135,7 +167,9 @@ def _samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
             help="Samples and labels: digits, mnist, fashion-mnist, cifar10, or an .npz with x_test, y_test (or x, y).",
         ),
         click.option(
-            "--samples", metavar="A:B", help="Only the samples from A up to, not including, B.  [default: all]"
+            "--samples",
+            metavar="N|A:B",
+            help="Only the first N samples, or those from A up to, not including, B.  [default: all]",
         ),
     )
 
@@ -144,14 +178,14 @@ def _scheme_options() -> tuple[Callable[[Any], Any], ...]:
     return (
         click.option(
             "--scheme",
-            type=click.Choice(SCHEMES),
+            type=OneOf(SCHEMES),
             help="What N bits mean. paper: absolute radii, 2^-N for the input and 2^-(N-1) for the rest; tensor, "
             "channel: steps from the range of each weight tensor or output channel, those of the activations from "
             "the whole data set.  [default: paper]",
         ),
         click.option(
             "--rounding",
-            type=click.Choice(ROUNDINGS),
+            type=OneOf(ROUNDINGS),
             help="nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned rounding.  "
             "[default: any]",
         ),
@@ -188,9 +222,7 @@ def _bound_options() -> tuple[Callable[[Any], Any], ...]:
 def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command], Command]:
     """How to find the answer."""
     return stacked(
-        click.option(
-            "--method", type=click.Choice(methods), default=default, show_default=True, help=_METHODS[methods]
-        ),
+        click.option("--method", type=OneOf(methods), default=default, show_default=True, help=_METHODS[methods]),
         click.option(
             "--formulation",
             type=click.Choice(FORMULATIONS),
@@ -215,7 +247,7 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
         ),
         click.option(
             "--jobs",
-            type=int,
+            type=click.IntRange(max=9999),
             default=0,
             metavar="N",
             help="Samples the exact step works on at once.  [default: one a core]",

@@ -13,17 +13,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from qverify.escapes import printable
+
 _PIPE_WIDTH = 110
 """Columns of a table that goes to a file or a pipe, which have no width of their own."""
 
 
 def say(sentence: str) -> None:
-    """One line for the user, on stderr."""
-    click.echo(f"qverify: {sentence}", err=True)
+    """One line for the user, on stderr, whatever names are in it."""
+    click.echo(f"qverify: {printable(sentence)}", err=True)
 
 
 def show(*parts: Table | str) -> None:
-    """Tables and lines on stdout. Raises OSError if it is closed or full."""
+    """Tables and lines on stdout, every text in them made printable. Raises OSError if it is closed or full."""
     if sys.stdout is None:  # closed by the caller, who wants nothing
         return
     terminal = sys.stdout.isatty()
@@ -31,10 +33,26 @@ def show(*parts: Table | str) -> None:
     console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)  # 0:100: is no emoji
     # Captured, since rich would end the process by itself, with status 1, if nobody reads stdout.
     with console.capture() as text:
-        for part in parts:
+        for part in map(_clean, parts):
             console.print(part, soft_wrap=not terminal and isinstance(part, str))
     for line in text.get().splitlines():
-        click.echo(line if terminal else line.rstrip())
+        echo(line if terminal else line.rstrip())
+
+
+def _clean(part: Table | str) -> Table | str:
+    """A line, or a table with cells and headings, that cannot drive the terminal."""
+    if isinstance(part, str):
+        return printable(part)
+    for column in part.columns:  # rich has no other way to what is in a table
+        column._cells = [printable(cell) if isinstance(cell, str) else cell for cell in column._cells]
+        column.header = printable(column.header) if isinstance(column.header, str) else column.header
+    return part
+
+
+def echo(text: str, end: str = "\n") -> None:
+    """`text` as it is on stdout; what its encoding lacks is replaced. Raises OSError if it is closed or full."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "replace").decode(encoding) + end, nl=False)
 
 
 def show_json(result: dict[str, Any]) -> None:

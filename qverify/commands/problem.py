@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from qverify import __version__, datasets, hints, onnx_io
@@ -17,6 +18,7 @@ from qverify.exact import solvers
 from qverify.exact.decide import TOLERANCE
 from qverify.fingerprint import fingerprint
 from qverify.network import Array, Network
+from qverify.places import PLACES, place
 from qverify.quantisation import Family, Radii, read_radii
 from qverify.steps import RANGED, Quantiser
 from qverify.verdict import SEMANTICS, Options
@@ -40,25 +42,30 @@ class Problem:
     radii_sha256: str | None = None
 
     @staticmethod
-    def load(given: Given) -> Problem:
-        """Read model, data and radii; notes and hints go to stderr. Raises whatever is wrong with them."""
+    def load(given: Given, classifies: bool = True) -> Problem:
+        """Read model, data and radii; notes and hints go to stderr. Raises whatever is wrong with them.
+
+        `classifies`: labels are outputs of the network, and there are at least two.
+        """
         _check(given)
         network = onnx_io.load(given.model)
         for note in network.notes:
             say(f"note: {note}")
-        problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data))
+        problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data), classifies)
         hint(problem)
         return problem
 
     @staticmethod
-    def of(given: Given, network: Network, everything: Samples | None) -> Problem:
+    def of(given: Given, network: Network, everything: Samples | None, classifies: bool = True) -> Problem:
         """The same for a model and data read before; says nothing."""
         _check(given)
         samples, indices = (None, range(0)) if everything is None else datasets.select(everything, given.samples)
         radii, radii_sha256 = _radii(given, network, everything)
         family = None if radii is None else Family.of(network, radii, given.clip_input)
-        if samples is not None:
+        if samples is not None and classifies:
             datasets.fit(samples, network)
+        elif samples is not None:
+            datasets.flatten(samples, network)
         return Problem(given, network, radii, family, samples, indices, everything, radii_sha256)
 
     @property
@@ -116,6 +123,14 @@ class Problem:
             "timeout": self.seconds,
             "tolerance": TOLERANCE,
         }
+
+    def places(self, folder: str) -> dict[str, Any]:
+        """Where the files lie, for a run in `folder`, as it keeps this beside the question."""
+        given, samples = self.given, self.samples
+        assert samples is not None
+        files = {"model": given.model, "radii": given.radii}
+        files["data"] = samples.source if Path(samples.source).exists() else None  # some ship with the package
+        return {PLACES: {kind: place(path, folder) for kind, path in files.items() if path is not None}}
 
     def options(self) -> Options:
         """How to compute. Raises UsageError."""
@@ -188,7 +203,7 @@ def _radii_of_bits(given: Given, network: Network, samples: Samples | None) -> R
     if quantiser.scheme not in RANGED:
         return Radii.of(quantiser)
     assert samples is not None
-    calibration, _ = datasets.fit(samples, network)
+    calibration = datasets.flatten(samples, network)
     return Radii.of(quantiser, network, calibration)
 
 

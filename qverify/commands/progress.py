@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from qverify.commands.output import say
+from qverify.escapes import printable
 
 _PLAIN_EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""
@@ -129,7 +130,7 @@ class Progress:
         self._told = time.monotonic()
         self._live: Live | None = None
         if sys.stderr is not None and sys.stderr.isatty():
-            console = Console(stderr=True)
+            console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # names are not markup
             self._live = Live(
                 console=console, get_renderable=self._lines, refresh_per_second=4, transient=True, redirect_stdout=False
             )
@@ -165,7 +166,7 @@ class Progress:
         table = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self._pace.total, completed=self._pace.decided, width=24)
         table.add_row(bar, f"{self._pace.decided} of {self._pace.total}, {self._speed()}")
-        return Group(table, *self._describe())
+        return Group(table, *map(printable, self._describe()))
 
 
 def _expected(left: float) -> str:

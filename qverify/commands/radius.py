@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +14,12 @@ from rich.table import Table
 from qverify.arguments import usable_device
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
+from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.escapes import printable
+from qverify.file_names import file_name, without_folders
 from qverify.layer_radius import LayerRadii, LayerRow, LayerSearch, single_layers
 from qverify.radius import Bracket, FactorSearch, Grid
 from qverify.radius_directory import RadiusDirectory
@@ -47,7 +51,8 @@ def run(given: Given, wanted: Wanted) -> int:
         with contextlib.ExitStack() as stack:
             if given.out is not None:
                 with_layers = wanted.accuracy is not None
-                directory = RadiusDirectory.start(given.out, work.question(), session, given.resume, with_layers)
+                asked = work.question() | work.problem.places(given.out)
+                directory = RadiusDirectory.start(given.out, asked, session, given.resume, with_layers)
                 work.directory = stack.enter_context(directory)
             work.compute()
         if work.directory is not None and work.brackets:
@@ -123,10 +128,7 @@ class Work:
     def compute(self) -> None:
         """Find what is not known yet; ends early on Ctrl-C."""
         if self.directory is not None:
-            self.brackets = self.directory.brackets  # the same: `add` puts brackets in
-            asked = (self.wanted.accuracy, self.wanted.layer_method)
-            rows = self.directory.layers.values()
-            self.rows = {(row.layer, row.kind): row for row in rows if (row.accuracy, row.method) == asked}
+            self._take(self.directory)
         if self.brackets:
             say(f"{self.standing} are done already.")
         with stoppable() as stop, contextlib.suppress(KeyboardInterrupt):
@@ -136,6 +138,31 @@ class Work:
                 self._layers()
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples or layers were passed over.")
+
+    def _take(self, directory: RadiusDirectory) -> None:
+        """What is there and fits. Layers that were asked for otherwise are no strangers: their rows say how."""
+        strange = [index for index, bracket in directory.brackets.items() if not self._fits(bracket)]
+        for index in strange:
+            del directory.brackets[index]
+        self.brackets = directory.brackets  # the same: `add` puts brackets in
+        asked = (self.wanted.accuracy, self.wanted.layer_method)
+        rows = {(row.layer, row.kind): row for row in directory.layers.values() if (row.accuracy, row.method) == asked}
+        self.rows = {key: row for key, row in rows.items() if self._layer_fits(row)}
+        if lost := len(strange) + len(rows) - len(self.rows):
+            say(f"note: {lost} rows in {directory.path} fit no sample or layer asked for and do not count.")
+
+    def _fits(self, bracket: Bracket) -> bool:
+        """Whether a bracket is about one of the samples, with the label that it has, and ends on the grid."""
+        index, indices, samples = bracket.index, self.problem.indices, self.problem.samples
+        about = samples is not None and index in indices and bracket.label == samples.y[index - indices.start]
+        return about and self.grid.has(bracket.lower) and self.grid.has(bracket.upper)
+
+    def _layer_fits(self, row: LayerRow) -> bool:
+        """Whether a row is about one of the layers, all the samples, and a factor of the grid on the layer's radius."""
+        one = next((one for one in self.layers if (one.layer, one.kind) == (row.layer, row.kind)), None)
+        if one is None or row.samples != len(self.problem.indices) or not self.grid.has(row.factor):
+            return False
+        return math.isclose(row.radius or 0.0, (row.factor or 0.0) * one.largest, rel_tol=1e-6)
 
     def _samples(self) -> None:
         todo = [index for index in self.problem.indices if index not in self.brackets]
@@ -176,14 +203,12 @@ class Work:
 
 def _plot(work: Work) -> None:
     """DIR/radius.png and DIR/radius.svg."""
-    from qverify import plots
-
     assert work.directory is not None and work.problem.radii is not None
     brackets, _ = work.ordered()
-    given = work.problem.given
-    title = f"{work.problem.network.source}, {len(brackets)} samples of {given.data}, by {given.method};"
-    figure = plots.factor_figure(brackets, f"{title}\n1 is {work.problem.radii.convention}", work.grid.max_factor)
-    plots.save(figure, work.directory.path / "radius")
+    given, model = work.problem.given, printable(work.problem.network.source)
+    title = f"{model}, {len(brackets)} samples of {printable(file_name(given.data or ''))}, by {given.method};"
+    title += f"\n1 is {printable(without_folders(work.problem.radii.convention, [given.radii or '']))}"
+    draw(work.directory.path / "radius", lambda plots: plots.factor_figure(brackets, title, work.grid.max_factor))
 
 
 # -- the result on stdout --------------------------------------------------------------------------
@@ -225,8 +250,7 @@ def _report(work: Work, seconds: float) -> None:
         show("", f"Largest radius of one layer, all others exact, at which {share} are proved, by {rows[0].method}:")
         show("", _layer_table(rows))
     if work.directory is not None:
-        drawn = ", radius.png and radius.svg show them" if (work.directory.path / "radius.png").exists() else ""
-        files = f"factors.csv has a row a sample{drawn}"
+        files = f"factors.csv has a row a sample{shown_by(work.directory.path / 'radius')}"
         show("", f"Kept in {work.directory.path}: {files}{', layers.csv has a row a layer' if rows else ''}.")
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import click
-
-from qverify.commands.output import say, show, stdout_kept_clean
+from qverify.commands.output import echo, say, show, stdout_kept_clean
 from qverify.errors import UsageError
 from qverify.records import writing
 from qverify.report_runs import read_runs
@@ -34,13 +32,14 @@ def run(runs: Sequence[str], form: str, out: str | None) -> int:
             text = page(lines, say)
     else:
         text = _TEXTS[form](lines)
+    if out is not None:
+        with writing(Path(out)):
+            Path(out).write_text(text, encoding="utf-8")
     if form == "csv":  # the other forms carry the notes themselves
         for note in notes(lines):
             say(f"note: {note}")
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, end="")
         return 0
-    with writing(Path(out)):
-        Path(out).write_text(text, encoding="utf-8")
     say(f"{out} is written: {len(lines)} cases, {len(text.encode()) / 1024:.0f} KiB.")
     return 0

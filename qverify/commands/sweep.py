@@ -18,9 +18,13 @@ from qverify import datasets, sweep
 from qverify.arguments import usable_device
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
+from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, of_ranges, quantiser_of, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.escapes import printable
+from qverify.file_names import file_name
+from qverify.places import PLACES
 from qverify.quantisation import Family
 from qverify.steps import RANGED, Quantiser
 from qverify.sweep import PARTS, Key, Point, Row
@@ -103,7 +107,8 @@ def run(given: Sequence[Given], bits: str | None, values: str | None, parts: str
         with contextlib.ExitStack() as stack:
             directory = None
             if first.out is not None:
-                start = SweepDirectory.start(first.out, study.question(), session, first.resume)
+                asked = study.question() | study.places(first.out)
+                start = SweepDirectory.start(first.out, asked, session, first.resume)
                 directory = stack.enter_context(start)
             rows = study.computed(directory)
         if directory is not None and rows:
@@ -165,11 +170,19 @@ class Study:
             "attack": self.options.attack,
         }
 
+    def places(self, folder: str) -> dict[str, Any]:
+        """Where the files lie, as `Problem.places`; models by their names."""
+        models = {name: problem.places(folder)[PLACES]["model"] for name, problem in self.problems.items()}
+        common = {kind: place for kind, place in self.first.places(folder)[PLACES].items() if kind != "model"}
+        return {PLACES: {"models": models, **common}}
+
     def computed(self, directory: SweepDirectory | None) -> list[Row]:
         """A row for every case in order, those of earlier starts included; fewer after Ctrl-C."""
         before = {} if directory is None else directory.rows
-        rows = {key: before[key] for key in self.cases if key in before}
+        rows = {key: before[key] for key in self.cases if key in before and self._fits(before[key])}
         kept, samples = len(rows), len(self.first.indices)
+        if strange := len(before) - kept:
+            say(f"note: {strange} rows of sweep.csv are about other points or samples and do not count.")
         if rows:
             say(f"{kept} points are done already; {len(self.cases) - kept} are left.")
         pace = Pace((len(self.cases) - kept) * samples, self.options.method in ("auto", "exact"))
@@ -193,6 +206,11 @@ class Study:
             raise InternalError(f"{len(self.cases) - len(rows)} points were passed over.")
         return [rows[key] for key in self.cases if key in rows]
 
+    def _fits(self, row: Row) -> bool:
+        """Whether a row is about all the samples, by the method asked for."""
+        asked = (len(self.problems[row.model].indices), self.options.method, self.options.attack)
+        return (row.samples, row.method, row.attack is not None) == asked
+
     def _rows(self, todo: list[Key], tell: Callable[[Verdict], None], stop: threading.Event) -> Iterator[Row]:
         """The rows of some cases, model by model."""
         for name, problem in self.problems.items():
@@ -205,13 +223,9 @@ class Study:
 
 def _plot(folder: Path, rows: list[Row], study: Study) -> None:
     """DIR/sweep.png and DIR/sweep.svg."""
-    from qverify import plots
-
-    problem = study.first
-    title = (
-        f"{len(problem.indices)} samples of {problem.given.data}, by {study.options.method}; {study.axis.convention}"
-    )
-    plots.save(plots.sweep_figure(rows, title), folder / "sweep")
+    samples, data = len(study.first.indices), file_name(study.first.given.data or "")
+    title = f"{samples} samples of {printable(data)}, by {study.options.method}; {study.axis.convention}"
+    draw(folder / "sweep", lambda plots: plots.sweep_figure(rows, title))
 
 
 def _report(study: Study, rows: list[Row], given: Given, seconds: float) -> None:
@@ -237,7 +251,7 @@ def _report(study: Study, rows: list[Row], given: Given, seconds: float) -> None
     if any(row.unknown for row in rows) and study.options.attack:
         show("A to B: A is proved, B is what no failing network is known against; the rest is unknown.")
     if given.out is not None:
-        show(f"Kept in {given.out}: sweep.csv has a row a point, sweep.png and sweep.svg show them.")
+        show(f"Kept in {given.out}: sweep.csv has a row a point{shown_by(Path(given.out) / 'sweep')}.")
 
 
 def _table(rows: list[Row], axis: Axis) -> Table:

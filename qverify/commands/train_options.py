@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from qverify.commands.options import ROUNDINGS, SCHEMES, stacked
+from qverify.commands.options import ROUNDINGS, SCHEMES, BitWidth, stacked
 from qverify.errors import UsageError
+from qverify.escapes import shown
 from qverify.toml_files import read_toml
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,10 +27,10 @@ def _configured(context: click.Context, parameter: click.Parameter, path: str | 
     names = {key: p.name for key, p in options.items()}
     allowed = sorted(set(names) - {"config", "resume", "json"})
     if unknown := sorted(set(content) - set(allowed)):
-        raise UsageError(f"{path}: unknown key {unknown[0]!r}; the keys are {', '.join(allowed)}.")
+        raise UsageError(f"{path}: unknown key {shown(unknown[0])}; the keys are {', '.join(allowed)}.")
     for key, value in content.items():
         if not _fits(options[key], value):
-            raise UsageError(f"{path}: {key} is {value!r}; write it as {_wanted(options[key])}.")
+            raise UsageError(f"{path}: {key} is {shown(value)}; write it as {_wanted(options[key])}.")
     context.default_map = {names[key]: value for key, value in content.items()}
 
 
@@ -75,7 +76,12 @@ def train_options() -> Callable[[Command], Command]:
             help="mlp:256,256,256 or conv:8k4s2p1,16k4s2p1/100 (channels, kernel, stride, padding; then dense widths).",
         ),
         click.option("--out", required=True, metavar="FILE.onnx", help="The model; a .json beside it says how."),
-        click.option("--bits", type=int, metavar="N", help="Train for the radii of N bits.  [default: train normally]"),
+        click.option(
+            "--bits",
+            type=BitWidth("train a network for each"),
+            metavar="N",
+            help="Train for the radii of N bits.  [default: train normally]",
+        ),
         click.option("--scheme", type=click.Choice(SCHEMES), help="What N bits mean.  [default: paper]"),
         click.option("--rounding", type=click.Choice(ROUNDINGS), help="Which rounding is covered.  [default: any]"),
         click.option("--radii", metavar="FILE.toml", help="Train for radii from a file, instead of --bits."),

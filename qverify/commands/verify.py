@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from qverify.arguments import usable_device
-from qverify.batch import RunDirectory
+from qverify.batch import ROWS, RunDirectory
 from qverify.cascade import verify
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
@@ -17,6 +18,8 @@ from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.records import settled
 from qverify.report import Tally, accuracy_table, footer, stage_table
+from qverify.stored import solvers
+from qverify.text import listed
 from qverify.verdict import Options, Status, Verdict
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -42,7 +45,8 @@ def run(given: Given) -> int:
         with contextlib.ExitStack() as stack:
             directory = None
             if given.out is not None:
-                directory = stack.enter_context(RunDirectory.start(given.out, question, session, given.resume))
+                asked = question | problem.places(given.out)
+                directory = stack.enter_context(RunDirectory.start(given.out, asked, session, given.resume))
             work = Work(problem, options, directory)
             work.verify()
     runs = [session] if directory is None else directory.record["runs"]
@@ -53,7 +57,21 @@ def run(given: Given) -> int:
         )
         say(f"interrupted: {work.tally.samples} of {len(problem.indices)} samples are decided and {where}.")
         return _INTERRUPTED
-    return _FAILED if any(work.tally.statuses[status] for status in given.fail_on) else 0
+    if any(work.tally.statuses[status] for status in given.fail_on):
+        say(_failure(given.fail_on, work.statuses))
+        return _FAILED
+    return 0
+
+
+def _failure(asked: Sequence[str], statuses: dict[int, str]) -> str:
+    """Which samples made --fail-on end the run with status 1; `statuses` by their indices."""
+    hit: list[str] = []
+    for status in dict.fromkeys(asked):
+        if indices := sorted(index for index, found in statuses.items() if found == status):
+            of = "" if hit else f" of {len(statuses)} samples"
+            verb = "is" if len(indices) == 1 else "are"
+            hit.append(f"{len(indices)}{of} {verb} {status} ({listed(list(map(str, indices)))})")
+    return f"--fail-on {','.join(asked)}: {', '.join(hit)}."
 
 
 class Work:
@@ -63,9 +81,13 @@ class Work:
         self.problem, self.options, self.directory = problem, options, directory
         done = self._done()
         self.tally = Tally.of(done.values())
+        self.statuses = {index: row["status"] for index, row in done.items()}
         self.todo = [index for index in problem.indices if index not in done]
         if directory is not None and directory.rows:
-            again = len(directory.rows) - len(done)
+            fitting = sum(map(self._fits, directory.rows.values()))
+            if strange := len(directory.rows) - fitting:
+                say(f"note: {strange} rows of {directory.path / ROWS} fit no sample asked for and do not count.")
+            again = fitting - len(done)
             longer = f", {again} of them again, with a longer time limit" if again else ""
             say(f"{len(done)} samples are decided already; {len(self.todo)} are left{longer}.")
 
@@ -75,9 +97,14 @@ class Work:
         return len(self.problem.indices) - self.tally.samples
 
     def _done(self) -> dict[int, dict[str, Any]]:
-        """The rows that are there and need no more time."""
+        """The rows that are there, fit, and need no more time."""
         rows = {} if self.directory is None else self.directory.rows
-        return {index: row for index, row in rows.items() if settled(row, self.options.seconds)}
+        return {index: row for index, row in rows.items() if self._fits(row) and settled(row, self.options.seconds)}
+
+    def _fits(self, row: dict[str, Any]) -> bool:
+        """Whether a row is about one of the samples, with the label that it has."""
+        index, indices, samples = row["index"], self.problem.indices, self.problem.samples
+        return samples is not None and index in indices and row["label"] == samples.y[index - indices.start]
 
     def verify(self) -> None:
         """Decide what is left to decide; ends early on Ctrl-C."""
@@ -98,7 +125,9 @@ class Work:
             except KeyboardInterrupt:  # the second Ctrl-C, perhaps between a row and its count
                 stop.set()
                 if self.directory is not None:
-                    self.tally = Tally.of(self._done().values())
+                    done = self._done()
+                    self.tally = Tally.of(done.values())
+                    self.statuses = {index: row["status"] for index, row in done.items()}
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples were passed over without a verdict.")
 
@@ -113,17 +142,18 @@ class Work:
                 self.directory.add_witness(verdict.index, sample, witness)
             self.directory.add(row)
         self.tally.add(row)
+        self.statuses[row["index"]] = row["status"]
 
 
 def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
     """The result on stdout, over all rows, those of earlier starts included."""
     tally, problem = work.tally, work.problem
-    solvers = list(dict.fromkeys(f"{r['solver']['name']} {r['solver']['version']}" for r in runs if r["solver"]))
+    used = solvers(runs)
     if problem.given.as_json:
         result = tally.as_dict() | {"seconds": round(seconds, 3), "interrupted": bool(work.missing)}
         asked = {key: value for key, value in question.items() if key != "samples"}
         asked |= {"sample_range": question["samples"], "convention": question["radii"]["convention"]}
-        show_json(result | asked | {"solver": ", ".join(solvers) or None, "runs": runs})
+        show_json(result | asked | {"solver": ", ".join(used) or None, "runs": runs})
         return
     decided = f"{tally.samples} samples in {duration(seconds)}"
     if work.missing:
@@ -131,7 +161,7 @@ def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], se
     show(f"{problem.title}: {decided}", "", accuracy_table(tally), "", stage_table(tally), "")
     if work.missing and tally.samples:
         show("Shares of what is decided so far; hard samples come last, so those of all samples will be others.")
-    show(*footer(tally, question, solvers))
+    show(*footer(tally, question, used))
     if tally.limited:
         how = "the same command with a larger one" + (" and --resume" if work.directory is not None else "")
         show(f"{tally.limited} samples ran into the time limit; {how} asks about these again.")

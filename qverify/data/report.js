@@ -2,14 +2,17 @@
 // The choice stands in the address after #, so that it can be kept as a link.
 (function () {
   "use strict";
-  const PAGE = 50;
+  const PAGE = 50, PRINTED = 120, LETTERS = 24;
   const data = JSON.parse(document.getElementById("rows").textContent);
   const form = document.getElementById("filters");
   const canvas = document.getElementById("overview");
   const body = document.querySelector("#brackets tbody");
   const pager = document.getElementById("pager");
+  const table = document.getElementById("brackets");
+  const root = document.documentElement;
   const names = ["case", "status", "method", "label", "sort"];
   const orders = [["index", "sample"], ["lower", "lower end"], ["upper", "upper end"], ["width", "width, widest first"], ["ms", "time, longest first"]];
+  const longest = Math.max(...data.cases.map(one => one.name.length));
   let chosen = [];
   let page = 0;
   let scale = null;
@@ -116,7 +119,7 @@
     const width = canvas.clientWidth, height = canvas.clientHeight, dense = window.devicePixelRatio || 1;
     canvas.width = width * dense;
     canvas.height = height * dense;
-    const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
+    const pen = canvas.getContext("2d"), style = getComputedStyle(root);
     pen.scale(dense, dense);
     const step = Math.min(8, width / Math.max(1, chosen.length));
     pen.lineWidth = Math.max(1, step * 0.7);
@@ -159,12 +162,18 @@
     return made;
   }
 
+  function breakable(made) { // lines break after these letters first, and anywhere only where that is not enough
+    const pieces = made.textContent.match(/[^_\-./]*[_\-./]+|[^_\-./]+/g) || [];
+    made.replaceChildren(...pieces.flatMap(piece => [piece, element("wbr")]));
+    return made;
+  }
+
   function line(row) {
     const { of, at } = row, status = data.statuses[of.status[at]], made = element("tr");
-    const said = cell(status, status), detail = data.details[of.detail[at]];
+    const said = cell(status, "status " + status), detail = data.details[of.detail[at]];
     if (of.predicted[at] !== of.label[at]) said.append(element("small", "answers " + of.predicted[at]));
     if (detail) said.append(element("small", detail));
-    if (data.cases.length > 1) made.append(cell(of.name, "of"));
+    if (data.cases.length > 1) made.append(breakable(cell(of.name, "of name")));
     made.append(
       cell(of.index[at], "number", "sample"), cell(of.label[at], "number", "label"), said,
       cell(data.methods[of.method[at]], "", "by"), bar(row, status),
@@ -177,7 +186,7 @@
     const pages = Math.max(1, Math.ceil(chosen.length / PAGE));
     page = Math.min(page, pages - 1);
     document.getElementById("count").textContent = chosen.length + (chosen.length === 1 ? " sample" : " samples") + " selected";
-    body.replaceChildren(...chosen.slice(page * PAGE, (page + 1) * PAGE).map(line));
+    fill(page * PAGE, PAGE);
     pager.hidden = pages === 1;
     pager.querySelector("span").textContent = "page " + (page + 1) + " of " + pages;
     for (const button of pager.querySelectorAll("button")) {
@@ -185,10 +194,43 @@
     }
   }
 
+  function stack() { // whether a case's name has a line of its own
+    const wide = "printing" in root.dataset || window.matchMedia("(min-width: 72rem)").matches;
+    table.classList.toggle("stacked", data.cases.length > 1 && (longest > LETTERS || !wide));
+  }
+
+  function fill(first, count) { body.replaceChildren(...chosen.slice(first, first + count).map(line)); }
+
   function refresh() { select(); show(); draw(); }
+
+  // -- printing ------------------------------------------------------------------------------------
+
+  function beforePrinting() { // light, more of the rows selected, and every manifest open
+    root.dataset.printing = "";
+    const said = names.filter(name => form.elements[name].selectedIndex > 0 || name === "sort");
+    const choice = said.map(name => (name === "sort" ? "order" : name) + " " + form.elements[name].selectedOptions[0].text);
+    const count = chosen.length > PRINTED ? "the first " + PRINTED + " of " + chosen.length : "all " + chosen.length;
+    document.getElementById("printed").textContent = "Printed: " + count + " samples selected (" + choice.join(", ") + "). Fewer can be selected on the page.";
+    fill(0, PRINTED);
+    stack();
+    draw();
+    for (const one of document.querySelectorAll("details:not([open])")) { one.open = true; one.dataset.closed = ""; }
+  }
+
+  function afterPrinting() {
+    delete root.dataset.printing;
+    for (const one of document.querySelectorAll("details[data-closed]")) { one.open = false; delete one.dataset.closed; }
+    show();
+    stack();
+    draw();
+  }
 
   offerAll();
   for (const head of document.querySelectorAll("#brackets th.of")) head.hidden = data.cases.length < 2;
+  document.querySelectorAll("#summary .name span, h3, summary").forEach(breakable);
+  table.style.setProperty("--letters", longest);
+  window.addEventListener("beforeprint", beforePrinting);
+  window.addEventListener("afterprint", afterPrinting);
   form.addEventListener("change", () => { page = 0; refresh(); writeAddress(); });
   form.addEventListener("submit", event => event.preventDefault());
   pager.addEventListener("click", event => {
@@ -199,9 +241,10 @@
     writeAddress();
   });
   window.addEventListener("hashchange", () => { if (readAddress()) refresh(); });
-  window.addEventListener("resize", draw);
+  window.addEventListener("resize", () => { stack(); draw(); });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   readAddress();
+  stack();
   refresh();
-  document.documentElement.dataset.shown = performance.now().toFixed(0); // milliseconds until all is there
+  root.dataset.shown = performance.now().toFixed(0); // milliseconds until all is there
 })();

@@ -1,0 +1,29 @@
+"""What to do instead of an operator that is not supported, where there is something."""
+
+from __future__ import annotations
+
+_ACTIVATION = "Relu is the only activation"
+_LAST = f"{_ACTIVATION}; one after the last layer keeps the order of the classes, so export the model without it"
+_STATISTICS = "use BatchNormalization, whose statistics are constants"
+_ANSWER = "export the model without it: the outputs before it are what is compared"
+
+_ACTIVATIONS = """
+    Celu Elu Erf Gelu HardSwish LeakyRelu Mish PRelu Selu Shrink Swish ThresholdedRelu
+"""
+_INCREASING = "HardSigmoid Sigmoid Softplus Softsign Tanh"
+_NORMALISATIONS = """
+    GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization
+    RMSNormalization
+"""
+
+HINTS: dict[str, str] = {
+    "MaxPool": "use AveragePool or a strided Conv",
+    "GlobalMaxPool": "use GlobalAveragePool",
+    "Pad": "give the padding to the Conv or AveragePool after it",
+    "Sum": "use Add",
+    **dict.fromkeys(_ACTIVATIONS.split(), _ACTIVATION),
+    **dict.fromkeys(_INCREASING.split(), _LAST),
+    **dict.fromkeys(_NORMALISATIONS.split(), _STATISTICS),
+    **dict.fromkeys(["ArgMax", "Hardmax", "TopK"], _ANSWER),
+    **dict.fromkeys(["If", "Loop", "Scan"], "control flow must be unrolled at export"),
+}

@@ -1,0 +1,24 @@
+"""onnxruntime as it is used here: on the CPU, by one thread, and silent; what it cannot do comes as an exception."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+
+def opened(content: bytes) -> Any:
+    """An InferenceSession of a serialised model. Raises one of `errors()`."""
+    import onnxruntime as ort  # takes a second to import
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # it would print what is raised anyway
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: its exceptions share no base class."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
