@@ -84,7 +84,12 @@ def resident() -> int:
     return 0
 
 
-def working_memory(memory: int | None) -> int:
-    """Bytes that arrays may take beyond what is held already: `memory` in all, or else a share of the machine's."""
+def share_of(memory: int | None, shares: int) -> int:
+    """Bytes for one of several processes on this machine, which take `memory` in all, or a share of the machine's."""
     whole = int(machine_memory() * SHARE) if memory is None else memory
-    return max(LEAST // 4, whole - resident())
+    return max(LEAST, whole // max(1, shares))
+
+
+def working_memory(memory: int | None) -> int:
+    """Bytes that arrays may take beyond what this process holds already, of `memory` or a share of the machine's."""
+    return max(LEAST // 4, share_of(memory, 1) - resident())

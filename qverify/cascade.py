@@ -287,7 +287,7 @@ class Cascade:
 
     def _begun(self, batch: Batch, name: str) -> Deadline | None:
         """The deadline of a stage that begins now; None if there is nothing to do, or no time to do it in."""
-        self.where = f"{name}: {len(batch.open)} samples"
+        self.where = f"{name}: {len(batch.open)} open"
         deadline = self.deadline(batch)
         return None if not len(batch.open) or deadline.passed() else deadline
 

@@ -23,7 +23,9 @@ from qverify.commands.options import (
     REPORT_FORMS,
     VERIFY_METHODS,
     Given,
+    inspect_options,
     json_option,
+    memory_option,
     problem_options,
     radius_options,
     solve_options,
@@ -65,7 +67,7 @@ def _explained(error: BaseException) -> int:
         if isinstance(error, InternalError) and "report" not in sentence:
             sentence += " Please report this with the model and the command."
     elif isinstance(error, MemoryError):
-        status, sentence = 2, "There is not enough memory; select fewer samples, or use --jobs 1."
+        status, sentence = 2, "There is not enough memory; use fewer --jobs, or a smaller --memory."
     elif isinstance(error, OSError):
         name, too_long = str(error.filename or ""), error.errno == errno.ENAMETOOLONG
         what = f"{name if len(name) <= 300 else name[:100] + '...'}: " if name else ""
@@ -165,8 +167,9 @@ def radius(max_factor: float, precision: float, accuracy: float | None, layer_me
     help="Instead of processes here: the Dask cluster with its scheduler at ADDRESS, such as tcp://HOST:8786; "
     "local:N starts one of N workers here.",
 )
+@memory_option
 @json_option
-def batch(plan: str, out: str | None, jobs: int, cluster: str | None, as_json: bool) -> int:
+def batch(plan: str, out: str | None, jobs: int, cluster: str | None, memory: str | None, as_json: bool) -> int:
     """Verify every case of PLAN.toml: models x data x radii x methods.
 
     \b
@@ -181,7 +184,7 @@ def batch(plan: str, out: str | None, jobs: int, cluster: str | None, as_json: b
     """
     from qverify.commands.batch import run
 
-    return run(plan, out, jobs, cluster, as_json)
+    return run(plan, out, (jobs, cluster, memory), as_json)
 
 
 @main.command(short_help="Train a network whose quantisations are right.")
@@ -246,12 +249,14 @@ def solvers(as_json: bool) -> int:
 
 @main.command(short_help="What is in a model, and how hard is it?")
 @problem_options(data_required=False)
+@inspect_options()
 @json_option
 def inspect(**given: Any) -> int:
     """List the layers of MODEL, an ONNX file, under the names that a radii file uses.
 
     With --bits or --radii also the largest radius of each layer; with samples (--data) also how many neurons are
-    unstable, which is what the exact step has to branch on.
+    unstable, which is what the exact step has to branch on: the mean over those chosen by --samples, or over at most
+    200 of all.
     """
     from qverify.commands.inspect import run
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import re
 import signal
@@ -47,7 +48,7 @@ def _perform(task: Task, run: tuple[str, str], *contents: bytes) -> Found | Lost
         try:
             child = _idle.get_nowait()
         except queue.Empty:
-            child = Child()
+            child = Child(os.cpu_count() or 1)  # a machine should not have more of them than cores
         working = _busy.setdefault(token, set())
         working.add(child)
         try:

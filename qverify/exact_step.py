@@ -79,10 +79,10 @@ class ExactStep:
         def counted(verdict: Verdict) -> None:
             nonlocal left
             left -= 1
-            cascade.where = f"exact: {left} samples"
+            cascade.where = f"exact: {left} open"
             tell(verdict)
 
-        cascade.where = f"exact: {left} samples"
+        cascade.where = f"exact: {left} open"
         in_threads(self.options, cascade.stop, self._one, left, counted)
 
     def _one(self, position: int) -> Verdict | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qverify import datasets
+from qverify.budget import Deadline
 from qverify.errors import DataError, QVerifyError
 from qverify.report_runs import Case
 from qverify.report_sources import Sources, clipping, same_radii
-from qverify.unstable import Unstable, unstable_neurons
+from qverify.unstable import Unstable, spread_out, unstable_neurons
 from qverify.verdict import Options
 
-MOST = 200
-"""Samples the means are taken over: enough for two digits, and seconds of work."""
+WITHIN = 30.0
+"""Seconds for one case; the means are over the samples that were counted by then."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def layers_of(cases: Sequence[Case], sources: Sources, tell: Callable[[str], Non
 
 def _layers(case: Case, sources: Sources) -> Layers:
     indices = [row["index"] for row in case.rows]
-    chosen = [indices[k * len(indices) // MOST] for k in range(MOST)] if len(indices) > MOST else indices
+    chosen = [indices[k] for k in spread_out(len(indices))]
     if not chosen:
         return Layers(case, 0, [], "Not counted: no sample is decided.")
     try:
@@ -51,8 +53,11 @@ def _layers(case: Case, sources: Sources) -> Layers:
             raise DataError("some rows do not fit the data set")
         x, _ = datasets.fit(samples, network)
         radii = sources.radii(case)
-        relus = unstable_neurons(network, radii, x[chosen], Options(clip=clipping(case)))
+        deadline = Deadline.after(WITHIN, threading.Event())
+        counted = unstable_neurons(network, radii, x[chosen], Options(clip=clipping(case)), deadline)
         other = not same_radii(case, network, radii)
     except QVerifyError as error:
         return Layers(case, 0, [], f"Not counted: {str(error).rstrip('.')}.")
-    return Layers(case, len(chosen), list(relus.values()), other_radii=other)
+    if not counted.samples:
+        return Layers(case, 0, [], f"Not counted: BP at every layer takes longer than {WITHIN:g} s for a few samples.")
+    return Layers(case, counted.samples, list(counted.relus.values()), other_radii=other)

@@ -169,13 +169,14 @@ def _layers(layers: Layers, name: str) -> str:
     title = f"<h3>{_text(name)}</h3>"
     if not layers.relus:
         return f'<div>{title}<p class="missing">{_text(layers.missing or "The network has no Relu.")}</p></div>'
-    most = max(relu.bp for relu in layers.relus)
+    counts = [(relu, relu.ibp, relu.bp or 0.0) for relu in layers.relus]
+    most = max(bp for _, _, bp in counts)
     rows = []
-    for relu in layers.relus:
-        mark = ' class="most"' if relu.bp == most > 0 else ""
+    for relu, ibp, bp in counts:
+        mark = ' class="most"' if bp == most > 0 else ""
         cells = "".join(
             f'<td class="number">{mean:.1f}<meter max="{relu.size}" value="{mean:.3f}"></meter></td>'
-            for mean in (relu.ibp, relu.bp)
+            for mean in (ibp, bp)
         )
         rows.append(f'<tr{mark}><td>{_text(relu.name)}</td><td class="number">{relu.size}</td>{cells}</tr>')
     other = " This version of qverify makes other radii than those of the run, and took its own." * layers.other_radii

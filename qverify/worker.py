@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from qverify.budget import share_of
 from qverify.cascade import Cascade
 from qverify.errors import InternalError, QVerifyError
 from qverify.verdict import Status, Verdict
@@ -29,9 +30,10 @@ _IDLE = 600.0
 
 
 class Bench:
-    """The case at hand, kept from one task to the next."""
+    """The case at hand, kept from one task to the next. `shares`: processes that share the memory of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: int = 1) -> None:
+        self._shares = shares
         self._values: dict[str, Any] = {}
         self._cascade: Cascade | None = None
         self._of: tuple[str, ...] = ()
@@ -43,7 +45,8 @@ class Bench:
         if self._of != task.parcels or self._cascade is None:
             network, setting = self._values[task.network], self._values[task.setting]
             assert isinstance(setting, Setting)
-            self._cascade = Cascade(network, setting.radii, setting.options)
+            options = replace(setting.options, memory=share_of(setting.options.memory, self._shares))
+            self._cascade = Cascade(network, setting.radii, options)
             self._of = task.parcels
 
     def perform(self, task: Task) -> Found:
@@ -73,7 +76,10 @@ class Bench:
 
 
 def main() -> None:
-    """Serve until stdin closes, even in the middle of a task: then nobody waits for its answer."""
+    """Serve until stdin closes, even in the middle of a task: then nobody waits for its answer.
+
+    The argument of the command line: how many such processes share the memory.
+    """
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nowhere:
@@ -85,7 +91,7 @@ def main() -> None:
 
     messages: queue.Queue[tuple[Task, dict[str, bytes]]] = queue.Queue()
     threading.Thread(target=_listen, args=(messages,), daemon=True).start()
-    bench = Bench()
+    bench = Bench(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     say(READY)
     while True:
         try:

@@ -31,9 +31,13 @@ class _Gone(Exception):
 
 
 class Child:
-    """One process that does one task at a time; started when there is one, and again when it has gone."""
+    """One process that does one task at a time; started when there is one, and again when it has gone.
 
-    def __init__(self) -> None:
+    `shares`: how many such processes share the memory of this machine.
+    """
+
+    def __init__(self, shares: int = 1) -> None:
+        self._shares = shares
         self._process: subprocess.Popen[bytes] | None = None
         self._holds: set[str] = set()
         self._lock = threading.Lock()
@@ -104,7 +108,7 @@ class Child:
                 _reaped(self._process)
             self._holds = set()
             self._process = process = subprocess.Popen(
-                COMMAND,
+                [*COMMAND, str(self._shares)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment(),
@@ -151,7 +155,7 @@ class Local:
         self._parcel = parcel
         self._tasks: queue.Queue[Task | None] = queue.Queue()
         self._answers: queue.Queue[tuple[Task, Found | Lost | BaseException]] = queue.Queue()
-        self._children = [Child() for _ in range(jobs)]
+        self._children = [Child(jobs) for _ in range(jobs)]
         self._threads = [threading.Thread(target=self._work, args=(c,), daemon=True) for c in self._children]
         for thread in self._threads:
             thread.start()

@@ -99,7 +99,7 @@ def test_rows_carry_the_index_in_the_data_set(tmp_path):
 def test_a_finished_run_is_summed_up_again_without_work(tmp_path, monkeypatch):
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path, "--resume")
     first = answer(*given)
-    monkeypatch.setattr("qverify.commands.verify.verify", None)
+    monkeypatch.setattr("qverify.commands.verify.Cascade", None)
     again = answer(*given)
     assert {**again, "seconds": 0, "runs": 0} == {**first, "seconds": 0, "runs": 0} and len(again["runs"]) == 2
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from qverify import datasets, onnx_io
 from qverify.batch_directory import BatchDirectory
+from qverify.budget import LEAST, parse_memory, resident
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, hint, started
@@ -34,9 +35,9 @@ _PLAIN_EVERY = 60.0
 """Seconds between two lines where stderr is no terminal: batches take hours."""
 
 
-def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: bool) -> int:
-    """The whole command; returns the exit status."""
-    began = time.perf_counter()
+def run(path: str, out: str | None, machine: tuple[int, str | None, str | None], as_json: bool) -> int:
+    """The whole command; returns the exit status. `machine`: --jobs, --cluster and --memory."""
+    began, (jobs, cluster, memory) = time.perf_counter(), machine
     plan = Plan.read(path)
     folder = out or plan.out
     if folder is None:
@@ -44,7 +45,7 @@ def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: boo
     if cluster is not None and jobs:
         raise UsageError("--jobs and --cluster exclude each other; a cluster has the workers it has.")
     with stdout_kept_clean():
-        assembly = Assembly(plan, folder)
+        assembly = Assembly(plan, folder, None if memory is None else parse_memory(memory))
         session: dict[str, Any] = {"started": started(), "solver": assembly.solver}
         session |= {"jobs": Options(jobs=jobs).workers} if cluster is None else {"cluster": cluster}
         with BatchDirectory.start(folder, {c.name: c.question for c in assembly.cases}, session) as directory:
@@ -66,10 +67,11 @@ def run(path: str, out: str | None, jobs: int, cluster: str | None, as_json: boo
 class Assembly:
     """The cases of a plan, with all that their work needs: `cases`, `parcels`, `solver`. Raises what is wrong.
 
-    `labels`: those of the samples of each case, by its name.
+    `labels`: those of the samples of each case, by its name. `memory`: bytes for the whole run, this process included.
     """
 
-    def __init__(self, plan: Plan, folder: str):
+    def __init__(self, plan: Plan, folder: str, memory: int | None = None):
+        self._memory = memory
         self.parcels = Parcels()
         self.solver: dict[str, str] | None = None
         self.cases: list[Case] = []
@@ -89,7 +91,8 @@ class Assembly:
         if entry.scheme is not None and (entry.scheme, entry.model, entry.data) not in self._hinted:
             hint(problem, f"{network.source} on {entry.data}: ")
             self._hinted.add((entry.scheme, entry.model, entry.data))
-        options = replace(problem.options(), jobs=1)
+        memory = None if self._memory is None else max(LEAST, self._memory - resident())
+        options = replace(problem.options(), jobs=1, memory=memory)
         question = problem.question() | {"arrays_sha256": everything.arrays_sha256} | problem.places(self._folder)
         self.solver = chosen_solver(options) or self.solver
         assert problem.samples is not None and problem.radii is not None

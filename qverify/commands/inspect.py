@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
 
+from qverify.budget import Deadline
 from qverify.commands.options import Given
-from qverify.commands.output import show, show_json, stdout_kept_clean
+from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem
+from qverify.commands.progress import Pace, Progress, stoppable
 from qverify.network import Conv, Dense, Network
 from qverify.quantisation import Family
-from qverify.unstable import unstable_neurons
-from qverify.verdict import Options
+from qverify.unstable import Counted, spread_out, unstable_neurons
 
 
 def run(given: Given) -> int:
     """The whole command; returns the exit status."""
-    began = time.perf_counter()
+    began, counted = time.perf_counter(), Counted(0, {})
     with stdout_kept_clean():
         problem = Problem.load(given, classifies=False)
         network = problem.network
@@ -27,14 +29,15 @@ def run(given: Given) -> int:
             for i, layer in enumerate(layers):
                 layer |= _radii(problem.family, i)
         if problem.family is not None and problem.samples is not None:
-            for i, counts in _unstable(problem).items():
-                layers[i] |= counts
+            counted = _unstable(problem)
+            for i, counts in counted.relus.items():
+                layers[i] |= {"unstable_ibp": counts.ibp} | ({} if counts.bp is None else {"unstable_bp": counts.bp})
     result = {
         "model": given.model,
         "notes": list(network.notes),
         "shares_weights": network.shares_weights,
         "parameters": sum(layer["parameters"] for layer in layers),
-        "samples": len(problem.indices),
+        "samples": counted.samples,
         "convention": None if problem.radii is None else problem.radii.convention,
         "layers": layers,
     }
@@ -71,12 +74,31 @@ def _radii(family: Family, index: int) -> dict[str, Any]:
     return {f"{kind}_radius": float(of[index].max()) for kind, of in kinds.items() if index in of}
 
 
-def _unstable(problem: Problem) -> dict[int, dict[str, float]]:
-    """What `unstable_neurons` counts, under the keys of the result."""
+def _unstable(problem: Problem) -> Counted:
+    """The unstable neurons, on the samples chosen by --samples, else on some of all; says how far it is."""
+    given, x = problem.given, problem.inputs()
+    if given.samples is None:
+        x = x[spread_out(len(x))]
     assert problem.radii is not None
-    options = Options(clip=problem.given.clip_input, device=problem.given.device)
-    found = unstable_neurons(problem.network, problem.radii, problem.inputs(), options)
-    return {i: {"unstable_ibp": counts.ibp, "unstable_bp": counts.bp} for i, counts in found.items()}
+    options = replace(problem.options(), method=given.method)
+    pace, done = Pace(len(x), False), 0
+    with stoppable("ending") as stop, Progress(pace, lambda: ["unstable neurons"]) as progress:
+
+        def tell(count: int) -> None:
+            nonlocal done
+            for position in range(done, count):
+                progress.add(position, False)
+            done = count
+
+        deadline = Deadline.after(problem.seconds, stop)
+        counted = unstable_neurons(problem.network, problem.radii, x, options, deadline, tell)
+    if not counted.samples:
+        say(
+            "no sample was through in time: unstable neurons are not counted; a longer --timeout or --method ibp helps."
+        )
+    elif counted.samples < len(x):
+        say(f"unstable neurons are counted on {counted.samples} of {len(x)} samples; a longer --timeout gives more.")
+    return counted
 
 
 def _show(network: Network, result: dict[str, Any]) -> None:
@@ -89,6 +111,8 @@ def _show(network: Network, result: dict[str, Any]) -> None:
     measured = any("unstable_ibp" in layer for layer in layers)
     if measured:
         table.add_column("unstable, IBP", justify="right")
+    refined = any("unstable_bp" in layer for layer in layers)
+    if refined:
         table.add_column("after BP", justify="right")
     for layer in layers:
         cells = [layer["name"], layer["kind"], " x ".join(map(str, layer["shape"])), str(layer["parameters"] or "")]
@@ -97,7 +121,8 @@ def _show(network: Network, result: dict[str, Any]) -> None:
             kinds = ("input", "weight", "bias", "activation")
             cells.append(", ".join(f"{k} {layer[f'{k}_radius']:.4g}" for k in kinds if f"{k}_radius" in layer))
         if measured:
-            cells += [f"{layer[key]:.2f}" if key in layer else "" for key in ("unstable_ibp", "unstable_bp")]
+            keys = ("unstable_ibp", "unstable_bp") if refined else ("unstable_ibp",)
+            cells += [f"{layer[key]:.2f}" if key in layer else "" for key in keys]
         table.add_row(*cells)
     show(network.source, table, "")
     show(f"{result['parameters']} parameters, {network.output_size} outputs.")

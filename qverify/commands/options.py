@@ -19,6 +19,7 @@ from qverify.text import quoted
 VERIFY_METHODS = ("auto", "ibp", "bp", "exact")
 DISCREPANCY_METHODS = ("ibp", "bp", "exact")
 RADIUS_METHODS = ("auto", "ibp", "bp")
+INSPECT_METHODS = ("ibp", "bp")
 FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("auto", "highs", "gurobi", "scip")
 SCHEMES = ("paper", "tensor", "channel")
@@ -51,6 +52,7 @@ class Given:
     timeout: float = 300.0
     jobs: int = 0
     device: str = "cpu"
+    memory: str | None = None
     out: str | None = None
     resume: bool = False
     witnesses: bool = False
@@ -119,6 +121,27 @@ def sweep_options() -> Callable[[Command], Command]:
             "in input+weight, or all; joined by commas, a curve each.  [default: all seven]",
         ),
         *_bound_options(),
+    )
+
+
+def inspect_options() -> Callable[[Command], Command]:
+    """How to count unstable neurons."""
+    return stacked(
+        click.option(
+            "--method",
+            type=click.Choice(INSPECT_METHODS),
+            default="bp",
+            show_default=True,
+            help="Bounds by which neurons are called unstable. bp: those of IBP, and those of BP at every layer.",
+        ),
+        click.option(
+            "--timeout",
+            type=float,
+            default=60.0,
+            show_default=True,
+            metavar="S",
+            help="Seconds for counting; means are over the samples that were counted by then. inf: no limit.",
+        ),
     )
 
 
@@ -213,6 +236,7 @@ def _bound_options() -> tuple[Callable[[Any], Any], ...]:
             metavar="LO HI",
             help="A quantised input stays between LO and HI, as a pixel between 0 and 1 does.",
         ),
+        memory_option,
         click.option(
             "--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where bounds are computed."
         ),
@@ -243,7 +267,7 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
             default=300.0,
             show_default=True,
             metavar="S",
-            help="Seconds for the exact step of one sample; then it stays unknown, with its bounds. inf: no limit.",
+            help="Seconds for one sample, all stages together; then it stays unknown, with its bounds. inf: no limit.",
         ),
         click.option(
             "--jobs",
@@ -255,6 +279,11 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
     )
 
 
+memory_option = click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory to work in, such as 4G or 800M, solvers included.  [default: half of what there is]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 
 _METHODS = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from qverify import __version__, datasets, hints, onnx_io
 from qverify.batch import file_sha256
+from qverify.budget import parse_memory
 from qverify.commands.options import Given
 from qverify.commands.output import say
 from qverify.datasets import Samples
@@ -143,6 +144,7 @@ class Problem:
             seconds=self.seconds,
             jobs=given.jobs,
             device=given.device,
+            memory=None if given.memory is None else parse_memory(given.memory),
         )
 
 

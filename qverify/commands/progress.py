@@ -22,6 +22,8 @@ from qverify.escapes import printable
 
 _PLAIN_EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""
+_WATCH = 0.5
+"""Seconds between two looks at whether it is time for a line."""
 
 
 class Pace:
@@ -128,6 +130,7 @@ class Progress:
         """`every`: seconds between two plain lines."""
         self._pace, self._describe, self._every = pace, describe, every
         self._told = time.monotonic()
+        self._lock, self._over = threading.Lock(), threading.Event()
         self._live: Live | None = None
         if sys.stderr is not None and sys.stderr.isatty():
             console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # names are not markup
@@ -138,11 +141,20 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._live is not None:
             self._live.start()
+        else:  # a single answer may take minutes
+            threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._over.set()
         if self._live is not None:
             self._live.stop()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_WATCH):
+            with contextlib.suppress(RuntimeError):  # what is described changes meanwhile
+                self.tick()
 
     def add(self, position: int, exact: bool) -> None:
         """See `Pace.add`."""
@@ -153,7 +165,9 @@ class Progress:
     def tick(self) -> None:
         """Write a plain line if it is time for one."""
         every = _PLAIN_EVERY if self._every is None else self._every
-        if self._live is None and time.monotonic() - self._told >= every:
+        with self._lock:
+            if self._live is not None or self._over.is_set() or time.monotonic() - self._told < every:
+                return
             self._told = time.monotonic()
             say(f"{self._pace.decided} of {self._pace.total}: {', '.join(self._describe())}; {self._speed()}")
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from qverify.arguments import usable_device
+from qverify.arguments import checked, usable_device
 from qverify.batch import ROWS, RunDirectory
-from qverify.cascade import verify
+from qverify.cascade import Cascade
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
 from qverify.commands.progress import Pace, Progress, duration, stoppable
 from qverify.errors import InternalError, UsageError
+from qverify.network import Array
 from qverify.records import settled
 from qverify.report import Tally, accuracy_table, footer, stage_table
 from qverify.stored import solvers
@@ -113,23 +114,29 @@ class Work:
             return
         positions = [index - self.problem.indices.start for index in self.todo]
         pace = Pace(len(self.todo), self.options.method in ("auto", "exact"))
-        with stoppable() as stop, Progress(pace, self.tally.lines) as progress:
+        x, y = checked(self.problem.network, samples.x[positions], samples.y[positions])
+        with stoppable() as stop:
+            cascade = Cascade(self.problem.network, radii, self.options, stop)
+            self._decide(cascade, (x, y), pace)
+        if self.missing and not stop.is_set():
+            raise InternalError(f"{self.missing} samples were passed over without a verdict.")
+
+    def _decide(self, cascade: Cascade, samples: tuple[Array, Array], pace: Pace) -> None:
+        """Take the samples (x, y) of `todo` through the cascade."""
+        with Progress(pace, lambda: [*self.tally.lines(), *filter(None, [cascade.where])]) as progress:
 
             def tell(verdict: Verdict) -> None:
                 self._take(replace(verdict, index=self.todo[verdict.index]))
                 progress.add(verdict.index, verdict.method == "exact")
 
-            x, y = samples.x[positions], samples.y[positions]
             try:
-                verify(self.problem.network, x, y, radii, self.options, tell, stop)
+                cascade.run(*samples, tell)
             except KeyboardInterrupt:  # the second Ctrl-C, perhaps between a row and its count
-                stop.set()
+                cascade.stop.set()
                 if self.directory is not None:
                     done = self._done()
                     self.tally = Tally.of(done.values())
                     self.statuses = {index: row["status"] for index, row in done.items()}
-        if self.missing and not stop.is_set():
-            raise InternalError(f"{self.missing} samples were passed over without a verdict.")
 
     def _take(self, verdict: Verdict) -> None:
         """Keep one verdict; its witness first, since a sample with a row is never looked at again."""
