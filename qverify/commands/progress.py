@@ -132,6 +132,7 @@ class Progress:
         self._told = time.monotonic()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._live: Live | None = None
+        self._watcher: threading.Thread | None = None
         if sys.stderr is not None and sys.stderr.isatty():
             console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # names are not markup
             self._live = Live(
@@ -142,7 +143,8 @@ class Progress:
         if self._live is not None:
             self._live.start()
         else:  # a single answer may take minutes
-            threading.Thread(target=self._watch, daemon=True).start()
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,6 +152,8 @@ class Progress:
             self._over.set()
         if self._live is not None:
             self._live.stop()
+        if self._watcher is not None:  # it must not be the last to hold on to tensors while Python ends
+            self._watcher.join()
 
     def _watch(self) -> None:
         while not self._over.wait(_WATCH):
