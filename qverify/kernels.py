@@ -12,8 +12,9 @@ with radii describes it only while nothing overflows:
 - for `--kernel any`, up to 8 bits: the sum of any two products fits into int16. Kernels of processors without
   dot-product instructions multiply uint8 by int8 and add neighbouring products in *saturating* int16.
 
-An integer is at most a value over the smallest step that any covered quantiser takes, `range / (2^b - 1)`, plus one
-for rounding. `_ROOM` covers the arithmetic here, and reduced ranges of b + 1 bits, whose steps are that much smaller.
+An integer is at most a value over the smallest step that any covered quantiser takes, plus one for rounding. At b bits
+that is `range / (2^(b+1) - 1)`: radii of b bits stand for files of b + 1 bits too, of which only weights or only
+activations have the coarse steps of a reduced or symmetric range. No kernel has 9 bits, or 17.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ KERNELS = ("exact-accumulation", "any")
 INT32, INT16 = 2.0**31 - 1, 2.0**15 - 1
 LEAST_STEP = 1.0001 * 2.0**-126
 """The smallest normal number of float32, and a little: no toolchain has a step below."""
-_ROOM = 1.02
+_ROOM = 1.001
+"""For the arithmetic here."""
 _INSTEAD = "--scheme paper and --radii speak of real arithmetic"
 
 
@@ -57,6 +59,11 @@ class IntegerLayer:
     def levels(self) -> float:
         """The number of steps in the range of an asymmetric quantiser."""
         return 2.0**self.bits - 1
+
+    @property
+    def room(self) -> float:
+        """How much larger integers of products may be than with b bits: each factor has up to b + 1."""
+        return _ROOM * (finest(self.bits) / self.levels) ** 2
 
     @property
     def top(self) -> Array:
@@ -97,9 +104,9 @@ class IntegerLayer:
         """Why this layer is not covered whatever its input, in words; empty if it may be."""
         used = (self.top > 0) | (self.bias != 0)
         step = np.where(self.top > 0, self.top / self.levels, 1.0) * self.entry
-        if (step[used] < LEAST_STEP).any():
+        if (step[used] < LEAST_STEP * self.room).any():
             return f"the steps of layer {self.name!r} are too small for float32; {_INSTEAD}"
-        if (self.bias_integers() * _ROOM > INT32).any():
+        if (self.bias_integers() * self.room > INT32).any():
             return f"the bias of layer {self.name!r} does not fit into int32 beside steps that small; {_INSTEAD}"
         return ""
 
@@ -107,7 +114,7 @@ class IntegerLayer:
     def always(self) -> bool:
         """Whether sums fit for every input that a quantiser can give."""
         sums = self.integers().reshape(len(self.bias), -1).sum(axis=1) * self.levels + self.bias_integers()
-        return bool((sums * _ROOM <= self.accumulator).all())
+        return bool((sums * self.room <= self.accumulator).all())
 
     @cached_property
     def pairs_fit(self) -> bool:
@@ -116,10 +123,23 @@ class IntegerLayer:
 
     def overflow(self, sums: Any) -> Any:
         """Which of these bounds on sums, bias included (numbers, arrays, tensors), may leave the accumulator."""
-        return sums * _ROOM > self.accumulator
+        return sums * self.room > self.accumulator
 
 
-SEVEN_BITS = "a reduced range of weights (7 bits, as --bits 7 certifies it) makes them fit"
+SEVEN_BITS = "a reduced range of weights (reduce_range; --bits 7 certifies it) makes them fit"
+
+
+def finest(bits: int) -> float:
+    """The largest number of steps in a range that a file has for which radii of so many bits stand."""
+    return 2.0 ** (bits if bits == 8 or bits >= 16 else bits + 1) - 1
+
+
+def borderline(name: str, low: float, high: float, bits: int) -> list[str]:
+    """What is wrong with a range of which nobody can say whether its step is a number of float32, in words."""
+    surely_none, surely_some = 0.999 * (2.0**bits - 1) * 2.0**-126, 1.001 * finest(bits) * LEAST_STEP
+    if surely_none < high - low <= surely_some:
+        return [f"the range of {name!r} has a step at the very end of float32; {_INSTEAD}"]
+    return []
 
 
 def overflowing(layers: list[str]) -> list[str]:

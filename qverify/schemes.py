@@ -13,7 +13,9 @@ Not covered by any scheme, because the family has no radius for it: requantising
 may tie classes, not reverse them, unless it clips), the branches and sums of a residual network before a Relu, what
 average pooling, a normalisation in the graph or a layer without a Relu gives, or a bias that is added to a MatMul
 by a node of its own (a Gemm has it inside). Nor are quantisers with coarser steps than these: symmetric activations
-(twice the step), a reduced range of weights (7 bits of 8); b - 1 bits cover both.
+(twice the step), a reduced range of weights (7 bits of 8). Radii of b - 1 bits cover b-bit files with either or both;
+with `kernel="any"` only those with a reduced range of weights, since symmetric activations alone leave 8-bit weights,
+whose pairs were not looked at.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 
 from qverify.batchnorm import BATCHNORMS, Separate, integer_layer, kept_apart, separate
 from qverify.errors import RadiiError
-from qverify.kernels import KERNELS, IntegerLayer, Kernel
+from qverify.kernels import KERNELS, IntegerLayer, Kernel, borderline
 from qverify.network import Array, BatchNorm, Conv, Dense, Network, forward
 from qverify.steps import RANGED, Quantiser
 
@@ -75,6 +77,8 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     apart = separate(network, quantiser, norms, (ranges, before))
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
     ceilings, dead = {}, []
+    rounded = {network.layers[i].name: ranges[i] for i in (0, *network.relus)} | before
+    unclear = [reason for name, ends in rounded.items() for reason in borderline(name, *ends, quantiser.bits)]
     for i in network.relus:
         relu = network.layers[i]
         radius = quantiser.activation_radius(quantiser.activation_step(*ranges[i]))
@@ -89,7 +93,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
         "input_range": quantiser.activation_range(*ranges[0]),
         "saturations": apart.saturations,
         "zero_exact": True,
-        "kernel": Kernel.of(quantiser.kernel, [*integers, *apart.integers], apart.refused, dead),
+        "kernel": Kernel.of(quantiser.kernel, [*integers, *apart.integers], [*apart.refused, *unclear], dead),
     }
 
 

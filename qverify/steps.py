@@ -8,7 +8,7 @@ The radius is D / 2 for rounding to nearest, D for any rounding.
 What toolchains do where a range is degenerate, and what is covered here, since ranges of float32 cannot be told apart
 from those of float64 to the last digit:
 
-- a step below float32's normal numbers becomes 1. A Relu that is 0 on all the data has the range [0, 0], so the step
+- a step below float32's normal numbers becomes 1 (where it is borderline, nothing is covered: kernels.py). A Relu that is 0 on all the data has the range [0, 0], so the step
   1, and the biases of the layer that reads it become multiples of s_w; a channel of vanishing weights likewise: its
   weights become 0 (or 1, if any rounding is covered), its biases multiples of s_x;
 - the product s_x s_w is kept in float32: where it underflows, a bias may be lost as a whole.
@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qverify.kernels import LEAST_STEP
+from qverify.kernels import LEAST_STEP, finest
 
 FLOAT32_SLACK = 2.0**-21
 """A quantiser that works in float32 rounds the step, the quotient and the product: three roundings of 2^-24 relative to
@@ -81,8 +81,8 @@ class Quantiser:
         """
         step = sizes / self.levels
         radius = step * (self.share + self.levels * FLOAT32_SLACK)
-        # Also where only the smaller step of an asymmetric quantiser vanishes; weights of 0 stay 0.
-        vanishes = sizes <= (2.0**self.bits - 1) * LEAST_STEP
+        # Also where only the smallest step that is covered vanishes; weights of 0 stay 0.
+        vanishes = sizes <= finest(self.bits) * LEAST_STEP
         one, zero = xp.ones_like(sizes), xp.zeros_like(sizes)
         lost = sizes if self.share < 1.0 else xp.maximum(sizes, one)
         radius = xp.where(vanishes, xp.where(sizes > 0, xp.maximum(lost, radius), zero), radius)

@@ -189,6 +189,48 @@ def test_a_bias_that_saturates_in_onnxruntime_is_no_proof():
     assert not any(v.status is qverify.Status.VERIFIED for v in verdicts)
 
 
+@pytest.mark.parametrize("coarse", ["reduced", "centred"])
+@pytest.mark.parametrize("format", ["QDQ", "QOperator"])
+def test_a_bias_that_saturates_beside_coarse_steps(coarse, format, rng):
+    """Certified with 7 bits: one factor of the bias's step has 8 all the same, and 16 times 120000 leaves int32."""
+    layers = [([[0.0, 0.1], [1.0, 1.0]], [120000.0, 100000.0]), ([[1.0, -1.0], [0.0, 0.0]], [0.0, 2000.0])]
+    x = rng.random((12, 2))
+    x[0], x[1] = 1.0, 0.0
+    weight = ("QInt8", "QInt8") if coarse == "centred" else ("QUInt8", "QUInt8")
+    form = Form(format, False, *weight, symmetric=coarse == "centred", **{coarse: True})
+    network, x, labels, _ = wrong(layers, x, form)
+    radii = radii_of(network, x, form.certified, scheme="tensor")
+    verdicts = qverify.verify(network, x, labels, radii)
+    assert not any(v.status is qverify.Status.VERIFIED for v in verdicts)
+
+
+@pytest.mark.parametrize("bits, finer", [(7, 8), (8, 8), (15, 16), (16, 16)])
+@pytest.mark.parametrize("share, fits", [(0.99, True), (1.01, False)])
+def test_biases_fit_beside_steps_of_one_bit_more(bits, finer, share, fits, rng):
+    """Inputs in [0, 1] and weights of 1: int32 divided by the levels of either factor."""
+    levels = 2**finer - 1
+    bias = share * (2**31 - 1) / levels / levels
+    network = mlp(rng, 2, 1, 2)
+    network = network.with_layers(
+        {1: Dense("fc0", (0,), (1,), [[1.0, 1.0]], [bias]), 3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0, 0.0])}
+    )
+    data = np.array([[0.0, 0.0], [1.0, 1.0]])
+    radii = radii_of(network, data, bits)
+    assert radii.kernel is not None
+    assert any("the bias of layer 'fc0'" in reason for reason in radii.kernel.refused) != fits
+
+
+@pytest.mark.parametrize("share, clear", [(0.0, True), (0.9, True), (1.0, False), (1.1, True)])
+def test_a_step_at_the_end_of_float32_is_no_proof(share, clear, rng):
+    """A toolchain may find it a step, and clips to that tiny range, or none, and takes the step 1."""
+    network = mlp(rng, 2, 1, 2)
+    layers = {1: Dense("fc0", (0,), (1,), [[1e20, 0.0]], [0.0]), 3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0] * 2)}
+    data = np.array([[0.0, 0.0], [share * 255 * 2.0**-126, 0.0]])
+    radii = radii_of(network.with_layers(layers), data)
+    assert radii.kernel is not None
+    assert any("'x' has a step at the very end" in reason for reason in radii.kernel.refused) != clear
+
+
 def saturating_pairs(x, layers, ranges):
     """Logits of the int8 network whose kernels add neighbouring uint8 x int8 products in saturating int16."""
     value = x

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toolchain import FORMS, Form, dense, dequantised, grid, hidden, outputs, quantised, without_last_rounding
+from toolchain import COARSE, FORMS, Form, dense, dequantised, grid, hidden, outputs, quantised, without_last_rounding
 
 import qverify
 from qverify.quantisation import Family, Radii
@@ -117,8 +117,9 @@ CASES = {
 
 def some(number: int) -> list[Any]:
     """Every case with a few forms, a different choice for each; all the others are slow."""
-    chosen = {(number * 5 + k * 7) % len(FORMS) for k in range(4)}
-    return [pytest.param(form, marks=() if k in chosen else pytest.mark.slow) for k, form in enumerate(FORMS)]
+    forms = [*FORMS, *COARSE]
+    chosen = {(number * 5 + k * 7) % len(forms) for k in range(4)}
+    return [pytest.param(form, marks=() if k in chosen else pytest.mark.slow) for k, form in enumerate(forms)]
 
 
 ALL = [
@@ -136,7 +137,7 @@ def made(name: str, form: Form):
     source = dense(layers)
     network = qverify.load(source)
     scheme = "channel" if form.channel else "tensor"
-    radii = Radii.from_bits(form.bits, scheme, "nearest", network, x.astype(np.float64))
+    radii = Radii.from_bits(form.certified, scheme, "nearest", network, x.astype(np.float64))
     return quantised(source, x, form), x, network, radii
 
 

@@ -9,7 +9,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,25 @@ class Form:
     activation: str = "QUInt8"
     symmetric: bool = True
     prepared: bool = False
+    reduced: bool = False
+    """Weights of 7 bits of 8."""
+    centred: bool = False
+    """Activations symmetric about 0."""
 
     @property
     def bits(self) -> int:
         return 16 if "16" in self.activation else 8
 
+    @property
+    def certified(self) -> int:
+        """The bits of schemes tensor and channel whose radii cover it: coarser steps are those of a bit less."""
+        return self.bits - (self.reduced or self.centred)
+
     def __str__(self) -> str:
         how = "sym" if self.symmetric else "asym"
         names = [self.format, "channel" if self.channel else "tensor", self.weight, self.activation, how]
-        return "-".join([*names, *["prepared"] * self.prepared])
+        flags = {"prepared": self.prepared, "reduced": self.reduced, "centred": self.centred}
+        return "-".join([*names, *(name for name, on in flags.items() if on)])
 
 
 _SIGNED = (("QInt8", "QUInt8"), ("QInt8", "QInt8"), ("QInt16", "QUInt16"), ("QInt16", "QInt16"))
@@ -55,6 +65,13 @@ FORMS = [
     Form("QOperator", False, "QInt8", "QUInt8", symmetric=False),
 ]
 """All that the quantiser offers at 8 and 16 bits for the asymmetric activations of schemes tensor and channel."""
+
+COARSE = [
+    *(replace(form, centred=True) for form in FORMS if form.activation in ("QInt8", "QInt16")),
+    *(replace(form, reduced=True) for form in FORMS if form.bits == 8),
+    *(replace(form, reduced=True, centred=True) for form in FORMS if form.activation == "QInt8"),
+]
+"""With coarser steps of weights, of activations, or of both."""
 
 
 def model(nodes: Sequence[Any], constants: dict[str, Any], entry: tuple[int, ...], classes: int) -> onnx.ModelProto:
@@ -111,7 +128,8 @@ def quantised(source: onnx.ModelProto, x: Array, form: Form) -> onnx.ModelProto:
                 per_channel=form.channel,
                 weight_type=QuantType[form.weight],
                 activation_type=QuantType[form.activation],
-                extra_options={"WeightSymmetric": form.symmetric},
+                reduce_range=form.reduced,
+                extra_options={"WeightSymmetric": form.symmetric, "ActivationSymmetric": form.centred},
             )
         finally:
             logging.disable(level)
