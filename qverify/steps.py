@@ -8,9 +8,10 @@ The radius is D / 2 for rounding to nearest, D for any rounding.
 What toolchains do where a range is degenerate, and what is covered here, since ranges of float32 cannot be told apart
 from those of float64 to the last digit:
 
-- a step below float32's normal numbers becomes 1 (where it is borderline, nothing is covered: kernels.py). A Relu that is 0 on all the data has the range [0, 0], so the step
-  1, and the biases of the layer that reads it become multiples of s_w; a channel of vanishing weights likewise: its
-  weights become 0 (or 1, if any rounding is covered), its biases multiples of s_x;
+- a step below float32's normal numbers becomes 1 (where it is borderline, nothing is covered: kernels.py). A Relu that
+  is 0 on all the data has the range [0, 0], so the step 1, and the biases of the layer that reads it become multiples
+  of s_w; a channel of vanishing weights likewise: its weights become 0 (or 1, if any rounding is covered), its biases
+  multiples of s_x;
 - the product s_x s_w is kept in float32: where it underflows, a bias may be lost as a whole.
 
 Functions take numpy arrays or torch tensors, which differentiate through them.

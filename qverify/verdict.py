@@ -13,7 +13,7 @@ from qverify.errors import UsageError
 from qverify.exact.solvers import SOLVERS
 from qverify.members import Recipe, Witness
 
-SEMANTICS = 3
+SEMANTICS = 4
 """Part of every question kept on disk. Raise it when a row no longer means what it meant, so that rows are computed
 anew; 2: the exact step proves its bounds from duals, and underflow is allowed for; 3: programs are rounded outwards,
 schemes tensor and channel stand for integer kernels and BatchNormalization kept apart, networks have another hash."""
