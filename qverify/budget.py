@@ -20,8 +20,10 @@ from qverify.errors import UsageError
 
 SHARE = 0.5
 """Of the machine's memory, that a run takes at most where nothing else was said."""
-LEAST = 256 << 20
-"""Bytes below which there is no working: what Python, torch and a model take is not even in it."""
+LEAST = 384 << 20
+"""Bytes below which there is no working: Python and torch alone take 270 MiB (measured)."""
+_FLOOR = 64 << 20
+"""Bytes that a small network can always work in."""
 PIECE = 1 << 30
 """Bytes that temporary arrays of one piece take at most: larger ones are no faster."""
 OPERATIONS = 2e9
@@ -85,11 +87,31 @@ def resident() -> int:
 
 
 def share_of(memory: int | None, shares: int) -> int:
-    """Bytes for one of several processes on this machine, which take `memory` in all, or a share of the machine's."""
+    """Bytes for one of several processes on this machine, which take `memory` in all, or a share of the machine's.
+
+    Raises UsageError if `memory` is too little for so many.
+    """
     whole = int(machine_memory() * SHARE) if memory is None else memory
-    return max(LEAST, whole // max(1, shares))
+    share = whole // max(1, shares)
+    if memory is not None and share < LEAST:
+        raise UsageError(
+            f"--memory leaves {share >> 20}M to each of {shares} processes, and each needs {LEAST >> 20}M; give"
+            " fewer --jobs or more --memory."
+        )
+    return max(LEAST, share)
 
 
-def working_memory(memory: int | None) -> int:
-    """Bytes that arrays may take beyond what this process holds already, of `memory` or a share of the machine's."""
-    return max(LEAST // 4, share_of(memory, 1) - resident())
+def working_memory(memory: int | None, needed: int) -> int:
+    """Bytes that arrays may take beyond what this process holds already, of `memory` or a share of the machine's.
+
+    `needed`: bytes that have to be held before any work. Raises UsageError if these are too many already.
+    """
+    whole = share_of(memory, 1)
+    free = max(_FLOOR, whole - resident())
+    if needed > free:
+        wanted = math.ceil(10 * (needed + resident() + _FLOOR) / 2**30) / 10
+        raise UsageError(
+            f"The network and its radii take about {needed / 2**30:.2g} GiB, more than is left of the"
+            f" {whole / 2**30:.2g} GiB that qverify may take; give --memory {wanted:.1f}G or more, or fewer --jobs."
+        )
+    return max(_FLOOR, free - needed)

@@ -18,16 +18,19 @@ import torch
 from qverify.attack import PositionChoice, Positions, attack
 from qverify.bounds.accumulators import misfits
 from qverify.budget import Deadline
-from qverify.cascade import Batch, Cascade, sample_bounds
+from qverify.cascade import Cascade, sample_bounds
 from qverify.exact.decide import Ruling
 from qverify.exact.search import Case, Search, Settings
 from qverify.exact.solvers.process import Lent, borrowed
 from qverify.members import Recipe
+from qverify.undecided import Batch
 from qverify.verdict import Options, Status, Verdict
 
 T = TypeVar("T")
 _PROGRAMS = 0.6
 """Of the memory, that the programs of all samples under way take together, solvers included."""
+_HOST = 64 << 20
+"""Bytes that the process of a solver takes before it has a program (measured: 47 MiB)."""
 
 
 def in_threads(
@@ -56,7 +59,7 @@ def in_threads(
 
 def program_memory(options: Options, memory: int) -> int:
     """Bytes for the program of one sample, of the `memory` for all at once."""
-    return int(_PROGRAMS * memory / options.workers)
+    return max(_HOST // 4, int(_PROGRAMS * memory / options.workers) - (_HOST if options.isolated else 0))
 
 
 def solver_process(options: Options, memory: int) -> contextlib.AbstractContextManager[Lent | None]:

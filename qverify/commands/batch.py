@@ -14,7 +14,7 @@ from rich.table import Table
 
 from qverify import datasets, onnx_io
 from qverify.batch_directory import BatchDirectory
-from qverify.budget import LEAST, parse_memory, resident
+from qverify.budget import parse_memory, resident, share_of
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, hint, started
@@ -45,7 +45,7 @@ def run(path: str, out: str | None, machine: tuple[int, str | None, str | None],
     if cluster is not None and jobs:
         raise UsageError("--jobs and --cluster exclude each other; a cluster has the workers it has.")
     with stdout_kept_clean():
-        assembly = Assembly(plan, folder, None if memory is None else parse_memory(memory))
+        assembly = Assembly(plan, folder, None if memory is None else _for_workers(memory, jobs))
         session: dict[str, Any] = {"started": started(), "solver": assembly.solver}
         session |= {"jobs": Options(jobs=jobs).workers} if cluster is None else {"cluster": cluster}
         with BatchDirectory.start(folder, {c.name: c.question for c in assembly.cases}, session) as directory:
@@ -64,10 +64,17 @@ def run(path: str, out: str | None, machine: tuple[int, str | None, str | None],
     return 0
 
 
+def _for_workers(memory: str, jobs: int) -> int:
+    """Bytes of `--memory` without this process. Raises UsageError if they are too few for so many jobs."""
+    left = parse_memory(memory) - resident()
+    share_of(left, Options(jobs=jobs).workers)
+    return left
+
+
 class Assembly:
     """The cases of a plan, with all that their work needs: `cases`, `parcels`, `solver`. Raises what is wrong.
 
-    `labels`: those of the samples of each case, by its name. `memory`: bytes for the whole run, this process included.
+    `labels`: those of the samples of each case, by its name. `memory`: bytes for all processes that work.
     """
 
     def __init__(self, plan: Plan, folder: str, memory: int | None = None):
@@ -91,8 +98,7 @@ class Assembly:
         if entry.scheme is not None and (entry.scheme, entry.model, entry.data) not in self._hinted:
             hint(problem, f"{network.source} on {entry.data}: ")
             self._hinted.add((entry.scheme, entry.model, entry.data))
-        memory = None if self._memory is None else max(LEAST, self._memory - resident())
-        options = replace(problem.options(), jobs=1, memory=memory)
+        options = replace(problem.options(), jobs=1, memory=self._memory)
         question = problem.question() | {"arrays_sha256": everything.arrays_sha256} | problem.places(self._folder)
         self.solver = chosen_solver(options) or self.solver
         assert problem.samples is not None and problem.radii is not None

@@ -39,7 +39,7 @@ from qverify.quantisation import Family
 
 BILINEAR_PRODUCTS = 5_000
 """What the relational program leaves open goes to the bilinear one up to this many products."""
-_BYTES = 160
+_BYTES = 200
 """A coefficient of a program, in the program, on its way to the solver and there (measured, HiGHS)."""
 _RATE = 2e6
 """Coefficients a second at which programs are made and loaded."""
