@@ -15,13 +15,18 @@ from typing import Any
 from rich.table import Table
 
 from qverify.stored import STAGES, STATUSES
+from qverify.text import SENTENCE, shortened
+
+_REASONS = 4
+"""Reasons for `unknown` that are listed."""
 
 
 @dataclass
 class Tally:
     """Counts over rows of `samples.jsonl`: by status, and by the stage that decided.
 
-    `independent`: positions of convolutions were taken as independent; `limited`: the time limit ended the exact step.
+    `independent`: positions of convolutions were taken as independent; `limited`: the time limit ended the sample;
+    `reasons`: why samples are unknown, in the words of their rows.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -29,6 +34,7 @@ class Tally:
     seconds: Counter[str] = field(default_factory=Counter)
     independent: int = 0
     limited: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
 
     @staticmethod
     def of(rows: Iterable[dict[str, Any]]) -> Tally:
@@ -45,6 +51,8 @@ class Tally:
         self.seconds[row["method"]] += row["seconds"]
         self.independent += "scope" in row and row["scope"] != "exact"
         self.limited += "limit" in row
+        if row["status"] == "unknown":
+            self.reasons[row.get("detail", "")] += 1
 
     @property
     def samples(self) -> int:
@@ -95,6 +103,7 @@ class Tally:
             **accuracies,
             **counts,
             "by_method": by_method,
+            "unknown_reasons": dict(self.reasons.most_common()),
             "independent_positions": self.independent,
         }
 
@@ -165,6 +174,7 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
     if question.get("clip_input"):
         low, high = question["clip_input"]
         lines.append(f"Quantised inputs stay between {low:g} and {high:g}.")
+    lines += _why_unknown(tally)
     exact = tally.decided["exact", "verified"]
     proof = f", {exact} by the exact step, {trust(question, solvers)}" if exact else ""
     lines.append(f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for{proof}.")
@@ -179,6 +189,16 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
             " sound, but it cannot falsify."
         )
     return lines
+
+
+def _why_unknown(tally: Tally) -> list[str]:
+    """The reasons that most unknown samples have, a line each."""
+    found = [(shortened(reason, SENTENCE), count) for reason, count in tally.reasons.most_common() if reason]
+    counts = found[:_REASONS]
+    if rest := found[_REASONS:]:
+        other = "other reason" if len(rest) == 1 else "other reasons"
+        counts.append((f"{len(rest)} {other}, in the rows", sum(count for _, count in rest)))
+    return [f"Unknown, {count} of {tally.statuses['unknown']}: {reason}." for reason, count in counts]
 
 
 def trust(question: dict[str, Any], solvers: Sequence[str]) -> str:

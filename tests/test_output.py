@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -35,10 +36,12 @@ def on_a_terminal(show: Any, *parts: Any) -> str:
         patch.setenv("COLUMNS", "200")
         patch.delenv("NO_COLOR", raising=False)
         show(*parts)
-        file.flush()
-        text = os.read(master, 1 << 16).decode()
+    found = b""
+    with contextlib.suppress(OSError):  # the other end is closed: that is how its end is told
+        while part := os.read(master, 1 << 16):  # a terminal hands out what it has, line by line
+            found += part
     os.close(master)
-    return text
+    return found.decode()
 
 
 def table() -> Table:

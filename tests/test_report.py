@@ -15,7 +15,7 @@ from runs_on_disk import question, random_rows, row, write_batch, write_rows, wr
 from test_cli import DIGITS, answer, qverify
 
 from qverify.commands import options
-from qverify.report import outward, percent
+from qverify.report import Tally, footer, outward, percent
 from qverify.report_rows import packed
 from qverify.report_runs import read_runs
 from qverify.report_table import identities, labels, lines_of
@@ -359,3 +359,14 @@ def test_rows_of_another_version_are_named(tmp_path):
     (unsaid / "run.json").write_text(json.dumps(record))
     assert f"unsaid: {said}" in notes(unsaid)
     assert said not in notes(write_run(tmp_path / "none", [], semantics=1))
+
+
+def test_the_reasons_of_unknown_samples_are_counted():
+    """The most common first, those beyond four together; verified samples' details are none of them."""
+    many = [row(i, "unknown") | {"detail": f"reason {i % 6 if i % 6 else 1}"} for i in range(18)]
+    tally = Tally.of([*many, row(18) | {"detail": "no reason"}, row(19, "unknown")])
+    assert tally.as_dict()["unknown_reasons"] == {"reason 1": 6, **{f"reason {k}": 3 for k in range(2, 6)}, "": 1}
+    question = {"radii": {"convention": "c", "largest": {"input": 0.1}}, "formulation": "relational", "tolerance": 0.0}
+    said = [line for line in footer(tally, question, []) if line.startswith("Unknown")]
+    assert said[0] == "Unknown, 6 of 19: reason 1." and len(said) == 5
+    assert said[-1] == "Unknown, 3 of 19: 1 other reason, in the rows."

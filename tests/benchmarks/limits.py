@@ -142,10 +142,10 @@ def measured(name: str, folder: Path, given: argparse.Namespace) -> str:
         "bits": given.bits,
         "timeout": given.timeout,
         "memory": given.memory,
+        "method": given.method,
         "jobs": 1,
         "out": out,
     }
-    options["method"] = given.method
     command = [sys.executable, "-c", "from qverify.cli import main; main()", "verify", str(model)]
     command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     began = time.perf_counter()
