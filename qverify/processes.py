@@ -1,10 +1,14 @@
-"""Programs that run beside this one: how they are started, and how they ended."""
+"""Programs that run beside this one: how they are started, how they hear and answer, and how they ended."""
 
 from __future__ import annotations
 
 import os
+import pickle
+import queue
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,34 @@ def environment() -> dict[str, str]:
     here = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     return {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONPATH": path}
+
+
+def serving() -> tuple[queue.Queue[Any], Callable[[Any], None]]:
+    """In a process that serves another: the messages that come on stdin, and what sends an answer to stdout.
+
+    What libraries print goes nowhere. The process ends when stdin closes, even in the middle of work, since then nobody
+    waits for its answer; solvers work outside Python's lock, so that is noticed during a solve too.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+    def say(answer: Any) -> None:
+        pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
+        answers.flush()
+
+    messages: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_listen, args=(messages,), daemon=True).start()
+    return messages, say
+
+
+def _listen(messages: queue.Queue[Any]) -> None:
+    try:
+        while True:
+            messages.put(pickle.load(sys.stdin.buffer))
+    except (EOFError, OSError, pickle.UnpicklingError):
+        os._exit(0)
 
 
 def ended(status: int) -> str:

@@ -10,7 +10,6 @@ import os
 import pickle
 import queue
 import sys
-import threading
 import time
 import traceback
 from dataclasses import replace
@@ -21,6 +20,7 @@ import torch
 from qverify.budget import share_of
 from qverify.cascade import Cascade
 from qverify.errors import InternalError, QVerifyError
+from qverify.processes import serving
 from qverify.verdict import Status, Verdict
 from qverify.work import Found, Row, Setting, Task
 
@@ -76,21 +76,12 @@ class Bench:
 
 
 def main() -> None:
-    """Serve until stdin closes, even in the middle of a task: then nobody waits for its answer.
+    """Serve until stdin closes.
 
     The argument of the command line: how many such processes share the memory.
     """
     torch.set_num_threads(1)
-    answers = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # solvers print
-
-    def say(answer: Any) -> None:
-        pickle.dump(answer, answers)
-        answers.flush()
-
-    messages: queue.Queue[tuple[Task, dict[str, bytes]]] = queue.Queue()
-    threading.Thread(target=_listen, args=(messages,), daemon=True).start()
+    messages, say = serving()
     bench = Bench(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     say(READY)
     while True:
@@ -99,15 +90,6 @@ def main() -> None:
         except queue.Empty:
             return
         say(_answer(bench, task, parcels))
-
-
-def _listen(messages: queue.Queue[Any]) -> None:
-    """Messages from stdin; solvers work outside Python's lock, so its end is noticed during a solve too."""
-    try:
-        while True:
-            messages.put(pickle.load(sys.stdin.buffer))
-    except (EOFError, OSError, pickle.UnpicklingError):
-        os._exit(0)
 
 
 def _answer(bench: Bench, task: Task, parcels: dict[str, bytes]) -> Found | Exception:

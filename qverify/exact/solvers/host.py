@@ -6,10 +6,6 @@ side). It imports what programs need and no more: no torch, no ONNX.
 
 from __future__ import annotations
 
-import os
-import pickle
-import queue
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +16,7 @@ from qverify.exact.branching import Tree
 from qverify.exact.program import Program
 from qverify.exact.scaling import InUnits, Scaled
 from qverify.exact.solvers.base import Session, Solver
+from qverify.processes import serving
 
 TREE = "tree"
 """Our branch and bound (branching.py), beside the names of solvers."""
@@ -63,32 +60,13 @@ class Host:
 
 
 def main() -> None:
-    """Serve until stdin closes, even in the middle of a solve: then nobody waits for its answer."""
-    answers = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # solvers print
-        os.dup2(nowhere.fileno(), 2)
-
-    def say(answer: Any) -> None:
-        pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
-        answers.flush()
-
-    messages: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(messages,), daemon=True).start()
+    """Serve until stdin closes."""
+    messages, say = serving()
     host = Host()
     say(None)
     while True:
         verb, arguments = messages.get()
         say(_answer(getattr(host, verb), arguments))
-
-
-def _listen(messages: queue.SimpleQueue[Any]) -> None:
-    """Solvers work outside Python's lock, so the end of stdin is noticed during a solve too."""
-    try:
-        while True:
-            messages.put(pickle.load(sys.stdin.buffer))
-    except (EOFError, OSError, pickle.UnpicklingError):
-        os._exit(0)
 
 
 def _answer(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
