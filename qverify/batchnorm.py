@@ -15,8 +15,11 @@ at most
 
 The first two are radii of the folded layer. The third is one a position, so it is no bias; behind a Relu, which
 moves by no more than its input, it is part of that Relu's activation radius. What exceeds the range of z, seen from
-y, is clipped and adds to it (`Saturation`). A BatchNormalization that stands alone is the case W = 1, b = 0, and e = 0
-where what it reads is rounded already. The union with the folded family is the larger of both radii everywhere.
+y, is clipped and adds to it (`Saturation`): |a'| times what is cut off, or, behind a Relu that is 0 without the cut,
+what the cut itself leaves, `(scale' / deviation) (end - mean) + offset'`, which lies above the end of the folded y by
+`(r_scale / deviation) |end - mean| + r_offset` at most. A BatchNormalization that stands alone is the case W = 1,
+b = 0, and e = 0 where what it reads is rounded already. The union with the folded family is the larger of both radii
+everywhere.
 """
 
 from __future__ import annotations
@@ -44,14 +47,15 @@ class Saturation:
     """A range that cuts off values on their way into a Relu: what exceeds it widens the activation radius.
 
     `source`: the layer whose output y is cut off, by name; `low`, `high` (size,) the ends in units of y; `gain`
-    (size,) by how much the Relu's input moves where y is cut off by 1. `straight`: y is the Relu's input, so that
-    nothing below 0 matters.
+    (size,) by how much the Relu's input moves where y is cut off by 1; `drift` (size,) how far above `low` the lower
+    end of a member may lie. `straight`: y is the Relu's input, so that nothing below 0 matters.
     """
 
     source: str
     low: Array
     high: Array
     gain: Array
+    drift: Array
     straight: bool
 
 
@@ -132,7 +136,9 @@ def _add(
         found.weight[norm.layer], found.bias[norm.layer] = weight, bias + r_offset
     if norm.before is not None or not isinstance(network.layers[source], (Relu, Input)):
         ends = quantiser.activation_range(*z_range)
-        _round_between(found, network, index, norm, (factor + ratio, quantiser.activation_radius(z_step), ends))
+        moved = [ratio * abs(end - norm.mean) + r_offset for end in ends]
+        rounding = factor + ratio, quantiser.activation_radius(z_step), ends, np.maximum(*moved)
+        _round_between(found, network, index, norm, rounding)
 
 
 def _unfit(norm: BatchNorm, quantiser: Quantiser, z_step: float) -> list[str]:
@@ -169,18 +175,19 @@ def _around_folded(
 
 
 def _round_between(
-    found: Separate, network: Network, index: int, norm: BatchNorm, rounding: tuple[Array, float, Range]
+    found: Separate, network: Network, index: int, norm: BatchNorm, rounding: tuple[Array, float, Range, Array]
 ) -> None:
-    """The third line; `rounding`: its factor, the radius of z, and the range of z."""
-    (factor, radius, (low, high)), layer = rounding, network.layers[index]
+    """The third line; `rounding`: its factor, the radius of z, the range of z, and how far its ends move behind it."""
+    (factor, radius, z_range, drift), layer = rounding, network.layers[index]
     behind = network.relu_behind(index)
     assert behind is not None  # `kept_apart`
     positions = layer.size // len(factor)
     a = norm.scale / norm.deviation
-    ends = [a * (end - norm.mean) + norm.offset for end in (low, high)]
+    ends = [a * (end - norm.mean) + norm.offset for end in z_range]
     gain = np.where(a == 0, 0.0, factor / np.where(a == 0, 1.0, abs(a)))
     name = network.layers[behind].name
     found.before[name] = found.before.get(name, np.zeros(layer.size)) + np.repeat(factor * radius, positions)
-    below, above, gain = (np.repeat(array, positions) for array in (np.minimum(*ends), np.maximum(*ends), gain))
-    cut = Saturation(norm.layer, below, above, gain, network.consumers[index] == (behind,))
+    below, above = np.minimum(*ends), np.maximum(*ends)
+    low, high, gain, drift = (np.repeat(array, positions) for array in (below, above, gain, drift))
+    cut = Saturation(norm.layer, low, high, gain, drift, network.consumers[index] == (behind,))
     found.saturations[name] = (*found.saturations.get(name, ()), cut)

@@ -245,14 +245,20 @@ def pushed(values, step, up):
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("up", [False, True])
 @pytest.mark.parametrize("exact", ["nothing", "weights", "between"])
-def test_members_pushed_to_one_side_lie_within_the_bounds(per_channel, up, exact, rng):
+@pytest.mark.parametrize("least", [None, 0.02])
+def test_members_pushed_to_one_side_lie_within_the_bounds(per_channel, up, exact, least, rng):
     """Every rounding moves the output the same way; samples reach far beyond the data, offsets far from 0.
 
-    `exact`: what the toolchain happens to round to itself, so that no other radius has room for what is left.
+    `exact`: what the toolchain happens to round to itself, so that no other radius has room for what is left. `least`:
+    what a channel gives at the end of its range; a sample beyond would give less, if it were not cut off.
     """
     source, x = simple(rng, "gemm", False)
     given = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in source.graph.initializer}
     given |= {"o": np.array([0.0, 4.0, -4.0, 9.0, 9.0]), "s": given["s"] * [1, 1, -1, 1, -1], "m": given["m"] * 3}
+    z = x @ given["W1"].T + given["b1"]
+    if least is not None:
+        slopes = given["s"] / np.sqrt(given["v"] + EPSILON)
+        given["o"] = least - np.minimum(*(slopes * (end - given["m"]) for end in (min(z.min(), 0), max(z.max(), 0))))
     for tensor in source.graph.initializer:
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(given[tensor.name]), tensor.name))
         given[tensor.name] = np.float64(np.float32(given[tensor.name]))

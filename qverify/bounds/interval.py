@@ -203,9 +203,7 @@ def _activation_radius(model: BoundModel, bounds: Bounds, index: int, upper: Ten
     """(N, size): the radius of a Relu that clips, for these samples; `upper`: the largest values that enter it."""
     radius, cuts = model.activation[index], model.cuts.get(index, ())
     for cut in cuts:
-        lower = bounds.lower[cut.source].clamp(min=0) if cut.straight else bounds.lower[cut.source]
-        beyond = torch.maximum(bounds.upper[cut.source] - cut.high, cut.low - lower).clamp(min=0)
-        radius = radius + cut.gain * beyond
+        radius = radius + cut.widening(bounds.lower[cut.source], bounds.upper[cut.source])
     if index in model.ceiling:
         radius = radius + (upper - model.ceiling[index]).clamp(min=0)
     if model.zero_exact and not cuts:  # with cuts, what enters the Relu may be above 0 by rounding

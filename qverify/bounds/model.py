@@ -6,6 +6,7 @@ as in `qverify.network`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from qverify.batchnorm import Saturation
 from qverify.bounds.rounding import Rounding
 from qverify.budget import PIECE
 from qverify.kernels import Kernel
@@ -134,7 +136,20 @@ class Cut:
     low: Tensor
     high: Tensor
     gain: Tensor
+    drift: Tensor
     straight: bool
+
+    @staticmethod
+    def of(cut: Saturation, source: int, tensor: Callable[[Any], Tensor]) -> Cut:
+        """With its numbers as tensors."""
+        return Cut(source, tensor(cut.low), tensor(cut.high), tensor(cut.gain), tensor(cut.drift), cut.straight)
+
+    def widening(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """(N, size): what it adds to the radius of its Relu, where the layer cut off has these bounds (N, size)."""
+        raised = self.low - lower
+        if self.straight:  # from a Relu that gives at least max(lower, 0) to what the cut leaves
+            raised = torch.minimum(raised, self.low + self.drift - lower.clamp(min=0))
+        return self.gain * torch.maximum(upper - self.high, raised).clamp(min=0)
 
 
 @dataclass(eq=False)
@@ -181,8 +196,7 @@ class BoundModel:
         rounding, where, network = Rounding(dtype), torch.device(device), family.network
         index = {layer.name: i for i, layer in enumerate(network.layers)}
         cuts = {
-            i: tuple(Cut(index[s.source], tensor(s.low), tensor(s.high), tensor(s.gain), s.straight) for s in own)
-            for i, own in family.saturations.items()
+            i: tuple(Cut.of(cut, index[cut.source], tensor) for cut in own) for i, own in family.saturations.items()
         }
         return BoundModel(
             network,
