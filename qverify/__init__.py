@@ -4,6 +4,7 @@
     radii = qverify.Radii.from_bits(8)
     verdicts = qverify.verify(network, x, y, radii)
 
+Notes that the command line prints are warnings here, of the class `QVerifyWarning`.
 The names below load what they need when they are first used, so that `import qverify` is quick.
 """
 
@@ -24,12 +25,14 @@ _HOMES = {
     "Verdict": "verdict",
     "worst_case_discrepancy": "discrepancy",
     "Discrepancy": "discrepancy",
+    "QVerifyWarning": "errors",
 }
 
 __all__ = [
     "Discrepancy",
     "Network",
     "Options",
+    "QVerifyWarning",
     "Radii",
     "Status",
     "Verdict",
@@ -43,6 +46,7 @@ __all__ = [
 if TYPE_CHECKING:
     from qverify.cascade import verify
     from qverify.discrepancy import Discrepancy, worst_case_discrepancy
+    from qverify.errors import QVerifyWarning
     from qverify.network import Network
     from qverify.onnx_io import load, save
     from qverify.quantisation import Radii

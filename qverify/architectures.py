@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from qverify.errors import UsageError
+from qverify.kinds import described, expected, is_whole, whole_numbers
 
 _CONV = re.compile(r"(\d{1,12})(?:k(\d{1,12}))?(?:s(\d{1,12}))?(?:p(\d{1,12}))?", re.ASCII)
 EXAMPLES = "mlp:256,256,256 or conv:8k4s2p1,16k4s2p1/100"
@@ -33,6 +34,11 @@ def build(text: str, input_shape: tuple[int, ...], classes: int, generator: torc
 
     Raises UsageError if `text` is not of the grammar above, or does not fit the samples.
     """
+    expected(text, str, "The architecture", f"text such as {EXAMPLES}")
+    whole_numbers(input_shape, "The shape of a sample")
+    if not is_whole(classes):
+        raise UsageError(f"The number of classes is {described(classes)}; give a whole number.")
+    expected(generator, torch.Generator, "The generator", "a torch.Generator")
     kind, _, rest = text.strip().partition(":")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if kind == "mlp":

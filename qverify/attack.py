@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.model import Affine, BoundModel, Bounds
+from qverify.brief import Brief
 from qverify.budget import Deadline, pieces
 from qverify.members import Recipe
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
@@ -32,8 +33,8 @@ _CLEAR = 1e-9
 """A margin below 0 by this much, relative to the outputs, stays there when the member is evaluated afresh."""
 
 
-@dataclass(eq=False)
-class Positions:
+@dataclass(eq=False, repr=False)
+class Positions(Brief):
     """Where N members lie in the family: every tensor has a leading axis N and entries in [-1, 1].
 
     `entry` (N, n_in) is the position in the input box; `neuron[i]` (N, size) of dense layers; `kernel[i]`
@@ -99,8 +100,8 @@ class Positions:
         return PositionChoice(numpy(one.neuron), numpy(one.kernel), numpy(one.bias), numpy(one.offset))
 
 
-@dataclass(frozen=True, eq=False)
-class PositionChoice:
+@dataclass(frozen=True, eq=False, repr=False)
+class PositionChoice(Brief):
     """A member given by positions in [-1, 1]; formula (1) read backwards (design.md, section 2)."""
 
     neuron: dict[int, Array]
@@ -118,8 +119,8 @@ class PositionChoice:
         return self.offsets[index] * radius
 
 
-@dataclass(eq=False)
-class Attack:
+@dataclass(eq=False, repr=False)
+class Attack(Brief):
     """The worst members found: `margin` (N,) by a float64 forward pass, and where they lie."""
 
     margin: Tensor
@@ -145,8 +146,8 @@ def forward(model: BoundModel, bounds: Bounds, positions: Positions) -> Tensor:
     return values[-1]
 
 
-@dataclass(frozen=True, eq=False)
-class _Pass:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Pass(Brief):
     """One layer of a forward pass of members."""
 
     model: BoundModel

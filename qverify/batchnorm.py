@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.brief import Brief
 from qverify.errors import RadiiError
 from qverify.kernels import IntegerLayer, overflowing
 from qverify.network import Array, BatchNorm, Conv, Dense, Input, Network, Relu
@@ -42,8 +43,8 @@ _REMEDY = (
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class Saturation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Saturation(Brief):
     """A range that cuts off values on their way into a Relu: what exceeds it widens the activation radius.
 
     `source`: the layer whose output y is cut off, by name; `low`, `high` (size,) the ends in units of y; `gain`
@@ -59,8 +60,8 @@ class Saturation:
     straight: bool
 
 
-@dataclass(eq=False)
-class Separate:
+@dataclass(eq=False, repr=False)
+class Separate(Brief):
     """What toolchains that do not fold add to the radii; layers by name.
 
     `weight`, `bias`: radii around the folded numbers, like the layer's own; `before`: by Relu, what its input may be

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qverify.errors import UsageError
+from qverify.kinds import expected
 
 SHARE = 0.5
 """Of the machine's memory, that a run takes at most where nothing else was said."""
@@ -61,6 +62,7 @@ def pieces(floats: float, operations: float, memory: int) -> int:
 
 def parse_memory(text: str) -> int:
     """Bytes from `4G`, `500M` or `4` (GiB). Raises UsageError."""
+    expected(text, str, "The memory", "text such as 4G or 800M")
     match = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT]?)(?:i?B)?\s*", text, re.ASCII | re.IGNORECASE)
     size = 0 if match is None else int(float(match[1]) * _UNITS[match[2].upper()])
     if size < LEAST:

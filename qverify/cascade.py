@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qverify.arguments import checked, usable_device
+from qverify import hints
+from qverify.arguments import callbacks, checked, usable_device
 from qverify.attack import attack
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_margins, tightened_bounds
@@ -38,6 +39,7 @@ from qverify.errors import DataError
 from qverify.exact.decide import Known, rule
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.scaling import gain
+from qverify.kinds import NETWORK, OPTIONS, expected
 from qverify.network import Array, Conv, Dense, Network, margins
 from qverify.quantisation import Family, Radii
 from qverify.undecided import Batch
@@ -68,9 +70,26 @@ def verify(
     ends the run soon, and the list then holds what was decided.
 
     `verified` is proved up to the trust in the solver's bound (decide.py); `falsified` comes with a member that a
-    plain float64 forward pass misclassifies. Raises DataError, RadiiError, UsageError, SolverError, InternalError.
+    plain float64 forward pass misclassifies. What a person should know before believing it, such as data in wrong
+    units, is a QVerifyWarning. Raises DataError, RadiiError, UsageError, SolverError, InternalError.
     """
-    options = options or Options()
+    options = Options.given(options)
+    callbacks(stop, on_verdict=on_verdict)
+    flat, labels = checked(network, x, y)
+    hints.remark_on(network, radii, flat, labels)
+    return verdicts(network, flat, labels, radii, options, on_verdict, stop)
+
+
+def verdicts(
+    network: Network,
+    x: Any,
+    y: Any,
+    radii: Radii,
+    options: Options,
+    on_verdict: Callable[[Verdict], None] | None = None,
+    stop: threading.Event | None = None,
+) -> list[Verdict]:
+    """What `verify` gives, without its remarks: for whoever asks about the same data many times."""
     flat, labels = checked(network, x, y)
     cascade = Cascade(network, radii, options, stop)
     found: list[Verdict] = []
@@ -104,6 +123,8 @@ class Cascade:
     """All stages for one family; `run` takes samples through them. `where` says what is being done, for people."""
 
     def __init__(self, network: Network, radii: Radii, options: Options, stop: threading.Event | None = None):
+        expected(options, Options, "options", OPTIONS)
+        expected(network, Network, "The network", NETWORK)
         self.network, self.options = network, options
         self.memory = working_memory(options.memory, _held(network))
         self.family = Family.of(network, radii, options.clip)

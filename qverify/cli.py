@@ -1,7 +1,7 @@
 """The command line: declares the commands and ends them with the right status (design.md, section 10).
 
 0 the run finished, 1 --fail-on was hit, 2 wrong usage, input or unsupported model, 3 solver or licence missing,
-4 an internal check failed, 130 Ctrl-C, 141 the reader of stdout is gone. Nothing heavy is
+4 an internal check failed, 130 Ctrl-C, 143 SIGTERM, 141 the reader of stdout is gone. Nothing heavy is
 imported before a command runs.
 """
 
@@ -32,26 +32,33 @@ from qverify.commands.options import (
     split_list,
     sweep_options,
 )
+from qverify.commands.signals import INTERRUPTED, Terminated, status_of, terminable
 from qverify.commands.train_options import train_options
 from qverify.errors import InternalError, QVerifyError
 from qverify.escapes import printable
+from qverify.remarks import said
 
-_INTERRUPTED, _CLOSED_PIPE = 130, 141  # 128 + the signal's number, as shells report it
+_CLOSED_PIPE = 141  # 128 + the signal's number, as shells report it
 
 
 class _Guarded(click.Group):
     """A group whose commands end with a status and one sentence, never with a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            status = super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            if os.environ.get("QVERIFY_DEBUG") == "1":
-                traceback.print_exc()
-            status = _explained(error)
-        ctx.exit(status or 0)
+        with terminable(), said(_note):
+            try:
+                status = super().invoke(ctx)
+            except (click.exceptions.Exit, click.ClickException, click.Abort):
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                if os.environ.get("QVERIFY_DEBUG") == "1":
+                    traceback.print_exc()
+                status = _explained(error)
+        ctx.exit(status_of(status or 0))
+
+
+def _note(sentence: str) -> None:
+    click.echo(f"qverify: note: {printable(sentence)}", err=True)
 
 
 def _explained(error: BaseException) -> int:
@@ -61,7 +68,7 @@ def _explained(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _CLOSED_PIPE
     if isinstance(error, KeyboardInterrupt):
-        status, sentence = _INTERRUPTED, "interrupted."
+        status, sentence = INTERRUPTED, "ended by SIGTERM." if isinstance(error, Terminated) else "interrupted."
     elif isinstance(error, QVerifyError):
         status, sentence = error.exit_code, str(error)
         if isinstance(error, InternalError) and "report" not in sentence:
@@ -178,9 +185,9 @@ def batch(plan: str, out: str | None, jobs: int, cluster: str | None, memory: st
     bits = [6, 8]                     # or radii = ["radii.toml"]
     out = "runs/digits"
 
-    Further keys: schemes, roundings, kernel, batchnorm, methods, samples, timeout, clip-input, formulation, solver;
-    they mean what the options of `qverify verify` mean. Every row is kept as soon as it is known, and a rerun computes
-    what is missing.
+    Further keys: schemes, roundings, kernel, batchnorm, methods, samples, input-scale, timeout, clip-input,
+    formulation, solver; they mean what the options of `qverify verify` mean. Every row is kept as soon as it is known,
+    and a rerun computes what is missing.
     """
     from qverify.commands.batch import run
 

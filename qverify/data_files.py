@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.brief import Brief
 from qverify.errors import DataError
 from qverify.text import listed, shortened
 from qverify.user_files import Kind, read, recognised, shown_path, unzipped
@@ -36,8 +37,8 @@ CIFAR_SHAPE = (3, 32, 32)
 _NPZ_KEYS = {False: (("x_test", "y_test"), ("x", "y")), True: (("x_train", "y_train"),)}
 
 
-@dataclass(frozen=True, eq=False)
-class RawSamples:
+@dataclass(frozen=True, eq=False, repr=False)
+class RawSamples(Brief):
     """What lies at `path`, not yet checked: x and y of any type, and what a refusal is to call each.
 
     `sha256` is that of the bytes read; of several files, one after the other, in the order their reader states.

@@ -84,7 +84,7 @@ DOWNLOAD_TIMEOUT = 30.0
 def find(name: str) -> tuple[Path, Format]:
     """Where a data set of `LAYOUTS` lies, and in which format.
 
-    It is looked for in $QVERIFY_DATA, the user's cache and beside a source checkout; else downloaded into the cache.
+    It is looked for in $QVERIFY_DATA and the user's cache; else downloaded into the cache.
     Hashes are checked of what is downloaded only: other copies may be packed differently, and theirs is recorded.
     Raises DataError if it lies nowhere and cannot be downloaded.
     """
@@ -93,7 +93,7 @@ def find(name: str) -> tuple[Path, Format]:
 
 def find_here(name: str) -> tuple[Path, Format] | None:
     """As `find`, but None where it would download. Raises DataError for a folder that cannot be searched."""
-    folders = [_cache(), Path(__file__).resolve().parents[2] / "shared" / "data"]
+    folders = [_cache()]
     if os.environ.get("QVERIFY_DATA"):
         folders.insert(0, Path(os.environ["QVERIFY_DATA"]))
     for folder in folders:

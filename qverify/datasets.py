@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import Any
 
 import numpy as np
 
 from qverify import data_files, data_sources
+from qverify.brief import Brief
 from qverify.errors import DataError, UsageError
+from qverify.kinds import NETWORK, SAMPLES, described, expected, is_number, path_like
+from qverify.network import Network
 from qverify.text import quoted, shortened
 from qverify.user_files import did_you_mean, shown_path
-
-if TYPE_CHECKING:
-    from qverify.network import Network
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
@@ -34,8 +36,8 @@ NAMES = ("digits", *data_sources.LAYOUTS)
 _DIGITS = Path(__file__).resolve().parent / "data" / "digits.npz"
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
+@dataclass(frozen=True, eq=False, repr=False)
+class Samples(Brief):
     """N labelled samples: x (N, *shape) float64, y (N,) int64 >= 0.
 
     `sha256` is that of the whole file read, whatever was selected from it since. Where a split lies in several
@@ -48,6 +50,14 @@ class Samples:
     y: Labels
     sha256: str
     source: str
+
+    def __post_init__(self) -> None:
+        x, y = (isinstance(one, np.ndarray) and one.ndim > 0 for one in (self.x, self.y))
+        if not (x and y and self.x.dtype == np.float64 and self.y.dtype == np.int64 and len(self.x) == len(self.y)):
+            raise DataError(
+                f"The samples are {described(self.x)} with labels {described(self.y)}; give arrays (N, ...) float64 and"
+                " (N,) int64."
+            )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -92,6 +102,20 @@ def load_train(name_or_path: str | os.PathLike[str]) -> Samples:
     return _read(name_or_path, train=True)
 
 
+def scaled(samples: Samples, factor: float | None) -> Samples:
+    """The samples with their inputs multiplied by a factor above 0; None changes nothing. Raises UsageError."""
+    expected(samples, Samples, "The data set", SAMPLES, DataError)
+    if factor is None:
+        return samples
+    if not is_number(factor) or not 0 < factor < math.inf:
+        raise UsageError(f"The factor on the inputs is {described(factor)}; give a number above 0, such as 1/255.")
+    with np.errstate(over="ignore"):
+        x = samples.x * factor
+    if not np.isfinite(x).all():
+        raise UsageError(f"The factor on the inputs is {factor:g}, with which they overflow; give a smaller one.")
+    return replace(samples, x=x)
+
+
 def select(samples: Samples, text: str | None) -> tuple[Samples, range]:
     """The samples `A:B` (from A up to but without B, counted from 0), or the first `N`, and their indices; None
     selects all.
@@ -99,6 +123,8 @@ def select(samples: Samples, text: str | None) -> tuple[Samples, range]:
     Either number may be left out. Raises UsageError if `text` is not such a range, is empty, reversed or
     negative, and DataError if it reaches beyond the set.
     """
+    expected(samples, Samples, "The data set", SAMPLES, DataError)
+    expected(text, (str, NoneType), "The sample range", 'text such as "0:100"')
     size = len(samples)
     if text is None:
         return samples, range(size)
@@ -123,6 +149,8 @@ def flatten(samples: Samples, network: Network) -> Array:
     (784,). Axes in another order are refused although the number of elements agrees, because reshaping
     would scramble every image. Raises DataError.
     """
+    expected(samples, Samples, "The data set", SAMPLES, DataError)
+    expected(network, Network, "The network", NETWORK, DataError)
     have, want = samples.shape, network.input_shape
     if samples.x[0].size != network.input_size:
         raise DataError(f"The samples of {samples.name} have shape {have}, but the network reads {want}; use its data.")
@@ -168,6 +196,7 @@ def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
 
 
 def _read(name_or_path: str | os.PathLike[str], train: bool) -> Samples:
+    path_like(name_or_path, "The data set", f"{', '.join(map(repr, NAMES))}, or the path of an .npz file", DataError)
     name = os.fspath(name_or_path)
     if name == "digits":
         return _checked(name, data_files.read_npz(_DIGITS, train), "shipped with qverify", 16)

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from qverify.arguments import checked_inputs
+from qverify import hints
+from qverify.arguments import callbacks, checked_inputs
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_outputs, tightened_bounds
 from qverify.bounds.interval import OutOfTime
 from qverify.bounds.model import Bounds
+from qverify.brief import Brief
 from qverify.budget import Deadline
 from qverify.cascade import Cascade, sample_bounds
 from qverify.errors import UsageError
@@ -33,8 +35,8 @@ from qverify.verdict import Options
 METHODS = ("ibp", "bp", "exact")
 
 
-@dataclass(frozen=True, eq=False)
-class Discrepancy:
+@dataclass(frozen=True, eq=False, repr=False)
+class Discrepancy(Brief):
     """One sample's interval of `f_hat(x_hat) - f(x)` per output; arrays (n_out,).
 
     `lower`, `upper`: proved for every member. `attained_lower`, `attained_upper`: of concrete members (exact only).
@@ -81,10 +83,12 @@ def worst_case_discrepancy(
     `options.method` is `ibp`, `bp` or `exact`; `options.seconds` limits all of it per sample. `on_result` is
     called in this thread as results come, in any order. Raises what `verify` raises.
     """
-    options = options or Options(method="bp")
+    options = Options.given(options, Options(method="bp"))
+    callbacks(stop, on_result=on_result)
     if options.method not in METHODS:
         raise UsageError(f"The discrepancy has no method {options.method!r}; choose one of: {', '.join(METHODS)}.")
     flat = checked_inputs(network, x)
+    hints.remark_on(network, radii, flat)
     work = _Work(Cascade(network, radii, options, stop))
     found: list[Discrepancy] = []
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from qverify.brief import Brief
 from qverify.errors import InternalError, WorkerError
 from qverify.plan import sample_key
 from qverify.work import CHUNK, Found, Lost, Row, Task
@@ -49,8 +50,8 @@ class Watcher(Protocol):
         """Nothing need have happened; called several times a second."""
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
+@dataclass(frozen=True, eq=False, repr=False)
+class Case(Brief):
     """One case of a batch: its id, question, `identity` (plan.py), samples, and the task it splits into."""
 
     name: str

@@ -20,6 +20,10 @@ class QVerifyError(Exception):
     exit_code = 2
 
 
+class QVerifyWarning(UserWarning):
+    """A remark on a network, on data or radii that a person should see before believing a result."""
+
+
 class ModelError(QVerifyError, ValueError):
     """The model file is missing, damaged, or not a network qverify can read."""
 

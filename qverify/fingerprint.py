@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from qverify.errors import InternalError
+from qverify.kinds import NETWORK, expected
 from qverify.network import Layer, Network
 
 _FREE = ("source", "notes")
@@ -23,6 +24,7 @@ _FREE = ("source", "notes")
 
 def fingerprint(network: Network) -> str:
     """sha256 of the encoding: also tells apart models whose weights lie in another file."""
+    expected(network, Network, "The network", NETWORK)
     digest = hashlib.sha256()
     for part in _object(network, _FREE):
         digest.update(part)

@@ -6,14 +6,20 @@ None of them changes a verdict. The command line prints them as notes, the libra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
 
 import numpy as np
 
+from qverify.datasets import Labels, Samples
+from qverify.errors import RadiiError
 from qverify.kernels import SEVEN_BITS, dropped
+from qverify.kinds import RADII, expected
 from qverify.network import Array, Conv, Dense, Network, Scale
 from qverify.quantisation import Radii
+from qverify.remarks import remark
 from qverify.steps import RANGED
 from qverify.text import listed
+from qverify.units import doubts
 
 _SHOWN = 6
 """Names listed at most."""
@@ -27,6 +33,15 @@ def of_family(network: Network, radii: Radii, x: Array | None) -> list[str]:
     if quantiser.scheme in RANGED:
         return [*_not_rounded(network, quantiser.scheme), *_kernels(radii)]
     return _beyond_unit(network, x)
+
+
+def remark_on(network: Network, radii: Radii | None, x: Array, y: Labels | None = None) -> None:
+    """Warn of all there is to say about samples x (N, n_in), their labels y and, unless None, the radii."""
+    expected(radii, (Radii, NoneType), "radii", RADII, RadiiError)
+    said = [] if radii is None else of_family(network, radii, x)
+    if y is not None:
+        said += doubts(network, Samples("the data", x.reshape(-1, *network.input_shape), y, "", "memory"))
+    remark(said)
 
 
 def names(found: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.brief import Brief
 from qverify.network import Array
 
 KERNELS = ("exact-accumulation", "any")
@@ -37,8 +38,8 @@ _ROOM = 1.001
 _INSTEAD = "--scheme paper and --radii speak of real arithmetic"
 
 
-@dataclass(frozen=True, eq=False)
-class IntegerLayer:
+@dataclass(frozen=True, eq=False, repr=False)
+class IntegerLayer(Brief):
     """One layer as an integer kernel computes it.
 
     `weight` and `bias` are what is quantised, with a kernel's own shape; `low`, `high` (c_out,) the range that the
@@ -166,8 +167,8 @@ def largest_two(values: Array) -> Array:
     return np.asarray(flat[:, -2:].sum(axis=1))
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel:
+@dataclass(frozen=True, eq=False, repr=False)
+class Kernel(Brief):
     """The integer kernels that a family of radii stands for: `mode` of `KERNELS`, and every layer in every form.
 
     `refused`: what is wrong whatever the sample, in words, each once. `dead`: the Relus that are 0 on all calibration

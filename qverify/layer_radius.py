@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from qverify import hints
 from qverify.arguments import checked
-from qverify.cascade import verify
-from qverify.errors import UsageError
+from qverify.brief import Brief
+from qverify.cascade import verdicts
+from qverify.errors import DataError, UsageError
+from qverify.kinds import OPTIONS, described, expected, is_number
 from qverify.network import Network, margins
 from qverify.quantisation import Family, Radii
 from qverify.radius import METHODS, Grid
@@ -73,8 +76,8 @@ class LayerRow:
         return [name for name, held in holds.items() if not held]
 
 
-@dataclass(frozen=True, eq=False)
-class LayerRadii:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerRadii(Brief):
     """The radii of one layer, all others 0. `largest`: those of the layer, and of its biases if it has any."""
 
     layer: str
@@ -119,6 +122,11 @@ class LayerSearch:
     """
 
     def __init__(self, network: Network, data: tuple[Any, Any], accuracy: float, options: Options):
+        expected(options, Options, "options", OPTIONS)
+        if not is_number(accuracy):
+            raise UsageError(f"The accuracy is {described(accuracy)}; give a share above 0 and up to 1, such as 0.9.")
+        if not isinstance(data, tuple) or len(data) != 2:
+            raise DataError(f"The samples are {described(data)}; give a tuple (x, y).")
         if not 0 < accuracy <= 1:
             raise UsageError(f"The accuracy is {accuracy:g}; give a share above 0 and up to 1, for example 0.9.")
         if options.method not in METHODS:
@@ -162,8 +170,8 @@ class LayerSearch:
 
     def _share(self, radii: Radii, stop: threading.Event) -> float:
         """The share of the samples that is proved."""
-        verdicts = verify(self.network, self.x, self.y, radii, self.options, None, stop)
-        return Counter(verdict.status for verdict in verdicts)[Status.VERIFIED] / len(self.x)
+        found = verdicts(self.network, self.x, self.y, radii, self.options, None, stop)
+        return Counter(verdict.status for verdict in found)[Status.VERIFIED] / len(self.x)
 
     def _row(self, one: LayerRadii, grid: Grid, place: int, reached: float | None, seconds: float) -> LayerRow:
         factor = grid.at(place)
@@ -190,5 +198,8 @@ def layer_radii(
     network: Network, data: tuple[Any, Any], radii: Radii, accuracy: float, grid: Grid, options: Options | None = None
 ) -> list[LayerRow]:
     """A row for each layer with a radius, by BP unless `options` say otherwise; see `LayerSearch`."""
-    options = options or Options(method="bp", attack=False)
-    return list(LayerSearch(network, data, accuracy, options).rows(single_layers(network, radii), grid))
+    options = Options.given(options, Options(method="bp", attack=False))
+    expected(grid, Grid, "The grid", "qverify.radius.Grid()")
+    search = LayerSearch(network, data, accuracy, options)
+    hints.remark_on(network, radii, search.x, search.y)
+    return list(search.rows(single_layers(network, radii), grid))

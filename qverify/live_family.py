@@ -19,7 +19,9 @@ from torch import Tensor
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.model import Affine, BoundModel, Bounds
 from qverify.bounds.rounding import Rounding
+from qverify.brief import Brief
 from qverify.errors import RadiiError
+from qverify.kinds import expected
 from qverify.modules import LiveNetwork
 from qverify.network import Conv, Dense, Relu
 from qverify.quantisation import Family, Radii
@@ -130,8 +132,8 @@ class StatedRadii:
         """There is nothing to restore."""
 
 
-@dataclass(eq=False)
-class RangeRadii:
+@dataclass(eq=False, repr=False)
+class RangeRadii(Brief):
     """Radii of schemes `tensor` and `channel`: gradients flow from the radii to the largest weights.
 
     `high[i]`, `low[i]`: the range of layer i's output on recent batches, widened to contain 0; the gradient takes them
@@ -184,6 +186,7 @@ class RangeRadii:
 
 def live_family(live: LiveNetwork, stated: Quantiser | Radii) -> LiveFamily:
     """The family that `stated` asks for. Raises RadiiError."""
+    expected(live, LiveNetwork, "The network in training", "a LiveNetwork, as LiveNetwork.trace gives", RadiiError)
     if isinstance(stated, Radii):
         return StatedRadii(live, stated)
     radii = Radii.of(stated, live.network, np.zeros((1, live.network.input_size)))

@@ -11,14 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qverify.brief import Brief
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding
 from qverify.network import Array, Conv, Dense, Input, Layer, Network, Relu, forward, margins
 from qverify.quantisation import Family
 
 
-@dataclass(frozen=True, eq=False)
-class Witness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Witness(Brief):
     """A concrete member of the family and an input of it: evidence, not opinion.
 
     `network` is a plain network (its Relu layers carry their offsets), `input` (n_in,) a quantised
@@ -78,8 +79,8 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
     return Witness(member, point, label, rival, float(margins(output, np.array([label]))[0]))
 
 
-@dataclass(frozen=True, eq=False)
-class Recipe:
+@dataclass(frozen=True, eq=False, repr=False)
+class Recipe(Brief):
     """All it takes to make a member again: a few numbers a neuron, where the member itself has one a weight."""
 
     family: Family

@@ -26,7 +26,9 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
+from qverify.brief import Brief
 from qverify.errors import ModelError, UnsupportedModel
+from qverify.kinds import expected, whole_numbers
 from qverify.network import Add, Conv, Dense, Input, Layer, Network, Relu
 from qverify.refusals import Refusals
 from qverify.text import first_line
@@ -37,8 +39,8 @@ _SUMS = (operator.add, torch.add, "add")
 _TOLERANCE = 1e-9
 
 
-@dataclass(eq=False)
-class LiveNetwork:
+@dataclass(eq=False, repr=False)
+class LiveNetwork(Brief):
     """A module, the network it is, and where its weights live.
 
     `network`: the layers; their numbers are those at tracing time. `parameters[i]`: weight and bias (None: none) of
@@ -58,6 +60,8 @@ class LiveNetwork:
         Raises UnsupportedModel for what is outside the supported subset, and ModelError if the module does not run
         on such inputs or what was read differs from it.
         """
+        expected(module, nn.Module, "The module", "a torch.nn.Module", ModelError)
+        whole_numbers(input_shape, "The shape of a sample", ModelError)
         graph = _traced(module, input_shape, source)
         reader = _Reader(graph)
         for node in graph.graph.nodes:

@@ -24,49 +24,39 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from qverify.errors import ModelError
+from qverify.arrays import Array, freeze, frozen_array, numbers
+from qverify.brief import Brief
+from qverify.errors import DataError, ModelError
+from qverify.kinds import described, expected, whole_numbers
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
 _PATCHES = 1 << 24
 """Floats of what output positions look at that a forward pass unfolds at once (128 MiB)."""
 _VALUES = 1 << 24
 """Floats of layers' outputs that it holds at once, where only the last are wanted."""
 
 
-def frozen_array(values: Any, what: str) -> Array:
-    """A read-only, contiguous float64 copy; raises ModelError on NaN or infinity."""
-    array = np.array(values, dtype=np.float64, order="C")
-    if not np.isfinite(array).all():
-        raise ModelError(f"{what} holds NaN or infinite numbers; retrain or repair the model.")
-    array.flags.writeable = False
-    return array
-
-
-def _freeze(layer: Any, *names: str) -> None:
-    for name in names:
-        array = frozen_array(getattr(layer, name), f"{name} of layer {layer.name!r}")
-        object.__setattr__(layer, name, array)
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
+@dataclass(frozen=True, eq=False, repr=False)
+class Layer(Brief):
     """What all layers share. `inputs` are indices into `Network.layers`."""
 
     name: str
     inputs: tuple[int, ...]
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        freeze(self)
+
     @property
     def size(self) -> int:
         return prod(self.shape)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Input(Layer):
     """The network's input, of the given shape."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Layer):
     """`z = weight @ x + bias`; weight (n_out, n_in), bias (n_out,)."""
 
@@ -76,7 +66,7 @@ class Dense(Layer):
     quantised: bool = True
 
     def __post_init__(self) -> None:
-        _freeze(self, "weight", "bias")
+        freeze(self, "weight", "bias")
         if self.weight.ndim != 2 or self.weight.shape[0] != self.size:
             raise ModelError(f"Layer {self.name!r}: weight of shape {self.weight.shape} does not give {self.shape}.")
         if self.bias.shape != (self.size,):
@@ -87,7 +77,7 @@ class Dense(Layer):
         return self.weight.shape[1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Conv(Layer):
     """2-d cross-correlation (1-d ones have height 1), as ONNX defines it.
 
@@ -108,7 +98,10 @@ class Conv(Layer):
     quantised: bool = True
 
     def __post_init__(self) -> None:
-        _freeze(self, "weight", "bias")
+        freeze(self, "weight", "bias")
+        for name, length in (("in_shape", 3), ("strides", 2), ("pads", 4), ("dilations", 2)):
+            whole_numbers(getattr(self, name), f"{name} of layer {self.name!r}", ModelError, length)
+        expected(self.groups, int, f"groups of layer {self.name!r}", "a whole number", ModelError)
         if self.weight.ndim != 4 or min((*self.strides, *self.dilations, self.groups)) < 1 or min(self.pads) < 0:
             raise ModelError(f"Layer {self.name!r}: a kernel has 4 axes, strides are at least 1 and pads at least 0.")
         c_out, c_group, _, _ = self.weight.shape
@@ -158,7 +151,7 @@ class Conv(Layer):
         return out.reshape(len(x), self.size)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scale(Layer):
     """`y = scale * x + shift` element by element, with exact constants of shape (size,)."""
 
@@ -166,12 +159,12 @@ class Scale(Layer):
     shift: Array
 
     def __post_init__(self) -> None:
-        _freeze(self, "scale", "shift")
+        freeze(self, "scale", "shift")
         if self.scale.shape != (self.size,) or self.shift.shape != (self.size,):
             raise ModelError(f"Layer {self.name!r}: scale and shift must have {self.size} elements.")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Relu(Layer):
     """`x = max(z, 0)`, or `x = max(max(z, 0) + offset, 0)` in a member of a quantised family.
 
@@ -181,17 +174,16 @@ class Relu(Layer):
     offset: Array | None = None
 
     def __post_init__(self) -> None:
-        if self.offset is not None:
-            _freeze(self, "offset")
+        freeze(self, *["offset"] * (self.offset is not None))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Add(Layer):
     """The sum of two branches of equal shape (a residual connection)."""
 
 
-@dataclass(frozen=True, eq=False)
-class BatchNorm:
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNorm(Brief):
     """A BatchNormalization of the model, `y = scale (z - mean) / deviation + offset` a channel of layer `layer`.
 
     It was folded into that layer, and `before` is the layer as the model has it, or it stands alone as that layer, a
@@ -213,8 +205,8 @@ class BatchNorm:
             object.__setattr__(self, name, array)
 
 
-@dataclass(frozen=True, eq=False)
-class Network:
+@dataclass(frozen=True, eq=False, repr=False)
+class Network(Brief):
     """An immutable network. `notes` are remarks of the loader a person should see.
 
     How the model's file has it, where that matters to int8 toolchains: `added_biases`, the names of layers whose bias
@@ -232,6 +224,8 @@ class Network:
     oddities: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, tuple) or not all(isinstance(layer, Layer) for layer in self.layers):
+            raise ModelError(f"The layers of a network are {described(self.layers)}; give a tuple of layers.")
         if len(self.layers) < 2 or not isinstance(self.layers[0], Input):
             raise ModelError(f"{self.source}: a network needs an input and at least one layer.")
         names = [layer.name for layer in self.layers]
@@ -309,7 +303,11 @@ class Network:
 
     def flat(self, x: Any) -> Array:
         """(N, *input_shape) or (N, input_size), any number type -> (N, input_size) float64."""
-        array = np.asarray(x, dtype=np.float64)
+        array = numbers(x, "The samples")
+        if not array.ndim or array.size != len(array) * self.input_size:
+            raise DataError(
+                f"The samples have shape {array.shape}, but the network reads {self.input_shape}; give (N, ...)."
+            )
         return array.reshape(len(array), self.input_size)
 
     def evaluate_all(self, x: Any) -> list[Array]:

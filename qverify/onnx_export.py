@@ -22,6 +22,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UsageError
+from qverify.escapes import shown
+from qverify.kinds import NETWORK, expected, path_like
 from qverify.network import Add, Conv, Dense, Layer, Network, Relu, Scale
 
 OPSET, IR_VERSION = 17, 8  # what every onnxruntime since 1.12 (2022) runs
@@ -34,11 +36,14 @@ _Shape = tuple[int, ...]
 
 def save(network: Network, path: str | PathLike[str], dtype: str = "float32") -> None:
     """Write `to_onnx(network, dtype)`; raises what that raises, and ModelError if the file cannot be written."""
+    path_like(path, "The file to write", "the path of an .onnx file", ModelError)
     model = to_onnx(network, dtype)
     try:
         onnx.save_model(model, path, format="protobuf")
     except OSError as error:
         raise ModelError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+    except ValueError:  # a NUL in it
+        raise ModelError(f"{shown(path)} cannot be the path of a file; choose another place.") from None
 
 
 def to_onnx(network: Network, dtype: str = "float32") -> onnx.ModelProto:
@@ -46,8 +51,9 @@ def to_onnx(network: Network, dtype: str = "float32") -> onnx.ModelProto:
 
     Raises UsageError for another dtype, and ModelError if a weight is too large for float32.
     """
-    if dtype not in _TYPES:
-        raise UsageError(f"dtype {dtype!r} is unknown; choose 'float32' or 'float64'.")
+    expected(network, Network, "The network to write", NETWORK)
+    if not isinstance(dtype, str) or dtype not in _TYPES:
+        raise UsageError(f"dtype {shown(dtype)} is unknown; choose 'float32' or 'float64'.")
     input_shape = network.input_shape or (1,)  # with the batch axis alone, `load` could not tell it from a vector
     writer = _Writer(dtype, network, input_shape)
     for layer in network.layers[1:]:

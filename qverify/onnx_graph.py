@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from qverify.brief import Brief
 from qverify.network import Array, BatchNorm, Input, Layer
 from qverify.text import first_line, quoted, shortened
 
@@ -47,8 +48,8 @@ class UnknownOperator(Refusal):
     """Its operator is not supported at all."""
 
 
-@dataclass(frozen=True)
-class Constant:
+@dataclass(frozen=True, repr=False)
+class Constant(Brief):
     """A number array that does not depend on the input; `sources` are the float tensors it was made from."""
 
     value: np.ndarray
@@ -98,8 +99,8 @@ def layer_name(name: str) -> str:
     return shortened(name, _LAYER_NAME).replace("\ufffd", "_")
 
 
-@dataclass(frozen=True)
-class Node:
+@dataclass(frozen=True, repr=False)
+class Node(Brief):
     """One node with its inputs resolved. `opset` is that of the default domain."""
 
     proto: onnx.NodeProto
@@ -183,8 +184,8 @@ class Node:
         return axis + rank if axis < 0 else axis
 
 
-@dataclass
-class Builder:
+@dataclass(repr=False)
+class Builder(Brief):
     """The layers so far. `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that
     reads float64 computes in float32."""
 

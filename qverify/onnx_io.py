@@ -32,6 +32,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.escapes import printable
+from qverify.kinds import path_like
 from qverify.network import Network
 from qverify.onnx_check import FLOATS, compare
 from qverify.onnx_export import save, to_onnx
@@ -56,12 +57,14 @@ from qverify.onnx_hints import HINTS
 from qverify.onnx_operators import OPERATORS
 from qverify.onnx_order import captured, in_order
 from qverify.refusals import Refusals
+from qverify.remarks import remark
 from qverify.text import first_line, listed, quoted, shortened
 from qverify.user_files import shown_path
 
 __all__ = ["load", "save", "to_onnx"]
 
 OLDEST_OPSET = 8
+_WANTED = "the path of an .onnx file, or an onnx.ModelProto (torch.onnx.export writes a torch module as one)"
 
 # What these make of a computed tensor does not depend on its numbers.
 _SHAPE_ONLY = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"])
@@ -70,20 +73,24 @@ _SHAPE_ONLY = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Sh
 def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
     """Read an ONNX file, or a model in memory, as a `Network` (conventions above; input and output flat).
 
-    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`onnx_check.TOLERANCES`).
-    Raises UnsupportedModel with every kind of unsupported detail, and ModelError if the file is missing, damaged, not
-    ONNX, holds NaN, or if onnxruntime refuses or contradicts the result.
+    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`onnx_check.TOLERANCES`). What of the
+    model a person should know is in `Network.notes`, and a QVerifyWarning each. Raises UnsupportedModel with every kind
+    of unsupported detail, and ModelError if the file is missing, damaged, not ONNX, holds NaN, or if onnxruntime
+    refuses or contradicts the result.
     """
     if isinstance(source, onnx.ModelProto):
         name, short, model = "the model", "model", source
     else:
+        path_like(source, "The model", _WANTED, ModelError)
         name, short, model = shown_path(source), shortened(Path(source).name), read_model(Path(source))
     try:
         model = _checked(in_order(model, name), name)
         with np.errstate(all="ignore"):  # what overflows is refused by the comparison
-            return _network(model, name, short)
+            network = _network(model, name, short)
     except MemoryError as error:
         raise ModelError(f"{name} needs more memory than there is here ({first_line(error)}).") from error
+    remark(f"{network.source}: {note}" for note in network.notes)
+    return network
 
 
 def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -55,6 +56,7 @@ class Plan:
     roundings: tuple[str, ...] = ("any",)
     methods: tuple[str, ...] = ("auto",)
     samples: str | None = None
+    input_scale: float | None = None
     timeout: float = 300.0
     clip_input: tuple[float, float] | None = None
     formulation: str = "relational"
@@ -196,6 +198,13 @@ def _samples(where: str, value: Any) -> str:
     return str(value)
 
 
+def _factor(where: str, value: Any) -> float:
+    factor = _number(where, value)
+    if not 0 < factor < math.inf:
+        raise UsageError(f"{where} is {shown(value)}; write a number above 0.")
+    return factor
+
+
 def _interval(where: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
         raise UsageError(f"{where} is {shown(value)}; write two numbers, for pixels [0, 1].")
@@ -211,6 +220,7 @@ _READERS: dict[str, Reader] = {
     "roundings": _many(_word(get_args(Rounding))),
     "methods": _many(_word(METHODS)),
     "samples": _samples,
+    "input-scale": _factor,
     "timeout": _number,
     "clip-input": _interval,
     "formulation": _word(FORMULATIONS),

@@ -25,10 +25,11 @@ def command(module: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread each, and the qverify that runs here."""
+    """One thread each, the qverify that runs here, and no warnings of libraries: who started it says what there is."""
     here = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONPATH": path}
+    silent = {} if os.environ.get("QVERIFY_DEBUG") == "1" else {"PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), **silent, "PYTHONPATH": path}
 
 
 def serving() -> tuple[queue.Queue[Any], Callable[[Any], None]]:

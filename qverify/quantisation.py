@@ -14,16 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Number
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
 
 from qverify.batchnorm import Saturation
+from qverify.brief import Brief
 from qverify.errors import DataError, RadiiError
 from qverify.escapes import shown
 from qverify.kernels import Kernel
+from qverify.kinds import NETWORK, RADII, clipping_range, described, expected, is_number, is_word
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
+from qverify.radius_arrays import radius_array
 from qverify.schemes import scheme_radii
 from qverify.steps import Quantiser
 from qverify.text import listed
@@ -36,8 +39,8 @@ Batchnorm = Literal["folded", "separate", "either"]
 Interval = tuple[Array, Array]
 
 
-@dataclass(frozen=True, eq=False)
-class Radii:
+@dataclass(frozen=True, eq=False, repr=False)
+class Radii(Brief):
     """Quantisation radii as stated, before a network is known. Half-widths, in the tensor's own unit.
 
     Each of `input, weight, bias, activation` is a number or an array. `layers` overrides the last
@@ -64,6 +67,18 @@ class Radii:
     quantiser: Quantiser | None = None
     convention: str = "explicit radii"
 
+    def __post_init__(self) -> None:
+        inner = self.layers.values() if isinstance(self.layers, Mapping) else ()
+        for name, value in (("layers", self.layers), *(("layers[...]", one) for one in inner)):
+            expected(value, Mapping, name, 'a dictionary such as {"dense1": {"weight": 0.01}}', RadiiError)
+        expected(self.ceilings, Mapping, "ceilings", "a dictionary of numbers by the names of layers", RadiiError)
+        expected(self.saturations, Mapping, "saturations", "a dictionary by the names of layers", RadiiError)
+        if self.input_range is not None and not (isinstance(self.input_range, tuple) and len(self.input_range) == 2):
+            raise RadiiError(f"The input range is {described(self.input_range)}; give two numbers.")
+        expected(self.kernel, (Kernel, NoneType), "kernel", "a Kernel, as a scheme makes it", RadiiError)
+        expected(self.quantiser, (Quantiser, NoneType), "quantiser", "a Quantiser", RadiiError)
+        expected(self.convention, str, "convention", "text", RadiiError)
+
     @staticmethod
     def from_bits(
         bits: int,
@@ -89,10 +104,13 @@ class Radii:
     @staticmethod
     def of(quantiser: Quantiser, network: Network | None = None, calibration: Any = None) -> Radii:
         """See `from_bits`."""
+        expected(quantiser, Quantiser, "The quantiser", "a Quantiser, such as Quantiser(8)", RadiiError)
         return Radii(**scheme_radii(quantiser, network, calibration), quantiser=quantiser)
 
     def scaled(self, factor: float) -> Radii:
-        """All radii times one factor >= 0."""
+        """All radii times one factor >= 0. Raises RadiiError for what is no number."""
+        if not is_number(factor):
+            raise RadiiError(f"The factor on the radii is {described(factor)}; give a number.")
         layers = {n: {k: np.asarray(v) * factor for k, v in kinds.items()} for n, kinds in self.layers.items()}
         base: dict[str, Any] = {kind: np.asarray(getattr(self, kind), dtype=np.float64) * factor for kind in KINDS}
         return replace(self, layers=layers, convention=f"{factor:g} x ({self.convention})", **base)
@@ -102,8 +120,8 @@ class Radii:
 
         Raises RadiiError for a kind that does not exist.
         """
-        if unknown := sorted(set(kinds) - set(KINDS)):
-            raise RadiiError(f"There is no kind of radius {unknown[0]!r}; the kinds are {', '.join(KINDS)}.")
+        if unknown := [kind for kind in kinds if not is_word(kind, KINDS)]:
+            raise RadiiError(f"There is no kind of radius {shown(unknown[0])}; the kinds are {', '.join(KINDS)}.")
         if set(kinds) == set(KINDS):
             return self
         layers = {name: {kind: own[kind] for kind in own if kind in kinds} for name, own in self.layers.items()}
@@ -148,43 +166,6 @@ def read_radii(path: str) -> tuple[Radii, str]:
     return Radii(layers=layers, convention=f"radii file {path}", **content), sha256
 
 
-def _radius(value: Any, shape: tuple[int, ...], what: str) -> Array:
-    """`value` broadcast to `shape`; a 1-d value runs along the first axis (channels). RadiiError if it cannot."""
-    try:
-        if not _of_numbers(value):
-            raise TypeError
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise RadiiError(f"The {what} radius is not a number or a rectangular array of numbers.") from None
-    except OverflowError:  # an integer beyond float64
-        array = np.asarray(np.inf)
-    if not np.isfinite(array).all():
-        raise RadiiError(f"The {what} radius holds NaN or infinity; give finite numbers.")
-    if (array < 0).any():
-        raise RadiiError(f"The {what} radius is negative ({array.min():g}); a radius is a half-width, so at least 0.")
-    if array.ndim == 1 and array.shape == shape[:1]:
-        array = array.reshape(-1, *[1] * (len(shape) - 1))
-    try:
-        return np.ascontiguousarray(np.broadcast_to(array, shape))
-    except ValueError:
-        raise RadiiError(
-            f"The {what} radius has shape {array.shape}, which fits neither the tensor {shape} nor its channels."
-        ) from None
-
-
-def _of_numbers(value: Any, depth: int = 64) -> bool:
-    """Whether a value is a number, an array of numbers, or lists of either; text and truth values are none.
-
-    numpy would take "0.5" for 0.5 and, among numbers, true for 1. `depth`: how many lists may lie in each other.
-    """
-    if isinstance(value, (list, tuple)):
-        return depth > 0 and all(_of_numbers(one, depth - 1) for one in value)
-    if isinstance(value, Number):
-        return not isinstance(value, bool)
-    array = np.asarray(value)
-    return array.dtype.kind in "iuf" or (array.dtype.kind == "O" and array.ndim > 0 and _of_numbers(array.tolist()))
-
-
 def _inside(centre: Array, radius: Array) -> Interval:
     """The largest floating-point interval that lies in [centre - radius, centre + radius] for certain."""
     lower = np.nextafter(centre - radius, np.inf)
@@ -199,8 +180,8 @@ def outward(centre: Array, radius: Array) -> Interval:
     return np.where(radius > 0, lower, centre), np.where(radius > 0, upper, centre)
 
 
-@dataclass(frozen=True, eq=False)
-class Family:
+@dataclass(frozen=True, eq=False, repr=False)
+class Family(Brief):
     """The quantised family of one network: radii resolved to arrays.
 
     `input` (n_in,); `weight[i]` like `layers[i].weight` and `bias[i]` like its bias, for every index in
@@ -227,9 +208,10 @@ class Family:
 
         Raises RadiiError for shapes that do not fit and for layer names that do not exist.
         """
+        expected(network, Network, "The network", NETWORK, RadiiError)
+        expected(radii, Radii, "radii", RADII, RadiiError)
         _check_names(network, radii)
-        if clip is not None and not clip[0] < clip[1]:
-            raise RadiiError(f"The input range to clip to, {clip[0]:g} to {clip[1]:g}, is empty.")
+        clipping_range(clip, RadiiError)
         found: dict[str, dict[int, Any]] = {kind: {} for kind in ("weight", "bias", "activation")}
         for i, layer in enumerate(network.layers):
             for kind, radius in RESOLVED[type(layer)](layer, radii).items():
@@ -237,7 +219,7 @@ class Family:
         index = {layer.name: i for i, layer in enumerate(network.layers)}
         ceiling = {index[name]: top for name, top in radii.ceilings.items()}
         saturations = {index[name]: cuts for name, cuts in radii.saturations.items()}
-        entry = _radius(radii.input, network.input_shape, "input").ravel()
+        entry = radius_array(radii.input, network.input_shape, "input").ravel()
         return Family(
             network,
             entry,
@@ -306,14 +288,14 @@ def _resolved_affine(layer: Any, radii: Radii) -> dict[str, Array]:
     if not layer.quantised:
         return {}
     own = radii.layers.get(layer.name, {})
-    weight = _radius(own.get("weight", radii.weight), layer.weight.shape, f"weight ({layer.name})")
+    weight = radius_array(own.get("weight", radii.weight), layer.weight.shape, f"weight ({layer.name})")
     bias = own.get("bias", radii.bias) if layer.has_bias else 0.0
-    return {"weight": weight, "bias": _radius(bias, layer.bias.shape, f"bias ({layer.name})")}
+    return {"weight": weight, "bias": radius_array(bias, layer.bias.shape, f"bias ({layer.name})")}
 
 
 def _resolved_relu(layer: Any, radii: Radii) -> dict[str, Array]:
     value = radii.layers.get(layer.name, {}).get("activation", radii.activation)
-    return {"activation": _radius(value, layer.shape, f"activation ({layer.name})").ravel()}
+    return {"activation": radius_array(value, layer.shape, f"activation ({layer.name})").ravel()}
 
 
 def _exact(layer: Layer, radii: Radii) -> dict[str, Array]:

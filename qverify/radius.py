@@ -28,9 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from qverify.arguments import checked
-from qverify.cascade import verify
+from qverify import hints
+from qverify.arguments import checked, checked_question
+from qverify.brief import Brief
+from qverify.cascade import verdicts
 from qverify.errors import InternalError, RadiiError, UsageError
+from qverify.kinds import expected, is_number, number_as_is
 from qverify.network import Array, Network
 from qverify.quantisation import Family, Radii
 from qverify.verdict import Options, Status, Verdict
@@ -63,10 +66,14 @@ class Grid:
     precision: float = PRECISION
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_factor <= LIMIT:
-            raise UsageError(f"The largest factor is {self.max_factor:g}; give a number above 0, up to {LIMIT:g}.")
-        if not 1e-4 <= self.precision <= 1:
-            raise UsageError(f"The precision is {self.precision:g}; give a number from 0.0001 to 1, such as 0.01.")
+        if not is_number(self.max_factor) or not 0 < self.max_factor <= LIMIT:
+            raise UsageError(
+                f"The largest factor is {number_as_is(self.max_factor)}; give a number above 0, up to {LIMIT:g}."
+            )
+        if not is_number(self.precision) or not 1e-4 <= self.precision <= 1:
+            raise UsageError(
+                f"The precision is {number_as_is(self.precision)}; give a number from 0.0001 to 1, such as 0.01."
+            )
 
     @cached_property
     def factors(self) -> tuple[float, ...]:
@@ -149,8 +156,8 @@ class Bracket:
         return [name for name, held in holds.items() if not held]
 
 
-@dataclass(frozen=True, eq=False)
-class _Stage:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Stage(Brief):
     """One round of bisection: by what is proved, or by what an attack breaks. Places 2^finest apart are told apart."""
 
     name: str
@@ -235,6 +242,8 @@ class FactorSearch:
     def __init__(
         self, network: Network, radii: Radii, grid: Grid, options: Options, stop: threading.Event | None = None
     ):
+        checked_question(network, radii, options, stop)
+        expected(grid, Grid, "The grid", "qverify.radius.Grid()")
         if options.method not in METHODS:
             raise UsageError(f"Factors are not searched by method {options.method!r}; choose {', '.join(METHODS)}.")
         with np.errstate(over="ignore"):  # Family refuses what is not finite
@@ -314,7 +323,7 @@ class FactorSearch:
 
         def work(place: int, samples: Any) -> list[Verdict]:
             radii = self.radii.scaled(self.grid.factors[place - 1])
-            found = verify(self.network, chunk.x[samples], chunk.y[samples], radii, options, None, self.stop)
+            found = verdicts(self.network, chunk.x[samples], chunk.y[samples], radii, options, None, self.stop)
             return [replace(verdict, recipe=None) for verdict in found]  # a recipe holds on to its whole family
 
         if workers <= 1:
@@ -340,5 +349,8 @@ def largest_factors(
     the solver's bound where `proved_by` is exact. At `bracket.upper` a concrete member was evaluated and fails.
     """
     found: list[Bracket] = []
-    FactorSearch(network, radii, grid or Grid(), options or Options()).run(x, y, found.append)
+    search = FactorSearch(network, radii, Grid() if grid is None else grid, Options.given(options))
+    flat, labels = checked(network, x, y)
+    hints.remark_on(network, radii, flat, labels)
+    search.run(flat, labels, found.append)
     return sorted(found, key=lambda bracket: bracket.index)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qverify.brief import Brief
 from qverify.places import PLACES
 from qverify.report_table import Line
 
@@ -16,8 +17,8 @@ _SET_APART = ("radii", "format", "qverify", "model", "data", "data_source", PLAC
 """Keys of a question that do not tell whether two cases differ only by bits; model and data count by their hashes."""
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Brief):
     """Lines of at least two bit-widths, in their order, one a bit-width."""
 
     lines: list[Line]

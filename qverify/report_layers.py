@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qverify import datasets
+from qverify.brief import Brief
 from qverify.budget import Deadline
 from qverify.errors import DataError, QVerifyError
 from qverify.report_runs import Case
@@ -18,8 +19,8 @@ WITHIN = 30.0
 """Seconds for one case; the means are over the samples that were counted by then."""
 
 
-@dataclass(frozen=True)
-class Layers:
+@dataclass(frozen=True, repr=False)
+class Layers(Brief):
     """Every Relu of one case, means over `samples` samples; `missing` says why there are none.
 
     `other_radii`: this version of qverify makes other radii of what the run was asked, and these were taken.

@@ -19,7 +19,8 @@ import numpy as np
 
 from qverify import datasets, replay
 from qverify.batch import WITNESSES
-from qverify.cascade import verify
+from qverify.brief import Brief
+from qverify.cascade import verdicts
 from qverify.errors import DataError, QVerifyError
 from qverify.network import Array, margins
 from qverify.paths import inside
@@ -66,8 +67,8 @@ class Picture:
     damaged: bool = False
 
 
-@dataclass(frozen=True)
-class Gallery:
+@dataclass(frozen=True, repr=False)
+class Gallery(Brief):
     """The pictures of one case, out of `falsified` samples; `missing` says why there are fewer than that."""
 
     case: Case
@@ -185,10 +186,10 @@ def _sought_again(case: Case, pictures: list[Picture], sources: Sources) -> list
         if not same_radii(case, network, radii):  # what fails would be of another family
             return pictures
         indices = list(open_)
-        verdicts = verify(network, x[indices], y[indices], radii, options)
+        found = verdicts(network, x[indices], y[indices], radii, options)
     except QVerifyError:  # why they are missing is said by the layers, which need the same files
         return pictures
-    for verdict in verdicts:
+    for verdict in found:
         witness = verdict.witness() if verdict.status is Status.FALSIFIED else None
         if witness is not None:
             predicted = _answered(witness.network.evaluate(witness.input[None])[0], witness.label)

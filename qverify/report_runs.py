@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from qverify.brief import Brief
 from qverify.errors import DataError, UsageError
 from qverify.escapes import printable
 from qverify.file_names import file_name, short_names, without_folders
@@ -23,8 +24,8 @@ from qverify.verdict import SEMANTICS
 RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Brief):
     """A directory; `starts` say when and with which solver each start worked on it."""
 
     folder: Path
@@ -37,8 +38,8 @@ class Run:
         return list(map(printable, solvers(self.starts)))
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
+@dataclass(frozen=True, eq=False, repr=False)
+class Case(Brief):
     """`name` is that in the batch, else empty; `title` is for people. One row an index, in the order of the indices."""
 
     run: Run

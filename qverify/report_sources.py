@@ -21,6 +21,7 @@ from qverify.fingerprint import fingerprint
 from qverify.network import Network
 from qverify.places import PLACES, candidates
 from qverify.quantisation import Family, Radii, load_radii
+from qverify.remarks import quiet
 from qverify.report_runs import Case
 from qverify.steps import RANGED, Quantiser
 from qverify.verdict import SEMANTICS
@@ -40,7 +41,8 @@ class Sources:
         wanted = question.get("network_sha256")
 
         def read(path: Path) -> Network:
-            network = onnx_io.load(path)
+            with quiet():
+                network = onnx_io.load(path)
             if fingerprint(network) == wanted:
                 return network
             if question.get("semantics") != SEMANTICS:  # other versions may hash otherwise
@@ -53,8 +55,10 @@ class Sources:
         """The whole data set."""
         question = case.question
         name, sha256, arrays = question["data"], question.get("data_sha256"), question.get("arrays_sha256")
+        scale = question.get("input_scale")
 
         def same(samples: Samples) -> Samples:
+            samples = datasets.scaled(samples, scale)
             if samples.sha256 != sha256:
                 raise DataError(f"{file_name(name)} has changed since the run")
             if arrays is not None and samples.arrays_sha256 != arrays:
@@ -62,11 +66,11 @@ class Sources:
             return samples
 
         if name not in datasets.NAMES:
-            return self._file(case, "data", name, sha256, lambda path: same(datasets.load(path)), str(arrays))
+            return self._file(case, "data", name, sha256, lambda path: same(datasets.load(path)), f"{arrays} {scale}")
         paths = _places(case, "data", None) if name in data_sources.LAYOUTS else []
         ways: list[Callable[[], Samples]] = [lambda: same(_named(name))]
         ways += [lambda path=path: same(datasets.load_at(name, path)) for path in paths]  # type: ignore[misc]
-        return self._once(("data", name, sha256, arrays, *paths), paths, lambda: _first(ways))
+        return self._once(("data", name, sha256, arrays, scale, *paths), paths, lambda: _first(ways))
 
     def radii(self, case: Case) -> Radii:
         """Made again as `qverify verify` made them, on the whole data set where the scheme needs ranges."""

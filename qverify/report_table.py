@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from qverify.brief import Brief
 from qverify.escapes import printable
 from qverify.report import STATUSES, Tally
 from qverify.report_runs import Case
@@ -31,8 +32,8 @@ MEANINGS = (
 EXACT_ONLY = "Method exact sends every sample to the solver, so its IBP and BP are 0."
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
+@dataclass(frozen=True, eq=False, repr=False)
+class Line(Brief):
     """One case and what its rows count up to."""
 
     case: Case

@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.batchnorm import BATCHNORMS, Separate, integer_layer, kept_apart, separate
-from qverify.errors import RadiiError
+from qverify.errors import DataError, RadiiError
+from qverify.escapes import shown
 from qverify.kernels import KERNELS, IntegerLayer, Kernel, borderline
+from qverify.kinds import NETWORK, expected, is_word
 from qverify.network import Array, BatchNorm, Conv, Dense, Network, forward
 from qverify.steps import RANGED, Quantiser
 
@@ -42,13 +44,16 @@ Range = tuple[float, float]
 def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any) -> dict[str, Any]:
     """The keyword arguments of `Radii` for one quantiser. Raises RadiiError; see `Radii.from_bits`."""
     bits, scheme = quantiser.bits, quantiser.scheme
-    least = 1 if scheme == "paper" else 2
+    least = 2 if is_word(scheme, RANGED) else 1
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not least <= bits <= 32:
-        raise RadiiError(f"The bit-width is {bits!r}; it must be a whole number from {least} to 32 for {scheme!r}.")
+        raise RadiiError(
+            f"The bit-width is {shown(bits)}; it must be a whole number from {least} to 32 for {shown(scheme)}."
+        )
+    expected(network, (Network, type(None)), "The network", NETWORK, RadiiError)
     for name, allowed in (("rounding", ROUNDINGS), ("scheme", SCHEMES), ("kernel", KERNELS), ("batchnorm", BATCHNORMS)):
-        if getattr(quantiser, name) not in allowed:
+        if not is_word(getattr(quantiser, name), allowed):
             words = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
-            raise RadiiError(f"Unknown {name} {getattr(quantiser, name)!r}; it is {words}.")
+            raise RadiiError(f"Unknown {name} {shown(getattr(quantiser, name))}; it is {words}.")
     convention = f"{bits} bits, scheme {scheme}, rounding {quantiser.rounding}"
     if scheme == "paper":
         step = 2.0 ** -(bits - 1) * quantiser.share
@@ -151,9 +156,11 @@ def _widened(ends: Range, values: Array) -> Range:
 def _batches(network: Network, x: Any) -> Iterator[list[Array]]:
     try:
         flat = network.flat(x)
-    except (TypeError, ValueError):
-        wanted = (len(x), *network.input_shape) if hasattr(x, "__len__") else network.input_shape
-        raise RadiiError(f"The calibration data do not fit the network; give an array of shape {wanted}.") from None
+    except DataError:
+        wanted = ", ".join(map(str, network.input_shape))
+        raise RadiiError(
+            f"The calibration data do not fit the network; give an array of shape (N, {wanted})."
+        ) from None
     if not len(flat):
         raise RadiiError("The calibration data are empty; give at least one sample.")
     step = min(_CHUNK, network.samples_at_once)

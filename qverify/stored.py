@@ -132,6 +132,7 @@ _ASKED: dict[str, Fits] = {
     "model": text,
     "data": text,
     "samples": ascending(whole),
+    "input_scale": optional(positive),
     "method": word(*METHODS),
     "formulation": word(*FORMULATIONS),
     "tolerance": at_least_0,

@@ -13,8 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qverify.cascade import verify
-from qverify.errors import UsageError
+from qverify import hints
+from qverify.arguments import callbacks, checked
+from qverify.brief import Brief
+from qverify.cascade import verdicts
+from qverify.errors import RadiiError, UsageError
+from qverify.escapes import shown
+from qverify.kinds import described, expected, is_number, is_word
 from qverify.network import Network
 from qverify.quantisation import KINDS, Batchnorm, Family, Radii, Rounding, Scheme
 from qverify.steps import Quantiser
@@ -34,8 +39,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 Key = tuple[str, str, int | None, float | None]
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
+@dataclass(frozen=True, eq=False, repr=False)
+class Point(Brief):
     """One place on the axis: the radii of all kinds, and how it is stated, in bits or as the radius itself."""
 
     radii: Radii
@@ -102,7 +107,10 @@ class Row:
 
 
 def by_value(values: Iterable[float]) -> list[Point]:
-    """Points that state the radius itself, >= 0, for every kind."""
+    """Points that state the radius itself, >= 0, for every kind. Raises RadiiError."""
+    values = _several(values, "The radii", "numbers")
+    if wrong := [value for value in values if not is_number(value)]:
+        raise RadiiError(f"A radius is {described(wrong[0])}; give numbers.")
     return [Point(Radii(v, v, v, v, convention=f"radius {v:g}"), value=float(v)) for v in values]
 
 
@@ -116,15 +124,28 @@ def by_bits(
     batchnorm: Batchnorm = "either",
 ) -> list[Point]:
     """Points that state a bit-width; the arguments of `Radii.from_bits`. Raises RadiiError."""
+    bits = _several(bits, "The bit-widths", "whole numbers")
     quantisers = [Quantiser(b, scheme, rounding, kernel, batchnorm) for b in bits]
     return [Point(Radii.of(quantiser, network, calibration), bits=quantiser.bits) for quantiser in quantisers]
 
 
+def _several(values: Any, what: str, wanted: str) -> list[Any]:
+    """As a list; UsageError for what is none, text included."""
+    try:
+        if isinstance(values, (str, bytes)):
+            raise TypeError
+        return list(values)
+    except (TypeError, RuntimeError):
+        raise UsageError(f"{what} are {described(values)}; give a list of {wanted}.") from None
+
+
 def grid(points: Sequence[Point], parts: Iterable[str] = tuple(PARTS)) -> list[tuple[str, Point]]:
     """Every point for every part, part by part. Raises UsageError for a part that does not exist."""
-    parts = list(parts)
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise UsageError(f"There is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}.")
+    parts, points = _several(parts, "The parts", "their names"), _several(points, "The points", "as by_bits makes them")
+    for point in points:
+        expected(point, Point, "A point", "one as by_bits makes them")
+    if unknown := [part for part in parts if not is_word(part, PARTS)]:
+        raise UsageError(f"There is no part {shown(unknown[0])}; the parts are {', '.join(PARTS)}.")
     return [(part, point) for part in parts for point in points]
 
 
@@ -143,17 +164,24 @@ def sweep(
     bounds needs. Setting `stop` from another thread ends the sweep soon, and no row is made of a point that was cut
     off.
     """
-    options = options or Options(method="ibp", attack=False)
+    options = Options.given(options, Options(method="ibp", attack=False))
+    callbacks(stop, on_verdict=on_verdict)
+    cases = _several(cases, "The cases", "as grid makes them")
+    for case in cases:
+        if not (isinstance(case, tuple) and len(case) == 2 and is_word(case[0], PARTS) and isinstance(case[1], Point)):
+            raise UsageError(f"A case is {described(case)}; give a part and a point, as grid makes them.")
+    x, y = checked(network, x, y)
+    hints.remark_on(network, None, x, y)
     stop = stop or threading.Event()
     for part, point in cases:
         if stop.is_set():
             return
         began = time.perf_counter()
         radii = point.radii.only(*PARTS[part])
-        verdicts = verify(network, x, y, radii, options, on_verdict, stop)
-        if len(verdicts) < len(x):
+        found = verdicts(network, x, y, radii, options, on_verdict, stop)
+        if len(found) < len(x):
             return
-        count = Counter(verdict.status for verdict in verdicts)
+        count = Counter(verdict.status for verdict in found)
         yield Row(
             network.source,
             part,
@@ -161,8 +189,8 @@ def sweep(
             point.value,
             **Family.of(network, radii, options.clip).largest(),
             method=options.method,
-            samples=len(verdicts),
-            clean=len(verdicts) - count[Status.MISCLASSIFIED],
+            samples=len(found),
+            clean=len(found) - count[Status.MISCLASSIFIED],
             guaranteed=count[Status.VERIFIED],
             attack=count[Status.VERIFIED] + count[Status.UNKNOWN] if options.attack else None,
             unknown=count[Status.UNKNOWN],

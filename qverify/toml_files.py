@@ -9,6 +9,7 @@ from typing import Any
 
 from qverify.errors import QVerifyError
 from qverify.escapes import shown
+from qverify.kinds import path_like
 
 _DEEPEST = 64
 """How deep arrays and tables may lie in each other: numpy's arrays have as many axes."""
@@ -29,6 +30,7 @@ def read_hashed_toml(path: str, what: str, error_type: type[QVerifyError]) -> tu
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib  # type: ignore[import-not-found,no-redef,unused-ignore]
+    path_like(path, f"The {what}", "the path of a .toml file", error_type)
     try:
         content = Path(path).read_bytes()
     except OSError as error:

@@ -25,16 +25,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qverify.arguments import callbacks, usable_device
 from qverify.augmentation import distorted
 from qverify.bounds.interval import interval_margins
+from qverify.brief import Brief
 from qverify.datasets import Samples
-from qverify.errors import DataError, RadiiError, TrainingError, UsageError
+from qverify.errors import DataError, ModelError, RadiiError, TrainingError, UsageError
+from qverify.escapes import shown
+from qverify.kinds import RADII, SAMPLES, clipping_range, expected
 from qverify.live_family import LiveFamily, Quantiser, live_bounds, live_family
 from qverify.modules import LiveNetwork
 from qverify.network import Network
@@ -72,7 +77,7 @@ class Settings:
         for name, least in whole.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-                raise UsageError(f"{name} is {value!r}; give a whole number from {least}.")
+                raise UsageError(f"{name} is {shown(value)}; give a whole number from {least}.")
         limits = {
             "lr": (1e-9, 10.0),
             "kappa": (0.0, 1.0),
@@ -85,9 +90,8 @@ class Settings:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-                raise UsageError(f"{name} is {value!r}; give a number from {low:g} to {high:g}.")
-        if self.clip is not None and not self.clip[0] < self.clip[1]:
-            raise UsageError(f"The input range to clip to, {self.clip[0]:g} to {self.clip[1]:g}, is empty.")
+                raise UsageError(f"{name} is {shown(value)}; give a number from {low:g} to {high:g}.")
+        clipping_range(self.clip, UsageError)
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ class Epoch:
         return (self.clean if self.guaranteed is None else self.guaranteed, self.clean)
 
 
-@dataclass(eq=False)
-class Training:
+@dataclass(eq=False, repr=False)
+class Training(Brief):
     """A training under way. `history` has a row an epoch; `best` the weights of the best of them."""
 
     live: LiveNetwork
@@ -124,7 +128,14 @@ class Training:
 
     @staticmethod
     def of(module: nn.Module, shape: tuple[int, ...], stated: Quantiser | Radii | None, settings: Settings) -> Training:
-        """For samples of that shape; `stated` None trains normally. Raises UnsupportedModel, ModelError, RadiiError."""
+        """For samples of that shape; `stated` None trains normally.
+
+        Raises UnsupportedModel, ModelError, RadiiError, UsageError.
+        """
+        expected(module, nn.Module, "The module", "a torch.nn.Module", ModelError)
+        expected(stated, (Quantiser, Radii, NoneType), "stated", f"a Quantiser, or {RADII}", RadiiError)
+        expected(settings, Settings, "settings", "qverify.training.Settings(...)")
+        usable_device(settings.device)
         module.to(settings.device, torch.float32)
         live = LiveNetwork.trace(module, shape, "the network in training")
         if not live.parameters:
@@ -150,6 +161,9 @@ class Training:
         `on_epoch` is called after every epoch, when `state()` may be kept; `state` goes on from there. Raises
         TrainingError if the loss is no longer finite, DataError if the samples do not fit.
         """
+        expected(samples, Samples, "The data set", SAMPLES, DataError)
+        expected(state, (dict, NoneType), "state", "what Training.state gave, or leave it out")
+        callbacks(stop, on_epoch=on_epoch)
         with _reproducible(self.settings):
             train, held_out = self._split(samples)
             batches = -(-len(train[1]) // self.settings.batch_size)
@@ -157,7 +171,10 @@ class Training:
                 self._optimiser, self.settings.lr, total_steps=self.settings.epochs * batches + 1
             )
             if state is not None:
-                self._restore(state)
+                try:
+                    self._restore(state)
+                except KeyError as error:
+                    raise UsageError(f"The state has no {shown(error.args[0])}; give what state() gave.") from None
             while len(self.history) < self.settings.epochs:
                 began = time.perf_counter()
                 found = self._epoch(train, batches, stop)
@@ -179,7 +196,9 @@ class Training:
 
     def _split(self, samples: Samples) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Training and validation part, on the device; which sample goes where depends on nothing but their number."""
-        outputs = self.live.network.output_size
+        outputs, shape = self.live.network.output_size, self.live.network.input_shape
+        if samples.shape != shape:
+            raise DataError(f"The samples have shape {samples.shape}, but the network reads {shape}; reshape them.")
         if samples.y.max() >= outputs:
             raise DataError(f"The largest label is {samples.y.max()}, but the network has {outputs} outputs.")
         if (clip := self.settings.clip) and not clip[0] <= samples.x.min() <= samples.x.max() <= clip[1]:

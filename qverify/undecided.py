@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from qverify.bounds.model import Bounds
+from qverify.brief import Brief
 from qverify.members import Recipe
 from qverify.network import Array
 from qverify.verdict import Status, Verdict
 
 
-@dataclass(eq=False)
-class Batch:
+@dataclass(eq=False, repr=False)
+class Batch(Brief):
     """Samples on their way through the cascade.
 
     `lower` (N, classes): margins proved, +inf in the label's own column. `best` (N,): the worst margin attained, by

@@ -9,6 +9,7 @@ import numpy as np
 
 from qverify.bounds.backward import tightened_bounds, unstable
 from qverify.bounds.interval import OutOfTime
+from qverify.brief import Brief
 from qverify.budget import Deadline
 from qverify.cascade import Cascade
 from qverify.network import Array, Network, Relu
@@ -33,8 +34,8 @@ class Unstable:
     bp: float | None
 
 
-@dataclass(frozen=True)
-class Counted:
+@dataclass(frozen=True, repr=False)
+class Counted(Brief):
     """Per Relu, by its index in `network.layers`, means over the first `samples` samples; none if that is 0."""
 
     samples: int

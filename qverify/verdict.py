@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from qverify.brief import Brief
 from qverify.budget import LEAST
 from qverify.errors import UsageError
+from qverify.escapes import shown
 from qverify.exact.solvers import SOLVERS
+from qverify.kinds import OPTIONS, expected, is_number, is_pair, is_word
 from qverify.members import Recipe, Witness
 
 SEMANTICS = 4
@@ -28,10 +31,6 @@ class Status(str, Enum):
     FALSIFIED = "falsified"
     UNKNOWN = "unknown"
     MISCLASSIFIED = "misclassified"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,32 @@ class Options:
     def __post_init__(self) -> None:
         choices = {"method": METHODS, "formulation": FORMULATIONS, "solver": ("auto", *SOLVERS)}
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"There is no {name} {getattr(self, name)!r}; choose one of: {', '.join(allowed)}.")
-        if self.seconds is not None and not (_is_number(self.seconds) and self.seconds > 0):
+            if not is_word(getattr(self, name), allowed):
+                raise UsageError(
+                    f"There is no {name} {shown(getattr(self, name))}; choose one of: {', '.join(allowed)}."
+                )
+        if self.seconds is not None and not (is_number(self.seconds) and self.seconds > 0):
             raise UsageError(
-                f"The time limit is {self.seconds!r} seconds; give a number above 0, or inf (None in Python) for"
+                f"The time limit is {shown(self.seconds)} seconds; give a number above 0, or inf (None in Python) for"
                 " no limit."
             )
         if not isinstance(self.jobs, int) or isinstance(self.jobs, bool) or self.jobs < 0:
-            raise UsageError(f"The number of jobs is {self.jobs!r}; give 1 or more, or 0 for one a core.")
+            raise UsageError(f"The number of jobs is {shown(self.jobs)}; give 1 or more, or 0 for one a core.")
         if self.memory is not None and not (isinstance(self.memory, int) and self.memory >= LEAST):
-            raise UsageError(f"The memory is {self.memory!r} bytes; give at least {LEAST} of them ({LEAST >> 20}M).")
-        if self.clip is not None and not (len(self.clip) == 2 and all(_is_number(end) for end in self.clip)):
-            raise UsageError(f"The range to clip inputs to is {self.clip!r}; give two numbers.")
+            raise UsageError(
+                f"The memory is {shown(self.memory)} bytes; give at least {LEAST} of them ({LEAST >> 20}M)."
+            )
+        if self.clip is not None and not is_pair(self.clip):
+            raise UsageError(f"The range to clip inputs to is {shown(self.clip)}; give two numbers.")
+        expected(self.device, str, "The device", "'cpu' or 'cuda'")
+        for name in ("attack", "isolated"):
+            expected(getattr(self, name), bool, name, "True or False")
+
+    @staticmethod
+    def given(options: Options | None, default: Options | None = None) -> Options:
+        """The options that a function was called with, its default for None. Raises UsageError for anything else."""
+        expected(options, (Options, type(None)), "options", OPTIONS)
+        return options or default or Options()
 
     @property
     def workers(self) -> int:
@@ -85,8 +97,8 @@ class Options:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass(frozen=True, eq=False)
-class Verdict:
+@dataclass(frozen=True, eq=False, repr=False)
+class Verdict(Brief):
     """The answer for one sample.
 
     `margin_lower`: proved lower bound on the worst margin over the family (-inf if there is none); `margin_upper`: the

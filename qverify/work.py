@@ -11,6 +11,8 @@ import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qverify.brief import Brief
+
 if TYPE_CHECKING:
     from qverify.quantisation import Radii
     from qverify.verdict import Options
@@ -26,8 +28,8 @@ GRACE = 10.0
 does not end its solver itself (exact/solvers/process.py)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Setting:
+@dataclass(frozen=True, eq=False, repr=False)
+class Setting(Brief):
     """What a case needs besides network and samples."""
 
     radii: Radii
@@ -58,8 +60,8 @@ class Task:
         return self.network, self.samples, self.setting
 
 
-@dataclass(frozen=True)
-class Found:
+@dataclass(frozen=True, repr=False)
+class Found(Brief):
     """What a task found: `rows` decided, and `open` what is left to the exact step, as unknown with its bounds."""
 
     rows: tuple[Row, ...]

@@ -26,7 +26,8 @@ from qverify.sweep_directory import SweepDirectory
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUBLISHED = "QVERIFY_PUBLISHED"
-"""The environment variable with the folder of the published networks."""
+"""The environment variable with the folder of the published networks; without it they are left out, unless they are in
+`models/published`."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Settings:
     def published(self) -> Path:
         """The folder of the published networks, which may not exist."""
         named = os.environ.get(PUBLISHED)
-        return Path(named) if named else CHECKOUT.parent / "shared" / "reference_models"
+        return Path(named) if named else self.models / "published"
 
     def path(self, model: Model) -> Path:
         return (self.published if model.published else self.models) / f"{model.name}.onnx"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import re
 import urllib.error
 from dataclasses import replace
@@ -33,13 +32,10 @@ def nowhere(tmp_path, monkeypatch):
     """No data set on this machine; everything that is looked at lies in the test's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("QVERIFY_DATA", raising=False)
-    monkeypatch.setattr(data_sources, "__file__", str(tmp_path / "src" / "checkout" / "qverify" / "a.py"))
     return tmp_path
 
 
 def test_mnist_is_looked_for_in_the_stated_order(nowhere, monkeypatch):
-    mnist_file(nowhere / "src" / "shared" / "data", 2)
-    assert len(load("mnist")) == 2
     mnist_file(nowhere / "cache" / "qverify", 3)
     assert len(load("mnist")) == 3
     monkeypatch.setenv("QVERIFY_DATA", str(nowhere / "mine"))  # it holds nothing yet
@@ -48,6 +44,15 @@ def test_mnist_is_looked_for_in_the_stated_order(nowhere, monkeypatch):
     test, train = load("mnist"), load_train("mnist")
     assert test.x.shape == (4, 28, 28) and test.x.max() == 1 and test.source == str(nowhere / "mine" / "mnist.npz")
     assert train.x.shape == (1, 28, 28) and train.x.max() == 0.2
+
+
+def test_no_folder_beside_a_checkout_is_looked_at(nowhere, monkeypatch):
+    monkeypatch.setattr(data_sources, "__file__", str(nowhere / "src" / "checkout" / "qverify" / "data_sources.py"))
+    for place in ("src", "src/checkout", "src/checkout/qverify"):
+        mnist_file(nowhere / place / "shared" / "data", 2)
+    assert data_sources.find_here("mnist") is None
+    monkeypatch.setenv("QVERIFY_DATA", str(nowhere / "src" / "shared" / "data"))
+    assert len(load("mnist")) == 2
 
 
 def unreachable(url: str, target: Path, sha256: str) -> None:
@@ -128,9 +133,7 @@ def test_a_relative_xdg_cache_home_is_ignored(nowhere, monkeypatch):
 
 
 def test_the_real_mnist_if_it_is_here():
-    folders = [data_sources._cache(), Path(data_sources.__file__).resolve().parents[2] / "shared" / "data"]
-    folders.append(Path(os.environ.get("QVERIFY_DATA") or folders[0]))
-    if not any((folder / "mnist.npz").exists() for folder in folders):
+    if data_sources.find_here("mnist") is None:
         pytest.skip("MNIST is not on this machine")
     got = load("mnist")
     assert got.x.shape == (10000, 28, 28) and got.y[:5].tolist() == [7, 2, 1, 0, 4]

@@ -139,10 +139,10 @@ def test_keys_are_those_of_the_documented_tuple_and_know_their_sample(monkeypatc
     radii = {"bits": 8, "scheme": "paper", "rounding": "any"}
     radii |= dict.fromkeys(("kernel", "batchnorm", "sha256", "calibration"))
     method = ["auto", "relational", "auto"]
-    stated = [3, "n", "d", radii, [0.0, 1.0], "the output of the label is the largest", method, 1e-8, 3]
+    stated = [4, "n", "d", radii, [0.0, 1.0], "the output of the label is the largest", method, 1e-8, 3]
     assert sample_key(own, 3) == hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
     assert len({sample_key(own, index) for index in range(50)}) == 50
-    monkeypatch.setattr(plans, "SEMANTICS", 4)
+    monkeypatch.setattr(plans, "SEMANTICS", 5)
     assert sample_key(identity(QUESTION), 3) != sample_key(own, 3)
 
 

@@ -11,7 +11,8 @@ from test_cli import DIGITS, qverify
 
 from qverify.commands import progress
 from qverify.commands.output import stdout_kept_clean
-from qverify.commands.progress import Pace, duration, stoppable
+from qverify.commands.progress import Pace, duration
+from qverify.commands.signals import stoppable
 
 
 def test_what_libraries_print_goes_to_stderr(capfd):

@@ -181,7 +181,7 @@ def test_the_members_found_fail_in_a_plain_forward_pass(rng, monkeypatch):
                 failing.setdefault(float(radii.weight), []).append(float(x[verdict.index][0]))
         return verdicts
 
-    monkeypatch.setattr(radius, "verify", watched)
+    monkeypatch.setattr(radius, "verdicts", watched)
     found = largest_factors(network, x, labels, Radii(0.02, 0.03, 0.03, 0.02), COARSE, AUTO)
     checked = [b for b in found if b.upper]
     assert len(checked) >= 8
@@ -257,7 +257,7 @@ def test_each_factor_is_asked_once_a_stage_and_a_proof_was_run_at_every_lower(rn
         proved.update((float(radii.weight), x[v.index][0]) for v in verdicts if v.status is Status.VERIFIED)
         return verdicts
 
-    monkeypatch.setattr(radius, "verify", watched)
+    monkeypatch.setattr(radius, "verdicts", watched)
     found = largest_factors(network, x, labels, Radii(0.05, 0.1, 0.03, 0.05), Grid(8, 0.1), AUTO)
     assert len(asked) == len(set(asked)) and {a[0] for a in asked} == {"ibp", "bp", "auto"}
     assert all((float(np.asarray(0.1) * b.lower), x[b.index][0]) in proved for b in found if b.lower is not None)
@@ -277,7 +277,7 @@ def test_an_unknown_is_no_claim(rng, monkeypatch):
             status = Status.UNKNOWN
         return [Verdict(i, 0, 0, status, 0, 0, options.method, 0.5, detail="time limit") for i in range(len(x))]
 
-    monkeypatch.setattr(radius, "verify", scripted)
+    monkeypatch.setattr(radius, "verdicts", scripted)
     network, grid = networks.mlp(rng, 3, 4, 2), Grid(16, 0.1)
     (found,) = largest_factors(network, np.ones((1, 3)), np.zeros(1, int), Radii(weight=1.0), grid, AUTO)
     assert found.lower == max(f for f in grid.factors if f < 1) and found.upper == min(f for f in grid.factors if f > 3)
@@ -298,7 +298,7 @@ def test_a_contradiction_is_an_internal_error(rng, monkeypatch):
             super().begin()
             self.low = np.zeros_like(self.proved)
 
-    monkeypatch.setattr(radius, "verify", scripted)
+    monkeypatch.setattr(radius, "verdicts", scripted)
     monkeypatch.setattr(radius, "_Chunk", Reset)
     with pytest.raises(InternalError, match="Sample 0 is proved at a factor, and a member fails"):
         largest_factors(networks.mlp(rng, 3, 4, 2), np.ones((1, 3)), np.zeros(1, int), Radii(weight=1.0), None, AUTO)

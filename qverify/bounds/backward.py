@@ -30,12 +30,13 @@ from torch import Tensor
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
 from qverify.bounds.model import Affine, BoundModel, Bounds
 from qverify.bounds.rounding import chord, finite
+from qverify.brief import Brief
 from qverify.budget import Deadline, pieces
 from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
 
 
-@dataclass(eq=False)
-class _Pass:
+@dataclass(eq=False, repr=False)
+class _Pass(Brief):
     """One backward pass. `rows[i]`: coefficients waiting at layer i; `absolute`: e of `c x - e |x|` at the input."""
 
     model: BoundModel

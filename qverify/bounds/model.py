@@ -18,6 +18,7 @@ from torch.nn.grad import conv2d_input
 
 from qverify.batchnorm import Saturation
 from qverify.bounds.rounding import Rounding
+from qverify.brief import Brief
 from qverify.budget import PIECE
 from qverify.kernels import Kernel
 from qverify.network import Conv, Dense, Network, Scale
@@ -29,8 +30,8 @@ def _direct() -> Any:
     return torch.backends.cudnn.flags(enabled=False)
 
 
-@dataclass(eq=False)
-class Affine:
+@dataclass(eq=False, repr=False)
+class Affine(Brief):
     """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
 
     `radius` and `bias_radius` are zero tensors where the layer is exact. `memory`: bytes for temporary tensors.
@@ -128,8 +129,8 @@ class Affine:
         return image[:, :, top : top + height, left : left + width].reshape(len(columns), -1)
 
 
-@dataclass(frozen=True, eq=False)
-class Cut:
+@dataclass(frozen=True, eq=False, repr=False)
+class Cut(Brief):
     """A `batchnorm.Saturation` as tensors; `source` is a layer index."""
 
     source: int
@@ -152,8 +153,8 @@ class Cut:
         return self.gain * torch.maximum(upper - self.high, raised).clamp(min=0)
 
 
-@dataclass(eq=False)
-class BoundModel:
+@dataclass(eq=False, repr=False)
+class BoundModel(Brief):
     """A family with all its numbers on one device and in one type.
 
     `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `ceiling[i]` and `cuts[i]` by layer index. With
@@ -232,8 +233,8 @@ class BoundModel:
         return sum(a.layer.size * a.layer.fan_in for a in self.affine.values()) + 1
 
 
-@dataclass(eq=False)
-class Bounds:
+@dataclass(eq=False, repr=False)
+class Bounds(Brief):
     """Bounds on every layer's output for N samples: `lower[i]`, `upper[i]` (N, size).
 
     `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips.

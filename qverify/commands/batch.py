@@ -12,25 +12,26 @@ from typing import Any
 
 from rich.table import Table
 
-from qverify import datasets, onnx_io
+from qverify import datasets, onnx_io, units
 from qverify.batch_directory import BatchDirectory
 from qverify.budget import parse_memory, resident, share_of
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, hint, started
-from qverify.commands.progress import Course, Progress, duration, stoppable
+from qverify.commands.progress import Course, Progress, duration
+from qverify.commands.signals import INTERRUPTED, stoppable
 from qverify.datasets import Labels, Samples
 from qverify.dispatch import Case, Dispatch, Engine
 from qverify.errors import InternalError, UsageError
 from qverify.network import Network
 from qverify.plan import Entry, Plan, case_id, identity
 from qverify.records import settled
+from qverify.remarks import quiet
 from qverify.report import Tally, percent
 from qverify.steps import RANGED
 from qverify.verdict import Options
 from qverify.work import GRACE, Parcels, Row, Setting, Task
 
-_INTERRUPTED = 130
 _PLAIN_EVERY = 60.0
 """Seconds between two lines where stderr is no terminal: batches take hours."""
 
@@ -60,7 +61,7 @@ def run(path: str, out: str | None, machine: tuple[int, str | None, str | None],
             f"interrupted: {work.total - work.missing} of {work.total} samples are decided and kept in {folder};"
             " go on with the same command."
         )
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 
@@ -86,9 +87,12 @@ class Assembly:
         self._plan, self._folder = plan, folder
         self._packed: dict[tuple[str, ...], str] = {}
         self._hinted: set[tuple[str, ...]] = set()
-        data = {name: datasets.load(name) for name in plan.data}
+        data = {name: datasets.scaled(datasets.load(name), plan.input_scale) for name in plan.data}
         for model in plan.models:
             network = _network(model)
+            for name, samples in data.items():
+                for doubt in units.doubts(network, samples):
+                    say(f"note: {network.source} on {name}: {doubt}")
             for entry in (entry for entry in plan.entries() if entry.model == model):
                 self._add(entry, network, data[entry.data])
         self._refuse_twins()
@@ -131,7 +135,8 @@ class Assembly:
 
 
 def _network(model: str) -> Network:
-    network = onnx_io.load(model)
+    with quiet():
+        network = onnx_io.load(model)
     for note in network.notes:
         say(f"note: {Path(model).name}: {note}")
     return network
@@ -149,6 +154,7 @@ def _given(entry: Entry, plan: Plan) -> Given:
         batchnorm=plan.batchnorm if entry.scheme in RANGED else None,
         radii=entry.radii,
         samples=plan.samples,
+        input_scale=plan.input_scale,
         clip_input=plan.clip_input,
         method=entry.method,
         formulation=plan.formulation,

@@ -13,12 +13,12 @@ from typing import Any, TextIO
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, required_radii
-from qverify.commands.progress import Pace, Progress, stoppable
+from qverify.commands.progress import Pace, Progress
+from qverify.commands.signals import INTERRUPTED, stoppable
 from qverify.discrepancy import Discrepancy, worst_case_discrepancy
 from qverify.errors import OutputError
+from qverify.remarks import quiet
 from qverify.report import discrepancy_ranges, discrepancy_table, outward, widths
-
-_INTERRUPTED = 130
 
 
 def run(given: Given) -> int:
@@ -38,7 +38,7 @@ def run(given: Given) -> int:
         _show(problem, rows, summary)
     if missing:
         say(f"interrupted: {len(rows)} of {len(problem.indices)} samples are done.")
-    return _INTERRUPTED if missing else 0
+    return INTERRUPTED if missing else 0
 
 
 def _computed(problem: Problem, file: TextIO | None) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def _computed(problem: Problem, file: TextIO | None) -> list[dict[str, Any]]:
                 file.flush()
             progress.add(result.index, exact)
 
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt), quiet():
             worst_case_discrepancy(problem.network, problem.inputs(), radii, options, tell, stop)
     return sorted(rows, key=lambda row: row["index"])
 

@@ -12,7 +12,8 @@ from qverify.budget import Deadline
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem
-from qverify.commands.progress import Pace, Progress, stoppable
+from qverify.commands.progress import Pace, Progress
+from qverify.commands.signals import stoppable
 from qverify.network import Conv, Dense, Network
 from qverify.quantisation import Family
 from qverify.unstable import Counted, spread_out, unstable_neurons
@@ -34,7 +35,7 @@ def run(given: Given) -> int:
                 layers[i] |= {"unstable_ibp": counts.ibp} | ({} if counts.bp is None else {"unstable_bp": counts.bp})
     result = {
         "model": given.model,
-        "notes": list(network.notes),
+        "notes": [*network.notes, *problem.doubts],
         "shares_weights": network.shares_weights,
         "parameters": sum(layer["parameters"] for layer in layers),
         "samples": counted.samples,

@@ -6,6 +6,7 @@ a test compares them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Given:
     batchnorm: str | None = None
     radii: str | None = None
     samples: str | None = None
+    input_scale: float | None = None
     clip_input: tuple[float, float] | None = None
     method: str = "auto"
     formulation: str = "relational"
@@ -70,6 +72,18 @@ class BitWidth(click.types.IntParamType):
         if isinstance(value, str) and re.fullmatch(r"\s*\d*\s*[,:;][\d\s,:;]*|\s*\d+\s*-\s*\d+\s*", value, re.ASCII):
             raise UsageError(f"--bits takes one bit-width here, not {quoted(value)}; {self.several}.")
         return super().convert(value, param, ctx)
+
+
+class Factor(click.types.FloatParamType):
+    """A number above 0, or a quotient of two, as in 1/255."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        parts: list[Any] = value.split("/") if isinstance(value, str) else [value]
+        numbers = [super(Factor, self).convert(part, param, ctx) for part in parts[:2]]
+        quotient = numbers[0] / numbers[1] if numbers[1:] and numbers[1] else numbers[0]
+        if len(parts) > 2 or not all(0 < number < math.inf for number in (*numbers, quotient)):
+            self.fail(f"{quoted(str(value))} is no number above 0, such as 255 or 1/255.", param, ctx)
+        return quotient
 
 
 class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
@@ -194,6 +208,7 @@ def _samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
             metavar="N|A:B",
             help="Only the first N samples, or those from A up to, not including, B.  [default: all]",
         ),
+        input_scale_option,
     )
 
 
@@ -279,6 +294,12 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
     )
 
 
+input_scale_option = click.option(
+    "--input-scale",
+    type=Factor(),
+    metavar="FACTOR",
+    help="Multiply the inputs by FACTOR when they are read: 1/255 for pixels from 0 to 255 that are stored as floats.",
+)
 memory_option = click.option(
     "--memory",
     metavar="SIZE",

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qverify import __version__, datasets, hints, onnx_io
+from qverify import __version__, datasets, hints, onnx_io, units
 from qverify.batch import file_sha256
+from qverify.brief import Brief
 from qverify.budget import parse_memory
 from qverify.commands.options import Given
 from qverify.commands.output import say
@@ -21,16 +22,18 @@ from qverify.fingerprint import fingerprint
 from qverify.network import Array, Network
 from qverify.places import PLACES, place
 from qverify.quantisation import Family, Radii, read_radii
+from qverify.remarks import quiet
 from qverify.steps import RANGED, Quantiser
 from qverify.verdict import SEMANTICS, Options
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
+@dataclass(frozen=True, eq=False, repr=False)
+class Problem(Brief):
     """A network, the samples selected, and the family. `indices` are those of the samples in the data set.
 
     `everything` is the whole data set. `radii` and `family` are None where no radii were given, `samples` and
     `everything` where no data were (only `inspect` allows it). `radii_sha256`: of the radii file, if there is one.
+    `doubts`: why the data do not seem to be the network's.
     """
 
     given: Given
@@ -41,6 +44,7 @@ class Problem:
     indices: range
     everything: Samples | None
     radii_sha256: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @staticmethod
     def load(given: Given, classifies: bool = True) -> Problem:
@@ -49,12 +53,17 @@ class Problem:
         `classifies`: labels are outputs of the network, and there are at least two.
         """
         _check(given)
-        network = onnx_io.load(given.model)
+        with quiet():
+            network = onnx_io.load(given.model)
         for note in network.notes:
             say(f"note: {note}")
-        problem = Problem.of(given, network, None if given.data is None else datasets.load(given.data), classifies)
+        everything = None if given.data is None else datasets.scaled(datasets.load(given.data), given.input_scale)
+        problem = Problem.of(given, network, everything, classifies)
         hint(problem)
-        return problem
+        found = [] if everything is None else units.doubts(network, everything)
+        for doubt in found:
+            say(f"note: {doubt}")
+        return replace(problem, doubts=tuple(found))
 
     @staticmethod
     def of(given: Given, network: Network, everything: Samples | None, classifies: bool = True) -> Problem:
@@ -78,7 +87,8 @@ class Problem:
     def title(self) -> str:
         """Model, data and which samples, for people."""
         part = "" if len(self.indices) == self.whole else f", samples {self.indices.start}:{self.indices.stop}"
-        return f"{self.network.source} on {self.given.data}{part}"
+        scale = "" if self.given.input_scale is None else f" times {self.given.input_scale:g}"
+        return f"{self.network.source} on {self.given.data}{scale}{part}"
 
     @property
     def seconds(self) -> float | None:
@@ -116,6 +126,7 @@ class Problem:
             "data": given.data,
             "data_source": samples.source,
             "data_sha256": samples.sha256,
+            "input_scale": given.input_scale,
             "samples": [self.indices.start, self.indices.stop],
             "clip_input": given.clip_input,
             "method": given.method,
@@ -179,6 +190,8 @@ def _check(given: Given) -> None:
         raise UsageError("--kernel and --batchnorm say what --scheme tensor and channel mean; give one of these too.")
     if given.clip_input is not None and not -math.inf < given.clip_input[0] < given.clip_input[1] < math.inf:
         raise UsageError("--clip-input takes two finite numbers, the smaller one first; for pixels: 0 1.")
+    if given.data is None and given.input_scale is not None:
+        raise UsageError("--input-scale multiplies the inputs of a data set; give --data too.")
     if given.data is None and given.samples is not None:
         raise UsageError("--samples selects from a data set; give --data too.")
     if given.data is None and given.scheme in RANGED:

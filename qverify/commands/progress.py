@@ -1,16 +1,13 @@
-"""How far a run is, on stderr: a live line on a terminal, an occasional plain one elsewhere; and Ctrl-C."""
+"""How far a run is, on stderr: a live line on a terminal, an occasional plain one elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -200,30 +197,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-@contextlib.contextmanager
-def stoppable(ending: str = "ending the solves under way") -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that work can end in order; the second one raises KeyboardInterrupt.
-
-    `ending` says what the first one leads to.
-    """
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        # Not through sys.stderr: the handler may run in the middle of a write to it.
-        with contextlib.suppress(OSError):
-            os.write(2, f"\nqverify: {ending}; Ctrl-C again ends at once\n".encode())
-
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not the main thread: there is no Ctrl-C here
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

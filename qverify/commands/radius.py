@@ -16,7 +16,8 @@ from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
-from qverify.commands.progress import Pace, Progress, duration, stoppable
+from qverify.commands.progress import Pace, Progress, duration
+from qverify.commands.signals import INTERRUPTED, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.escapes import printable
 from qverify.file_names import file_name, without_folders
@@ -25,7 +26,6 @@ from qverify.radius import Bracket, FactorSearch, Grid
 from qverify.radius_directory import RadiusDirectory
 from qverify.report import outward, percent, widths
 
-_INTERRUPTED = 130
 QUANTILES = {"minimum": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "maximum": 1.0}
 
 
@@ -61,7 +61,7 @@ def run(given: Given, wanted: Wanted) -> int:
     if work.missing:
         kept = f"kept in {given.out}; go on with the same command and --resume" if given.out else "shown"
         say(f"interrupted: {work.standing} are done and {kept}.")
-    return _INTERRUPTED if work.missing else 0
+    return INTERRUPTED if work.missing else 0
 
 
 class Work:

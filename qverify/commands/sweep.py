@@ -16,22 +16,24 @@ from rich.table import Table
 
 from qverify import datasets, sweep
 from qverify.arguments import usable_device
+from qverify.brief import Brief
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.pictures import draw, shown_by
 from qverify.commands.problem import Problem, chosen_solver, of_ranges, quantiser_of, started
-from qverify.commands.progress import Pace, Progress, duration, stoppable
+from qverify.commands.progress import Pace, Progress, duration
+from qverify.commands.signals import INTERRUPTED, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.escapes import printable
 from qverify.file_names import file_name
 from qverify.places import PLACES
 from qverify.quantisation import Family
+from qverify.remarks import quiet
 from qverify.steps import RANGED, Quantiser
 from qverify.sweep import PARTS, Key, Point, Row
 from qverify.sweep_directory import SweepDirectory
 from qverify.verdict import Options, Verdict
 
-_INTERRUPTED = 130
 Case = tuple[str, Point]
 
 
@@ -118,11 +120,11 @@ def run(given: Sequence[Given], bits: str | None, values: str | None, parts: str
     if missing:
         kept = f"kept in {first.out}; go on with the same command and --resume" if directory else "shown"
         say(f"interrupted: {len(rows)} of {len(study.cases)} points are done and {kept}.")
-    return _INTERRUPTED if missing else 0
+    return INTERRUPTED if missing else 0
 
 
-@dataclass(frozen=True, eq=False)
-class Study:
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(Brief):
     """The models by the names they have in rows, and every point of every part for each."""
 
     problems: dict[str, Problem]
@@ -193,7 +195,7 @@ class Study:
                 return [f"point {len(rows) + 1} of {len(self.cases)}: {name}, {part}, {where}"]
             return ["all points are done"]
 
-        with stoppable() as stop, Progress(pace, describe) as progress, contextlib.suppress(KeyboardInterrupt):
+        with stoppable() as stop, Progress(pace, describe) as progress, contextlib.suppress(KeyboardInterrupt), quiet():
 
             def tell(verdict: Verdict) -> None:
                 progress.add((len(rows) - kept) * samples + verdict.index, verdict.method == "exact")

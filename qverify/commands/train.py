@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from qverify import datasets
+from qverify import datasets, units
 from qverify.architectures import build
 from qverify.arguments import usable_device
 from qverify.batch import file_sha256
 from qverify.cascade import verify
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
-from qverify.commands.progress import duration, stoppable
+from qverify.commands.progress import duration
+from qverify.commands.signals import INTERRUPTED, stoppable
 from qverify.errors import DataError, UsageError
 from qverify.live_family import Quantiser
 from qverify.model_files import (
@@ -33,7 +34,6 @@ from qverify.quantisation import Radii, load_radii
 from qverify.training import Settings, Training
 from qverify.verdict import Options, Status
 
-_INTERRUPTED = 130
 _KEEP_EVERY = 10.0
 """Seconds between two checkpoints: what a kill -9 can cost, beside the epoch under way."""
 _TELL_EVERY = 2.0
@@ -50,6 +50,7 @@ class Given:
     scheme: str | None
     rounding: str | None
     radii: str | None
+    input_scale: float | None
     resume: bool
     as_json: bool
     settings: dict[str, Any]
@@ -70,7 +71,7 @@ def run(given: Given) -> int:
         finished = work.train()
         if not work.training.history:
             say("interrupted before the first epoch was done; nothing is kept.")
-            return _INTERRUPTED
+            return INTERRUPTED
         facts = write_model(work.out, work.training.network(), lambda network: work.describe(network, finished))
         if finished:
             remove_checkpoint(work.out)
@@ -85,7 +86,7 @@ def run(given: Given) -> int:
         f"interrupted after {done} of {work.settings.epochs} epochs; the best so far is in {work.out}, and the same"
         " command with --resume goes on."
     )
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 class _Work:
@@ -97,8 +98,10 @@ class _Work:
         self.settings = Settings(**given.settings)
         usable_device(self.settings.device)
         stated = _stated(given)
-        self.samples = datasets.load_train(given.data)
-        self.test = datasets.load(given.data)
+        self.samples = datasets.scaled(datasets.load_train(given.data), given.input_scale)
+        self.test = datasets.scaled(datasets.load(given.data), given.input_scale)
+        for doubt in units.doubts_in_training(self.samples.x):
+            say(f"note: {doubt}")
         classes = int(max(self.samples.y.max(), self.test.y.max())) + 1
         generator = torch.Generator().manual_seed(self.settings.seed)
         module = build(given.arch, self.samples.shape, classes, generator)
@@ -117,6 +120,7 @@ class _Work:
             "arch": given.arch,
             "data": given.data,
             "data_sha256": self.samples.sha256,
+            **_scale(given),
             "radii": _asked(given),
             "versions": versions(),
             "settings": {**asdict(self.settings), "threads": self.settings.threads or torch.get_num_threads()},
@@ -172,6 +176,7 @@ class _Work:
             "architecture": given.arch,
             "data": given.data,
             "data_sha256": self.samples.sha256,
+            **_scale(given),
             "radii": _asked(given),
             "seed": self.settings.seed,
             "settings": asdict(self.settings),
@@ -202,6 +207,10 @@ def _stated(given: Given) -> Quantiser | Radii | None:
     return Quantiser(given.bits, given.scheme or "paper", given.rounding or "any")
 
 
+def _scale(given: Given) -> dict[str, float]:
+    return {} if given.input_scale is None else {"input_scale": given.input_scale}
+
+
 def _asked(given: Given) -> dict[str, Any] | None:
     """The radii as stated; None for normal training."""
     if given.radii is not None:
@@ -214,9 +223,9 @@ def _asked(given: Given) -> dict[str, Any] | None:
 def _command(given: Given, settings: Settings) -> str:
     """The command line that makes this model again, every setting that is not the default written out."""
     words = ["qverify", "train", "--data", given.data, "--arch", given.arch]
-    for name in ("bits", "scheme", "rounding", "radii"):
+    for name in ("bits", "scheme", "rounding", "radii", "input_scale"):
         if (value := getattr(given, name)) is not None:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name.replace('_', '-')}", str(value)]
     for field in fields(Settings):
         value = getattr(settings, field.name)
         if field.name == "clip" and value is not None:

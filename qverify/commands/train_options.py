@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from qverify.commands.options import ROUNDINGS, SCHEMES, BitWidth, stacked
+from qverify.commands.options import ROUNDINGS, SCHEMES, BitWidth, input_scale_option, stacked
 from qverify.errors import UsageError
 from qverify.escapes import shown
 from qverify.toml_files import read_toml
@@ -75,6 +75,7 @@ def train_options() -> Callable[[Command], Command]:
             required=True,
             help="mlp:256,256,256 or conv:8k4s2p1,16k4s2p1/100 (channels, kernel, stride, padding; then dense widths).",
         ),
+        input_scale_option,
         click.option("--out", required=True, metavar="FILE.onnx", help="The model; a .json beside it says how."),
         click.option(
             "--bits",

@@ -14,7 +14,8 @@ from qverify.cascade import Cascade
 from qverify.commands.options import Given
 from qverify.commands.output import say, show, show_json, stdout_kept_clean
 from qverify.commands.problem import Problem, chosen_solver, required_radii, started
-from qverify.commands.progress import Pace, Progress, duration, stoppable
+from qverify.commands.progress import Pace, Progress, duration
+from qverify.commands.signals import INTERRUPTED, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.network import Array
 from qverify.records import settled
@@ -23,7 +24,7 @@ from qverify.stored import solvers
 from qverify.text import listed
 from qverify.verdict import Options, Status, Verdict
 
-_FAILED, _INTERRUPTED = 1, 130
+_FAILED = 1
 
 
 def run(given: Given) -> int:
@@ -57,7 +58,7 @@ def run(given: Given) -> int:
             f"kept in {given.out}; go on with the same command and --resume" if directory else "lost; --out keeps them"
         )
         say(f"interrupted: {work.tally.samples} of {len(problem.indices)} samples are decided and {where}.")
-        return _INTERRUPTED
+        return INTERRUPTED
     if any(work.tally.statuses[status] for status in given.fail_on):
         say(_failure(given.fail_on, work.statuses))
         return _FAILED

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.brief import Brief
 from qverify.exact.cuts import Switched
 from qverify.exact.scaling import Scaled, power_of_two
 from qverify.exact.solvers.base import Duality, Limits, Outcome, Status, remaining, settled, value_at
@@ -41,8 +42,8 @@ _GAP = 1e-9
 """Where the minimum itself is wanted: nodes this close to the incumbent, in units of the cost, are closed."""
 
 
-@dataclass(eq=False)
-class _Node:
+@dataclass(eq=False, repr=False)
+class _Node(Brief):
     """A part of the program: ranges of its binaries (k,), a bound on it, and the optimum of its relaxation."""
 
     lower: Array
@@ -51,8 +52,8 @@ class _Node:
     point: Array | None
 
 
-@dataclass(eq=False)
-class _Costs:
+@dataclass(eq=False, repr=False)
+class _Costs(Brief):
     """Pseudo-costs: by how much the bound rose when a binary was fixed to 0 or 1, per unit that it moved."""
 
     total: Array
@@ -76,8 +77,8 @@ class _Costs:
         return np.asarray(np.maximum(cost * moved, 1e-12).prod(0))
 
 
-@dataclass(eq=False)
-class _Run:
+@dataclass(eq=False, repr=False)
+class _Run(Brief):
     """One minimisation under way. `closed`: the least bound among the parts that are done with."""
 
     cost: Array

@@ -9,14 +9,15 @@ import numpy as np
 from scipy import sparse
 
 from qverify.bounds.rounding import allowance
+from qverify.brief import Brief
 from qverify.exact.program import IntArray, Products, Program
 from qverify.network import Array, Conv, Dense
 
 Numbers = TypeVar("Numbers", bound=np.ndarray[Any, Any])
 
 
-@dataclass(frozen=True, eq=False)
-class Rounded:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rounded(Brief):
     """What bounds the rounding error of rows: see `bounds.rounding.allowance`.
 
     `mass` (m,): per row the absolute values of all that was added up, coefficients times the reach of their variables

@@ -28,6 +28,7 @@ import numpy as np
 from scipy import sparse
 
 from qverify.bounds.rounding import allowance
+from qverify.brief import Brief
 from qverify.exact.program import IntArray, Program
 from qverify.network import Array
 
@@ -35,8 +36,8 @@ _VIOLATED = 1e-6
 """A row counts as violated by more than this times the range of x."""
 
 
-@dataclass(frozen=True, eq=False)
-class Switched:
+@dataclass(frozen=True, eq=False, repr=False)
+class Switched(Brief):
     """The switched variables of a program (k of them): x, s, r, `constant` = c - r (k,), and their terms `w_j v_j`.
 
     A term belongs to number `of`, has variable `column` and coefficient `weight`, and lies in [`low`, `high`].

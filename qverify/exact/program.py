@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.brief import Brief
 from qverify.errors import InternalError
 from qverify.network import Array
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@dataclass(frozen=True, eq=False)
-class Products:
+@dataclass(frozen=True, eq=False, repr=False)
+class Products(Brief):
     """Bilinear terms in coordinate form; four arrays of one length."""
 
     row: IntArray
@@ -40,8 +41,8 @@ def no_products() -> Products:
     return Products(none, none, none, np.zeros(0))
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
+@dataclass(frozen=True, eq=False, repr=False)
+class Program(Brief):
     """See the module docstring. n variables, m rows; `rows` is an (m, n) CSR matrix.
 
     `blocks` maps a name to the indices of its variables, for reading a point back.

@@ -27,6 +27,7 @@ import numpy as np
 from scipy import sparse
 
 from qverify.bounds.rounding import allowance, chord
+from qverify.brief import Brief
 from qverify.exact.builder import Builder, Rounded, as_matrix, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
@@ -35,8 +36,8 @@ from qverify.quantisation import Family
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-@dataclass(frozen=True, eq=False)
-class SampleBounds:
+@dataclass(frozen=True, eq=False, repr=False)
+class SampleBounds(Brief):
     """Bounds of one sample as numpy: `lower[i]`, `upper[i]` (size,) per layer, `activation[i]` (size,) per Relu."""
 
     lower: list[Array]
@@ -48,8 +49,8 @@ class SampleBounds:
         return np.maximum(abs(self.lower[index]), abs(self.upper[index]))
 
 
-@dataclass(frozen=True, eq=False)
-class Map:
+@dataclass(frozen=True, eq=False, repr=False)
+class Map(Brief):
     """One affine layer as matrices: centre W, radius R (CSR), b, r_b (n_out,)."""
 
     weight: Any
@@ -99,8 +100,8 @@ class Maps:
         return Map(weight, radius, bias, per_output(layer, self.family.bias[index]))
 
 
-@dataclass(frozen=True, eq=False)
-class Magnitude:
+@dataclass(frozen=True, eq=False, repr=False)
+class Magnitude(Brief):
     """A linear upper bound on |x| of one layer: `slope * x + intercept`, or a variable `column` >= 0 where exact."""
 
     slope: Array
@@ -116,8 +117,8 @@ class Magnitude:
         return terms, sign * (radius @ self.intercept)
 
 
-@dataclass(frozen=True, eq=False)
-class End:
+@dataclass(frozen=True, eq=False, repr=False)
+class End(Brief):
     """One end of (1) for some outputs of an affine layer: `terms` + `constant`, and what making them may have rounded.
 
     `mass` (m,), `count`, `reach`: as in `builder.Rounded`.

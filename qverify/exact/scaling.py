@@ -17,14 +17,15 @@ import numpy as np
 from scipy import sparse
 
 from qverify.bounds.rounding import TINY, allowance
+from qverify.brief import Brief
 from qverify.exact.program import Products, Program
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.solvers.base import Limits, Outcome, Session, dual_value, value_at
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
 
 
-@dataclass(frozen=True, eq=False)
-class Scaled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scaled(Brief):
     """`program` is `original` in the variables v' with v = shift + unit * v', its rows divided by `row_unit`.
 
     Units are powers of two. Where products occur, shift is 0 and a unit covers the magnitude; elsewhere the range.
@@ -89,8 +90,8 @@ class Scaled:
         return replace(outcome, incumbent=incumbent, point=point, row_duals=duals, dual_bound=bound)
 
 
-@dataclass(frozen=True, eq=False)
-class InUnits:
+@dataclass(frozen=True, eq=False, repr=False)
+class InUnits(Brief):
     """The `Session` of `scaled.original` that a session of `scaled.program` makes."""
 
     scaled: Scaled

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.brief import Brief
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
@@ -68,8 +69,8 @@ class _TooMuch(Exception):
     """A program is not even begun; why."""
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
+@dataclass(frozen=True, eq=False, repr=False)
+class Case(Brief):
     """One sample: x (n_in,), its bounds, and `lower` (classes,), what is proved of its margins.
 
     `recipe` is the worst member known, None for the network itself; `polish` descends from one member to a worse one.

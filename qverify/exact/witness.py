@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from qverify.attack import PositionChoice
+from qverify.brief import Brief
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.relational import Relational
 from qverify.members import Recipe, Witness, realise
@@ -39,8 +40,8 @@ def follow(
     return Recipe(family, x, values[0], label, target.positions()), witness
 
 
-@dataclass(frozen=True, eq=False)
-class Explicit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explicit(Brief):
     """A `Choice` that states the weights: a point of the bilinear program."""
 
     given: Mapping[int, tuple[Array, Array]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from qverify.verdict import Status as Answer
 
 HERE = Path(__file__).resolve()
 MODELS = HERE.parents[2] / "models"
-REFERENCE = HERE.parents[3] / "shared" / "reference_models" / "published_robust_4x256_8bit.onnx"
+REFERENCE = Path(os.environ.get("QVERIFY_PUBLISHED", "")) / "published_robust_4x256_8bit.onnx"
 BILINEAR_LIMIT = 60.0
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from qverify.bounds.rounding import allowance
+from qverify.brief import Brief
 from qverify.exact.program import Program
 from qverify.network import Array
 
@@ -34,8 +35,8 @@ class Status(Enum):
     FAILED = "solver failure"
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outcome(Brief):
     """What a solver said of one minimisation. Nothing in here is trusted without a check.
 
     `dual_bound`: proved lower bound on the minimum, -inf if none; never above the incumbent, and above

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.brief import Brief
 from qverify.errors import SolverError
 from qverify.exact.program import IntArray, Program
 from qverify.exact.solvers import highs
@@ -22,8 +23,8 @@ from qverify.exact.solvers.base import Limits
 from qverify.network import Array
 
 
-@dataclass(frozen=True, eq=False)
-class Solved:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solved(Brief):
     """One linear program after HiGHS: `point` (n,) and `duals` (m,) where it gave any.
 
     `infeasible`: HiGHS says there is no point, and `duals` then is the ray that shows it. `above`: it stopped as the
