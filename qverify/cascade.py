@@ -216,6 +216,8 @@ class Cascade:
         """IBP, attack, BP, BP at every layer on what is open; leaves the tightest bounds in `batch.bounds`."""
         method = self.options.method
         self._stage(batch, tell, "ibp", self._interval)
+        if batch.bounds is None and len(batch.open):  # the time was up before it began
+            raise OutOfTime
         if self.options.attack:
             self._attack(batch, tell)
         if method != "ibp":

@@ -259,6 +259,19 @@ def test_time_limit_leaves_unknown_with_bounds():
     assert all(np.isfinite(v.margin_lower) for v in unknown if "not even" not in v.detail)
 
 
+def test_a_sample_whose_time_is_up_before_it_begins(rng):
+    """As in a batch, where another task took it; with and without the exact step."""
+    network = mlp(rng, 3, 4, 2)
+    x = rng.normal(size=(3, 3))
+    labels = network.evaluate(x).argmax(1)
+    for method in ("auto", "exact", "bp", "ibp"):
+        cascade = Cascade(network, random_radii(network, rng, 0.05), Options(method=method, seconds=1.0))
+        found = []
+        batch = cascade.bounded(0, x, labels, found.append, spent=2.0)
+        assert not len(batch.open) and len(found) == 3
+        assert all(v.status is Status.UNKNOWN and v.limit == 1.0 and "time limit" in v.detail for v in found)
+
+
 def test_rows_are_plain_json(rng):
     network = mlp(rng, 3, 4, 2)
     x, labels = samples(network, rng)

@@ -35,9 +35,8 @@ def right(network, rng, count: int = 40):
 
 
 def test_only_some_kinds_stay():
-    radii = Radii(
-        0.1, 0.2, 0.3, 0.4, {"a": {"weight": 1.0, "bias": 2.0}, "r": {"activation": 3.0}}, {"r": 5.0}, (0.0, 1.0), "c"
-    )
+    layers = {"a": {"weight": 1.0, "bias": 2.0}, "r": {"activation": 3.0}}
+    radii = Radii(0.1, 0.2, 0.3, 0.4, layers, {"r": 5.0}, (0.0, 1.0), convention="c")
     weight = radii.only("weight", "bias")
     assert (weight.input, weight.weight, weight.bias, weight.activation) == (0.0, 0.2, 0.3, 0.0)
     assert weight.layers == {"a": {"weight": 1.0, "bias": 2.0}, "r": {}}
