@@ -63,8 +63,8 @@ def pieces(floats: float, operations: float, memory: int) -> int:
 def parse_memory(text: str) -> int:
     """Bytes from `4G`, `500M` or `4` (GiB). Raises UsageError."""
     expected(text, str, "The memory", "text such as 4G or 800M")
-    match = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT]?)(?:i?B)?\s*", text, re.ASCII | re.IGNORECASE)
-    size = 0 if match is None else int(float(match[1]) * _UNITS[match[2].upper()])
+    match = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,3})?)\s*(?:([KMGT])(?:i?B)?)?\s*", text, re.ASCII | re.IGNORECASE)
+    size = 0 if match is None else int(float(match[1]) * _UNITS[(match[2] or "").upper()])
     if size < LEAST:
         raise UsageError(f"--memory {text!r} is no size of at least {LEAST >> 20}M; write for example 4G or 800M.")
     return size
@@ -101,6 +101,15 @@ def share_of(memory: int | None, shares: int) -> int:
             " fewer --jobs or more --memory."
         )
     return max(LEAST, share)
+
+
+def part_of(memory: int | None, parts: int) -> int:
+    """What to say as `memory` to each of several pieces of work that go on in this process together.
+
+    What the process holds already is in each, since `working_memory` takes it off again.
+    """
+    held = resident()
+    return max(LEAST, held + (share_of(memory, 1) - held) // max(1, parts))
 
 
 def working_memory(memory: int | None, needed: int) -> int:

@@ -15,6 +15,10 @@ from typing import Any
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
+TOO_LITTLE = 71
+"""The status with which a process that serves ends where it cannot even take in a question for want of memory."""
+
+
 def command(module: str) -> list[str]:
     """The command line that runs `main` of a module of qverify.
 
@@ -56,12 +60,16 @@ def _listen(messages: queue.Queue[Any]) -> None:
     try:
         while True:
             messages.put(pickle.load(sys.stdin.buffer))
+    except MemoryError:
+        os._exit(TOO_LITTLE)
     except (EOFError, OSError, pickle.UnpicklingError):
         os._exit(0)
 
 
 def ended(status: int) -> str:
     """How a process ended, in words."""
+    if status == TOO_LITTLE:
+        return "ended for want of memory"
     if status >= 0:
         return f"ended with status {status}"
     names: dict[int, Any] = {int(each): each.name for each in signal.Signals}

@@ -31,6 +31,7 @@ import numpy as np
 from qverify import hints
 from qverify.arguments import checked, checked_question
 from qverify.brief import Brief
+from qverify.budget import part_of
 from qverify.cascade import verdicts
 from qverify.errors import InternalError, RadiiError, UsageError
 from qverify.kinds import expected, is_number, number_as_is
@@ -320,6 +321,8 @@ class FactorSearch:
         """The verdicts of each group of samples at its place; several groups at once where solvers work."""
         workers = min(self.options.workers if stage.name == "exact" else 1, len(groups))
         options = replace(stage.options, jobs=max(1, self.options.workers // max(1, workers)))
+        if workers > 1:
+            options = replace(options, memory=part_of(options.memory, workers))
 
         def work(place: int, samples: Any) -> list[Verdict]:
             radii = self.radii.scaled(self.grid.factors[place - 1])

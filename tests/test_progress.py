@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+from typing import Any
 
 import pytest
 from test_cli import DIGITS, qverify
 
+from qverify import cascade, discrepancy, unstable
 from qverify.commands import progress
 from qverify.commands.output import stdout_kept_clean
 from qverify.commands.progress import Pace, duration
 from qverify.commands.signals import stoppable
+from qverify.exact_step import ExactStep
 
 
 def test_what_libraries_print_goes_to_stderr(capfd):
@@ -93,3 +97,76 @@ def test_outside_the_main_thread_ctrl_c_is_left_alone():
     thread.start()
     thread.join(10)
     assert seen == [False]
+
+
+# --- while a single answer takes long ---
+
+ONE = ("--data", "digits", "--bits", 8, "--samples", 1)
+AT_ONE = ("--data", "digits", "--values", "0.001", "--parts", "weight", "--samples", 1, "--method", "ibp")
+SLOW_COMMANDS = {
+    "verify": (("verify", DIGITS, *ONE, "--method", "bp"), cascade, "interval_bounds", "ibp: 1 open"),
+    "exact": (("verify", DIGITS, *ONE, "--method", "exact", "--jobs", 1), ExactStep, "_case", "exact: 1 open"),
+    "sweep": (("sweep", DIGITS, *AT_ONE), cascade, "interval_bounds", "point 1 of 1: digits, weight, radius 0.001"),
+    "radius": (("radius", DIGITS, *ONE, "--method", "ibp"), cascade, "interval_bounds", "samples 0 to 0, ibp (stage 1"),
+    "discrepancy": (("discrepancy", DIGITS, *ONE), discrepancy, "backward_outputs", "worst-case discrepancy by bp"),
+    "inspect": (("inspect", DIGITS, *ONE), unstable, "tightened_bounds", "unstable neurons"),
+}
+
+
+@pytest.mark.parametrize("name", SLOW_COMMANDS)
+def test_a_sample_that_takes_long_is_no_silence(name, monkeypatch):
+    """One stage of the only sample takes a second; nothing is told before its end but by the thread that watches."""
+    given, owner, stage, doing = SLOW_COMMANDS[name]
+    before = getattr(owner, stage)
+    slept: list[float] = []
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        if not slept:
+            slept.append(1.0)
+            time.sleep(1.0)
+        return before(*arguments, **more)
+
+    monkeypatch.setattr(owner, stage, slow)
+    monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.1)
+    monkeypatch.setattr(progress, "_WATCH", 0.02)
+    threads = set(threading.enumerate())
+    result = qverify(*given)
+    assert result.exit_code == 0, result.stderr
+    told = [line for line in result.stderr.splitlines() if line.startswith("qverify: 0 of 1: ")]
+    assert slept and all(line.endswith("time left unknown") for line in told)
+    assert len([line for line in told if doing in line]) >= 3
+    assert not [thread for thread in set(threading.enumerate()) - threads if "_watch" in thread.name]
+
+
+def test_lines_come_no_faster_than_they_should(monkeypatch):
+    monkeypatch.setattr(progress, "_WATCH", 0.01)
+    said: list[str] = []
+    monkeypatch.setattr(progress, "say", said.append)
+    with progress.Progress(Pace(5, False), lambda: ["working"], 0.3):
+        time.sleep(1.0)
+    assert 1 <= len(said) <= 3 and all(line.startswith("0 of 5: working; ") for line in said)
+
+
+def test_the_thread_that_watches_ends_with_the_work_and_survives_what_changes(monkeypatch):
+    monkeypatch.setattr(progress, "_WATCH", 0.01)
+    said: list[str] = []
+    monkeypatch.setattr(progress, "say", said.append)
+    calls = [0]
+
+    def describe() -> list[str]:
+        calls[0] += 1
+        if calls[0] < 3:
+            raise RuntimeError("dictionary changed size during iteration")
+        return ["working"]
+
+    before = threading.active_count()
+    with pytest.raises(KeyError), progress.Progress(Pace(5, False), describe, 0.0):
+        assert threading.active_count() == before + 1
+        until = time.monotonic() + 10
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+        raise KeyError
+    assert said and threading.active_count() == before  # joined, also after an error
+    count = len(said)
+    time.sleep(0.1)
+    assert len(said) == count

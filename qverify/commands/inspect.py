@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
@@ -17,6 +16,7 @@ from qverify.commands.signals import stoppable
 from qverify.network import Conv, Dense, Network
 from qverify.quantisation import Family
 from qverify.unstable import Counted, spread_out, unstable_neurons
+from qverify.verdict import Options
 
 
 def run(given: Given) -> int:
@@ -24,13 +24,14 @@ def run(given: Given) -> int:
     began, counted = time.perf_counter(), Counted(0, {})
     with stdout_kept_clean():
         problem = Problem.load(given, classifies=False)
+        options = problem.options()  # refused if they make no sense, used or not
         network = problem.network
         layers = [_described(network, i) for i in range(len(network.layers))]
         if problem.family is not None:
             for i, layer in enumerate(layers):
                 layer |= _radii(problem.family, i)
         if problem.family is not None and problem.samples is not None:
-            counted = _unstable(problem)
+            counted = _unstable(problem, options)
             for i, counts in counted.relus.items():
                 layers[i] |= {"unstable_ibp": counts.ibp} | ({} if counts.bp is None else {"unstable_bp": counts.bp})
     result = {
@@ -75,13 +76,12 @@ def _radii(family: Family, index: int) -> dict[str, Any]:
     return {f"{kind}_radius": float(of[index].max()) for kind, of in kinds.items() if index in of}
 
 
-def _unstable(problem: Problem) -> Counted:
+def _unstable(problem: Problem, options: Options) -> Counted:
     """The unstable neurons, on the samples chosen by --samples, else on some of all; says how far it is."""
     given, x = problem.given, problem.inputs()
     if given.samples is None:
         x = x[spread_out(len(x))]
     assert problem.radii is not None
-    options = replace(problem.options(), method=given.method)
     pace, done = Pace(len(x), False), 0
     with stoppable("ending") as stop, Progress(pace, lambda: ["unstable neurons"]) as progress:
 

@@ -20,6 +20,11 @@ from qverify.processes import serving
 
 TREE = "tree"
 """Our branch and bound (branching.py), beside the names of solvers."""
+NEEDS_MORE = "it needs more memory than its share; more: --memory, fewer --jobs"
+
+
+class Failed(SolverError):
+    """What went wrong is about one program; others may be solved."""
 
 
 def open_session(solver: Solver | None, program: Program, stop: threading.Event | None = None) -> Session:
@@ -35,8 +40,12 @@ class Host:
 
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}
+        self._own: int | None = None
+        self._memory: int | None = None
+        self._loaded: set[str] = set()
 
     def open(self, number: int, name: str, program: Program) -> None:
+        self._load("highs" if name == TREE else name)
         self._sessions[number] = open_session(None if name == TREE else solvers.get(name), program)
 
     def minimise(self, number: int, *asked: Any) -> Any:
@@ -46,17 +55,48 @@ class Host:
         if (session := self._sessions.pop(number, None)) is not None:
             session.close()
 
-    def limit(self, memory: int) -> None:
-        """From now on let this process grow by so many bytes and no more, where the system can."""
-        try:
-            import resource
+    def limit(self, memory: int | None) -> bool:
+        """From now on let this process have so many bytes beyond its code and no more, where the system can.
 
-            with open("/proc/self/statm") as file:
-                now = int(file.read().split()[0]) * resource.getpagesize()
-            _, hard = resource.getrlimit(resource.RLIMIT_AS)
-            resource.setrlimit(resource.RLIMIT_AS, (now + memory, hard))
+        The code of a solver maps far more than it touches, and is not counted. False if it holds too much already from
+        what it did before: then another process does better.
+        """
+        self._memory = memory
+        try:
+            mapped = _mapped()
+            self._own = mapped if self._own is None else self._own
+            self._allow()
         except (ImportError, OSError, ValueError):
-            pass
+            return True
+        return memory is None or mapped - self._own <= memory / 2
+
+    def _allow(self) -> None:
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        size = most if self._memory is None or self._own is None else self._own + self._memory
+        resource.setrlimit(resource.RLIMIT_AS, (size, most))
+
+    def _load(self, name: str) -> None:
+        """Load a solver, if it is there, before its memory is counted."""
+        if self._own is None or name in self._loaded:
+            return
+        memory, self._memory = self._memory, None
+        self._allow()
+        before = _mapped()
+        solvers.get(name).availability()
+        self._loaded.add(name)
+        self._own += _mapped() - before
+        self._memory = memory
+        self._allow()
+
+
+def _mapped() -> int:
+    """Bytes of address space that this process has. Raises ImportError or OSError where the system does not say."""
+    import resource
+
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def main() -> None:
@@ -76,6 +116,6 @@ def _answer(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     except QVerifyError as error:
         return error
     except MemoryError:
-        return SolverError("the solver needs more memory than its share of --memory")
+        return Failed(NEEDS_MORE)
     except Exception as error:
-        return SolverError(f"{type(error).__name__}: {error}")
+        return Failed(f"{type(error).__name__}: {error}")

@@ -26,8 +26,9 @@ import numpy as np
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import Limits, Outcome, Status
+from qverify.exact.solvers.host import NEEDS_MORE, Failed
 from qverify.network import Array
-from qverify.processes import command, ended, environment
+from qverify.processes import TOO_LITTLE, command, ended, environment
 
 OVERDUE = 1.0
 """Seconds that a solver may exceed its limit before its process is killed."""
@@ -49,7 +50,7 @@ class SolverProcess:
     """One process; `alive` until it crashes or is killed. Not to be used by two threads at once."""
 
     def __init__(self, memory: int | None = None):
-        """Start it; `memory`: bytes by which it may grow. Raises SolverError if it cannot be started."""
+        """Start it; `memory`: bytes by which it may grow, None for any. Raises SolverError if it cannot be started."""
         self._numbers = itertools.count()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         try:
@@ -66,10 +67,12 @@ class SolverProcess:
         self.alive = True
         try:
             self._wait(time.monotonic() + _START, None)
-            if memory is not None:
-                self.ask("limit", memory)
-        except Gone as end:
-            raise SolverError(f"A process for the solver cannot be started ({end}).") from end
+            self.ask("limit", memory)
+        except BaseException as end:
+            self.end()
+            if isinstance(end, Gone):
+                raise SolverError(f"A process for the solver cannot be started ({end}).") from end
+            raise
 
     def _read(self) -> None:
         """Hand on the answers; the end of them as None, in a thread since pipes cannot be waited for everywhere."""
@@ -82,16 +85,21 @@ class SolverProcess:
 
     def ask(self, verb: str, *arguments: Any, until: float | None = None, stop: threading.Event | None = None) -> Any:
         """What `Host.verb` returns. Raises what it raises, and Gone; `until`: a time of `time.monotonic`."""
-        assert self._process.stdin is not None
         try:
-            pickle.dump((verb, arguments), self._process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
-            self._process.stdin.flush()
-        except OSError:
-            pass  # it has gone, which the answer says too
-        answer = self._wait(until, stop)
+            self._send((verb, arguments))
+            answer = self._wait(until, stop)
+        except BaseException:  # Ctrl-C too: an answer that nobody took would be taken for that to the next question
+            self.end()
+            raise
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def _send(self, message: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has gone, which the answer says too
+            pickle.dump(message, self._process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+            self._process.stdin.flush()
 
     def _wait(self, until: float | None, stop: threading.Event | None) -> Any:
         while True:
@@ -101,12 +109,12 @@ class SolverProcess:
             except queue.Empty:
                 overdue = until is not None and time.monotonic() >= until
                 if overdue or (stop is not None and stop.is_set()):
-                    self.end()
                     raise Gone("time limit" if overdue else "interrupted", overdue) from None
                 continue
             if answer is None:
                 self.end()
-                raise Gone(f"its process {ended(self._process.returncode)}")
+                status = self._process.returncode
+                raise Gone(NEEDS_MORE if status == TOO_LITTLE else f"its process {ended(status)}")
             return answer[0]
 
     def number(self) -> int:
@@ -148,7 +156,7 @@ class Hosted:
         except ModelTooLarge:
             raise
         except SolverError as error:
-            if self._process is None:
+            if self._process is None and not isinstance(error, Failed):
                 raise
             status, reason = Status.FAILED, str(error).rstrip(".")
         return Outcome(status, -np.inf, None, None, seconds=time.perf_counter() - began, message=reason)
@@ -187,12 +195,12 @@ class Lent:
         """Let others have it."""
         if self._own is not None and self._own.alive:
             with _lock:
-                _idle.setdefault(self._memory, []).append(self._own)
+                _idle.append(self._own)
         self._own = None
 
 
 _lock = threading.Lock()
-_idle: dict[int | None, list[SolverProcess]] = {}
+_idle: list[SolverProcess] = []
 
 
 @contextlib.contextmanager
@@ -207,19 +215,22 @@ def borrowed(memory: int | None = None) -> Iterator[Lent]:
 
 
 def _taken(memory: int | None) -> SolverProcess:
-    with _lock:
-        while own := _idle.get(memory):
-            process = own.pop()
-            if process.alive:
+    """One that nobody uses, or else a new one."""
+    while (process := _popped()) is not None:
+        with contextlib.suppress(Gone):  # it died while it had nothing to do
+            if process.ask("limit", memory, until=time.monotonic() + _START):
                 return process
+            process.end()
     return SolverProcess(memory)
+
+
+def _popped() -> SolverProcess | None:
+    with _lock:
+        return _idle.pop() if _idle else None
 
 
 @atexit.register
 def end_all() -> None:
     """End the processes that nobody uses; those in use end with this one."""
-    with _lock:
-        idle = [process for own in _idle.values() for process in own]
-        _idle.clear()
-    for process in idle:
+    while (process := _popped()) is not None:
         process.end()
