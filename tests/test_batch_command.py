@@ -62,6 +62,7 @@ def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(tmp_path, m
     assert question["method"] == "auto" and question["radii"]["bits"] == 8 and question["samples"] == [100, 120]
 
 
+@pytest.mark.slow
 def test_one_file_read_in_two_ways_is_two_questions(tmp_path):
     """The digits that ship with qverify, by name and as an .npz: their pixels are divided by 16 and by 255."""
     (tmp_path / "copy.npz").write_bytes(datasets._DIGITS.read_bytes())

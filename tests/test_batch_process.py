@@ -46,6 +46,7 @@ def labelled(rows: Rows, label: int) -> list[str]:
 # --- workers that hang or die ---
 
 
+@pytest.mark.slow
 def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(tmp_path, monkeypatch):
     expected = undisturbed(EXACT)
     hang = AT_SAMPLE.format(label=9, what="__import__('ctypes').PyDLL(None).sleep(1000)")
@@ -200,6 +201,7 @@ def test_ctrl_c_while_a_cluster_starts_is_heard_by_the_parent_alone(tmp_path):
     assert "Traceback" not in stdout + stderr and "Unexpected" not in stderr
 
 
+@pytest.mark.slow
 @linux
 def test_a_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path):
     pytest.importorskip("distributed")

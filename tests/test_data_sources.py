@@ -132,6 +132,7 @@ def test_a_relative_xdg_cache_home_is_ignored(nowhere, monkeypatch):
     assert len(load("mnist")) == 2
 
 
+@pytest.mark.slow
 def test_the_real_mnist_if_it_is_here():
     if data_sources.find_here("mnist") is None:
         pytest.skip("MNIST is not on this machine")

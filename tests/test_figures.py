@@ -120,6 +120,7 @@ def test_nothing_is_computed_twice(made):
     assert {p: p.read_bytes() for p in before} == before and {p: p.read_bytes() for p in pages} == pages
 
 
+@pytest.mark.slow
 def test_more_time_goes_on_with_what_is_there_and_less_changes_nothing(made, tmp_path):
     shutil.copytree(made, tmp_path / "copy")
     found = figures(tmp_path / "copy", "--only", 2, "--timeout", 121, "--timeout-normal", 3)
@@ -133,6 +134,7 @@ def test_more_time_goes_on_with_what_is_there_and_less_changes_nothing(made, tmp
         assert limits["mnist_4x256_robust_8bit"] == "inf" and limits["mnist_4x256_normal"] == "5.0"
 
 
+@pytest.mark.slow
 def test_published_networks_are_shown_beside_ours(tmp_path):
     models(tmp_path)
     (tmp_path / "theirs").mkdir()
@@ -146,6 +148,7 @@ def test_published_networks_are_shown_beside_ours(tmp_path):
     assert "Networks called `published` are ONNX conversions" in page and "not at hand" not in page
 
 
+@pytest.mark.slow
 def test_a_network_trained_anew_begins_anew(tmp_path):
     models(tmp_path)
     few = ("--only", 3, "--samples", 5)
@@ -155,6 +158,7 @@ def test_a_network_trained_anew_begins_anew(tmp_path):
     assert found.returncode == 0 and found.stderr.count("5 samples are decided already") == 18
 
 
+@pytest.mark.slow
 def test_refusals(tmp_path):
     models(tmp_path)
     (tmp_path / "models" / "mnist_conv_robust_8bit.onnx").unlink()

@@ -37,6 +37,7 @@ def written(folder: Path) -> tuple[dict[str, dict[str, str]], str]:
     return values, (folder / "out" / "scale" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_speed_and_kills_are_what_the_runs_say(tmp_path):
     found = scale(tmp_path, "--samples", 40, "--only", "speed", "--only", "kills", "--kills", 1)
     assert found.returncode == 0 and found.stdout == "", found.stderr
@@ -59,6 +60,7 @@ def test_speed_and_kills_are_what_the_runs_say(tmp_path):
     assert "python results/scale.py --data digits --samples 40 --seed 0 --kills 1\n" in page
 
 
+@pytest.mark.slow
 def test_refusals(tmp_path):
     for given, wording in (
         (("--samples", 0), "--samples takes a number of at least 1."),

@@ -218,6 +218,7 @@ def test_a_solver_that_hangs_is_ended_soon_after_its_limit(solver, problem, plan
     assert 2.0 <= lost.seconds < 2.0 + 6.0
 
 
+@pytest.mark.slow
 def test_a_hang_on_loading_the_program_is_ended_too(problem, planted):
     expected = decided(problem, isolated=False)
     planted(opening="time.sleep(30)")
