@@ -41,7 +41,8 @@ class Discrepancy(Brief):
 
     `lower`, `upper`: proved for every member. `attained_lower`, `attained_upper`: of concrete members (exact only).
     `complete`: whether the two agree up to the solver's tolerance, for which both have to be there. `detail`: why
-    integer kernels may not compute this sample in real arithmetic, and so be further off; else empty.
+    integer kernels may not compute this sample in real arithmetic, and so be further off; and why the exact step is not
+    complete; else empty.
     """
 
     index: int
@@ -156,7 +157,8 @@ class _Work:
             if self.cascade.stop.is_set():
                 return None
             found = self._one((x[position], nominal[position]), bounds, position, seconds)
-            return found and replace(found, index=start + position, detail=reasons[position])
+            said = [reasons[position], found.detail] if found else []
+            return found and replace(found, index=start + position, detail="; ".join(filter(None, said)))
 
         in_threads(self.options, self.cascade.stop, work, len(x), tell)
 
@@ -168,7 +170,7 @@ class _Work:
         case = Case(family, x, int(nominal.argmax()), own, np.full(len(nominal), -np.inf))
         left = None if options.seconds is None else max(0.0, options.seconds - spent)
         memory = program_memory(options, self.cascade.memory)
-        complete = True
+        reason = ""
         with solver_process(options, self.cascade.memory) as lent:
             began = time.perf_counter()
             settings = Settings(options.solver, options.formulation, left, False, stop, memory)
@@ -177,7 +179,8 @@ class _Work:
                     if stop.is_set():
                         return None
                     known = search.minimum(sign * np.eye(len(nominal))[i])
-                    complete &= search.settled(known)
+                    if not search.settled(known):
+                        reason = reason or search.detail or "time limit"
                     if sign > 0:
                         lower[i], attained[0, i] = max(lower[i], known.lower), min(nominal[i], known.upper)
                     else:
@@ -185,4 +188,4 @@ class _Work:
             seconds = spent + time.perf_counter() - began
         low, high = np.nextafter(lower - nominal, -np.inf), np.nextafter(upper - nominal, np.inf)
         low_seen, high_seen = attained - nominal
-        return Discrepancy(0, nominal, low, high, low_seen, high_seen, "exact", seconds, complete)
+        return Discrepancy(0, nominal, low, high, low_seen, high_seen, "exact", seconds, not reason, reason)

@@ -18,7 +18,7 @@ from qverify.stored import STAGES, STATUSES
 from qverify.text import SENTENCE, shortened
 
 _REASONS = 4
-"""Reasons for `unknown` that are listed."""
+"""Reasons that are listed."""
 
 
 @dataclass
@@ -174,7 +174,7 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
     if question.get("clip_input"):
         low, high = question["clip_input"]
         lines.append(f"Quantised inputs stay between {low:g} and {high:g}.")
-    lines += _why_unknown(tally)
+    lines += reason_lines("Unknown", tally.reasons, tally.statuses["unknown"])
     exact = tally.decided["exact", "verified"]
     proof = f", {exact} by the exact step, {trust(question, solvers)}" if exact else ""
     lines.append(f"Verified: {tally.guaranteed - exact} by bounds in float64 with rounding accounted for{proof}.")
@@ -191,14 +191,14 @@ def footer(tally: Tally, question: dict[str, Any], solvers: Sequence[str]) -> li
     return lines
 
 
-def _why_unknown(tally: Tally) -> list[str]:
-    """The reasons that most unknown samples have, a line each."""
-    found = [(shortened(reason, SENTENCE), count) for reason, count in tally.reasons.most_common() if reason]
+def reason_lines(what: str, reasons: Counter[str], total: int) -> list[str]:
+    """A line for each of the commonest reasons of `total` samples that are `what`; those without one are left out."""
+    found = [(shortened(reason, SENTENCE), count) for reason, count in reasons.most_common() if reason]
     counts = found[:_REASONS]
     if rest := found[_REASONS:]:
         other = "other reason" if len(rest) == 1 else "other reasons"
         counts.append((f"{len(rest)} {other}, in the rows", sum(count for _, count in rest)))
-    return [f"Unknown, {count} of {tally.statuses['unknown']}: {reason}." for reason, count in counts]
+    return [f"{what}, {count} of {total}: {reason}." for reason, count in counts]
 
 
 def trust(question: dict[str, Any], solvers: Sequence[str]) -> str:

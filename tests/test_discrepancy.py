@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from networks import NETWORKS, inputs, mlp, random_radii, sample_members
 
+from qverify import discrepancy
+from qverify.budget import Deadline
 from qverify.discrepancy import worst_case_discrepancy
 from qverify.errors import UsageError
 from qverify.quantisation import Family, Radii
@@ -57,3 +61,34 @@ def test_no_radius_no_discrepancy(rng):
 def test_auto_is_no_method_here(rng):
     with pytest.raises(UsageError, match="ibp, bp, exact"):
         worst_case_discrepancy(mlp(rng, 3, 2), np.zeros((1, 3)), Radii(), Options("auto"))
+
+
+@pytest.mark.parametrize(
+    "ways, reason",
+    [({"seconds": 1e-3}, "time limit"), ({"memory": 384 << 20}, "more: --memory")],
+    ids=["time", "memory"],
+)
+def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
+    """The bounds that were there stay; in time the same sample is complete and says nothing."""
+    network = NETWORKS["dense"](rng)
+    x, radii = rng.normal(size=(1, network.input_size)), random_radii(network, rng, 0.05)
+    (whole,) = worst_case_discrepancy(network, x, radii, Options(method="exact"))
+    assert whole.complete and whole.detail == "" and "detail" not in whole.row()
+    if "seconds" in ways:  # every bound is there in time, and nothing is left for the solver
+        monkeypatch.setattr("qverify.discrepancy._Work._bounds", _late(discrepancy._Work._bounds))
+    else:
+        monkeypatch.setattr("qverify.exact.search._BYTES", 1e12)
+    (found,) = worst_case_discrepancy(network, x, radii, Options(method="exact", **ways))
+    assert not found.complete and reason in found.detail and found.row()["detail"] == found.detail
+    assert (found.lower <= whole.lower + 1e-9).all() and (found.upper >= whole.upper - 1e-9).all()
+
+
+def _late(bounds):
+    """Without a deadline, and slower than a millisecond."""
+
+    def slow(work, x, deadline):
+        found = bounds(work, x, Deadline())
+        time.sleep(0.01)
+        return found
+
+    return slow

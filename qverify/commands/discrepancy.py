@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from qverify.commands.signals import INTERRUPTED, stoppable
 from qverify.discrepancy import Discrepancy, worst_case_discrepancy
 from qverify.errors import OutputError
 from qverify.remarks import quiet
-from qverify.report import discrepancy_ranges, discrepancy_table, outward, widths
+from qverify.report import discrepancy_ranges, discrepancy_table, outward, reason_lines, widths
 
 
 def run(given: Given) -> int:
@@ -113,6 +114,7 @@ def _show(problem: Problem, rows: list[dict[str, Any]], summary: dict[str, Any])
             f"For {cut} samples the exact step was cut off, or took the positions of convolutions as independent: the"
             " truth lies between what is met and what is proved."
         )
+    show(*reason_lines("Not certain", Counter(row.get("detail", "") for row in rows), len(rows)))
     show(
         f"Family: {question['radii']['convention']}; radii (half-widths) {widths(question['radii']['largest'])}.",
         f"Method: {question['method']}.",
