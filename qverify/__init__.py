@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "onnx_io",
-    "save": "onnx_io",
+    "load": "onnx",
+    "save": "onnx",
     "Network": "network",
-    "Radii": "quantisation",
-    "verify": "cascade",
-    "Options": "verdict",
-    "Status": "verdict",
-    "Verdict": "verdict",
-    "worst_case_discrepancy": "discrepancy",
-    "Discrepancy": "discrepancy",
+    "Radii": "family.family",
+    "verify": "verification.cascade",
+    "Options": "verification.verdict",
+    "Status": "verification.verdict",
+    "Verdict": "verification.verdict",
+    "worst_case_discrepancy": "analysis.discrepancies",
+    "Discrepancy": "analysis.discrepancies",
     "QVerifyWarning": "errors",
 }
 
@@ -44,13 +44,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from qverify.cascade import verify
-    from qverify.discrepancy import Discrepancy, worst_case_discrepancy
+    from qverify.analysis.discrepancies import Discrepancy, worst_case_discrepancy
     from qverify.errors import QVerifyWarning
+    from qverify.family.family import Radii
     from qverify.network import Network
-    from qverify.onnx_io import load, save
-    from qverify.quantisation import Radii
-    from qverify.verdict import Options, Status, Verdict
+    from qverify.onnx.reader import load, save
+    from qverify.verification.cascade import verify
+    from qverify.verification.verdict import Options, Status, Verdict
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qverify.text import SENTENCE, shortened
+from qverify.text.shortened import SENTENCE, shortened
 
 _KINDS, _PROBLEM, _MESSAGE = 10, 400, 2000
 """How many kinds of problems a message names, and how many characters one of them and the whole message may have."""

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from qverify.errors import QVerifyError, UsageError
-from qverify.escapes import shown
+from qverify.text.escapes import shown
 
 NETWORK = "a Network, as qverify.load gives"
 RADII = "Radii, such as qverify.Radii.from_bits(8)"

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from qverify.arrays import Array, freeze, frozen_array, numbers
-from qverify.brief import Brief
 from qverify.errors import DataError, ModelError
 from qverify.kinds import described, expected, whole_numbers
+from qverify.text.brief import Brief
 
 _PATCHES = 1 << 24
 """Floats of what output positions look at that a forward pass unfolds at once (128 MiB)."""

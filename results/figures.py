@@ -14,7 +14,7 @@ import normal_robust
 import radius
 from study import Settings, add_settings
 
-from qverify.commands.output import say, stdout_kept_clean
+from qverify.console.output import say, stdout_kept_clean
 from qverify.errors import QVerifyError, UsageError
 
 FIGURES = {"1": radius.make, "2": normal_robust.make, "3": methods.make}

@@ -9,8 +9,8 @@ import charts
 import pages
 from study import CONV, CONVENTIONS, PUBLISHED_ROBUST, ROBUST, Case, Model, Result, Settings, decided
 
-from qverify import plots
-from qverify.report import percent
+from qverify.report import plots
+from qverify.report.numbers import percent
 
 METHODS = {"ibp": "IBP", "bp": "BP", "auto": "exact"}
 FOLDER = "figure3_methods"

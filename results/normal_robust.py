@@ -21,8 +21,8 @@ from study import (
     decided,
 )
 
-from qverify import plots
-from qverify.report import percent
+from qverify.report import plots
+from qverify.report.numbers import percent
 
 BITS = (6, 8, 10)
 FOLDER = "figure2_normal_robust"

@@ -14,8 +14,8 @@ from typing import Any
 from study import PUBLISHED, Case, Model, Result, Settings
 
 import qverify
-from qverify.batch import file_sha256
-from qverify.report import percent
+from qverify.report.numbers import percent
+from qverify.runs.verify_run import file_sha256
 
 _PAGE = Template("""# $title
 

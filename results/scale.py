@@ -22,7 +22,7 @@ import scale_page
 from scale_runs import Bench
 from study import Settings, add_settings
 
-from qverify.commands.output import say
+from qverify.console.output import say
 from qverify.errors import QVerifyError, UsageError
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {

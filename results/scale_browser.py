@@ -17,7 +17,7 @@ from typing import Any
 
 from scale_runs import COMMAND, OURS, Bench
 
-from qverify.commands.output import say
+from qverify.console.output import say
 from qverify.errors import InternalError
 
 TIMES = 5

@@ -25,9 +25,9 @@ from scale_runs import (
     started,
 )
 
-from qverify.commands.output import say
+from qverify.console.output import say
 from qverify.errors import InternalError
-from qverify.report import Tally
+from qverify.report.numbers import Tally
 
 FIRST = 0.9
 """Moments of kills are drawn from this first part of the time that a run is expected to go on."""
@@ -152,7 +152,7 @@ def _lose_a_worker(process: subprocess.Popen[bytes], draw: random.Random) -> boo
 
     try:
         below = psutil.Process(process.pid).children(recursive=True)
-        parents = {each.ppid() for each in below if any("qverify.worker" in word for word in each.cmdline())}
+        parents = {each.ppid() for each in below if any("qverify.workers.worker" in word for word in each.cmdline())}
         workers = sorted((each for each in below if each.pid in parents), key=lambda each: each.pid)
         if not workers:
             return False

@@ -11,8 +11,8 @@ from scale_checks import FIRST, Measured, agrees
 from scale_runs import BITS, OURS, PUBLISHED, Bench, cores, plan, same
 from study import Settings
 
-from qverify.batch import file_sha256
-from qverify.report import percent
+from qverify.report.numbers import percent
+from qverify.runs.verify_run import file_sha256
 
 LIMITS = {OURS.name: 120.0, PUBLISHED.name: 600.0}
 """Seconds that all test images may take, by model."""

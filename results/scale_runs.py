@@ -21,10 +21,10 @@ from study import PUBLISHED_ROBUST, ROBUST, Model, Settings
 
 import qverify
 from qverify import datasets
-from qverify.batch import file_sha256
-from qverify.commands.output import say
+from qverify.console.output import say
 from qverify.errors import InternalError
-from qverify.work import CHUNK
+from qverify.runs.verify_run import file_sha256
+from qverify.workers.tasks import CHUNK
 
 OURS = next(model for model in ROBUST if model.bits == 8)
 PUBLISHED = next(model for model in PUBLISHED_ROBUST if model.bits == 8)

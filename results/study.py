@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qverify.batch import RUN, RunDirectory
-from qverify.commands.options import Given
-from qverify.commands.output import say
-from qverify.commands.problem import Problem, chosen_solver, started
-from qverify.commands.sweep import Axis, Study
-from qverify.commands.verify import Work
+from qverify.analysis.sweeps import Row
+from qverify.cli.options import Given
+from qverify.cli.problem import Problem, chosen_solver, started
+from qverify.cli.sweep import Axis, Study
+from qverify.cli.verify import Work
+from qverify.console.output import say
 from qverify.errors import UsageError
-from qverify.records import read_record
-from qverify.stored import record_faults
-from qverify.sweep import Row
-from qverify.sweep_directory import SweepDirectory
+from qverify.runs.folder import read_record
+from qverify.runs.stored import record_faults
+from qverify.runs.sweep_run import SweepDirectory
+from qverify.runs.verify_run import RUN, RunDirectory
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUBLISHED = "QVERIFY_PUBLISHED"

@@ -83,7 +83,7 @@ def workers_of(pid: int) -> list[tuple[int, int]]:
         ancestor = child
         while ancestor in parents and ancestor != pid:
             ancestor = parents[ancestor]
-        if ancestor == pid and b"qverify.worker" in commands[child]:
+        if ancestor == pid and b"qverify.workers.worker" in commands[child]:
             found.append((child, parents[child]))
     return found
 

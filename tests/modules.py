@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qverify.modules import LiveNetwork
+from qverify.training.live_network import LiveNetwork
 
 
 class Forward(nn.Module):

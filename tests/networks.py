@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from qverify.family.family import Family, Radii
 from qverify.network import Add, Conv, Dense, Input, Layer, Network, Relu, Scale
-from qverify.quantisation import Family, Radii
 
 Array = np.ndarray
 Rng = np.random.Generator

@@ -10,14 +10,14 @@ from networks import NETWORKS, dense, mlp, relu, scale
 
 from qverify.bounds.backward import tightened_bounds
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.model import BoundModel
+from qverify.bounds.tensors import BoundModel
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.program import Program
 from qverify.exact.relational import Maps, Relational, SampleBounds
 from qverify.exact.solvers.base import Limits, Status
+from qverify.family.family import Family
 from qverify.network import Add, Dense, Input, Network, Relu
-from qverify.quantisation import Family
 
 Array = np.ndarray
 Rng = np.random.Generator

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qverify.verdict import SEMANTICS
+from qverify.verification.verdict import SEMANTICS
 
 Row = dict[str, Any]
 

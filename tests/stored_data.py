@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qverify import data_sources
 from qverify.datasets import load, load_train
+from qverify.datasets import sources as data_sources
 from qverify.errors import DataError
 
 IDX = {

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from qverify.architectures import build
 from qverify.errors import UsageError
-from qverify.modules import LiveNetwork
+from qverify.training.architectures import build
+from qverify.training.live_network import LiveNetwork
 
 
 def built(text: str, shape: tuple[int, ...] = (1, 9, 8), classes: int = 4, seed: int = 0) -> nn.Sequential:

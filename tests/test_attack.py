@@ -8,12 +8,12 @@ import pytest
 import torch
 from networks import inputs, mlp
 
-from qverify import attack as module
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.model import BoundModel
-from qverify.members import membership
+from qverify.bounds.tensors import BoundModel
+from qverify.family.family import Family, Radii
+from qverify.family.members import membership
 from qverify.network import margins
-from qverify.quantisation import Family, Radii
+from qverify.verification import attack as module
 
 
 @pytest.fixture

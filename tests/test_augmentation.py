@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qverify.augmentation import distorted
+from qverify.training.augmentation import distorted
 
 
 def centre(images: torch.Tensor) -> torch.Tensor:

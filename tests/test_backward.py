@@ -32,9 +32,9 @@ from qverify.bounds.backward import (
     unstable,
 )
 from qverify.bounds.interval import INTERVAL, interval_bounds, interval_margins
-from qverify.bounds.model import BoundModel
+from qverify.bounds.tensors import BoundModel
+from qverify.family.family import Family, Radii
 from qverify.network import Dense, Input, Network, Relu, margins
-from qverify.quantisation import Family, Radii
 
 SIGNED = pytest.mark.parametrize("size", [0.03, 0.2, 0.6], ids=["small", "middling", "large"])
 

@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 from runs_on_disk import row
 
-from qverify.batch import ROWS, RUN, RunDirectory, file_sha256
-from qverify.cascade import verify
 from qverify.errors import DataError, OutputError, UsageError
-from qverify.members import membership
-from qverify.quantisation import Family, Radii
-from qverify.records import settled
-from qverify.report import Tally, discrepancy_ranges
+from qverify.family.family import Family, Radii
+from qverify.family.members import membership
+from qverify.report.numbers import Tally, discrepancy_ranges
+from qverify.runs.folder import settled
+from qverify.runs.verify_run import ROWS, RUN, RunDirectory, file_sha256
+from qverify.verification.cascade import verify
 
 QUESTION = {
     "model": "a.onnx",

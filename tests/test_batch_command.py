@@ -10,8 +10,9 @@ import pytest
 from batches import EXACT, NORMAL, PLAN, kept, plan, undisturbed
 from test_cli import DIGITS, answer, qverify, read_rows
 
-from qverify import datasets, workers
-from qverify.commands import batch
+from qverify import datasets
+from qverify.cli import batch
+from qverify.workers import local as workers
 
 # --- what it says ---
 
@@ -65,7 +66,7 @@ def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(tmp_path, m
 @pytest.mark.slow
 def test_one_file_read_in_two_ways_is_two_questions(tmp_path):
     """The digits that ship with qverify, by name and as an .npz: their pixels are divided by 16 and by 255."""
-    (tmp_path / "copy.npz").write_bytes(datasets._DIGITS.read_bytes())
+    (tmp_path / "copy.npz").write_bytes(datasets.samples._DIGITS.read_bytes())
     text = PLAN.replace(f', "{NORMAL}"', "")
     both = text.replace('"digits"', '["digits", "copy.npz"]')
     named = answer("batch", plan(tmp_path, text), "--out", tmp_path / "out")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import runs_on_disk
 
-from qverify.batch_directory import BATCH, BatchDirectory
 from qverify.errors import DataError, OutputError
+from qverify.runs.batch_run import BATCH, BatchDirectory
 
 CASES = {"a": {"method": "auto", "samples": [0, 4]}}
 

@@ -16,13 +16,13 @@ from batches import EXACT, PLAN, Rows, alive, gone, kept, linux, plan, started, 
 from test_cli import answer, qverify, read_rows
 from test_cli_process import COMMAND, ENVIRONMENT, run
 
-from qverify import workers
-from qverify.commands import batch
+from qverify.cli import batch
+from qverify.workers import local as workers
 
 
 def worker(code: str) -> list[str]:
     """The command of a worker process in which some code ran first."""
-    return [sys.executable, "-c", f"{code}\nfrom qverify.worker import main; main()"]
+    return [sys.executable, "-c", f"{code}\nfrom qverify.workers.worker import main; main()"]
 
 
 AT_SAMPLE = """

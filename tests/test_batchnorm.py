@@ -12,9 +12,9 @@ from toolchain import Form, model, outputs, quantised, without_last_rounding
 
 import qverify
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.model import BoundModel
+from qverify.bounds.tensors import BoundModel
 from qverify.errors import RadiiError
-from qverify.quantisation import Family, Radii
+from qverify.family.family import Family, Radii
 
 node = helper.make_node
 EPSILON = 1e-3

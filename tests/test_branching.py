@@ -21,7 +21,7 @@ from qverify.exact.relational import Relational
 from qverify.exact.scaling import InUnits, Scaled
 from qverify.exact.solvers.base import Limits, Status
 from qverify.exact.solvers.linear import Linear, Solved
-from qverify.quantisation import Family
+from qverify.family.family import Family
 
 NOTHING = Limits()
 

@@ -15,19 +15,19 @@ from torch import nn
 
 import qverify
 from qverify import datasets
-from qverify.brief import Brief
-from qverify.cascade import Cascade
-from qverify.commands.options import Given
-from qverify.commands.problem import Problem
-from qverify.layer_radius import single_layers
-from qverify.live_family import RangeRadii, live_family
-from qverify.modules import LiveNetwork
+from qverify.analysis.layers import single_layers
+from qverify.analysis.sweeps import by_bits
+from qverify.cli.options import Given
+from qverify.cli.problem import Problem
+from qverify.family.family import Family
+from qverify.family.steps import Quantiser
 from qverify.network import Add, Conv, Dense, Input, Network, Relu, Scale
-from qverify.quantisation import Family
-from qverify.steps import Quantiser
-from qverify.sweep import by_bits
-from qverify.training import Settings, Training
-from qverify.work import Setting
+from qverify.text.brief import Brief
+from qverify.training.live_family import RangeRadii, live_family
+from qverify.training.live_network import LiveNetwork
+from qverify.training.loop import Settings, Training
+from qverify.verification.cascade import Cascade
+from qverify.workers.tasks import Setting
 
 MOST = 500
 LARGE = re.compile(

@@ -11,13 +11,13 @@ import pytest
 from networks import NETWORKS, dense, inputs, mlp, random_radii, relu, sample_members, unit_inputs
 
 from qverify.bounds import interval
-from qverify.cascade import Cascade, verify
 from qverify.errors import DataError, RadiiError, UsageError
-from qverify.members import membership
+from qverify.family.family import Family, Radii
+from qverify.family.members import membership
 from qverify.network import Conv, Dense, Input, Network, margins
-from qverify.onnx_io import to_onnx
-from qverify.quantisation import Family, Radii
-from qverify.verdict import Options, Status
+from qverify.onnx.reader import to_onnx
+from qverify.verification.cascade import Cascade, verify
+from qverify.verification.verdict import Options, Status
 
 PROVING = ("auto", "ibp", "bp", "exact")
 
@@ -208,7 +208,7 @@ def test_jobs_chunks_and_callbacks_change_nothing(rng, monkeypatch):
     labels = network.evaluate(x).argmax(1)
     radii = random_radii(network, rng, 0.05)
     alone = [verify(network, x[i : i + 1], labels[i : i + 1], radii, Options(jobs=1))[0] for i in range(len(x))]
-    monkeypatch.setattr("qverify.cascade._CHUNK", 7)
+    monkeypatch.setattr("qverify.verification.cascade._CHUNK", 7)
     heard = []
     together = verify(network, x, labels, radii, Options(jobs=4), on_verdict=heard.append)
     assert [v.status for v in together] == [v.status for v in alone]

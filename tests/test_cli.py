@@ -14,18 +14,20 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from qverify import __version__, cli, datasets, onnx_io
-from qverify.batch import RunDirectory
-from qverify.cascade import Cascade, verify
-from qverify.commands import options
+from qverify import __version__, datasets
+from qverify.analysis.discrepancies import METHODS as DISCREPANCY_METHODS
+from qverify.analysis.discrepancies import worst_case_discrepancy
+from qverify.cli import app as cli
+from qverify.cli import options
 from qverify.datasets import Samples
-from qverify.discrepancy import METHODS as DISCREPANCY_METHODS
-from qverify.discrepancy import worst_case_discrepancy
 from qverify.exact.solvers import SOLVERS
 from qverify.exact.solvers.base import Availability
-from qverify.quantisation import Family, Radii
-from qverify.report import STATUSES
-from qverify.verdict import FORMULATIONS, METHODS, Options, Status
+from qverify.family.family import Family, Radii
+from qverify.onnx import reader as onnx_io
+from qverify.report.numbers import STATUSES
+from qverify.runs.verify_run import RunDirectory
+from qverify.verification.cascade import Cascade, verify
+from qverify.verification.verdict import FORMULATIONS, METHODS, Options, Status
 
 DIGITS = str(Path(__file__).parents[1] / "models" / "digits.onnx")
 
@@ -99,7 +101,7 @@ def test_rows_carry_the_index_in_the_data_set(tmp_path):
 def test_a_finished_run_is_summed_up_again_without_work(tmp_path, monkeypatch):
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path, "--resume")
     first = answer(*given)
-    monkeypatch.setattr("qverify.commands.verify.Cascade", None)
+    monkeypatch.setattr("qverify.cli.verify.Cascade", None)
     again = answer(*given)
     assert {**again, "seconds": 0, "runs": 0} == {**first, "seconds": 0, "runs": 0} and len(again["runs"]) == 2
 
@@ -305,7 +307,7 @@ def test_a_discrepancy_that_is_interrupted_keeps_its_rows(tmp_path, monkeypatch)
 
         worst_case_discrepancy(*given[:-2], tell, given[-1])
 
-    monkeypatch.setattr("qverify.commands.discrepancy.worst_case_discrepancy", interrupted)
+    monkeypatch.setattr("qverify.cli.discrepancy.worst_case_discrepancy", interrupted)
     given = ("--data", "digits", "--bits", 8, "--samples", "7:12", "--out", tmp_path / "rows.jsonl")
     result = qverify("discrepancy", DIGITS, *given, "--json")
     assert result.exit_code == 130 and "interrupted: 2 of 5 samples are done" in result.stderr

@@ -11,9 +11,9 @@ import onnx_models
 import pytest
 from test_cli import DIGITS, answer, qverify, read_rows
 
-from qverify import onnx_io
 from qverify.errors import InternalError
 from qverify.exact.solvers import SOLVERS
+from qverify.onnx import reader as onnx_io
 
 IMAGES, LABELS = np.full((3, 8, 8), 0.5), np.array([1, 2, 3])
 EIGHT = ("--data", "digits", "--bits", 8)
@@ -312,7 +312,7 @@ def test_an_internal_error_is_status_4_and_asks_for_a_report(monkeypatch, error,
         raise error
 
     monkeypatch.delenv("QVERIFY_DEBUG", raising=False)
-    monkeypatch.setattr("qverify.commands.verify.Cascade.run", fail)
+    monkeypatch.setattr("qverify.cli.verify.Cascade.run", fail)
     message = refusal("verify", DIGITS, *EIGHT, status=4)
     assert wording in message and "report" in message
     monkeypatch.setenv("QVERIFY_DEBUG", "1")
@@ -320,5 +320,5 @@ def test_an_internal_error_is_status_4_and_asks_for_a_report(monkeypatch, error,
 
 
 def test_a_sample_without_a_verdict_is_an_internal_error(monkeypatch):
-    monkeypatch.setattr("qverify.commands.verify.Cascade.run", lambda *_: None)
+    monkeypatch.setattr("qverify.cli.verify.Cascade.run", lambda *_: None)
     assert "passed over without a verdict" in refusal("verify", DIGITS, *EIGHT, status=4)

@@ -11,11 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_stored import sentence
 
-from qverify.csv_rows import Columns
+from qverify.analysis.factors import Bracket
+from qverify.analysis.layers import LayerRow
+from qverify.analysis.sweeps import PARTS, Row
 from qverify.errors import DataError
-from qverify.layer_radius import LayerRow
-from qverify.radius import Bracket
-from qverify.sweep import PARTS, Row
+from qverify.runs.csv_rows import Columns
 
 PATH = Path("rows")
 

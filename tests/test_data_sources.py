@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from stored_data import cifar_batches, cifar_tar, idx_folder
 
-from qverify import data_sources
 from qverify.datasets import load, load_train
+from qverify.datasets import sources as data_sources
 from qverify.errors import DataError
 
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
@@ -47,8 +47,10 @@ def test_mnist_is_looked_for_in_the_stated_order(nowhere, monkeypatch):
 
 
 def test_no_folder_beside_a_checkout_is_looked_at(nowhere, monkeypatch):
-    monkeypatch.setattr(data_sources, "__file__", str(nowhere / "src" / "checkout" / "qverify" / "data_sources.py"))
-    for place in ("src", "src/checkout", "src/checkout/qverify"):
+    monkeypatch.setattr(
+        data_sources, "__file__", str(nowhere / "src" / "checkout" / "qverify" / "datasets" / "sources.py")
+    )
+    for place in ("src", "src/checkout", "src/checkout/qverify", "src/checkout/qverify/datasets"):
         mnist_file(nowhere / place / "shared" / "data", 2)
     assert data_sources.find_here("mnist") is None
     monkeypatch.setenv("QVERIFY_DATA", str(nowhere / "src" / "shared" / "data"))

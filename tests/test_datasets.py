@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from qverify import cli, datasets
-from qverify.arguments import checked
+from qverify import datasets
+from qverify.cli import app as cli
 from qverify.datasets import Samples, fit, load, load_train, select
 from qverify.errors import DataError, UsageError
 from qverify.network import Dense, Input, Network, margins
+from qverify.verification.arguments import checked
 
 PIXELS = np.arange(3 * 2 * 5, dtype=np.uint8).reshape(3, 2, 5)
 LABELS = np.array([2, 0, 1], dtype=np.uint8)
@@ -55,7 +56,7 @@ def test_digits_are_the_uci_images_in_a_fixed_split():
     test, train = load("digits"), load_train("digits")
     assert test.x.shape == (599, 8, 8) and train.x.shape == (1198, 8, 8)
     assert test.x.dtype == np.float64 and test.y.dtype == np.int64 and len(test) == 599 and test.shape == (8, 8)
-    assert test.sha256 == train.sha256 == hashlib.sha256(datasets._DIGITS.read_bytes()).hexdigest()
+    assert test.sha256 == train.sha256 == hashlib.sha256(datasets.samples._DIGITS.read_bytes()).hexdigest()
     assert test.source == "shipped with qverify"
     for part in (test, train):
         assert part.x.min() == 0 and part.x.max() == 1 and (part.x * 16 == np.rint(part.x * 16)).all()
@@ -71,7 +72,7 @@ def test_splits_of_digits_share_no_image():
 
 
 def test_digits_are_small_and_state_their_licence():
-    folder = Path(datasets.__file__).parent / "data"
+    folder = Path(datasets.__file__).parent
     assert (folder / "digits.npz").stat().st_size < 60_000
     assert "CC BY 4.0" in (folder / "README.md").read_text(encoding="utf-8")
 

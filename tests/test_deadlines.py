@@ -15,18 +15,21 @@ import pytest
 from networks import Array, inputs, mlp, sample_members
 from test_dispatch import Silent
 
-from qverify import cascade, discrepancy, dispatch, unstable, worker
+from qverify.analysis import discrepancies as discrepancy
+from qverify.analysis import unstable
+from qverify.analysis.discrepancies import worst_case_discrepancy
+from qverify.analysis.factors import Grid, largest_factors
 from qverify.bounds import backward
-from qverify.cascade import verify
-from qverify.discrepancy import worst_case_discrepancy
 from qverify.errors import UsageError
 from qverify.exact import search
-from qverify.exact_step import ExactStep
+from qverify.family.family import Family, Radii
 from qverify.network import Network, margins
-from qverify.quantisation import Family, Radii
-from qverify.radius import Grid, largest_factors
-from qverify.verdict import Options, Status, Verdict
-from qverify.work import Parcels, Setting, Task
+from qverify.verification import cascade
+from qverify.verification.cascade import verify
+from qverify.verification.exact_step import ExactStep
+from qverify.verification.verdict import Options, Status, Verdict
+from qverify.workers import dispatch, worker
+from qverify.workers.tasks import Parcels, Setting, Task
 
 LIMIT, AGES = 50.0, 1e5
 """Seconds for a sample, and seconds that no batch here has."""

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from networks import conv, dense, mlp, relu
 
-from qverify.cascade import verify
 from qverify.errors import InternalError, ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling, proved_bound, rule, tolerance
 from qverify.exact.scaling import Gain
 from qverify.exact.solvers.base import Availability, Outcome, Status
+from qverify.family.family import Radii
 from qverify.network import Input, Network
-from qverify.quantisation import Radii
-from qverify.verdict import Options
-from qverify.verdict import Status as Answer
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options
+from qverify.verification.verdict import Status as Answer
 
 HIGHS = solvers.get("highs")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from networks import NETWORKS, inputs, mlp, random_radii, sample_members
 
-from qverify import discrepancy
+from qverify.analysis import discrepancies as discrepancy
+from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.budget import Deadline
-from qverify.discrepancy import worst_case_discrepancy
 from qverify.errors import UsageError
-from qverify.quantisation import Family, Radii
-from qverify.verdict import Options
+from qverify.family.family import Family, Radii
+from qverify.verification.verdict import Options
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -75,7 +75,7 @@ def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
     (whole,) = worst_case_discrepancy(network, x, radii, Options(method="exact"))
     assert whole.complete and whole.detail == "" and "detail" not in whole.row()
     if "seconds" in ways:  # every bound is there in time, and nothing is left for the solver
-        monkeypatch.setattr("qverify.discrepancy._Work._bounds", _late(discrepancy._Work._bounds))
+        monkeypatch.setattr("qverify.analysis.discrepancies._Work._bounds", _late(discrepancy._Work._bounds))
     else:
         monkeypatch.setattr("qverify.exact.search._BYTES", 1e12)
     (found,) = worst_case_discrepancy(network, x, radii, Options(method="exact", **ways))

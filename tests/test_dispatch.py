@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from qverify.commands.progress import Course
-from qverify.dispatch import Case, Dispatch
+from qverify.console.progress import Course
 from qverify.errors import InternalError, WorkerError
-from qverify.work import CHUNK, Found, Lost, Task
+from qverify.workers.dispatch import Case, Dispatch
+from qverify.workers.tasks import CHUNK, Found, Lost, Task
 
 Answer = Callable[[Task], Any]
 

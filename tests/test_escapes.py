@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from qverify.escapes import from_spreadsheet, latex, markdown, printable, shown, spreadsheet
+from qverify.text.escapes import from_spreadsheet, latex, markdown, printable, shown, spreadsheet
 
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40)
 NASTY = [

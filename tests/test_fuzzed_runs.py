@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from test_cli import DIGITS, qverify
 
-from qverify.commands import batch, radius, sweep
-from qverify.report_runs import read_runs
+from qverify.cli import batch, radius, sweep
+from qverify.runs.reading import read_runs
 
 FIRST, COUNT = 43, 8
 """Samples of digits with eight labels that all differ, so that no row can stand for another sample."""

@@ -14,10 +14,10 @@ from networks import NETWORKS, conv_taps, dense, inputs, mlp, random_radii, relu
 from networks import conv as random_conv
 
 from qverify.bounds.interval import INTERVAL, affine_interval, interval_bounds, interval_margins
-from qverify.bounds.model import Affine, BoundModel, Bounds
-from qverify.bounds.rounding import Rounding
+from qverify.bounds.tensors import Affine, BoundModel, Bounds
+from qverify.family.family import Family, Radii
 from qverify.network import Add, Conv, Dense, Input, Network, Relu, Scale, margins
-from qverify.quantisation import Family, Radii
+from qverify.rounding import Rounding
 
 CLIP = (0.0, 1.0)
 MEMBERS = 250

@@ -16,10 +16,10 @@ import qverify
 from qverify import datasets
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.model import BoundModel
+from qverify.bounds.tensors import BoundModel
 from qverify.errors import RadiiError
+from qverify.family.family import Family, Radii
 from qverify.network import Conv, Dense, Input, Network, Relu
-from qverify.quantisation import Family, Radii
 
 INT32, INT16 = 2**31 - 1, 2**15 - 1
 ROBUST = str(Path(__file__).parents[1] / "models" / "mnist_4x256_robust_8bit.onnx")
@@ -106,7 +106,7 @@ def test_what_fits_by_the_bounds_fits_in_whole_numbers(name, bias, rng):
                 for i in network.weighted if not reason else ():
                     fits[kernel] += 1
                     layer = network.layers[i]
-                    ranges = qverify.schemes.calibrate(network, data)[0][layer.inputs[0]]
+                    ranges = qverify.family.schemes.calibrate(network, data)[0][layer.inputs[0]]
                     for symmetric in (True, False):
                         worst, pairs = accumulators(
                             layer, values[layer.inputs[0]][0], ranges, 8, symmetric, scheme == "channel"
@@ -253,7 +253,7 @@ def test_images_that_saturating_pairs_answer_wrong():
     indices = [73, 527, 1170]
     x, labels = samples.x.reshape(len(samples), -1), samples.y[indices]
     layers = [network.layers[i] for i in network.weighted]
-    ranges = qverify.schemes.calibrate(network, x)[0]
+    ranges = qverify.family.schemes.calibrate(network, x)[0]
     entries = [ranges[layer.inputs[0]] for layer in layers]
     for index, label in zip(indices, labels, strict=True):
         assert saturating_pairs(x[index], layers, entries).argmax() != label

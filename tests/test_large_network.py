@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from networks import Array, conv, dense, relu
 
-from qverify.cascade import verify
-from qverify.discrepancy import worst_case_discrepancy
+from qverify.analysis.discrepancies import worst_case_discrepancy
+from qverify.analysis.factors import Grid, largest_factors
+from qverify.family.family import Radii
 from qverify.network import Input, Network, margins
-from qverify.quantisation import Radii
-from qverify.radius import Grid, largest_factors
-from qverify.verdict import Options, Status, Verdict
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options, Status, Verdict
 
 
 @pytest.fixture(scope="module")

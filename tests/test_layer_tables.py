@@ -9,11 +9,14 @@ import pytest
 from networks import mlp
 
 import qverify
-from qverify import attack, network, onnx_export, quantisation
+from qverify import network
 from qverify.bounds import backward, interval
 from qverify.exact import bilinear, relational, scaling
+from qverify.family import family as quantisation
+from qverify.family.family import Family, Radii
 from qverify.network import Input, Layer, Network
-from qverify.quantisation import Family, Radii
+from qverify.onnx import writer as onnx_export
+from qverify.verification import attack
 
 WITH_INPUT = {
     "IBP": interval.INTERVAL,

@@ -10,11 +10,11 @@ import torch
 from modules import MODULES, SHAPES, batch, live_of
 
 from qverify.bounds.interval import interval_bounds, interval_margins
-from qverify.bounds.model import BoundModel, Bounds
+from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.errors import RadiiError
-from qverify.live_family import LiveFamily, Quantiser, RangeRadii, StatedRadii, live_bounds, live_family
-from qverify.modules import LiveNetwork
-from qverify.quantisation import Family, Radii, load_radii
+from qverify.family.family import Family, Radii, load_radii
+from qverify.training.live_family import LiveFamily, Quantiser, RangeRadii, StatedRadii, live_bounds, live_family
+from qverify.training.live_network import LiveNetwork
 
 CLIP = (0.0, 1.0)
 LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2])

@@ -10,15 +10,17 @@ from networks import NETWORKS, inputs, mlp, random_radii
 from test_cascade import samples
 from test_cli import DIGITS, qverify
 
-from qverify import cascade, discrepancy, exact_step, radius
+from qverify.analysis import discrepancies as discrepancy
+from qverify.analysis import factors as radius
+from qverify.analysis.discrepancies import worst_case_discrepancy
+from qverify.analysis.factors import Grid, largest_factors
+from qverify.analysis.unstable import unstable_neurons
 from qverify.budget import resident
-from qverify.cascade import Cascade, verify
-from qverify.discrepancy import worst_case_discrepancy
 from qverify.errors import UsageError
-from qverify.quantisation import Radii
-from qverify.radius import Grid, largest_factors
-from qverify.unstable import unstable_neurons
-from qverify.verdict import Options, Status
+from qverify.family.family import Radii
+from qverify.verification import cascade, exact_step
+from qverify.verification.cascade import Cascade, verify
+from qverify.verification.verdict import Options, Status
 
 TINY, AMPLE = 1500, 1 << 33
 """Bytes: not enough for two rows of the smallest network here; and enough for all."""
@@ -144,7 +146,7 @@ def test_every_command_that_computes_takes_a_cap(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [*COMMANDS, "batch"])
 def test_too_little_memory_is_one_sentence_before_any_work(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("qverify.cascade.Cascade.__init__", None)
+    monkeypatch.setattr("qverify.verification.cascade.Cascade.__init__", None)
     for size in ("100M", "4X"):
         result = qverify(*command(name, tmp_path), "--memory", size)
         said = [line for line in result.stderr.splitlines() if not line.startswith("qverify: note: ")]

@@ -11,12 +11,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from qverify import cli, datasets, onnx_io
-from qverify.cascade import verify
+from qverify import datasets
+from qverify.cli import app as cli
 from qverify.errors import DataError
+from qverify.family.family import Radii
 from qverify.network import Network
-from qverify.quantisation import Radii
-from qverify.verdict import Options, Status
+from qverify.onnx import reader as onnx_io
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options, Status
 
 FOLDER = Path(__file__).resolve().parents[1] / "models"
 MODELS = sorted(path.stem for path in FOLDER.glob("*.onnx"))

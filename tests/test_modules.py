@@ -13,10 +13,10 @@ from modules import MODULES, SHAPES, Forward, batch, filled, live_of
 from torch import nn
 from torch.nn import functional as F
 
-from qverify import onnx_io
 from qverify.errors import ModelError, UnsupportedModel
-from qverify.modules import LiveNetwork
 from qverify.network import Add, Conv, Dense, Input, Relu
+from qverify.onnx import reader as onnx_io
+from qverify.training.live_network import LiveNetwork
 
 
 def runtime(path: Path, x: torch.Tensor) -> np.ndarray:

@@ -8,8 +8,8 @@ from networks import NETWORKS, conv, conv_of, convolve, dense, inputs, mlp, rand
 from scipy.signal import correlate2d
 
 from qverify.errors import ModelError
+from qverify.family.family import Family, Radii
 from qverify.network import Add, Conv, Dense, Input, Network, Relu, Scale, margins
-from qverify.quantisation import Family, Radii
 
 GEOMETRIES = {
     "plain": ((2, 4, 5), (3, 2, 2, 3), {}),

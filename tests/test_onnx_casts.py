@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import NEWEST_OPSET, agree, kinds, model, node, weights
 
-from qverify.onnx_io import load
+from qverify.onnx.reader import load
 
 # Name: (type of the input, types cast to before and after the layer, opset)
 CASTS = {

@@ -10,7 +10,7 @@ from onnx_models import agree, kinds, model, node, weights
 
 from qverify.errors import ModelError
 from qverify.network import Conv, Dense
-from qverify.onnx_io import load
+from qverify.onnx.reader import load
 
 # --- what is a Relu, too ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from onnx_models import kinds, run
 
 from qverify.errors import ModelError, UsageError
 from qverify.network import Add, Dense, Input, Layer, Network, Relu, Scale
-from qverify.onnx_io import load, save, to_onnx
+from qverify.onnx.reader import load, save, to_onnx
 
 
 def _conv_1d(rng):

@@ -11,7 +11,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx_models import agree, kinds, model, node, weights
 
 from qverify.errors import ModelError, UnsupportedModel
-from qverify.onnx_io import load
+from qverify.onnx.reader import load
 
 LOCAL = "my.layers"
 

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 from onnx_models import BN, agree, kinds, model, node, statistics, weights
 
 from qverify.errors import UnsupportedModel
-from qverify.onnx_hints import HINTS
-from qverify.onnx_io import load
-from qverify.onnx_operators import OPERATORS
+from qverify.onnx.operators import OPERATORS
+from qverify.onnx.reader import load
+from qverify.onnx.ways_out import HINTS
 
 RNG = np.random.default_rng(5)
 W, V = weights(RNG, 4, 3), weights(RNG, 3, 2, 2, 2)

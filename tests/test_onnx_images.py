@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import BN, NEWEST_OPSET, agree, kinds, model, node, statistics, weights
 
 from qverify.errors import UnsupportedModel
-from qverify.onnx_io import load
+from qverify.onnx.reader import load
 
 # --- Conv -------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from qverify import datasets
 from qverify.errors import ModelError
 from qverify.fingerprint import fingerprint
 from qverify.network import margins
-from qverify.onnx_io import load, to_onnx
+from qverify.onnx.reader import load, to_onnx
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 

@@ -12,7 +12,7 @@ from onnx_models import BN, agree, model, node, statistics, weights
 from test_cli import qverify
 
 from qverify.errors import ModelError
-from qverify.onnx_io import load, to_onnx
+from qverify.onnx.reader import load, to_onnx
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\rqverify: verified\n\u202e\u2028"
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from onnx_models import agree, model, node, weights
 
 from qverify.errors import ModelError
-from qverify.onnx_io import load
+from qverify.onnx.reader import load
 
 
 def _residual(rng):

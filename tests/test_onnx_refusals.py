@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import model, node, weights
 
 from qverify.errors import UnsupportedModel
-from qverify.onnx_io import load
+from qverify.onnx.reader import load
 
 
 def _numbers(*shape):

@@ -19,9 +19,10 @@ from runs_on_disk import question, row, write_batch, write_run
 from test_cli import DIGITS, qverify
 from test_cli_process import COMMAND, ENVIRONMENT, run
 
-from qverify import cli, onnx_io
-from qverify.commands import output, progress
+from qverify.cli import app as cli
+from qverify.console import output, progress
 from qverify.errors import DataError, InternalError
+from qverify.onnx import reader as onnx_io
 
 NASTY = "a\x1b[31mb\x1b]0;owned\x07c\nd\re\u202ef\u2028g\x9bh\0i\ud800j"
 SAFE = re.sub(r"[^a-z\[\]0-9;]", "\ufffd", NASTY)
@@ -144,7 +145,7 @@ def test_a_model_with_an_odd_name_goes_through_every_command(tmp_path, monkeypat
 
 def test_rows_of_a_model_with_an_odd_name_are_found_again(tmp_path, monkeypatch):
     """And so are layers: a row is one line of the file whatever its name."""
-    from qverify import plots
+    from qverify.report import plots
 
     monkeypatch.setattr(plots, "save", lambda *_: [])
     monkeypatch.chdir(tmp_path)

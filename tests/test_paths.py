@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qverify.errors import DataError
-from qverify.paths import inside, new_folder
+from qverify.files.paths import inside, new_folder
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from qverify import plan as plans
 from qverify.errors import UsageError
-from qverify.plan import Plan, case_id, identity, sample_key
+from qverify.runs import plan as plans
+from qverify.runs.plan import Plan, case_id, identity, sample_key
 
 BASE = 'models = ["a.onnx"]\ndata = "digits"\n'
 QUESTION = {

@@ -7,7 +7,6 @@ import json
 import shutil
 import warnings
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -17,9 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from test_cli import DIGITS, qverify
 
-from qverify import plots
-from qverify.radius import Bracket
-from qverify.sweep import PARTS, Row
+from qverify import datasets
+from qverify.analysis.factors import Bracket
+from qverify.analysis.sweeps import PARTS, Row
+from qverify.report import plots
 
 LONG = "mnist_4x256_robust_8bit_kappa_0.5_seed_42_retrained_with_augmentation"
 ODD = [
@@ -217,7 +217,7 @@ RADIUS = ("--method", "ibp", "--samples", "0:20", "--precision", "0.2")
 def test_files_of_any_name_are_drawn(name, tmp_path):
     model, data, radii = (tmp_path / f"{name}.{kind}" for kind in ("onnx", "npz", "toml"))
     shutil.copy(DIGITS, model)
-    shutil.copy(Path(plots.__file__).parent / "data" / "digits.npz", data)
+    shutil.copy(datasets.samples._DIGITS, data)
     radii.write_text("input = 0.01\nweight = 0.01\n")
     commands = {"sweep": SWEEP, "radius": (*RADIUS, "--radii", radii)}
     for command, given in commands.items():

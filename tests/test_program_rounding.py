@@ -15,13 +15,13 @@ from scipy import sparse
 from test_rounding import badly_scaled, corner_member, exact, random_signs, relative_radii
 
 import qverify
-from qverify.bounds.rounding import allowance, chord
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.cuts import Switched
 from qverify.exact.relational import Maps, Relational
 from qverify.exact.scaling import Scaled
+from qverify.family.family import Family, Radii
 from qverify.network import Dense, Input, Network, Relu
-from qverify.quantisation import Family, Radii
+from qverify.rounding import allowance, chord
 
 SIZES = st.floats(0.0, 1e300, allow_subnormal=True)
 

@@ -26,7 +26,7 @@ from qverify.exact.bilinear import Bilinear
 from qverify.exact.program import Program
 from qverify.exact.relational import Maps, Relational
 from qverify.exact.solvers.base import Limits, Status
-from qverify.quantisation import Family, Radii
+from qverify.family.family import Family, Radii
 
 pytest.importorskip("pyscipopt")
 pytest.importorskip("gurobipy")

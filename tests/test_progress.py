@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from test_cli import DIGITS, qverify
 
-from qverify import cascade, discrepancy, unstable
-from qverify.commands import progress
-from qverify.commands.output import stdout_kept_clean
-from qverify.commands.progress import Pace, duration
-from qverify.commands.signals import stoppable
-from qverify.exact_step import ExactStep
+from qverify.analysis import discrepancies as discrepancy
+from qverify.analysis import unstable
+from qverify.console import progress
+from qverify.console.output import stdout_kept_clean
+from qverify.console.progress import Pace, duration
+from qverify.console.signals import stoppable
+from qverify.verification import cascade
+from qverify.verification.exact_step import ExactStep
 
 
 def test_what_libraries_print_goes_to_stderr(capfd):

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from networks import NETWORKS, conv, dense, inputs, mlp, random_radii, sample_members
 
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.model import BoundModel
+from qverify.bounds.tensors import BoundModel
 from qverify.errors import DataError, InternalError, RadiiError
-from qverify.members import membership, realise
+from qverify.family.family import Family, Radii, load_radii
+from qverify.family.members import membership, realise
+from qverify.family.schemes import calibrate
+from qverify.family.steps import FLOAT32_SLACK
 from qverify.network import Conv, Dense, Input, Network, Relu, margins
-from qverify.quantisation import Family, Radii, load_radii
-from qverify.schemes import calibrate
-from qverify.steps import FLOAT32_SLACK
 
 # --- numbers of the schemes ---------------------------------------------------------------------------------
 

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 from networks import Array
 
-from qverify import datasets, onnx_io, plots, radius
-from qverify.cascade import verify
-from qverify.csv_rows import Columns
+from qverify import datasets
+from qverify.analysis import factors as radius
+from qverify.analysis.factors import Bracket, FactorSearch, Grid, largest_factors
+from qverify.analysis.layers import LayerRow, LayerSearch, layer_radii, single_layers
 from qverify.errors import DataError, InternalError, OutputError, RadiiError, UsageError
-from qverify.layer_radius import LayerRow, LayerSearch, layer_radii, single_layers
-from qverify.members import membership
+from qverify.family.family import Family, Radii
+from qverify.family.members import membership
 from qverify.network import Dense, Input, Network
-from qverify.quantisation import Family, Radii
-from qverify.radius import Bracket, FactorSearch, Grid, largest_factors
-from qverify.radius_directory import LAYERS, ROWS, RadiusDirectory
-from qverify.verdict import Options, Status, Verdict
+from qverify.onnx import reader as onnx_io
+from qverify.report import plots
+from qverify.runs.csv_rows import Columns
+from qverify.runs.radius_run import LAYERS, ROWS, RadiusDirectory
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options, Status, Verdict
 
 MODELS = Path(__file__).parents[1] / "models"
 COARSE = Grid(8.0, 0.05)

@@ -16,11 +16,11 @@ from test_cli import DIGITS, answer, qverify
 from test_cli_refusals import refusal
 from test_sweep_cli import same
 
-from qverify import radius
-from qverify.commands import options
-from qverify.commands.radius import quantiles
-from qverify.radius_directory import RadiusDirectory
-from qverify.verdict import Options
+from qverify.analysis import factors as radius
+from qverify.cli import options
+from qverify.cli.radius import quantiles
+from qverify.runs.radius_run import RadiusDirectory
+from qverify.verification.verdict import Options
 
 FIRST = ("--data", "digits", "--samples", "30:70", "--bits", 6)
 FEW = ("--data", "digits", "--samples", "30:54", "--bits", 6)
@@ -117,7 +117,7 @@ def test_radii_from_a_file_some_of_them_zero(tmp_path):
 
 
 def test_undecided_brackets_are_said_to_be_wide(monkeypatch):
-    monkeypatch.setattr("qverify.exact_step.ExactStep._seconds", lambda self, sample: 1e-4)
+    monkeypatch.setattr("qverify.verification.exact_step.ExactStep._seconds", lambda self, sample: 1e-4)
     given = ("--data", "digits", "--samples", ":4", "--bits", 6, *QUICK, "--timeout", 60, "--jobs", 1)
     brackets = answer("radius", DIGITS, *given)["brackets"]
     wide = [b for b in brackets if b["detail"]]
@@ -158,7 +158,7 @@ def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
 
 def test_ctrl_c_keeps_the_samples_that_are_done(tmp_path):
     """In a process of its own, which interrupts itself after the second bracket."""
-    code = "import os, signal; from qverify.radius_directory import RadiusDirectory as D; "
+    code = "import os, signal; from qverify.runs.radius_run import RadiusDirectory as D; "
     code += "from qverify.cli import main; add = D.add; D.add = lambda self, row: (add(self, row), "
     code += "len(self.brackets) == 2 and os.kill(os.getpid(), signal.SIGINT)); main(prog_name='qverify')"
     given = ("radius", DIGITS, *FIRST[:3], "30:45", *FIRST[4:], *BP, "--out", tmp_path, *LAYERS, "--json")

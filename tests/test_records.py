@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from runs_on_disk import question, row
 
-from qverify import records
-from qverify.batch import RunDirectory
-from qverify.batch_directory import BatchDirectory
+from qverify.analysis.factors import Bracket
+from qverify.analysis.layers import LayerRow
+from qverify.analysis.sweeps import Row
 from qverify.errors import DataError, OutputError, QVerifyError, UsageError
-from qverify.layer_radius import LayerRow
-from qverify.radius import Bracket
-from qverify.radius_directory import RadiusDirectory
-from qverify.sweep import Row
-from qverify.sweep_directory import SweepDirectory
+from qverify.runs import folder as records
+from qverify.runs.batch_run import BatchDirectory
+from qverify.runs.radius_run import RadiusDirectory
+from qverify.runs.sweep_run import SweepDirectory
+from qverify.runs.verify_run import RunDirectory
 
 SESSION = {"started": "now", "solver": None}
 ASKED = {key: value for key, value in question(count=6).items() if key != "format"}

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from onnx_models import agree, kinds, model, node, weights
 
 from qverify.errors import UnsupportedModel
-from qverify.onnx_io import load
-from qverify.refusals import Refusals
+from qverify.onnx.reader import load
+from qverify.onnx.refusals import Refusals
 
 
 def _numbers(*shape):

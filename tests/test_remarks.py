@@ -19,8 +19,11 @@ from test_cli import qverify
 from test_cli_process import ENVIRONMENT
 
 from qverify import Options as QOptions
-from qverify import QVerifyWarning, datasets, layer_radius, load, radius, save, sweep, verify, worst_case_discrepancy
-from qverify.quantisation import Radii
+from qverify import QVerifyWarning, datasets, load, save, verify, worst_case_discrepancy
+from qverify.analysis import factors as radius
+from qverify.analysis import layers as layer_radius
+from qverify.analysis import sweeps as sweep
+from qverify.family.family import Radii
 from qverify.remarks import quiet, remark
 
 BOUNDS = QOptions(method="ibp", attack=False)
@@ -170,7 +173,7 @@ def test_warnings_of_libraries_are_not_shown(monkeypatch):
         warnings.warn("something about a network", QVerifyWarning, stacklevel=2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qverify.commands.verify.Problem.load", warning)
+    monkeypatch.setattr("qverify.cli.verify.Problem.load", warning)
     result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8)
     assert result.stderr == "qverify: note: something about a network\nqverify: interrupted.\n"
 

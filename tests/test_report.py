@@ -14,12 +14,12 @@ import pytest
 from runs_on_disk import question, random_rows, row, write_batch, write_rows, write_run
 from test_cli import DIGITS, answer, qverify
 
-from qverify.commands import options
-from qverify.report import Tally, footer, outward, percent
-from qverify.report_rows import packed
-from qverify.report_runs import read_runs
-from qverify.report_table import identities, labels, lines_of
-from qverify.report_text import csv_text, latex, markdown
+from qverify.cli import options
+from qverify.report.numbers import Tally, footer, outward, percent
+from qverify.report.page_rows import packed
+from qverify.report.table import identities, labels, lines_of
+from qverify.report.text import csv_text, latex, markdown
+from qverify.runs.reading import read_runs
 
 HOSTILE = "_%&#$~^{}\\|<b>*`.onnx"
 

@@ -23,16 +23,18 @@ import pytest
 from runs_on_disk import Row, question, random_rows, row, write_batch, write_rows, write_run
 from test_cli import DIGITS, answer, qverify, read_rows
 
-from qverify import data_sources, datasets, onnx_io
-from qverify.escapes import printable
-from qverify.report import Tally, footer
-from qverify.report_curves import curves
-from qverify.report_page import page
-from qverify.report_pictures import MOST, data_uri, galleries
-from qverify.report_rows import packed
-from qverify.report_runs import read_runs
-from qverify.report_sources import Sources
-from qverify.report_table import lines_of
+from qverify import datasets
+from qverify.datasets import sources as data_sources
+from qverify.onnx import reader as onnx_io
+from qverify.report.curves import curves
+from qverify.report.numbers import Tally, footer
+from qverify.report.page import page
+from qverify.report.page_rows import packed
+from qverify.report.pictures import MOST, data_uri, galleries
+from qverify.report.sources import Sources
+from qverify.report.table import lines_of
+from qverify.runs.reading import read_runs
+from qverify.text.escapes import printable
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&\"'\ud800\u2028"
 

@@ -16,8 +16,9 @@ from networks import mlp
 from runs_on_disk import question, row, write_batch, write_run
 from test_cli import DIGITS, qverify
 
-from qverify import onnx_io
-from qverify.file_names import file_name, short_names, without_folders
+from qverify import datasets
+from qverify.files.names import file_name, short_names, without_folders
+from qverify.onnx import reader as onnx_io
 
 FORMS = ("markdown", "csv", "latex", "html")
 
@@ -54,7 +55,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in ("models", "data", "runs"):
         (folder / name).mkdir(parents=True)
     shutil.copy(DIGITS, folder / "models" / "net.onnx")
-    shutil.copy(Path(onnx_io.__file__).parent / "data" / "digits.npz", folder / "data" / "images.npz")
+    shutil.copy(datasets.samples._DIGITS, folder / "data" / "images.npz")
     (folder / "data" / "radii.toml").write_text("input = 0.03\nweight = 0.03\nbias = 0.03\nactivation = 0.03\n")
     monkeypatch.chdir(folder)
     given = ("models/net.onnx", "--data", "data/images.npz", "--radii", "data/radii.toml", "--samples", "20:50")

@@ -16,14 +16,14 @@ from onnx import TensorProto, helper
 from runs_on_disk import question, row, write_batch, write_run
 
 from qverify import datasets
+from qverify.family.family import Family, Radii
 from qverify.network import Add, Input, Network, Relu
-from qverify.onnx_io import save
-from qverify.quantisation import Family, Radii
-from qverify.report_page import page
-from qverify.report_pictures import Gallery, data_uri, galleries
-from qverify.report_runs import read_runs
-from qverify.report_sources import Sources
-from qverify.report_table import lines_of
+from qverify.onnx.reader import save
+from qverify.report.page import page
+from qverify.report.pictures import Gallery, data_uri, galleries
+from qverify.report.sources import Sources
+from qverify.report.table import lines_of
+from qverify.runs.reading import read_runs
 
 
 def _residual_image(rng):

@@ -15,11 +15,11 @@ from networks import NETWORKS, conv_taps, inputs, mlp, random_radii
 
 from qverify.bounds.backward import backward_bound, backward_margins, backward_outputs, tightened_bounds
 from qverify.bounds.interval import interval_bounds, interval_margins
-from qverify.bounds.model import BoundModel
-from qverify.bounds.rounding import Rounding, finite
+from qverify.bounds.tensors import BoundModel
 from qverify.errors import InternalError, RadiiError
+from qverify.family.family import Family, Radii
 from qverify.network import Conv, Dense, Input, Network, Relu, Scale
-from qverify.quantisation import Family, Radii
+from qverify.rounding import Rounding, finite
 
 # --- an oracle in exact rationals ---------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from test_cli import DIGITS, answer, qverify, read_rows
 
-from qverify import plots
-from qverify.commands import batch
+from qverify.cli import batch
+from qverify.report import plots
 
 FIRST, COUNT = 30, 10
 DATA = ("--data", "digits", "--samples", f"{FIRST}:{FIRST + COUNT}")

@@ -8,16 +8,16 @@ from networks import NETWORKS, inputs, mlp, random_radii, sample_members
 from scipy.optimize import linprog
 
 from qverify.bounds.backward import tightened_bounds
-from qverify.cascade import Cascade, sample_bounds, verify
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled, gain
 from qverify.exact.solvers.base import Limits, Outcome, Status, dual_value, usable_duals
+from qverify.family.family import Radii
 from qverify.network import Dense, Input, Network, Relu
-from qverify.quantisation import Radii
-from qverify.verdict import Options
-from qverify.verdict import Status as Answer
+from qverify.verification.cascade import Cascade, sample_bounds, verify
+from qverify.verification.verdict import Options
+from qverify.verification.verdict import Status as Answer
 
 
 def hats(scale: float, margin: float) -> Network:

@@ -24,16 +24,16 @@ from programs import optimum, relational
 from test_cli import DIGITS
 from test_cli_process import ENVIRONMENT
 
-from qverify import exact_step
-from qverify.cascade import verify
-from qverify.discrepancy import worst_case_discrepancy
+from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.errors import SolverError
 from qverify.exact.solvers import process
 from qverify.exact.solvers.base import Limits
 from qverify.exact.solvers.base import Status as Outcomes
+from qverify.family.family import Family, Radii
 from qverify.network import Dense, Input, Network
-from qverify.quantisation import Family, Radii
-from qverify.verdict import Options, Status, Verdict
+from qverify.verification import exact_step
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options, Status, Verdict
 
 RADII = Radii(weight=0.03, bias=0.03, activation=0.015)
 """Without one of the input, so that a program has the coordinates of its sample among its limits."""
@@ -366,11 +366,11 @@ def test_a_signal_during_a_solve_leaves_no_process(number):
 def test_no_process_is_left_after_the_end():
     code = """
 import sys, psutil
-from qverify import datasets, onnx_io, verify
+from qverify import datasets, load, verify
 from qverify.network import Dense, Input, Network
-from qverify.quantisation import Family, Radii
-from qverify.verdict import Options
-network, samples = onnx_io.load(sys.argv[1]), datasets.load("digits")
+from qverify.family.family import Family, Radii
+from qverify.verification.verdict import Options
+network, samples = load(sys.argv[1]), datasets.load("digits")
 verify(network, samples.x[:3], samples.y[:3], Radii(weight=1e-3), Options(method="exact", jobs=2))
 print(*[child.pid for child in psutil.Process().children(recursive=True)])
 """

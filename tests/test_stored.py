@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from runs_on_disk import START, question, row, write_batch, write_run
 from test_cli import qverify
 
-from qverify.batch import RunDirectory
-from qverify.batch_directory import BatchDirectory
-from qverify.cascade import verify
 from qverify.errors import DataError
-from qverify.quantisation import Radii
-from qverify.report_runs import read_runs
-from qverify.stored import RowLines
-from qverify.verdict import METHODS, Options, Status, Verdict
+from qverify.family.family import Radii
+from qverify.runs.batch_run import BatchDirectory
+from qverify.runs.reading import read_runs
+from qverify.runs.stored import RowLines
+from qverify.runs.verify_run import RunDirectory
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import METHODS, Options, Status, Verdict
 
 SESSION = {"started": "now", "solver": None}
 PATH = Path("rows")

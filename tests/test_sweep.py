@@ -9,14 +9,16 @@ import networks
 import numpy as np
 import pytest
 
-from qverify import datasets, onnx_io, plots
-from qverify.cascade import verify
+from qverify import datasets
+from qverify.analysis.sweeps import PARTS, Row, by_bits, by_value, grid, sweep
 from qverify.errors import DataError, OutputError, RadiiError, UsageError
+from qverify.family.family import Family, Radii
 from qverify.network import Relu
-from qverify.quantisation import Family, Radii
-from qverify.sweep import PARTS, Row, by_bits, by_value, grid, sweep
-from qverify.sweep_directory import ROWS, SweepDirectory, csv_text
-from qverify.verdict import Options, Status
+from qverify.onnx import reader as onnx_io
+from qverify.report import plots
+from qverify.runs.sweep_run import ROWS, SweepDirectory, csv_text
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options, Status
 
 MODELS = Path(__file__).parents[1] / "models"
 VALUES = (0.0, 0.01, 0.03, 0.1, 0.3)

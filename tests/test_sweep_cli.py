@@ -16,10 +16,11 @@ import pytest
 from test_cli import DIGITS, answer, qverify
 from test_cli_refusals import npz, refusal
 
-from qverify import onnx_io, sweep
-from qverify.quantisation import Radii
-from qverify.sweep_directory import SweepDirectory
-from qverify.verdict import Options
+from qverify.analysis import sweeps as sweep
+from qverify.family.family import Radii
+from qverify.onnx import reader as onnx_io
+from qverify.runs.sweep_run import SweepDirectory
+from qverify.verification.verdict import Options
 
 NORMAL = str(Path(DIGITS).with_name("digits_normal.onnx"))
 FIRST = ("--data", "digits", "--samples", "30:90")
@@ -140,7 +141,7 @@ def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
 
 def test_ctrl_c_keeps_the_points_that_are_done(tmp_path):
     """In a process of its own, which interrupts itself after the second row."""
-    code = "import os, signal; from qverify.sweep_directory import SweepDirectory as D; from qverify.cli import main; "
+    code = "import os, signal; from qverify.runs.sweep_run import SweepDirectory as D; from qverify.cli import main; "
     code += "add = D.add; D.add = lambda self, row: (add(self, row), "
     code += "len(self.rows) == 2 and os.kill(os.getpid(), signal.SIGINT)); main(prog_name='qverify')"
     given = ("sweep", DIGITS, *FIRST, *VALUES, "--method", "ibp", "--out", str(tmp_path), "--json")

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from qverify.escapes import printable
-from qverify.text import listed, quoted, shortened
+from qverify.text.escapes import printable
+from qverify.text.shortened import listed, quoted, shortened
 
 HOSTILE = {
     "escape sequence": "\x1b[31mred\x1b[0m",

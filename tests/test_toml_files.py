@@ -14,8 +14,8 @@ from networks import mlp
 from test_cli import DIGITS, qverify
 
 from qverify.errors import RadiiError, UsageError
-from qverify.plan import Plan
-from qverify.quantisation import Family, Radii, load_radii
+from qverify.family.family import Family, Radii, load_radii
+from qverify.runs.plan import Plan
 
 MANY = {
     "400 digits": "9" * 400,

@@ -9,7 +9,7 @@ import pytest
 from toolchain import COARSE, FORMS, Form, dense, dequantised, grid, hidden, outputs, quantised, without_last_rounding
 
 import qverify
-from qverify.quantisation import Family, Radii
+from qverify.family.family import Family, Radii
 
 Array = np.ndarray
 

@@ -19,9 +19,11 @@ import pytest
 import torch
 from test_cli import answer, qverify
 
-from qverify import __version__, cli, datasets, onnx_io
-from qverify.commands import train
-from qverify.training import Settings
+from qverify import __version__, datasets
+from qverify.cli import app as cli
+from qverify.cli import train
+from qverify.onnx import reader as onnx_io
+from qverify.training.loop import Settings
 
 ARGUMENTS = ("--data", "digits", "--arch", "mlp:24,16", "--bits", 6, "--epochs", 8, "--batch-size", 64, "--lr", 0.02)
 QUICK = ("train", *ARGUMENTS, "--threads", 1, "--clip-input", 0, 1)
@@ -320,7 +322,7 @@ def test_wrong_arguments(tmp_path, monkeypatch, changed, sentence):
     """All of them before the first epoch."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.toml").write_text("weight = 0.1\n")
-    monkeypatch.setattr("qverify.training.Training.run", None)
+    monkeypatch.setattr("qverify.training.loop.Training.run", None)
     refused(sentence, *BRIEF, "--out", tmp_path / "m.onnx", *changed)
     assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]
 
@@ -357,6 +359,6 @@ def test_nothing_to_go_on_from(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("qverify.training.Training.run", None)
+    monkeypatch.setattr("qverify.training.loop.Training.run", None)
     for folder in (tmp_path / "file", Path("/proc/nowhere")):
         refused("cannot be written (", *BRIEF, "--out", folder / "m.onnx")

@@ -18,14 +18,14 @@ from test_cli import answer, qverify
 from test_cli_process import COMMAND, ENVIRONMENT
 
 from qverify.errors import OutputError
-from qverify.model_files import checkpoint_path, write_checkpoint
+from qverify.training.model_files import checkpoint_path, write_checkpoint
 
 GIVEN = ("train", "--data", "digits", "--arch", "mlp:24,16", "--bits", 7, "--scheme", "tensor", "--epochs", 12)
 LONG = (*GIVEN, "--batch-size", 64, "--threads", 1, "--distortion", 0.2, "--validation", 0.1)
 EVERY_EPOCH = [
     sys.executable,
     "-c",
-    "import qverify.commands.train as train; train._KEEP_EVERY = train._TELL_EVERY = 0.0;"
+    "import qverify.cli.train as train; train._KEEP_EVERY = train._TELL_EVERY = 0.0;"
     " from qverify.cli import main; main(prog_name='qverify')",
 ]
 

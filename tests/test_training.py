@@ -14,14 +14,14 @@ from modules import batch, filled
 from torch import nn
 
 from qverify import datasets
-from qverify.architectures import build
-from qverify.cascade import verify
 from qverify.datasets import Samples
 from qverify.errors import DataError, RadiiError, TrainingError, UsageError
-from qverify.live_family import Quantiser
-from qverify.quantisation import Radii
-from qverify.training import Epoch, Settings, Training
-from qverify.verdict import Options, Status
+from qverify.family.family import Radii
+from qverify.training.architectures import build
+from qverify.training.live_family import Quantiser
+from qverify.training.loop import Epoch, Settings, Training
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options, Status
 
 Array = np.ndarray
 RADIUS = {"input": 0.02, "weight": 0.013, "bias": 0.007, "activation": 0.03}

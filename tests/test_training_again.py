@@ -14,14 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from qverify import datasets, onnx_io
-from qverify.architectures import build
+from qverify import datasets
 from qverify.datasets import Samples
 from qverify.errors import TrainingError
-from qverify.live_family import Quantiser
+from qverify.family.family import Radii
 from qverify.network import Network
-from qverify.quantisation import Radii
-from qverify.training import Settings, Training
+from qverify.onnx import reader as onnx_io
+from qverify.training.architectures import build
+from qverify.training.live_family import Quantiser
+from qverify.training.loop import Settings, Training
 
 SETTINGS = Settings(epochs=5, batch_size=32, lr=0.02, ramp=0.6, validation=0.2, seed=5, threads=1)
 STATED = {

@@ -15,9 +15,10 @@ import pytest
 from batches import DIGITS
 from test_cli import answer, qverify, read_rows
 
-from qverify import datasets, onnx_io, units
-from qverify.datasets import Samples
+from qverify import datasets
+from qverify.datasets import Samples, units
 from qverify.network import Conv, Dense, Input, Network
+from qverify.onnx import reader as onnx_io
 
 RIGHT = datasets.load("digits")
 X, Y = RIGHT.x, RIGHT.y

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from networks import Array, conv, dense, mlp, relu, sample_members
 from test_cli import DIGITS, answer, qverify
 
-from qverify import datasets, onnx_io, unstable
+from qverify import datasets
+from qverify.analysis import unstable
+from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
 from qverify.budget import Deadline
+from qverify.family.family import Family, Radii
 from qverify.network import Dense, Input, Network
-from qverify.quantisation import Family, Radii
-from qverify.unstable import Counted, spread_out, unstable_neurons
-from qverify.verdict import Options
+from qverify.onnx import reader as onnx_io
+from qverify.verification.verdict import Options
 
 RADII = Radii(input=0.03, weight=0.04, bias=0.02, activation=0.05)
 
@@ -121,7 +123,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
         found: Counted = before(network, radii, x, *more)
         return found
 
-    monkeypatch.setattr("qverify.commands.inspect.unstable_neurons", hear)
+    monkeypatch.setattr("qverify.cli.inspect.unstable_neurons", hear)
     return seen
 
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from onnx_models import agree, model, node, weights
 
-from qverify import datasets, user_files
+from qverify import datasets
 from qverify.errors import DataError, ModelError, QVerifyError
-from qverify.onnx_io import load
+from qverify.files import user as user_files
+from qverify.onnx.reader import load
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
 
@@ -79,8 +80,8 @@ def test_damaged_compression_is_refused(tmp_path, rng):
 
 def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     (tmp_path / "m.onnx.gz").write_bytes(gzip.compress(bytes(1 << 20)))
-    monkeypatch.setattr("qverify.onnx_file._MOST_BYTES", 1 << 19)
-    monkeypatch.setattr("qverify.data_files._MOST_BYTES", 1 << 19)
+    monkeypatch.setattr("qverify.onnx.file._MOST_BYTES", 1 << 19)
+    monkeypatch.setattr("qverify.datasets.formats._MOST_BYTES", 1 << 19)
     assert "unpacks to more than 2 GiB" in refusal(load, tmp_path / "m.onnx.gz")
     assert "unpacks to more than 64 GiB" in refusal(datasets.load, tmp_path / "m.onnx.gz")
 

@@ -16,27 +16,22 @@ from batches import DIGITS
 from torch import nn
 
 import qverify
-from qverify import (
-    architectures,
-    budget,
-    datasets,
-    discrepancy,
-    fingerprint,
-    layer_radius,
-    live_family,
-    modules,
-    onnx_io,
-    plan,
-    quantisation,
-    radius,
-    sweep,
-    training,
-)
+from qverify import budget, datasets, fingerprint
+from qverify.analysis import discrepancies as discrepancy
+from qverify.analysis import factors as radius
+from qverify.analysis import layers as layer_radius
+from qverify.analysis import sweeps as sweep
 from qverify.errors import QVerifyError
+from qverify.family import family as quantisation
+from qverify.family.family import Family
+from qverify.family.steps import Quantiser
 from qverify.network import Conv, Dense, Input, Network, Relu, Scale
-from qverify.quantisation import Family
-from qverify.steps import Quantiser
-from qverify.training import Settings, Training
+from qverify.onnx import reader as onnx_io
+from qverify.runs import plan
+from qverify.training import architectures, live_family
+from qverify.training import live_network as modules
+from qverify.training import loop as training
+from qverify.training.loop import Settings, Training
 
 NETWORK, SAMPLES = onnx_io.load(DIGITS), datasets.load("digits")
 RADII, OPTIONS = qverify.Radii.from_bits(8), qverify.Options(method="ibp", attack=False)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qverify.bounds.model import Affine, BoundModel, Bounds
+from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import pieces
-from qverify.kernels import INT16, IntegerLayer, dropped, overflowing, saturating
+from qverify.family.kernels import INT16, IntegerLayer, dropped, overflowing, saturating
 
 
 def misfits(model: BoundModel, bounds: Bounds) -> list[str]:

@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
-from qverify.bounds.model import Affine, BoundModel, Bounds
-from qverify.bounds.rounding import chord, finite
-from qverify.brief import Brief
+from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.rounding import chord, finite
+from qverify.text.brief import Brief
 
 
 @dataclass(eq=False, repr=False)

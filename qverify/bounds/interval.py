@@ -26,10 +26,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qverify.bounds.model import Affine, BoundModel, Bounds
-from qverify.bounds.rounding import finite
+from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.rounding import finite
 
 Ends = tuple[Tensor, Tensor]
 

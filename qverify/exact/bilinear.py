@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from qverify.bounds.rounding import chord
 from qverify.exact.builder import Builder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.exact.relational import Maps, SampleBounds
+from qverify.family.family import outward
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
-from qverify.quantisation import outward
+from qverify.rounding import chord
 
 
 class Bilinear:

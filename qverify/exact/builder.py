@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import sparse
 
-from qverify.bounds.rounding import allowance
-from qverify.brief import Brief
 from qverify.exact.program import IntArray, Products, Program
 from qverify.network import Array, Conv, Dense
+from qverify.rounding import allowance
+from qverify.text.brief import Brief
 
 Numbers = TypeVar("Numbers", bound=np.ndarray[Any, Any])
 

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from qverify.bounds.rounding import allowance
-from qverify.brief import Brief
 from qverify.exact.program import IntArray, Program
 from qverify.network import Array
+from qverify.rounding import allowance
+from qverify.text.brief import Brief
 
 _VIOLATED = 1e-6
 """A row counts as violated by more than this times the range of x."""

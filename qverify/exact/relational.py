@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from qverify.bounds.rounding import allowance, chord
-from qverify.brief import Brief
 from qverify.exact.builder import Builder, Rounded, as_matrix, per_output
 from qverify.exact.program import IntArray, Program
+from qverify.family.family import Family
 from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
-from qverify.quantisation import Family
+from qverify.rounding import allowance, chord
+from qverify.text.brief import Brief
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from qverify.brief import Brief
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
@@ -34,9 +33,10 @@ from qverify.exact.solvers.base import Limits, Outcome, Session, Status, remaini
 from qverify.exact.solvers.host import TREE, open_session
 from qverify.exact.solvers.process import Hosted, Lent
 from qverify.exact.witness import follow
-from qverify.members import Recipe, Witness
+from qverify.family.family import Family
+from qverify.family.members import Recipe, Witness
 from qverify.network import Array, Conv, Dense
-from qverify.quantisation import Family
+from qverify.text.brief import Brief
 
 BILINEAR_PRODUCTS = 5_000
 """What the relational program leaves open goes to the bilinear one up to this many products."""

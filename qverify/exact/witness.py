@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from qverify.attack import PositionChoice
-from qverify.brief import Brief
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.relational import Relational
-from qverify.members import Recipe, Witness, realise
+from qverify.family.family import Family
+from qverify.family.members import PositionChoice, Recipe, Witness, realise
 from qverify.network import Array, Conv, Network, Relu
-from qverify.quantisation import Family
+from qverify.text.brief import Brief
 
 
 def follow(

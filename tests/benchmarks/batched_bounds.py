@@ -21,10 +21,10 @@ from networks import mlp
 from qverify import datasets
 from qverify.bounds.backward import backward_margins
 from qverify.bounds.interval import interval_margins
-from qverify.cascade import Cascade
 from qverify.errors import DataError
-from qverify.quantisation import Radii
-from qverify.verdict import Options
+from qverify.family.family import Radii
+from qverify.verification.cascade import Cascade
+from qverify.verification.verdict import Options
 
 
 def main(method: str, count: int) -> None:

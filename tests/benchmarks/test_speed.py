@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from networks import mlp
 
-from qverify import datasets, onnx_io
+from qverify import datasets
 from qverify.bounds.backward import tightened_bounds
-from qverify.cascade import Cascade, sample_bounds, verify
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.branching import Tree
@@ -24,9 +23,11 @@ from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
 from qverify.exact.search import count_products
 from qverify.exact.solvers.base import Limits, Status
-from qverify.quantisation import Radii
-from qverify.verdict import Options
-from qverify.verdict import Status as Answer
+from qverify.family.family import Radii
+from qverify.onnx import reader as onnx_io
+from qverify.verification.cascade import Cascade, sample_bounds, verify
+from qverify.verification.verdict import Options
+from qverify.verification.verdict import Status as Answer
 
 HERE = Path(__file__).resolve()
 MODELS = HERE.parents[2] / "models"

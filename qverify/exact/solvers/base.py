@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qverify.bounds.rounding import allowance
-from qverify.brief import Brief
 from qverify.exact.program import Program
 from qverify.network import Array
+from qverify.rounding import allowance
+from qverify.text.brief import Brief
 
 
 class Status(Enum):

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from qverify.brief import Brief
 from qverify.errors import SolverError
 from qverify.exact.program import IntArray, Program
 from qverify.exact.solvers import highs
 from qverify.exact.solvers.base import Limits
 from qverify.network import Array
+from qverify.text.brief import Brief
 
 
 @dataclass(frozen=True, eq=False, repr=False)

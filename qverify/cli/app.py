@@ -1,0 +1,270 @@
+"""The command line: declares the commands and ends them with the right status (design.md, section 10).
+
+0 the run finished, 1 --fail-on was hit, 2 wrong usage, input or unsupported model, 3 solver or licence missing,
+4 an internal check failed, 130 Ctrl-C, 143 SIGTERM, 141 the reader of stdout is gone. Nothing heavy is
+imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from qverify import __version__
+from qverify.cli.options import (
+    DISCREPANCY_METHODS,
+    FAILING,
+    RADIUS_METHODS,
+    REPORT_FORMS,
+    VERIFY_METHODS,
+    Given,
+    inspect_options,
+    json_option,
+    memory_option,
+    problem_options,
+    radius_options,
+    solve_options,
+    split_list,
+    sweep_options,
+)
+from qverify.cli.train_options import train_options
+from qverify.console.signals import INTERRUPTED, Terminated, status_of, terminable
+from qverify.errors import InternalError, QVerifyError
+from qverify.remarks import said
+from qverify.text.escapes import printable
+
+_CLOSED_PIPE = 141  # 128 + the signal's number, as shells report it
+
+
+class _Guarded(click.Group):
+    """A group whose commands end with a status and one sentence, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with terminable(), said(_note):
+            try:
+                status = super().invoke(ctx)
+            except (click.exceptions.Exit, click.ClickException, click.Abort):
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                if os.environ.get("QVERIFY_DEBUG") == "1":
+                    traceback.print_exc()
+                status = _explained(error)
+        ctx.exit(status_of(status or 0))
+
+
+def _note(sentence: str) -> None:
+    click.echo(f"qverify: note: {printable(sentence)}", err=True)
+
+
+def _explained(error: BaseException) -> int:
+    """Say on stderr what went wrong; the exit status."""
+    if isinstance(error, BrokenPipeError):
+        # The interpreter flushes stdout once more when it ends; give that somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        status, sentence = INTERRUPTED, "ended by SIGTERM." if isinstance(error, Terminated) else "interrupted."
+    elif isinstance(error, QVerifyError):
+        status, sentence = error.exit_code, str(error)
+        if isinstance(error, InternalError) and "report" not in sentence:
+            sentence += " Please report this with the model and the command."
+    elif isinstance(error, MemoryError):
+        status, sentence = 2, "There is not enough memory; use fewer --jobs, or a smaller --memory."
+    elif isinstance(error, OSError):
+        name, too_long = str(error.filename or ""), error.errno == errno.ENAMETOOLONG
+        what = f"{name if len(name) <= 300 else name[:100] + '...'}: " if name else ""
+        remedy = "give a shorter name" if too_long else "free some space or choose another place"
+        status, sentence = 2, f"{what}{error.strerror or error}; {remedy}."
+    else:
+        status = InternalError.exit_code
+        sentence = (
+            f"Unexpected {type(error).__name__} ({error}). This is a fault of qverify: please report it with the model"
+            " and the command; QVERIFY_DEBUG=1 shows where it happened."
+        )
+    click.echo(f"qverify: {printable(sentence.rstrip('.'))}.", err=True)
+    return status
+
+
+@click.group(cls=_Guarded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Verify neural networks under quantisation: one proof for every quantiser within given radii."""
+
+
+@main.command(short_help="Is every sample still classified right, whatever the quantiser?")
+@problem_options(data_required=True)
+@solve_options(VERIFY_METHODS, "auto")
+@click.option("--out", metavar="DIR", help="Keep the run there: run.json, and samples.jsonl with a line a sample.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR, also with more samples or time.")
+@click.option("--witnesses", is_flag=True, help="Write the failing member of every falsified sample to --out DIR.")
+@click.option(
+    "--fail-on",
+    callback=split_list,
+    metavar="LIST",
+    help=f"Exit with status 1 if a sample is one of LIST: {', '.join(FAILING)}, joined by commas.",
+)
+@json_option
+def verify(**given: Any) -> int:
+    """Decide for every sample whether all quantised versions of MODEL, an ONNX file, classify it right.
+
+    \b
+    verified       proved for every member of the quantised family
+    falsified      a concrete member gets it wrong (--witnesses writes it out)
+    unknown        neither, within the time limit
+    misclassified  the network itself is wrong
+
+    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 3 no solver or licence, 4 internal
+    error.
+    """
+    from qverify.cli.verify import run
+
+    return run(Given(**given))
+
+
+@main.command(short_help="How does the guaranteed accuracy fall as the radius grows?")
+@sweep_options()
+@solve_options(VERIFY_METHODS, "auto")
+@click.option("--out", metavar="DIR", help="Keep it there: sweep.csv with a row a point, a plot, sweep.json.")
+@click.option("--resume", is_flag=True, help="Go on with the sweep in --out DIR.")
+@json_option
+def sweep(models: tuple[str, ...], bits: str | None, values: str | None, parts: str | None, **given: Any) -> int:
+    """Guaranteed accuracy of each MODEL, an ONNX file, against the radius: a curve for every part that is quantised.
+
+    Methods ibp and bp prove by bounds alone, and no failing network is looked for; auto and exact also give the
+    accuracy that an attack leaves.
+    """
+    from qverify.cli.sweep import run
+
+    return run([Given(model, **given) for model in models], bits, values, parts)
+
+
+@main.command(short_help="How large may the radii be before a sample fails?")
+@problem_options(data_required=True)
+@solve_options(RADIUS_METHODS, "auto")
+@radius_options()
+@click.option("--out", metavar="DIR", help="Keep it there: factors.csv, layers.csv, a histogram, radius.json.")
+@click.option("--resume", is_flag=True, help="Go on with the search in --out DIR.")
+@json_option
+def radius(max_factor: float, precision: float, accuracy: float | None, layer_method: str, **given: Any) -> int:
+    """For every sample the largest factor on the given radii at which MODEL, an ONNX file, is still verified.
+
+    The result is a bracket for each sample: the largest factor at which a proof was found, and the smallest at which a
+    concrete quantised network fails. Factors are taken from a grid in steps of --precision with 1 in it. --timeout
+    holds for one sample at one factor; what stays unknown there leaves its bracket wider.
+    """
+    from qverify.cli.radius import Wanted, run
+
+    return run(Given(**given), Wanted(max_factor, precision, accuracy, layer_method))
+
+
+@main.command(short_help="Verify many models, data, radii and methods, as a plan says.")
+@click.argument("plan", metavar="PLAN.toml")
+@click.option(
+    "--out", metavar="DIR", help="Keep rows there, and go on with those that are; instead of `out` in the plan."
+)
+@click.option("--jobs", type=click.IntRange(0, 9999), default=0, metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Instead of processes here: the Dask cluster with its scheduler at ADDRESS, such as tcp://HOST:8786; "
+    "local:N starts one of N workers here.",
+)
+@memory_option
+@json_option
+def batch(plan: str, out: str | None, jobs: int, cluster: str | None, memory: str | None, as_json: bool) -> int:
+    """Verify every case of PLAN.toml: models x data x radii x methods.
+
+    \b
+    models = ["a.onnx", "b.onnx"]     # paths are relative to the plan
+    data = "digits"
+    bits = [6, 8]                     # or radii = ["radii.toml"]
+    out = "runs/digits"
+
+    Further keys: schemes, roundings, kernel, batchnorm, methods, samples, input-scale, timeout, clip-input,
+    formulation, solver; they mean what the options of `qverify verify` mean. Every row is kept as soon as it is known,
+    and a rerun computes what is missing.
+    """
+    from qverify.cli.batch import run
+
+    return run(plan, out, (jobs, cluster, memory), as_json)
+
+
+@main.command(short_help="Train a network whose quantisations are right.")
+@train_options()
+@json_option
+def train(**given: Any) -> int:
+    """Train a network on bounds over all its quantised versions, and write it as ONNX with a .json that says how.
+
+    Without --bits and --radii it is trained normally, for comparison. Ctrl-C keeps the best so far, and --resume goes
+    on as if nothing had happened.
+    """
+    from qverify.cli.train import Given, run
+
+    return run(Given.of(given))
+
+
+@main.command(short_help="How far can quantisation move the outputs?")
+@problem_options(data_required=True)
+@solve_options(DISCREPANCY_METHODS, "bp")
+@click.option("--out", metavar="FILE.jsonl", help="Write a line a sample there.")
+@json_option
+def discrepancy(**given: Any) -> int:
+    """Bound how far the outputs of MODEL, an ONNX file, can move over the quantised family, per output."""
+    from qverify.cli.discrepancy import run
+
+    return run(Given(**given))
+
+
+@main.command(short_help="Tables and a page about runs that lie on disk.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(REPORT_FORMS),
+    default="terminal",
+    show_default=True,
+    help="latex: a tabular for booktabs. html: one page, complete in itself.",
+)
+@click.option("--out", metavar="FILE", help="Write there instead of stdout; html needs it.")
+def report(runs: tuple[str, ...], form: str, out: str | None) -> int:
+    """Sum up each RUN, a directory that `qverify verify --out` or `qverify batch` wrote: a line a case.
+
+    The page also has curves, the margins of every sample, pictures of falsified samples, and what the result rests
+    on. Pictures and unstable neurons are in it if model and data still lie where the run found them, unchanged.
+    """
+    from qverify.cli.report import run
+
+    return run(runs, form, out)
+
+
+@main.command(short_help="Which solvers work here, and with what licence?")
+@json_option
+def solvers(as_json: bool) -> int:
+    """List the solvers of the exact step: whether they work here, with what licence and limits.
+
+    Exit status: 0 if at least one works, else 3.
+    """
+    from qverify.cli.solvers import run
+
+    return run(as_json)
+
+
+@main.command(short_help="What is in a model, and how hard is it?")
+@problem_options(data_required=False)
+@inspect_options()
+@json_option
+def inspect(**given: Any) -> int:
+    """List the layers of MODEL, an ONNX file, under the names that a radii file uses.
+
+    With --bits or --radii also the largest radius of each layer; with samples (--data) also how many neurons are
+    unstable, which is what the exact step has to branch on: the mean over those chosen by --samples, or over at most
+    200 of all.
+    """
+    from qverify.cli.inspect import run
+
+    return run(Given(**given))

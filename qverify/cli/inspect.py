@@ -1,0 +1,135 @@
+"""`qverify inspect`: the layers of a model, their radii, and how many neurons the exact step would branch on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.table import Table
+
+from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
+from qverify.budget import Deadline
+from qverify.cli.options import Given
+from qverify.cli.problem import Problem
+from qverify.console.output import say, show, show_json, stdout_kept_clean
+from qverify.console.progress import Pace, Progress
+from qverify.console.signals import stoppable
+from qverify.family.family import Family
+from qverify.network import Conv, Dense, Network
+from qverify.verification.verdict import Options
+
+
+def run(given: Given) -> int:
+    """The whole command; returns the exit status."""
+    began, counted = time.perf_counter(), Counted(0, {})
+    with stdout_kept_clean():
+        problem = Problem.load(given, classifies=False)
+        options = problem.options()  # refused if they make no sense, used or not
+        network = problem.network
+        layers = [_described(network, i) for i in range(len(network.layers))]
+        if problem.family is not None:
+            for i, layer in enumerate(layers):
+                layer |= _radii(problem.family, i)
+        if problem.family is not None and problem.samples is not None:
+            counted = _unstable(problem, options)
+            for i, counts in counted.relus.items():
+                layers[i] |= {"unstable_ibp": counts.ibp} | ({} if counts.bp is None else {"unstable_bp": counts.bp})
+    result = {
+        "model": given.model,
+        "notes": [*network.notes, *problem.doubts],
+        "shares_weights": network.shares_weights,
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "samples": counted.samples,
+        "convention": None if problem.radii is None else problem.radii.convention,
+        "layers": layers,
+    }
+    if given.as_json:
+        show_json(result | {"seconds": round(time.perf_counter() - began, 3)})
+    else:
+        _show(network, result)
+    return 0
+
+
+def _described(network: Network, index: int) -> dict[str, Any]:
+    """One layer: what it is, under the name a radii file uses."""
+    layer = network.layers[index]
+    found: dict[str, Any] = {
+        "name": layer.name,
+        "kind": type(layer).__name__,
+        "inputs": [network.layers[i].name for i in layer.inputs],
+        "shape": list(layer.shape),
+        "parameters": 0,
+    }
+    if isinstance(layer, (Dense, Conv)):
+        if layer.quantised:  # average pooling is a convolution with constants
+            found["parameters"] = layer.weight.size + (layer.bias.size if layer.has_bias else 0)
+        found["weight_range"] = [float(layer.weight.min()), float(layer.weight.max())]
+        found["quantised"] = layer.quantised
+    return found
+
+
+def _radii(family: Family, index: int) -> dict[str, Any]:
+    """The largest radius of each kind that the layer has."""
+    if index == 0:
+        return {"input_radius": float(family.input.max())}
+    kinds = {"weight": family.weight, "bias": family.bias, "activation": family.activation}
+    return {f"{kind}_radius": float(of[index].max()) for kind, of in kinds.items() if index in of}
+
+
+def _unstable(problem: Problem, options: Options) -> Counted:
+    """The unstable neurons, on the samples chosen by --samples, else on some of all; says how far it is."""
+    given, x = problem.given, problem.inputs()
+    if given.samples is None:
+        x = x[spread_out(len(x))]
+    assert problem.radii is not None
+    pace, done = Pace(len(x), False), 0
+    with stoppable("ending") as stop, Progress(pace, lambda: ["unstable neurons"]) as progress:
+
+        def tell(count: int) -> None:
+            nonlocal done
+            for position in range(done, count):
+                progress.add(position, False)
+            done = count
+
+        deadline = Deadline.after(problem.seconds, stop)
+        counted = unstable_neurons(problem.network, problem.radii, x, options, deadline, tell)
+    if not counted.samples:
+        say(
+            "no sample was through in time: unstable neurons are not counted; a longer --timeout or --method ibp helps."
+        )
+    elif counted.samples < len(x):
+        say(f"unstable neurons are counted on {counted.samples} of {len(x)} samples; a longer --timeout gives more.")
+    return counted
+
+
+def _show(network: Network, result: dict[str, Any]) -> None:
+    layers = result["layers"]
+    table = Table("layer", "kind", "shape", box=None, padding=(0, 2, 0, 0))
+    table.add_column("parameters", justify="right")
+    table.add_column("weights", justify="right")
+    if result["convention"]:
+        table.add_column("largest radius")
+    measured = any("unstable_ibp" in layer for layer in layers)
+    if measured:
+        table.add_column("unstable, IBP", justify="right")
+    refined = any("unstable_bp" in layer for layer in layers)
+    if refined:
+        table.add_column("after BP", justify="right")
+    for layer in layers:
+        cells = [layer["name"], layer["kind"], " x ".join(map(str, layer["shape"])), str(layer["parameters"] or "")]
+        cells.append("{:.4g} to {:.4g}".format(*layer["weight_range"]) if "weight_range" in layer else "")
+        if result["convention"]:
+            kinds = ("input", "weight", "bias", "activation")
+            cells.append(", ".join(f"{k} {layer[f'{k}_radius']:.4g}" for k in kinds if f"{k}_radius" in layer))
+        if measured:
+            keys = ("unstable_ibp", "unstable_bp") if refined else ("unstable_ibp",)
+            cells += [f"{layer[key]:.2f}" if key in layer else "" for key in keys]
+        table.add_row(*cells)
+    show(network.source, table, "")
+    show(f"{result['parameters']} parameters, {network.output_size} outputs.")
+    if result["convention"]:
+        show(f"Family: {result['convention']}.")
+    if measured:
+        show(f"Unstable neurons of each Relu: the mean over {result['samples']} samples.")
+    if result["shares_weights"]:
+        show("Convolutions share their weights: bounds are sound, and exact only with --formulation bilinear.")

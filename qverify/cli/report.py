@@ -1,0 +1,45 @@
+"""`qverify report`: tables and a page about runs that lie on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qverify.console.output import echo, say, show, stdout_kept_clean
+from qverify.errors import UsageError
+from qverify.report.table import Line, lines_of
+from qverify.report.text import csv_text, latex, markdown, notes, terminal
+from qverify.runs.folder import writing
+from qverify.runs.reading import read_runs
+
+_TEXTS: dict[str, Callable[[Sequence[Line]], str]] = {"markdown": markdown, "csv": csv_text, "latex": latex}
+
+
+def run(runs: Sequence[str], form: str, out: str | None) -> int:
+    """The whole command; returns the exit status."""
+    if form == "html" and out is None:
+        raise UsageError("The page needs a file; give --out FILE.html too.")
+    if form == "terminal" and out is not None:
+        raise UsageError("--out keeps a file; name its --format too: markdown, csv, latex or html.")
+    lines = lines_of(read_runs(runs))
+    if form == "terminal":
+        show(*terminal(lines))
+        return 0
+    if form == "html":
+        from qverify.report.page import page
+
+        with stdout_kept_clean():
+            text = page(lines, say)
+    else:
+        text = _TEXTS[form](lines)
+    if out is not None:
+        with writing(Path(out)):
+            Path(out).write_text(text, encoding="utf-8")
+    if form == "csv":  # the other forms carry the notes themselves
+        for note in notes(lines):
+            say(f"note: {note}")
+    if out is None:
+        echo(text, end="")
+        return 0
+    say(f"{out} is written: {len(lines)} cases, {len(text.encode()) / 1024:.0f} KiB.")
+    return 0

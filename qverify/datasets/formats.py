@@ -1,0 +1,338 @@
+"""The formats samples come in: `.npz`, IDX (MNIST's own), and the Python batches of CIFAR-10.
+
+A reader returns the arrays as the file holds them, for `datasets` to check, and the sha256 of exactly the bytes
+it read. Files are read whole, and archives are opened in memory: nothing is unpacked to disk. Pickles are refused,
+except in CIFAR's batches, which are pickles; there nothing that a pickle names is called or imported.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import io
+import math
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qverify.errors import DataError
+from qverify.files.user import Kind, read, recognised, shown_path, unzipped
+from qverify.text.brief import Brief
+from qverify.text.shortened import listed, shortened
+
+IDX_FILES = {
+    False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+}
+CIFAR_FOLDER = "cifar-10-batches-py"
+CIFAR_BATCHES = {False: ("test_batch",), True: tuple(f"data_batch_{number}" for number in range(1, 6))}
+CIFAR_SHAPE = (3, 32, 32)
+
+_NPZ_KEYS = {False: (("x_test", "y_test"), ("x", "y")), True: (("x_train", "y_train"),)}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RawSamples(Brief):
+    """What lies at `path`, not yet checked: x and y of any type, and what a refusal is to call each.
+
+    `sha256` is that of the bytes read; of several files, one after the other, in the order their reader states.
+    """
+
+    path: Path
+    x: Any
+    y: Any
+    x_name: str
+    y_name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way samples are stored: whether a path holds any, and how to read the test (False) or training split (True).
+
+    `read` raises DataError if what is there is incomplete or damaged.
+    """
+
+    present: Callable[[Path], bool]
+    read: Callable[[Path, bool], RawSamples]
+
+
+def read_npz(path: Path, train: bool) -> RawSamples:
+    """`x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`."""
+    content = _content(path)
+    keys, x, y = _arrays(path, _plain(path, content), _NPZ_KEYS[train])
+    sha256, shown = hashlib.sha256(content).hexdigest(), shown_path(path)
+    return RawSamples(path, x, y, f"{keys[0]} of {shown}", f"{keys[1]} of {shown}", sha256)
+
+
+def read_cifar_npz(path: Path, train: bool) -> RawSamples:
+    """As `read_npz`, but images (N, 32, 32, 3) are brought to (N, 3, 32, 32).
+
+    That is how Keras hands CIFAR-10 out, so files saved from there look like this.
+    """
+    raw = read_npz(path, train)
+    x = raw.x
+    if isinstance(x, np.ndarray) and x.shape[1:] == (*CIFAR_SHAPE[1:], CIFAR_SHAPE[0]):
+        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    return replace(raw, x=x)
+
+
+def read_idx(folder: Path, train: bool) -> RawSamples:
+    """The IDX files of one split, compressed or not. Hashed as stored: images, then labels."""
+    paths, contents = [], []
+    for name in IDX_FILES[train]:
+        path = _idx_path(folder, name)
+        if path is None:
+            raise DataError(f"{folder} holds no {name} or {name}.gz; put it there, beside the others.")
+        paths.append(path)
+        contents.append(_content(path))
+    x, y = (_idx_array(path, content, axes) for path, content, axes in zip(paths, contents, (3, 1), strict=True))
+    return RawSamples(folder, x, y, str(paths[0]), str(paths[1]), hashlib.sha256(b"".join(contents)).hexdigest())
+
+
+def read_cifar_folder(folder: Path, train: bool) -> RawSamples:
+    """The unpacked batches of one split: x (N, 3, 32, 32) uint8. Hashed in the order of their numbers."""
+    batches = {}
+    for name in CIFAR_BATCHES[train]:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} holds no {name}; unpack all of cifar-10-python.tar.gz there.")
+        batches[str(folder / name)] = _content(folder / name)
+    return _cifar(folder, batches, hashlib.sha256(b"".join(batches.values())).hexdigest())
+
+
+def read_cifar_tar(path: Path, train: bool) -> RawSamples:
+    """The same batches from `cifar-10-python.tar.gz`, whose own bytes are hashed.
+
+    Only members that are plain files of exactly the expected names are read; links and other paths are not.
+    """
+    content = _content(path)
+    batches = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(_plain(path, content)), mode="r:") as archive:
+            members = {member.name: member for member in archive if member.isreg()}
+            for name in (f"{CIFAR_FOLDER}/{batch}" for batch in CIFAR_BATCHES[train]):
+                file = archive.extractfile(members[name]) if name in members else None
+                if file is None:
+                    raise DataError(f"{path} holds no file {name}; fetch it again from where CIFAR-10 is published.")
+                batches[f"{name} of {path}"] = file.read()
+    except DataError:
+        raise
+    except Exception as error:  # TarError, but also ValueError, OverflowError, MemoryError from damaged headers
+        raise DataError(f"{path} is not a readable .tar.gz file ({type(error).__name__}); fetch it again.") from error
+    return _cifar(path, batches, hashlib.sha256(content).hexdigest())
+
+
+_KIND = Kind("the path of an .npz file", "give the path of an .npz file", DataError)
+_MOST_BYTES = 1 << 36
+"""Of a compressed file when it is unpacked: 64 GiB."""
+
+
+def _content(path: Path) -> bytes:
+    return read(path, _KIND)
+
+
+def _plain(path: Path, content: bytes) -> bytes:
+    """The content without its gzip compression, if it has any."""
+    try:
+        return unzipped(content, _MOST_BYTES)
+    except OverflowError:
+        raise DataError(f"{shown_path(path)} unpacks to more than 64 GiB; give a smaller file.") from None
+    except OSError as error:
+        cause = type(error.__cause__ or error).__name__
+        raise DataError(f"{shown_path(path)} is damaged or was cut short ({cause}); fetch it again.") from error
+
+
+def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], Any, Any]:
+    """The first pair of `wanted` keys that the archive holds, and its two arrays."""
+    shown, damaged = shown_path(path), "or fetch it again if it was cut short"
+    if not zipfile.is_zipfile(io.BytesIO(content)) or recognised(content) == "a PyTorch file":
+        raise DataError(_no_npz(path, content))
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            for keys in wanted:
+                if all(key in archive.files for key in keys):
+                    return keys, archive[keys[0]], archive[keys[1]]
+            found = listed(sorted(map(shortened, archive.files))) or "nothing"
+    except Exception as error:  # A damaged archive raises nearly anything: zlib, struct, tokenize, memory errors ...
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
+            raise DataError(f"{shown} holds pickled objects, which are not read; store plain number arrays.") from error
+        raise DataError(f"{shown} {_NO_NPZ}, {damaged} ({type(error).__name__}).") from error
+    expected = " or ".join(f"{x} and {y}" for x, y in wanted)
+    raise DataError(f"{shown} must hold {expected}, but holds {found}; rename its arrays.")
+
+
+_NO_NPZ = "is not a readable .npz file; write it with numpy.savez"
+
+
+def _no_npz(path: Path, content: bytes) -> str:
+    """What to do with a file that is no zip archive, by what it is instead."""
+    kind, shown = recognised(content), shown_path(path)
+    if "model" in (kind or "") or path.name.removesuffix(".gz").endswith(".onnx"):
+        return f"{shown} is a model, not samples; give the model first, and samples as --data."
+    if kind is None and _is_text(content):
+        kind = "text, which numpy.loadtxt can read"
+    if kind is None:
+        return f"{shown} {_NO_NPZ}, or fetch it again if it was cut short."
+    return f"{shown} {_NO_NPZ}(FILE, x=samples, y=labels): it is {_MEANT.get(kind, kind)}."
+
+
+_MEANT = {
+    "a .npy array": "a single .npy array, without labels",
+    "a PyTorch file": "a PyTorch file, which torch.load can read",
+}
+
+
+def _is_text(content: bytes) -> bool:
+    """By its beginning, which may end within a character."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(content[:4096])
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(letter.isprintable() or letter.isspace() for letter in text)
+
+
+def _idx_path(folder: Path, name: str) -> Path | None:
+    """The file of that name: as it is, with `.idx` for `-idx`, or either compressed, whichever is first."""
+    candidates = (folder / (stem + end) for stem in (name, name.replace("-idx", ".idx")) for end in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _has_idx(folder: Path) -> bool:
+    return any(_idx_path(folder, name) for names in IDX_FILES.values() for name in names)
+
+
+def _idx_array(path: Path, content: bytes, axes: int) -> Any:
+    """An IDX file of unsigned bytes: 0, 0, 8, the number of axes, each length as 4 bytes big-endian, the elements."""
+    plain = _plain(path, content)
+    magic, start = bytes((0, 0, 8, axes)), 4 + 4 * axes
+    if plain[:4] != magic:
+        kind = "images" if axes == 3 else "labels"
+        begins = plain[:4].hex() or "nothing"
+        raise DataError(f"{path} begins with {begins}, but IDX files of {kind} with {magic.hex()}; fetch it again.")
+    shape = tuple(int.from_bytes(plain[at : at + 4], "big") for at in range(4, start, 4))
+    if len(plain) != start + math.prod(shape):
+        raise DataError(
+            f"{path} should be of {start + math.prod(shape)} bytes for the shape {shape} that it states,"
+            f" but is of {len(plain)}; fetch it again."
+        )
+    if not all(shape):
+        raise DataError(f"{path} is empty, of shape {shape}; fetch it again.")
+    return np.frombuffer(plain, np.uint8, offset=start).reshape(shape)
+
+
+def _has_batches(folder: Path) -> bool:
+    return any((folder / name).is_file() for names in CIFAR_BATCHES.values() for name in names)
+
+
+def _cifar(path: Path, batches: dict[str, bytes], sha256: str) -> RawSamples:
+    images, labels = [], []
+    for name, content in batches.items():
+        data, numbers = _batch(name, content)
+        images.append(data.reshape(-1, *CIFAR_SHAPE))
+        labels.extend(numbers)
+    return RawSamples(path, np.concatenate(images), np.array(labels), f"data of {path}", f"labels of {path}", sha256)
+
+
+def _batch(name: str, content: bytes) -> tuple[Any, list[int]]:
+    """The images (N, 3072) uint8 and the N labels of one batch."""
+    try:
+        batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except _ForbiddenName as error:
+        raise DataError(f"{name} asks for {error}, which no batch needs; fetch CIFAR-10 again.") from error
+    except Exception as error:  # A damaged pickle raises nearly anything
+        raise DataError(
+            f"{name} is not a readable batch of CIFAR-10 ({type(error).__name__}); fetch it again."
+        ) from error
+    # Python 2 wrote the keys as bytes, and so did the publisher.
+    fields = {_text(key): value for key, value in batch.items()} if isinstance(batch, dict) else {}
+    data, labels = fields.get("data"), fields.get("labels")
+    x = data.array if isinstance(data, _Array) else None
+    size = math.prod(CIFAR_SHAPE)
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != size:
+        raise DataError(f"{name} holds no data of {size} bytes an image; fetch CIFAR-10, not another set.")
+    if not isinstance(labels, list) or any(type(label) is not int for label in labels):
+        raise DataError(f"{name} holds no list of whole numbers as labels; fetch CIFAR-10, not another set.")
+    if len(x) != len(labels):
+        raise DataError(f"{name} holds {len(x)} images but {len(labels)} labels; fetch it again.")
+    return x, labels
+
+
+class _ForbiddenName(pickle.UnpicklingError):
+    """A pickle names something that is no part of an array."""
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Reads arrays of bytes, and what needs no name: dictionaries, lists, numbers, text.
+
+    The names that arrays need get stand-ins. numpy's own would take the flags of a type from the pickle, and with
+    false ones plain bytes would be followed as pointers.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _STAND_INS:
+            raise _ForbiddenName(repr(f"{module}.{name}"[:80]))
+        return _STAND_INS[module, name]
+
+
+class _Type:
+    """Stands in for numpy.dtype: its name only. Its state is byte order and flags, which bytes do not have."""
+
+    def __init__(self, name: str | bytes, *_: object):
+        self.name = _text(name)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Array:
+    """Stands in for numpy.ndarray, made empty and filled by its state."""
+
+    array: Any = None
+
+    def __init__(self, *_: object):
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, by_columns, content = state
+        if kind.name != "u1":
+            raise ValueError("not an array of unsigned bytes")
+        self.array = np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_columns else "C")
+
+
+def _from_buffer(content: bytes, kind: _Type, shape: tuple[int, ...], order: str) -> _Array:
+    """Stands in for numpy's function of nearly this name, which protocol 5 uses."""
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", content))
+    return array
+
+
+def _encode(text: str, _: str) -> bytes:
+    """Stands in for _codecs.encode, by which protocols before 3 wrote bytes."""
+    return text.encode("latin-1")
+
+
+def _text(key: Any) -> Any:
+    return key.decode("latin-1") if isinstance(key, bytes) else key
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+}
+
+NPZ = Format(Path.exists, read_npz)
+CIFAR_NPZ = Format(Path.exists, read_cifar_npz)
+IDX = Format(_has_idx, read_idx)
+CIFAR_BATCH_FOLDER = Format(_has_batches, read_cifar_folder)
+CIFAR_TAR = Format(Path.is_file, read_cifar_tar)

@@ -1,0 +1,1 @@
+"""Radii, the quantised family they make of a network, and its members."""

@@ -1,0 +1,93 @@
+"""Steps of real quantisers, and the radii that follow: one rule each for weights, biases and activations.
+
+Weights: D = max|W| / (2^(b-1) - 1), the symmetric step with the narrow range; the asymmetric one is smaller, so
+it is covered too. Input and activations: D = range / (2^b - 1), the range widened to contain 0, with a whole zero
+point; its rounding shifts the range by up to half a step, which the radius covers. Biases: the integer step s_x s_w.
+The radius is D / 2 for rounding to nearest, D for any rounding.
+
+What toolchains do where a range is degenerate, and what is covered here, since ranges of float32 cannot be told apart
+from those of float64 to the last digit:
+
+- a step below float32's normal numbers becomes 1 (where it is borderline, nothing is covered: kernels.py). A Relu that
+  is 0 on all the data has the range [0, 0], so the step 1, and the biases of the layer that reads it become multiples
+  of s_w; a channel of vanishing weights likewise: its weights become 0 (or 1, if any rounding is covered), its biases
+  multiples of s_x;
+- the product s_x s_w is kept in float32: where it underflows, a bias may be lost as a whole.
+
+Functions take numpy arrays or torch tensors, which differentiate through them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qverify.family.kernels import LEAST_STEP, finest
+
+FLOAT32_SLACK = 2.0**-21
+"""A quantiser that works in float32 rounds the step, the quotient and the product: three roundings of 2^-24 relative to
+the number itself (measured 1.8), so it exceeds its share of a step by a share of the whole *range*: 2.6e-5 of a step
+at 8 bits, 7e-3 of one at 16. Twice what the roundings can sum to, those of a float32 multiplier behind an integer
+accumulator included; every radius is widened by it."""
+
+
+RANGED = ("tensor", "channel")
+"""The schemes that take their steps from ranges."""
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """`bits` bits under a scheme and a rounding, as `Radii.from_bits` takes them.
+
+    Under schemes `tensor` and `channel` also which integer kernels (`kernels.KERNELS`), and what becomes of a
+    BatchNormalization (`batchnorm.BATCHNORMS`).
+    """
+
+    bits: int
+    scheme: str = "paper"
+    rounding: str = "any"
+    kernel: str = "exact-accumulation"
+    batchnorm: str = "either"
+
+    @property
+    def share(self) -> float:
+        """Of a step, that a value may be off by."""
+        return 0.5 if self.rounding == "nearest" else 1.0
+
+    @property
+    def levels(self) -> float:
+        """Steps from 0 to the largest weight."""
+        return float(2.0 ** (self.bits - 1) - 1)
+
+    def activation_step(self, low: float, high: float) -> float:
+        """The step of an asymmetric quantiser for values in [low, high], which contains 0."""
+        return 1.0 if self.degenerate(low, high) else (high - low) / (2.0**self.bits - 1)
+
+    def degenerate(self, low: float, high: float) -> bool:
+        """Whether a range has no step of its own, and so the step 1."""
+        return (high - low) / (2.0**self.bits - 1) <= LEAST_STEP
+
+    def activation_range(self, low: float, high: float) -> tuple[float, float]:
+        """What values are clipped to: the range itself; for a degenerate one whole numbers, of either signedness."""
+        return (0.0, self.levels) if self.degenerate(low, high) else (low, high)
+
+    def activation_radius(self, step: Any) -> Any:
+        """The error of rounding to that step."""
+        return step * (self.share + (2.0**self.bits - 1) * FLOAT32_SLACK)
+
+    def weight_radii(self, xp: Any, sizes: Any, bias: Any, entry: float) -> tuple[Any, Any]:
+        """Radii of weights and biases, one a channel; `xp` is numpy or torch.
+
+        `sizes` (c_out,): the largest |w| that shares the step of a channel. `entry`: the step of what the layer reads.
+        """
+        step = sizes / self.levels
+        radius = step * (self.share + self.levels * FLOAT32_SLACK)
+        # Also where only the smallest step that is covered vanishes; weights of 0 stay 0.
+        vanishes = sizes <= finest(self.bits) * LEAST_STEP
+        one, zero = xp.ones_like(sizes), xp.zeros_like(sizes)
+        lost = sizes if self.share < 1.0 else xp.maximum(sizes, one)
+        radius = xp.where(vanishes, xp.where(sizes > 0, xp.maximum(lost, radius), zero), radius)
+        bias_step = xp.where(vanishes, xp.maximum(step, one), step) * entry
+        size = xp.abs(bias)
+        underflow = xp.where(bias_step < 2.0 * LEAST_STEP, size, zero)
+        return radius, bias_step * self.share + size * FLOAT32_SLACK + underflow

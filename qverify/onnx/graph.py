@@ -1,0 +1,256 @@
+"""What an ONNX graph is read into: constants, tensors, one node with its inputs, and the growing layers.
+
+`onnx_operators.py` turns one node into layers with the classes below; `onnx_io.py` walks the graph.
+
+Every tensor carries its full ONNX shape at batch 1, so that Reshape, Squeeze and the broadcasting rules
+mean here what they mean there. Layers themselves are flat (network.py), so such nodes only change a shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from qverify.network import Array, BatchNorm, Input, Layer
+from qverify.text.brief import Brief
+from qverify.text.shortened import first_line, quoted, shortened
+
+Shape = tuple[int, ...]
+
+DOMAINS = ("", "ai.onnx")
+"""Both names of the standard operators' domain."""
+
+_LAYER_NAME = 200  # characters
+
+# Deterministic, and harmless whatever numbers they get. An operator outside this list is refused even on
+# constants: RandomNormal has no inputs at all, and a DequantizeLinear of weights is a quantised model.
+_FOLDABLE = """
+    Abs Add Cast CastLike Concat Constant ConstantOfShape Div Equal Exp Expand Flatten Floor Gather Gemm
+    Identity MatMul Max Min Mul Neg Pow Range Reciprocal ReduceProd Reshape Shape Size Slice Sqrt
+    Squeeze Sub Transpose Unsqueeze Where
+"""
+FOLDABLE = frozenset(_FOLDABLE.split())
+# What the reference evaluator and the numpy code below it raise on arguments that do not fit.
+_FOLD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError)
+
+
+class Refusal(Exception):
+    """One node cannot be read. The walk catches it, puts the node's name in front, and goes on."""
+
+
+class UnknownOperator(Refusal):
+    """Its operator is not supported at all."""
+
+
+@dataclass(frozen=True, repr=False)
+class Constant(Brief):
+    """A number array that does not depend on the input; `sources` are the float tensors it was made from."""
+
+    value: np.ndarray
+    sources: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The output of `layers[layer]`, seen under the full ONNX shape `shape` (batch 1).
+
+    `exclusive`: no other node reads this value, so the layer may still be changed (bias, folding).
+    `logits` is set once a Softmax was dropped: the name of the tensor that went into it.
+    `double`: the model computes it (or its logits) in float64, not in float32.
+    """
+
+    layer: int
+    shape: Shape
+    exclusive: bool = True
+    logits: str | None = None
+    double: bool = False
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What was refused, or is made from it; `computed`: it depends on the network's input, so it is no constant."""
+
+    computed: bool
+
+
+Value = Constant | Tensor | Unknown | None
+
+
+def label(node: onnx.NodeProto) -> str:
+    """How messages call a node: its name, or its operator and first output if it has none."""
+    kind = shortened(node.op_type)
+    if node.name:
+        return f"node {quoted(node.name)} ({kind})"
+    return f"{kind} giving {quoted(node.output[0])}" if node.output else f"unnamed {kind}"
+
+
+def layer_name(name: str) -> str:
+    """A name of the model as that of a layer: it is typed in radii files, and a cell of CSV files."""
+    return shortened(name, _LAYER_NAME).replace("\ufffd", "_")
+
+
+@dataclass(frozen=True, repr=False)
+class Node(Brief):
+    """One node with its inputs resolved. `opset` is that of the default domain."""
+
+    proto: onnx.NodeProto
+    inputs: tuple[Value, ...]
+    opset: int
+    attributes: Mapping[str, Any]
+
+    @property
+    def op(self) -> str:
+        return str(self.proto.op_type)
+
+    @property
+    def name(self) -> str:
+        """The name of the layer this node becomes."""
+        return layer_name(self.proto.name or self.proto.output[0])
+
+    def input_label(self, index: int) -> str:
+        """How messages call input `index`."""
+        return f"input {quoted(self.proto.input[index])}"
+
+    def has(self, index: int) -> bool:
+        """Whether the optional input with this position is given."""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    def shape(self, index: int) -> Shape:
+        """The shape of input `index`, constant or not."""
+        value = self.inputs[index]
+        return value.shape if isinstance(value, Tensor) else self.constant(index).shape
+
+    def view(self, index: int) -> Tensor:
+        """Input `index`, which depends on the network's input and is only looked at under another shape."""
+        value = self.inputs[index]
+        if not isinstance(value, Tensor):
+            raise Refusal(f"{self.input_label(index)} is a constant; it must depend on the network's input")
+        return value
+
+    def tensor(self, index: int) -> Tensor:
+        """Input `index`, which depends on the network's input and is computed with."""
+        value = self.view(index)
+        if value.logits is not None:
+            raise Refusal("it follows a Softmax or LogSoftmax, which is supported only at the end of the network")
+        return value
+
+    def constant(self, index: int) -> np.ndarray:
+        """Input `index`, a constant of any type."""
+        value = self.inputs[index]
+        if not isinstance(value, Constant):
+            raise Refusal(f"{self.input_label(index)} depends on the network's input; it must be a constant")
+        if not value.value.size:
+            raise Refusal(f"{self.input_label(index)} is empty")
+        return value.value
+
+    def numbers(self, index: int) -> Array:
+        """Input `index` as float64: a float32 or float64 constant of any shape."""
+        value = self.constant(index)
+        if value.dtype not in (np.float32, np.float64):
+            raise Refusal(
+                f"{self.input_label(index)} is {value.dtype}; weights must be float32 or float64: "
+                "export the model in float32"
+            )
+        with np.errstate(invalid="ignore"):  # the layer it goes into refuses NaN, with its name
+            return value.astype(np.float64)
+
+    def integers(self, index: int) -> tuple[int, ...]:
+        """Input `index` as integers: axes or a shape."""
+        value = self.constant(index)
+        if value.dtype.kind not in "iu":
+            raise Refusal(f"{self.input_label(index)} is {value.dtype}; integers are needed")
+        return tuple(int(v) for v in value.reshape(-1))
+
+    def sources(self, *indices: int) -> frozenset[str]:
+        """The float tensors behind the constant inputs with these positions."""
+        given = [self.inputs[i] for i in indices if self.has(i)]
+        return frozenset().union(*(v.sources for v in given if isinstance(v, Constant)))
+
+    def axis(self, axis: int, rank: int, end: int | None = None) -> int:
+        """A possibly negative axis as one in [0, rank), or up to `end` if given."""
+        last = rank - 1 if end is None else end
+        if not -rank <= axis <= last:
+            raise Refusal(f"axis {axis} does not exist: the tensor has {rank} axes")
+        return axis + rank if axis < 0 else axis
+
+
+@dataclass(repr=False)
+class Builder(Brief):
+    """The layers so far. `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that
+    reads float64 computes in float32."""
+
+    input_name: str
+    input_shape: Shape
+    batched: bool
+    layers: list[Layer] = field(init=False)
+    notes: list[str] = field(default_factory=list)
+    weight_uses: dict[str, list[str]] = field(default_factory=dict)
+    added_biases: list[str] = field(default_factory=list)
+    batchnorms: list[BatchNorm] = field(default_factory=list)
+    oddities: list[tuple[str, str]] = field(default_factory=list)
+    single: bool = False
+
+    def __post_init__(self) -> None:
+        self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]
+
+    def sample_shape(self, shape: Shape) -> Shape:
+        """The shape of one sample, given the full ONNX shape at batch 1."""
+        return shape[1:] if self.batched and len(shape) > 1 and shape[0] == 1 else shape
+
+    def new(self, kind: type[Layer], name: str, inputs: tuple[Tensor, ...], shape: Shape, **fields: Any) -> Tensor:
+        """Append a layer of this kind; `shape` is the full ONNX shape of its output."""
+        taken = {layer.name for layer in self.layers}
+        name = layer_name(name)
+        unique, count = name, 2
+        while unique in taken:
+            unique, count = f"{name}_{count}", count + 1
+        producers = tuple(t.layer for t in inputs)
+        self.layers.append(kind(unique, producers, self.sample_shape(shape), **fields))
+        return Tensor(len(self.layers) - 1, shape, double=any(t.double for t in inputs))
+
+    def change(self, tensor: Tensor, shape: Shape | None = None, **fields: Any) -> Tensor:
+        """Replace fields of the layer behind an exclusive tensor."""
+        self.layers[tensor.layer] = replace(self.layers[tensor.layer], **fields)
+        return Tensor(tensor.layer, tensor.shape if shape is None else shape, double=tensor.double)
+
+    def uses(self, tensor: Tensor, sources: frozenset[str]) -> Tensor:
+        """Remember that the weighted layer behind `tensor` holds numbers from these constants."""
+        for source in sources:
+            users = self.weight_uses.setdefault(source, [])
+            name = self.layers[tensor.layer].name
+            if name not in users:
+                users.append(name)
+        return tensor
+
+
+def fold(node: onnx.NodeProto, opset: int, inputs: Mapping[str, Constant]) -> list[Constant]:
+    """Compute a node of `FOLDABLE` whose inputs are all constant, by onnx's reference evaluator; raises Refusal."""
+    from onnx.reference import ReferenceEvaluator  # slow to import, and most models need it only for Constant
+
+    function = helper.make_function(
+        "qverify", "fold", list(inputs), list(node.output), [node], [helper.make_opsetid("", opset)]
+    )
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(function).run(None, {k: v.value for k, v in inputs.items()}, attributes={})
+    except _FOLD_ERRORS as error:
+        raise Refusal(f"its constant inputs cannot be evaluated ({first_line(error)})") from error
+    sources = frozenset().union(*(v.sources for v in inputs.values()))
+    return [_folded(np.asarray(result), sources, name) for result, name in zip(results, node.output, strict=True)]
+
+
+def _folded(value: np.ndarray, sources: frozenset[str], name: str) -> Constant:
+    if value.dtype.kind not in "fiub":
+        raise Refusal(f"its value of type {value.dtype} is not a tensor of numbers")
+    is_float = value.dtype.kind == "f"
+    return Constant(value, (sources or frozenset([name])) if is_float else frozenset())

@@ -1,0 +1,260 @@
+"""ONNX operators on images: convolution, batch normalisation and average pooling.
+
+As in `onnx_operators.py`: a function consumes all of its node or raises `Refusal`. One-dimensional
+windows are two-dimensional ones of height 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from qverify.network import Array, BatchNorm, Conv, Dense, Scale
+from qverify.onnx.graph import Builder, Constant, Node, Refusal, Tensor, Value
+
+_IMAGE = "(1, channels, length) or (1, channels, height, width)"
+_ONE_SAMPLE = ": export it with a first axis for the batch that is open or 1"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A window sliding along one axis of an image of `size`, padded by `begin` and `end`."""
+
+    size: int = 1
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    begin: int = 0
+    end: int = 0
+
+    @property
+    def span(self) -> int:
+        """How far the window reaches, first to last element."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def output(self) -> int:
+        return (self.size + self.begin + self.end - self.span) // self.stride + 1
+
+    def rounded_up(self) -> Axis:
+        """As `ceil_mode` has it: one more window at the end if it starts before the end padding does.
+
+        `end` of the result is just what the last window needs.
+        """
+        output = -(-(self.size + self.begin + self.end - self.span) // self.stride) + 1
+        if (output - 1) * self.stride >= self.size + self.begin:
+            output -= 1
+        return replace(self, end=max(0, (output - 1) * self.stride + self.span - self.size - self.begin))
+
+    def counted(self, begin: int, end: int) -> Array:
+        """Per window the number of its elements in [-begin, size + end)."""
+        starts = np.arange(self.output)[:, None] * self.stride - self.begin
+        places = starts + np.arange(self.kernel) * self.dilation
+        return ((places >= -begin) & (places < self.size + end)).sum(axis=1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The window of a Conv or a pool; `rank` is 1 or 2, `axes` always height and width."""
+
+    axes: tuple[Axis, Axis]
+    rank: int
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.axes[0].kernel, self.axes[1].kernel
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return self.axes[0].size, self.axes[1].size
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """The spatial shape of the result as ONNX has it."""
+        return tuple(axis.output for axis in self.axes)[2 - self.rank :]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of a Conv layer."""
+        h, w = self.axes
+        return {
+            "strides": (h.stride, w.stride),
+            "dilations": (h.dilation, w.dilation),
+            "pads": (h.begin, w.begin, h.end, w.end),
+        }
+
+
+def _padded(axis: Axis, auto_pad: str) -> Axis:
+    """SAME_UPPER and SAME_LOWER: `ceil(size / stride)` windows, the odd element of padding last or first."""
+    output = -(-axis.size // axis.stride)
+    total = max((output - 1) * axis.stride + axis.span - axis.size, 0)
+    less, more = total // 2, total - total // 2
+    return replace(axis, begin=less, end=more) if auto_pad == "SAME_UPPER" else replace(axis, begin=more, end=less)
+
+
+def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Window:
+    """Kernel, strides, dilations, pads and auto_pad, checked against the image."""
+    rank = len(sizes)
+    strides = node.attributes.get("strides", [1] * rank)
+    dilations = node.attributes.get("dilations", [1] * rank)
+    pads = node.attributes.get("pads", [0] * 2 * rank)
+    if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
+        raise Refusal(f"kernel_shape, strides, dilations and pads must fit an image with {rank} axes")
+    if min(*kernel, *strides, *dilations) < 1 or min(pads) < 0:
+        raise Refusal("kernel_shape, strides and dilations must be at least 1, pads at least 0")
+    auto_pad = node.attributes.get("auto_pad", b"NOTSET").decode(errors="replace")
+    if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise Refusal(f"auto_pad {auto_pad!r} is not supported; NOTSET, VALID, SAME_UPPER and SAME_LOWER are")
+    if auto_pad != "NOTSET" and any(pads):
+        raise Refusal(f"it has both pads {list(pads)} and auto_pad {auto_pad}; remove one of them")
+    if auto_pad.startswith("SAME") and max(dilations) > 1:
+        raise Refusal(f"runtimes disagree on auto_pad {auto_pad} with dilations; write the pads out")
+    axes = [
+        Axis(size, k, stride, dilation, begin, end)
+        for size, k, stride, dilation, begin, end in zip(
+            sizes, kernel, strides, dilations, pads[:rank], pads[rank:], strict=True
+        )
+    ]
+    if auto_pad.startswith("SAME"):
+        axes = [_padded(axis, auto_pad) for axis in axes]
+    if any(axis.span > axis.size + axis.begin + axis.end for axis in axes):
+        raise Refusal(f"its kernel {tuple(kernel)} does not fit into the padded image {tuple(sizes)}")
+    axes = [Axis()] * (2 - rank) + axes
+    return Window((axes[0], axes[1]), rank)
+
+
+def _image(node: Node) -> Tensor:
+    x = node.tensor(0)
+    if len(x.shape) not in (3, 4) or x.shape[0] != 1:
+        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is {_IMAGE}{_ONE_SAMPLE}")
+    return x
+
+
+def conv(node: Node, builder: Builder) -> Value:
+    x, weight = _image(node), node.numbers(1)
+    kernel, groups = weight.shape[2:], node.attributes.get("group", 1)
+    if weight.ndim != len(x.shape) or tuple(node.attributes.get("kernel_shape", kernel)) != kernel:
+        raise Refusal(f"a weight of shape {weight.shape} does not fit its kernel_shape or its input of {x.shape}")
+    if groups < 1 or weight.shape[1] * groups != x.shape[1] or len(weight) % groups:
+        raise Refusal(f"a weight of shape {weight.shape} in {groups} groups does not fit {x.shape[1]} channels")
+    bias = node.numbers(2) if node.has(2) else np.zeros(len(weight))
+    if bias.shape != (len(weight),):
+        raise Refusal(f"a bias of shape {bias.shape} does not fit {len(weight)} output channels")
+    window = _window(node, kernel, x.shape[2:])
+    fields = {"has_bias": node.has(2), "groups": groups, "in_shape": (x.shape[1], *window.sizes), **window.fields}
+    weight, shape = weight.reshape(*weight.shape[:2], *window.kernel), (1, len(weight), *window.output)
+    out = builder.new(Conv, node.name, (x,), shape, weight=weight, bias=bias, **fields)
+    return builder.uses(out, node.sources(1, 2))
+
+
+def batch_normalisation(node: Node, builder: Builder) -> Value:
+    """`a x + b` per channel, folded into the quantised layer before it, else a depthwise Conv of kernel 1."""
+    if node.attributes.get("training_mode", 0) or any(node.proto.output[1:]):
+        raise Refusal("it is in training mode; export the model for inference")
+    if not node.attributes.get("spatial", 1):
+        raise Refusal("spatial=0 (statistics per element) is not supported; supported is one per channel")
+    x = node.tensor(0)
+    if len(x.shape) < 2 or x.shape[0] != 1:
+        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...)")
+    scale, offset, mean, variance = (node.numbers(i) for i in range(1, 5))
+    if any(v.shape != (x.shape[1],) for v in (scale, offset, mean, variance)):
+        raise Refusal(f"its parameters must have one number for each of the {x.shape[1]} channels")
+    variance = variance + node.attributes.get("epsilon", 1e-5)
+    if not (variance > 0).all():
+        raise Refusal("its variance is not positive")
+    norm = {"scale": scale, "offset": offset, "mean": mean, "deviation": np.sqrt(variance)}
+    return _normalised(node, builder, x, norm)
+
+
+def _normalised(node: Node, builder: Builder, x: Tensor, norm: dict[str, Array]) -> Value:
+    """`norm`: scale, offset, mean and deviation, one number a channel."""
+    factor = norm["scale"] / norm["deviation"]
+    shift = norm["offset"] - norm["mean"] * factor
+    positions = x.size // x.shape[1]
+    layer, sources = builder.layers[x.layer], node.sources(1, 2, 3, 4)
+    if isinstance(layer, Dense) and layer.quantised and x.exclusive:
+        norm = {name: np.repeat(values, positions) for name, values in norm.items()}
+        factor, shift = np.repeat(factor, positions), np.repeat(shift, positions)
+        out = builder.change(x, weight=layer.weight * factor[:, None], bias=factor * layer.bias + shift, has_bias=True)
+    elif isinstance(layer, Conv) and layer.quantised and x.exclusive and layer.weight.shape[0] == len(factor):
+        weight = layer.weight * factor[:, None, None, None]
+        out = builder.change(x, weight=weight, bias=factor * layer.bias + shift, has_bias=True)
+    else:
+        in_shape = x.shape[1:] if len(x.shape) == 4 else (len(factor), 1, positions)
+        fields: dict[str, Any] = {"groups": len(factor), "in_shape": in_shape, "bias": shift}
+        out = builder.new(Conv, node.name, (x,), x.shape, weight=factor.reshape(-1, 1, 1, 1), **fields)
+        builder.batchnorms.append(BatchNorm(node.name, builder.layers[out.layer].name, None, **norm))
+        return builder.uses(out, sources)
+    builder.batchnorms.append(BatchNorm(node.name, layer.name, layer, **norm))
+    builder.notes.append(f"{node.name}: folded into layer {layer.name!r}, so radii describe the folded weights.")
+    return builder.uses(out, sources)
+
+
+def average_pool(node: Node, builder: Builder) -> Value:
+    """A depthwise Conv of constant weights, and a Scale where windows at the border count fewer elements."""
+    x = _image(node)
+    window = _window(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
+    h, w = window.axes
+    same = node.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME")
+    if same and (h.stride > h.kernel or w.stride > w.kernel):
+        raise Refusal("runtimes disagree on auto_pad with strides larger than the kernel; write the pads out")
+    pads = [(a.begin, a.end) if node.attributes.get("count_include_pad", 0) else (0, 0) for a in (h, w)]
+    if node.attributes.get("ceil_mode", 0):
+        h, w = h.rounded_up(), w.rounded_up()
+    divisors = np.outer(h.counted(*pads[0]), w.counted(*pads[1])).reshape(-1)
+    if not divisors.all():
+        raise Refusal("some of its windows lie wholly in the padding, where an average is not defined")
+    largest = divisors.max()
+    window = Window((h, w), window.rank)
+    out = _average(node, builder, x, window, 1.0 / largest)
+    if (divisors == largest).all():
+        return out
+    scale = np.tile(largest / divisors, x.shape[1])
+    return builder.new(Scale, f"{node.name}/border", (out,), out.shape, scale=scale, shift=0.0 * scale)
+
+
+def global_average_pool(node: Node, builder: Builder) -> Value:
+    x = node.tensor(0)
+    if len(x.shape) < 3 or x.shape[0] != 1:
+        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...){_ONE_SAMPLE}")
+    return replace(_means(node, builder, x), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
+
+
+def reduce_mean(node: Node, builder: Builder) -> Value:
+    """The mean over all positions of an image: a GlobalAveragePool, with or without the axes it leaves."""
+    x, keep = node.tensor(0), node.attributes.get("keepdims", 1)
+    listed = node.inputs[1] if node.has(1) else None
+    empty = isinstance(listed, Constant) and not listed.value.size  # as if it were absent
+    given = node.integers(1) if node.has(1) and not empty else node.attributes.get("axes", ())
+    if not given and node.attributes.get("noop_with_empty_axes", 0):
+        return x
+    rank = len(x.shape)
+    axes = {node.axis(axis, rank) for axis in given} or set(range(rank))
+    rest = [length for axis, length in enumerate(x.shape) if axis >= 2 and axis not in axes]
+    if rank < 3 or x.shape[0] != 1 or min(axes) < 2 or max(rest, default=1) > 1:
+        raise Refusal(
+            f"it takes the mean over axes {tuple(sorted(axes))} of shape {x.shape}; supported is that over all "
+            "positions of an image, (1, channels, ...) without the first two axes, as GlobalAveragePool takes it"
+        )
+    shape = [1 if axis in axes else length for axis, length in enumerate(x.shape) if keep or axis not in axes]
+    return replace(_means(node, builder, x), shape=tuple(shape))
+
+
+def _means(node: Node, builder: Builder, x: Tensor) -> Tensor:
+    """One mean a channel over all positions of x (1, channels, ...)."""
+    positions = prod(x.shape[2:])
+    window = Window((Axis(), Axis(positions, positions)), rank=1)
+    return _average(node, builder, x, window, 1.0 / positions)
+
+
+def _average(node: Node, builder: Builder, x: Tensor, window: Window, value: float) -> Tensor:
+    """A depthwise Conv with this one number as weight."""
+    channels = x.shape[1]
+    fields: dict[str, Any] = {"bias": np.zeros(channels), "has_bias": False, "quantised": False, "groups": channels}
+    weight, shape = np.full((channels, 1, *window.kernel), value), (*x.shape[:2], *window.output)
+    return builder.new(
+        Conv, node.name, (x,), shape, weight=weight, in_shape=(channels, *window.sizes), **fields, **window.fields
+    )

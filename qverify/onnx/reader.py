@@ -1,0 +1,318 @@
+"""ONNX -> Network, and the way back (`to_onnx`, `save`, from `onnx_export.py`).
+
+The network is the ONNX model run at batch 1: a first input axis that is symbolic or 1 is the batch if there are
+others, else the model is unbatched and the whole shape is one sample. Everything a model holds is consumed or
+refused; all refusals are collected and raised together, one a kind. At last the result is compared with onnxruntime.
+What is made from something refused is judged only by what holds whatever it is.
+
+Decisions a user of radii should know:
+
+- Radii describe the weights *after folding*, as int8 toolchains quantise them: alpha and beta of Gemm and a
+  BatchNormalization after a Dense or Conv layer are inside that layer's weight and bias. A BatchNormalization
+  with no such layer to itself becomes a depthwise Conv of kernel 1, quantised like any other.
+- A constant added to a layer without bias, one number an output or channel, is its bias; so is a scalar, each
+  output then having its own copy. Any other constant arithmetic is an exact `Scale`; average pooling is exact.
+- An initializer that two weighted layers use is quantised in each on its own; `Network.notes` says where.
+- A Softmax or LogSoftmax at the end is dropped, as it keeps the order of the classes; the notes say so.
+- A layer is called as its node, or as the node's first output if that has no name; MatMul + Add as the MatMul,
+  merged Scales as the first. `_2`, `_3`, ... is appended to a name that is taken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import EncodeError
+from onnx import TensorProto, checker, helper, numpy_helper
+
+from qverify.errors import ModelError, UnsupportedModel
+from qverify.files.user import shown_path
+from qverify.kinds import path_like
+from qverify.network import Network
+from qverify.onnx.check import FLOATS, compare
+from qverify.onnx.file import external, read_model
+from qverify.onnx.functions import inlined
+from qverify.onnx.graph import (
+    DOMAINS,
+    FOLDABLE,
+    Builder,
+    Constant,
+    Node,
+    Refusal,
+    Shape,
+    Tensor,
+    Unknown,
+    UnknownOperator,
+    Value,
+    fold,
+    label,
+)
+from qverify.onnx.operators import OPERATORS
+from qverify.onnx.order import captured, in_order
+from qverify.onnx.refusals import Refusals
+from qverify.onnx.ways_out import HINTS
+from qverify.onnx.writer import save, to_onnx
+from qverify.remarks import remark
+from qverify.text.escapes import printable
+from qverify.text.shortened import first_line, listed, quoted, shortened
+
+__all__ = ["load", "save", "to_onnx"]
+
+OLDEST_OPSET = 8
+_WANTED = "the path of an .onnx file, or an onnx.ModelProto (torch.onnx.export writes a torch module as one)"
+
+# What these make of a computed tensor does not depend on its numbers.
+_SHAPE_ONLY = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"])
+
+
+def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
+    """Read an ONNX file, or a model in memory, as a `Network` (conventions above; input and output flat).
+
+    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`onnx_check.TOLERANCES`). What of the
+    model a person should know is in `Network.notes`, and a QVerifyWarning each. Raises UnsupportedModel with every kind
+    of unsupported detail, and ModelError if the file is missing, damaged, not ONNX, holds NaN, or if onnxruntime
+    refuses or contradicts the result.
+    """
+    if isinstance(source, onnx.ModelProto):
+        name, short, model = "the model", "model", source
+    else:
+        path_like(source, "The model", _WANTED, ModelError)
+        name, short, model = shown_path(source), shortened(Path(source).name), read_model(Path(source))
+    try:
+        model = _checked(in_order(model, name), name)
+        with np.errstate(all="ignore"):  # what overflows is refused by the comparison
+            network = _network(model, name, short)
+    except MemoryError as error:
+        raise ModelError(f"{name} needs more memory than there is here ({first_line(error)}).") from error
+    remark(f"{network.source}: {note}" for note in network.notes)
+    return network
+
+
+def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The model, if it is valid; raises ModelError."""
+    if external(model):
+        raise ModelError(f"{name} keeps weights in another file; give its path, or read them with onnx.load.")
+    try:
+        checker.check_model(model)
+    except checker.ValidationError as error:
+        raise ModelError(f"{name} is not a valid ONNX model ({first_line(error)}); export it again.") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
+    except (ValueError, EncodeError) as error:
+        raise ModelError(f"{name} is larger than the 2 GB that ONNX can check ({first_line(error)}).") from error
+    return model
+
+
+def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
+    """The network of a checked model, compared with it; `short` is what it is called."""
+    flat = inlined(model, name)
+    walk = _Walk(flat)
+    output = walk.run()
+    if walk.refusals or walk.operators:
+        supported = list(OPERATORS) if walk.operators else []
+        raise UnsupportedModel(name, walk.refusals.sentences + walk.operators.sentences, supported)
+    builder = walk.builder
+    if output.layer != len(builder.layers) - 1:  # only its Shape is read, perhaps
+        raise ModelError(f"{short}: the output of layer {builder.layers[-1].name!r} is never used.")
+    network = Network(
+        tuple(builder.layers),
+        short,
+        tuple(printable(note) for note in builder.notes + _shared(builder)),
+        tuple(builder.added_biases),
+        tuple(builder.batchnorms),
+        tuple(builder.oddities),
+    )
+    inside = output.logits is not None and all(output.logits not in node.output for node in model.graph.node)
+    compare(flat if inside else model, network, builder, output)
+    return network
+
+
+class _Walk:
+    """One pass over a checked model without functions: resolves inputs, calls operators, collects what it refuses."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph, self.imports = model.graph, model.opset_import
+        self.annotated = bool(model.graph.quantization_annotation)
+        self.refusals, self.operators = Refusals(), Refusals()
+        self.opset = max((o.version for o in model.opset_import if o.domain in DOMAINS), default=0)
+        self.values: dict[str, Value] = {"": None}
+        outputs = [o.name for o in self.graph.output]
+        self.reads = Counter([name for n in self.graph.node for name in (*n.input, *captured(n))] + outputs)
+        # Shape reads no value, so it does not keep a layer from taking up a bias.
+        readers = [n for n in self.graph.node if n.op_type != "Shape"]
+        self.value_reads = Counter([name for n in readers for name in (*n.input, *captured(n))] + outputs)
+
+    def run(self) -> Tensor:
+        """The output, with `self.builder` filled; meaningless if there are refusals."""
+        self._check_graph()
+        initializers = [tensor for tensor in self.graph.initializer if self.reads[tensor.name]]
+        for tensor in initializers:
+            self.values[tensor.name] = self._read_initializer(tensor)
+        self._read_input()
+        self._ignore_unread()
+        for node in self.graph.node:
+            self._read_node(node)
+        return self._read_output()
+
+    def _read_initializer(self, tensor: TensorProto) -> Value:
+        try:
+            value = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError) as error:
+            self.refusals.add(f"initializer {quoted(tensor.name)} is damaged ({first_line(error)})")
+            return Unknown(computed=False)
+        is_float = tensor.data_type in FLOATS
+        return Constant(value, frozenset([tensor.name]) if is_float else frozenset())
+
+    def _check_graph(self) -> None:
+        """What is wrong with the model as a whole."""
+        if len(versions := sorted({o.version for o in self.imports if o.domain in DOMAINS})) > 1:
+            self.refusals.add(f"two opsets of the standard operators {versions}; export the model with one")
+        if self.opset < OLDEST_OPSET:
+            self.refusals.add(f"opset {self.opset}: supported is {OLDEST_OPSET} and newer; convert the model")
+        if self.annotated:
+            self.refusals.add("quantisation annotations: verify the float model it was made from")
+        sparse = [t.values.name for t in self.graph.sparse_initializer if self.reads[t.values.name]]
+        if sparse:
+            self.refusals.add(f"sparse initializers; supported are dense ones ({listed(list(map(quoted, sparse)), 5)})")
+        self.values.update({name: Unknown(computed=False) for name in sparse})
+        if len(self.graph.output) != 1:
+            names = [quoted(o.name) for o in self.graph.output]
+            self.refusals.add(f"{len(names)} outputs ({listed(names, 5)}); supported is one{self._cut(names)}")
+
+    def _cut(self, outputs: list[str]) -> str:
+        """How to keep one of the outputs."""
+        inputs = [quoted(i.name) for i in self.graph.input]
+        if not outputs or len(inputs) != 1:
+            return ""
+        return f": keep it by onnx.utils.extract_model(FILE, NEW_FILE, [{inputs[0]}], [{outputs[0]}])"
+
+    def _read_input(self) -> None:
+        """The one graph input that is no initializer (old models list those as inputs, too)."""
+        given = {t.name for t in self.graph.initializer} | {t.values.name for t in self.graph.sparse_initializer}
+        inputs = [i for i in self.graph.input if i.name not in given]
+        self.values.update({i.name: Unknown(computed=True) for i in inputs})
+        if len(inputs) != 1:
+            names = listed([quoted(i.name) for i in inputs], 5)
+            advice = ": make the others initializers of the values they are to have" if inputs else ""
+            self.refusals.add(f"{len(inputs)} inputs ({names}); supported is one{advice}")
+        self.builder = Builder("input", (1,), False)
+        if not inputs:
+            return
+        name, kind = inputs[0].name, inputs[0].type.tensor_type
+        if kind.elem_type not in FLOATS:
+            known = kind.elem_type in TensorProto.DataType.values() and kind.elem_type
+            found = TensorProto.DataType.Name(kind.elem_type).lower() if known else "no tensor of a known type"
+            self.refusals.add(f"input {quoted(name)} is {found}; supported are float32 and float64")
+        shape = self._input_shape(name, kind)
+        if shape is not None:
+            self.builder = Builder(name, *shape)
+            self.values[name] = Tensor(0, shape[0], double=kind.elem_type == TensorProto.DOUBLE)
+
+    def _input_shape(self, name: str, kind: onnx.TypeProto.Tensor) -> tuple[Shape, bool] | None:
+        """The full shape at batch 1, and whether its first axis is the batch; None if it is not known."""
+        if not kind.HasField("shape"):
+            self.refusals.add(f"input {quoted(name)} has no shape; export the model with one")
+            return None
+        lengths = [d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in kind.shape.dim]
+        batched = len(lengths) > 1 and lengths[0] in (None, 1)
+        if None in lengths[1 if batched else 0 :] or 0 in lengths:
+            shown = listed([shortened(str(d.dim_param or d.dim_value or "?"), 20) for d in kind.shape.dim])
+            self.refusals.add(
+                f"input {quoted(name)} has shape ({shown}); only the first of several axes, the batch, may be open: "
+                "export it with the others fixed"
+            )
+            return None
+        return tuple(length or 1 for length in lengths), batched
+
+    def _ignore_unread(self) -> None:
+        """A note of the initializers that nothing reads."""
+        names = [t.name for t in self.graph.initializer] + [t.values.name for t in self.graph.sparse_initializer]
+        unread = [shortened(name) for name in names if not self.reads[name]]
+        if unread:
+            self.builder.notes.append(f"initializers that no node reads are ignored: {listed(unread, 5)}.")
+
+    def _read_node(self, proto: onnx.NodeProto) -> None:
+        inputs = [self._value(name) for name in proto.input]
+        seen = inputs + [self.values.get(name) for name in captured(proto)]
+        computed = any(isinstance(v, Tensor) or (isinstance(v, Unknown) and v.computed) for v in seen)
+        outputs: list[Value] = []
+        try:
+            self._check_node(proto, computed)
+            if not any(isinstance(v, Unknown) for v in inputs):
+                outputs = [self._made(proto, inputs)] if computed else [*self._folded(proto, inputs)]
+        except UnknownOperator as refusal:
+            self.operators.add(label(proto), f": {refusal}")
+        except Refusal as refusal:
+            self.refusals.add(label(proto), f": {refusal}")
+        left = Unknown(computed and proto.op_type not in _SHAPE_ONLY)
+        for index, name in enumerate(proto.output):
+            if name:
+                self.values[name] = outputs[index] if index < len(outputs) else left
+
+    def _made(self, proto: onnx.NodeProto, inputs: list[Value]) -> Value:
+        """The first output of a node that depends on the network's input; raises Refusal."""
+        attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
+        node = Node(proto, tuple(inputs), self.opset, attributes)
+        return OPERATORS[proto.op_type].read(node, self.builder)
+
+    def _folded(self, proto: onnx.NodeProto, inputs: list[Value]) -> list[Constant]:
+        """The outputs of a node whose inputs are constants; raises Refusal."""
+        given = {n: v for n, v in zip(proto.input, inputs, strict=True) if isinstance(v, Constant)}
+        return fold(proto, self.opset, given)
+
+    def _value(self, name: str) -> Value:
+        value = self.values[name]
+        if isinstance(value, Tensor) and self.value_reads[name] > 1:
+            return replace(value, exclusive=False)
+        return value
+
+    def _check_node(self, node: onnx.NodeProto, computed: bool) -> None:
+        """What can be said against a node whatever its inputs are; raises Refusal."""
+        if node.domain not in DOMAINS:
+            domain = quoted(node.domain)
+            raise Refusal(f"operator domain {domain} is not supported; only standard ONNX operators are")
+        if any(part in node.op_type.lower() for part in ("quantize", "qlinear", "integer")):
+            raise Refusal("the model is already quantised; verify the float model it was made from")
+        if node.overload or any(a.ref_attr_name for a in node.attribute):
+            raise Refusal("it is written as part of a function, but is in none; export the model without functions")
+        if not any(self.reads[name] for name in node.output):
+            raise Refusal("nothing uses its output; remove the node")
+        if not computed:
+            if node.op_type not in FOLDABLE:
+                kind = shortened(node.op_type)
+                raise Refusal(f"operator {kind} on constants is not supported: replace it by an initializer")
+            return
+        known = OPERATORS.get(node.op_type)
+        if known is None:
+            hint = f" ({HINTS[node.op_type]})" if node.op_type in HINTS else ""
+            raise UnknownOperator(f"the operator is not supported{hint}")
+        found = [shortened(a.name) for a in node.attribute if a.name not in known.attributes]
+        if found:
+            supported = ", ".join(sorted(known.attributes)) or "none"
+            raise Refusal(f"attribute {listed(found, 5)} is not supported; supported are: {supported}")
+        extra = [name for name in node.output[1:] if self.reads[name]]
+        if extra:
+            raise Refusal(f"its output {quoted(extra[0])} is used; supported is the use of its first output")
+
+    def _read_output(self) -> Tensor:
+        name = self.graph.output[0].name if self.graph.output else ""
+        value = self.values.get(name)
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, Constant) or (name and name not in self.values):
+            self.refusals.add(f"output {quoted(name)} does not depend on the input")
+        return Tensor(0, ())
+
+
+def _shared(builder: Builder) -> list[str]:
+    """A note for every constant that several weighted layers hold."""
+    return [
+        f"{shortened(source)}: used by layers {listed(list(map(repr, users)))}, each of which is quantised on its own."
+        for source, users in builder.weight_uses.items()
+        if len(users) > 1
+    ]

@@ -1,0 +1,70 @@
+"""The rows of all cases packed for the page's script: columns instead of objects, and margins in few digits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from typing import Any
+
+from qverify.runs.reading import Case
+from qverify.runs.stored import STAGES, STATUSES
+from qverify.text.escapes import printable
+
+DIGITS = 5
+_DOWN, _UP = Context(prec=DIGITS, rounding=ROUND_FLOOR), Context(prec=DIGITS, rounding=ROUND_CEILING)
+
+
+def packed(cases: Sequence[Case], labels: Sequence[str]) -> str:
+    """JSON that may stand inside a script element.
+
+    Per case, under its label, a column a key; status, method and detail are positions in lists that all cases share.
+    Margins are rounded outwards, so that what is shown is still proved; seconds become milliseconds.
+    """
+    methods = [*STAGES, *sorted({row["method"] for case in cases for row in case.rows} - set(STAGES))]
+    details = ["", *sorted({_detail(row) for case in cases for row in case.rows} - {""})]
+    places = [{name: place for place, name in enumerate(names)} for names in (STATUSES, methods, details)]
+    found = {
+        "statuses": STATUSES,
+        "methods": [printable(name) for name in methods],
+        "details": details,
+        "cases": [{"name": label} | _columns(case, places) for case, label in zip(cases, labels, strict=True)],
+    }
+    text = json.dumps(found, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _columns(case: Case, places: Sequence[dict[str, int]]) -> dict[str, Any]:
+    rows, (statuses, methods, details) = case.rows, places
+    return {
+        "index": [row["index"] for row in rows],
+        "label": [row["label"] for row in rows],
+        "predicted": [row["predicted"] for row in rows],
+        "status": [statuses[row["status"]] for row in rows],
+        "method": [methods[row["method"]] for row in rows],
+        "detail": [details[_detail(row)] for row in rows],
+        "lower": [_rounded(row.get("margin_lower"), _DOWN) for row in rows],
+        "upper": [_rounded(row.get("margin_upper"), _UP) for row in rows],
+        "ms": [_short(1000 * row["seconds"]) for row in rows],
+    }
+
+
+def _detail(row: dict[str, Any]) -> str:
+    """What a row says beside its verdict: the scope of the exact step, and why it is unknown."""
+    parts = [row.get("scope"), row.get("detail")]
+    return printable("; ".join(part for part in parts if isinstance(part, str) and part and part != "exact"))
+
+
+def _rounded(margin: float | None, direction: Context) -> float | None:
+    if margin is None:
+        return None
+    rounded = float(direction.create_decimal(margin))
+    return rounded if math.isfinite(rounded) else margin  # the largest number there is, in all its digits
+
+
+def _short(number: float) -> float:
+    """Three digits."""
+    return float(f"{number:.3g}")

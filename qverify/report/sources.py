@@ -1,0 +1,163 @@
+"""The model, the samples and the radii of a case, found again for pictures and layers; never downloaded.
+
+A file is looked for on the way from the run's own folder, then as it was given, then from the root (`places.py`).
+Nothing counts as found unless its sha256 is the one recorded. What is missing is said without the folders.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qverify import datasets
+from qverify.datasets import Samples
+from qverify.datasets import sources as data_sources
+from qverify.errors import DataError, QVerifyError
+from qverify.family.family import Family, Radii, load_radii
+from qverify.family.steps import RANGED, Quantiser
+from qverify.files.names import file_name, without_folders
+from qverify.files.places import PLACES, candidates
+from qverify.fingerprint import fingerprint
+from qverify.network import Network
+from qverify.onnx import reader as onnx_io
+from qverify.remarks import quiet
+from qverify.runs.reading import Case
+from qverify.runs.verify_run import file_sha256
+from qverify.text.escapes import printable
+from qverify.verification.verdict import SEMANTICS
+
+T = TypeVar("T")
+
+
+class Sources:
+    """Reads each file once, however many cases name it. Every method raises DataError that says what is missing."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Any] = {}
+
+    def network(self, case: Case) -> Network:
+        """The model, whose weights may lie in another file."""
+        question = case.question
+        wanted = question.get("network_sha256")
+
+        def read(path: Path) -> Network:
+            with quiet():
+                network = onnx_io.load(path)
+            if fingerprint(network) == wanted:
+                return network
+            if question.get("semantics") != SEMANTICS:  # other versions may hash otherwise
+                raise DataError(f"{path.name} is hashed otherwise than by the version that made the run")
+            raise DataError(f"the weights of {path.name} have changed since the run")
+
+        return self._file(case, "model", question["model"], question.get("model_sha256"), read, str(wanted))
+
+    def samples(self, case: Case) -> Samples:
+        """The whole data set."""
+        question = case.question
+        name, sha256, arrays = question["data"], question.get("data_sha256"), question.get("arrays_sha256")
+        scale = question.get("input_scale")
+
+        def same(samples: Samples) -> Samples:
+            samples = datasets.scaled(samples, scale)
+            if samples.sha256 != sha256:
+                raise DataError(f"{file_name(name)} has changed since the run")
+            if arrays is not None and samples.arrays_sha256 != arrays:
+                raise DataError(f"{file_name(name)} is read otherwise than by the version that made the run")
+            return samples
+
+        if name not in datasets.NAMES:
+            return self._file(case, "data", name, sha256, lambda path: same(datasets.load(path)), f"{arrays} {scale}")
+        paths = _places(case, "data", None) if name in data_sources.LAYOUTS else []
+        ways: list[Callable[[], Samples]] = [lambda: same(_named(name))]
+        ways += [lambda path=path: same(datasets.load_at(name, path)) for path in paths]  # type: ignore[misc]
+        return self._once(("data", name, sha256, arrays, scale, *paths), paths, lambda: _first(ways))
+
+    def radii(self, case: Case) -> Radii:
+        """Made again as `qverify verify` made them, on the whole data set where the scheme needs ranges."""
+        stated = case.question["radii"]
+        if "file" in stated:
+            name, sha256 = str(stated["file"]), stated.get("sha256")
+            return self._file(case, "radii", name, sha256, lambda path: load_radii(str(path)))
+        names = ("bits", "scheme", "rounding", "kernel", "batchnorm")
+        quantiser = Quantiser(**{name: stated[name] for name in names if stated.get(name) is not None})
+        if quantiser.scheme not in RANGED:
+            return _as_data_error(lambda: Radii.of(quantiser))
+        network, samples = self.network(case), self.samples(case)
+        calibration, _ = datasets.fit(samples, network)
+        return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
+
+    def _file(self, case: Case, kind: str, given: str, sha256: Any, read: Callable[[Path], T], *more: str) -> T:
+        """What `read` makes of the first file that may be the one given and has this hash."""
+        paths = [path for path in _places(case, kind, given) if path.is_file()]
+
+        def checked(path: Path) -> T:
+            if file_sha256(str(path)) != sha256:
+                raise DataError(f"{file_name(given)} has changed since the run")
+            return read(path)
+
+        def found() -> T:
+            if not paths:
+                raise DataError(f"{file_name(given)} is not there")
+            return _first([lambda path=path: checked(path) for path in paths])  # type: ignore[misc]
+
+        return self._once((kind, given, sha256, *more, *paths), paths, found)
+
+    def _once(self, key: tuple[Any, ...], paths: Sequence[Path], read: Callable[[], T]) -> T:
+        """What `read` returned or raised the first time; messages name no folder of `paths`."""
+        key = tuple(map(str, key))
+        if key not in self._found:
+            try:
+                self._found[key] = _as_data_error(read)
+            except DataError as error:
+                known = [part for path in paths for part in (str(path), str(path.resolve()))]
+                self._found[key] = DataError(printable(without_folders(str(error), known)))
+        found = self._found[key]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+
+def clipping(case: Case) -> tuple[float, float] | None:
+    """Where quantised inputs were kept, as `Options.clip` takes it."""
+    clip = case.question.get("clip_input")
+    return None if clip is None else (clip[0], clip[1])
+
+
+def same_radii(case: Case, network: Network, radii: Radii) -> bool:
+    """Whether radii made again are as large as the run recorded: another version may make others of the same words."""
+    made, stated = Family.of(network, radii, clipping(case)).largest(), case.question["radii"]["largest"]
+    return made.keys() == stated.keys() and all(math.isclose(made[kind], stated[kind], rel_tol=1e-9) for kind in made)
+
+
+def _places(case: Case, kind: str, given: str | None) -> list[Path]:
+    places = case.question.get(PLACES)
+    return candidates(given, places.get(kind) if isinstance(places, dict) else None, case.run.folder)
+
+
+def _first(ways: Sequence[Callable[[], T]]) -> T:
+    """What the first of `ways` gives that does not fail; if all do, the failure of the first."""
+    failures = []
+    for way in ways:
+        try:
+            return _as_data_error(way)
+        except DataError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _named(name: str) -> Samples:
+    if name in data_sources.LAYOUTS and data_sources.find_here(name) is None:
+        raise DataError(f"the data set {name} is not on this machine")
+    return datasets.load(name)
+
+
+def _as_data_error(read: Callable[[], T]) -> T:
+    """Whatever is wrong with a file is a reason why something is missing."""
+    try:
+        return read()
+    except DataError:
+        raise
+    except (QVerifyError, OSError) as error:
+        raise DataError(str(error)) from error

@@ -1,0 +1,194 @@
+"""Runs read back for reports: what `qverify verify --out` and `qverify batch` left on disk, as cases.
+
+A case is one question and its rows. A directory of `verify` holds one (run.json), one of `batch` holds many
+(batch.json, whose rows name their case). Nothing is written, so a run under way can be reported on too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from qverify.errors import DataError, UsageError
+from qverify.files.names import file_name, short_names, without_folders
+from qverify.files.places import PLACES
+from qverify.runs.folder import read_record, settled
+from qverify.runs.stored import REPORTED, RowLines, batch_faults, question_faults, record_faults, solvers
+from qverify.text.brief import Brief
+from qverify.text.escapes import printable
+from qverify.verification.verdict import SEMANTICS
+
+RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Brief):
+    """A directory; `starts` say when and with which solver each start worked on it."""
+
+    folder: Path
+    name: str
+    starts: list[dict[str, Any]]
+
+    @property
+    def solvers(self) -> list[str]:
+        """The solvers of all starts with their versions, each once."""
+        return list(map(printable, solvers(self.starts)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Case(Brief):
+    """`name` is that in the batch, else empty; `title` is for people. One row an index, in the order of the indices."""
+
+    run: Run
+    name: str
+    title: str
+    question: dict[str, Any]
+    rows: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        return printable(PurePath(file_name(self.question["model"])).stem)
+
+    @property
+    def data(self) -> str:
+        return printable(file_name(self.question["data"]))
+
+    @property
+    def bits(self) -> int | None:
+        bits = self.question["radii"].get("bits")
+        return bits if isinstance(bits, int) else None
+
+    @property
+    def radii(self) -> str:
+        """The radii in a word: the bits, or else the convention."""
+        return self.bare(self.question["radii"]["convention"]) if self.bits is None else f"{self.bits} bits"
+
+    def bare(self, text: str) -> str:
+        """`text` for people: printable, and without the folders that files of this run lie in."""
+        asked, places = self.question, self.question.get(PLACES)
+        paths = [asked["model"], asked["data"], asked.get("data_source"), asked["radii"].get("file")]
+        for place in places.values() if isinstance(places, dict) else []:
+            paths += place.values() if isinstance(place, dict) else []
+        paths += [str(self.run.folder), str(self.run.folder.resolve())]
+        return printable(without_folders(text, [path for path in paths if isinstance(path, str)]))
+
+    @property
+    def convention(self) -> str:
+        """What the bits mean; empty for radii from a file."""
+        stated = self.question["radii"]
+        scheme = f"scheme {stated.get('scheme')}, rounding {stated.get('rounding')}" if self.bits is not None else ""
+        clip = self.question.get("clip_input")
+        clipped = f"inputs within {clip[0]:g} to {clip[1]:g}" if clip else ""
+        return printable(", ".join(part for part in (scheme, clipped) if part))
+
+    @property
+    def method(self) -> str:
+        return printable(self.question["method"])
+
+
+def read_runs(paths: Sequence[str]) -> list[Case]:
+    """The cases of all directories. Raises DataError if one is missing or damaged, UsageError if one is given twice."""
+    folders = [Path(path) for path in paths]
+    resolved = [Path(os.path.realpath(folder)) for folder in folders]  # as `resolve`, but links may go in a circle
+    for folder, place in zip(folders, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise UsageError(f"The run {printable(str(folder))} is given twice; give each once.")
+    names = short_names([str(place) for place in resolved])
+    return [case for folder, name in zip(folders, names, strict=True) for case in _cases(folder, printable(name))]
+
+
+def _cases(folder: Path, name: str) -> list[Case]:
+    """The cases of one directory, which is called `name` in the report."""
+    shown = printable(str(folder))
+    found = [name for name in (BATCH, RUN) if (folder / name).exists()]
+    if not found:
+        raise DataError(
+            f"{shown} holds neither {RUN} nor {BATCH}; name a directory that `qverify verify --out` or"
+            " `qverify batch` wrote."
+        )
+    record = _record(folder / found[0])
+    run = Run(folder, name, record["runs"])
+    rows, notes = _rows(folder / ROWS)
+    if found[0] == RUN:
+        question = {key: value for key, value in record.items() if key != "runs"}
+        return [_case(run, "", question, rows, notes)]
+    asked = record["cases"]
+    if not asked:
+        raise DataError(f"{shown}/{BATCH} lists no cases; run the batch again into another directory.")
+    own: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
+    strangers: list[dict[str, Any]] = []
+    for row in rows:
+        case = row.get("case")
+        (own[case] if isinstance(case, str) and case in own else strangers).append(row)
+    if strangers:
+        notes.append(f"{len(strangers)} rows belong to no case of {BATCH} and are left out.")
+    return [
+        _case(run, case, _question(asked[case], f"{folder / BATCH}, case {case}"), own[case], notes) for case in asked
+    ]
+
+
+def _case(run: Run, name: str, question: dict[str, Any], rows: list[dict[str, Any]], notes: list[str]) -> Case:
+    """One case; `notes` are those on the whole run."""
+    title = f"{run.name}: {printable(name)}" if name else run.name
+    start, stop = question["samples"]
+    asked = [row for row in rows if start <= row["index"] < stop]
+    latest = {row["index"]: row for row in asked}  # a sample decided again counts as it was decided last
+    said = [f"{run.name}: {note}" for note in notes]
+    if len(asked) < len(rows):
+        said.append(f"{title}: {len(rows) - len(asked)} rows outside the samples {start}:{stop} are left out.")
+    if len(latest) < len(asked):
+        said.append(f"{title}: {len(asked) - len(latest)} rows were replaced by later ones of the same sample.")
+    seconds = question.get("timeout")
+    short = sum(not settled(row, seconds) for row in latest.values())
+    if short:
+        said.append(f"{title}: {short} samples have had less time than the {_limit(seconds)} asked for.")
+    if latest and question.get("semantics") != SEMANTICS:
+        other = "decided by another version of qverify, whose verdicts may mean something else; run it again"
+        said.append(f"{title}: {other}.")
+    if len(latest) < stop - start:
+        said.append(f"{title}: {len(latest)} of {stop - start} samples are decided; accuracies refer to these.")
+    return Case(run, name, title, question, [latest[index] for index in sorted(latest)], tuple(said))
+
+
+def _limit(seconds: float | None) -> str:
+    return "unlimited time" if seconds is None else f"{seconds:g} s"
+
+
+# -- what is read ---------------------------------------------------------------------------------
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The JSON object of run.json or batch.json. Raises DataError."""
+    try:
+        if path.name == BATCH:
+            return read_record(path, batch_faults)
+        return read_record(path, lambda record: record_faults(record, REPORTED))
+    except OSError as error:
+        raise DataError(f"{printable(str(path))} cannot be read ({error.strerror}); check its permissions.") from error
+    except ValueError as error:
+        raise DataError(
+            f"{printable(str(path))} is damaged, so its rows cannot be reported; run it again ({error})."
+        ) from None
+
+
+def _question(asked: dict[str, Any], where: str) -> dict[str, Any]:
+    """`asked`, if it has what reports need; DataError otherwise."""
+    if wrong := question_faults(asked, REPORTED):
+        raise DataError(f"{printable(where)} is damaged ({', '.join(wrong)} missing or senseless); run it again.")
+    return asked
+
+
+def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows in the order of the file, and notes; a torn last line is left out. Raises DataError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], [f"{ROWS} is missing; no sample is decided."]
+    except OSError as error:
+        raise DataError(f"{printable(str(path))} cannot be read ({error.strerror}); check its permissions.") from error
+    rows, end = RowLines(then=", and --resume decides it again").in_order(path, content)
+    return rows, [f"The last line of {ROWS} is torn and left out."] if content[end:].strip() else []

@@ -1,0 +1,1 @@
+"""Words for people: what comes from elsewhere made printable and short."""

@@ -1,0 +1,193 @@
+"""The quantised family of a network in training: radii around live weights, as `bounds` reads them.
+
+Two kinds. `StatedRadii`: numbers, from scheme `paper` or a radii file. `RangeRadii`: steps that follow the ranges of
+the weights, schemes `tensor` and `channel`, differentiated through; the ranges of activations are tracked over the
+batches. Both give a `BoundModel` in the type of the weights and without rounding allowance, so that the training loss
+is computed by the very functions that verify (design.md, section 4). All radii are multiplied by a factor, which the
+ramp raises from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qverify.bounds.interval import interval_bounds
+from qverify.bounds.tensors import Affine, BoundModel, Bounds
+from qverify.errors import RadiiError
+from qverify.family.family import Family, Radii
+from qverify.family.steps import Quantiser
+from qverify.kinds import expected
+from qverify.network import Conv, Dense, Relu
+from qverify.rounding import Rounding
+from qverify.text.brief import Brief
+from qverify.training.live_network import LiveNetwork
+
+Clip = tuple[float, float]
+Pair = tuple[Tensor, Tensor]
+_FADE = 0.999
+"""What a tracked range loses a batch while no value reaches it: it follows the weights within some thousand batches."""
+
+
+class LiveFamily(Protocol):
+    """The family at any moment of training."""
+
+    def observe(self, values: list[Tensor]) -> None:
+        """Take note of the outputs of all layers on one batch."""
+        ...
+
+    def model(self, factor: float) -> BoundModel:
+        """The family with all radii times `factor`."""
+        ...
+
+    def input_radius(self, factor: float) -> Tensor:
+        """(n_in,) or a scalar."""
+        ...
+
+    def radii(self, x: Any) -> Radii:
+        """The full radii of the network as it is now, as they are verified; ranges are taken on x (N, n_in)."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep beside the weights."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        ...
+
+
+def live_bounds(family: LiveFamily, factor: float, x: Tensor, clip: Clip | None = None) -> tuple[BoundModel, Bounds]:
+    """IBP around samples x (N, ...) at `factor` times the radii, differentiable."""
+    model = family.model(factor)
+    x = x.flatten(1)
+    radius = family.input_radius(factor)
+    lower, upper = x - radius, x + radius
+    if clip is not None:
+        lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+    return model, interval_bounds(model, lower, upper)
+
+
+def _bound_model(
+    live: LiveNetwork, weights: dict[int, Pair], activation: dict[int, Tensor], ceiling: dict[int, float] | None = None
+) -> BoundModel:
+    """`weights[i]`: weight and bias radius of layer i; layers without live weights (average pooling) are exact."""
+    affine, like = {}, live.like
+    for i, layer in enumerate(live.network.layers):
+        if not isinstance(layer, (Dense, Conv)):
+            continue
+        if i in live.parameters:
+            weight, bias = live.parameters[i]
+            bias = like.new_zeros(len(weight)) if bias is None else bias
+            affine[i] = Affine(layer, weight, weights[i][0], bias, weights[i][1])
+        else:
+            weight, bias = like.new_tensor(layer.weight), like.new_tensor(layer.bias)
+            affine[i] = Affine(layer, weight, torch.zeros_like(weight), bias, torch.zeros_like(bias))
+    rounding = Rounding(like.dtype, enabled=False)
+    model = BoundModel(live.network, affine, {}, activation, ceiling or {}, rounding, like.device, like.dtype)
+    return replace(model, zero_exact=ceiling is not None)
+
+
+class StatedRadii:
+    """Radii that do not depend on the weights."""
+
+    def __init__(self, live: LiveNetwork, radii: Radii):
+        """Raises RadiiError if `radii` do not fit the network, or follow from its ranges."""
+        if radii.ceilings or radii.saturations or radii.input_range is not None:
+            raise RadiiError(
+                "These radii hold for the ranges of one network, which training changes; state bits and scheme instead."
+            )
+        self._live, self._radii = live, radii
+        self._family = Family.of(live.network, radii)
+
+        def tensors(arrays: Any) -> dict[int, Tensor]:
+            return {i: live.like.new_tensor(array) for i, array in arrays.items()}
+
+        self._weight, self._bias = tensors(self._family.weight), tensors(self._family.bias)
+        self._activation = tensors(self._family.activation)
+        self._input = live.like.new_tensor(self._family.input)
+
+    def observe(self, values: list[Tensor]) -> None:
+        """Nothing depends on the data."""
+
+    def model(self, factor: float) -> BoundModel:
+        weights = {i: (factor * self._weight[i], factor * self._bias[i]) for i in self._weight}
+        activation = {i: factor * radius for i, radius in self._activation.items()}
+        return _bound_model(self._live, weights, activation)
+
+    def input_radius(self, factor: float) -> Tensor:
+        return factor * self._input
+
+    def radii(self, x: Any) -> Radii:
+        return self._radii
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """There is nothing to restore."""
+
+
+@dataclass(eq=False, repr=False)
+class RangeRadii(Brief):
+    """Radii of schemes `tensor` and `channel`: gradients flow from the radii to the largest weights.
+
+    `high[i]`, `low[i]`: the range of layer i's output on recent batches, widened to contain 0; the gradient takes them
+    for constants.
+    """
+
+    live: LiveNetwork
+    quantiser: Quantiser
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+    def observe(self, values: list[Tensor]) -> None:
+        with torch.no_grad():
+            low = [min(0.0, float(v.min())) for v in values]
+            high = [max(0.0, float(v.max())) for v in values]
+        before = self.low or low, self.high or high
+        self.low = [min(new, _FADE * old) for new, old in zip(low, before[0], strict=True)]
+        self.high = [max(new, _FADE * old) for new, old in zip(high, before[1], strict=True)]
+
+    def model(self, factor: float) -> BoundModel:
+        quantiser, layers = self.quantiser, self.live.network.layers
+        steps = [quantiser.activation_step(low, high) for low, high in zip(self.low, self.high, strict=True)]
+        weights = {}
+        for i, (weight, bias) in self.live.parameters.items():
+            top = weight.abs().flatten(1).amax(1)
+            offset = torch.zeros_like(top) if bias is None else bias
+            top = top.max().expand(len(top)) if quantiser.scheme == "tensor" else top
+            radius, spread = quantiser.weight_radii(torch, top, offset, steps[layers[i].inputs[0]])
+            rows = (factor * radius).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
+            weights[i] = rows, factor * (torch.zeros_like(spread) if bias is None else spread)
+        relus = [i for i, layer in enumerate(layers) if isinstance(layer, Relu)]
+        radii = {i: factor * quantiser.activation_radius(steps[i]) for i in relus}
+        activation = {i: self.live.like.new_full((layers[i].size,), radii[i]) for i in relus}
+        ceilings = {i: quantiser.activation_range(self.low[i], self.high[i])[1] for i in relus}
+        return _bound_model(self.live, weights, activation, ceilings)
+
+    def input_radius(self, factor: float) -> Tensor:
+        step = self.quantiser.activation_step(self.low[0], self.high[0])
+        return self.live.like.new_tensor(factor * self.quantiser.activation_radius(step))
+
+    def radii(self, x: Any) -> Radii:
+        return Radii.of(self.quantiser, self.live.frozen(), x)
+
+    def state(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.low, self.high = list(state["low"]), list(state["high"])
+
+
+def live_family(live: LiveNetwork, stated: Quantiser | Radii) -> LiveFamily:
+    """The family that `stated` asks for. Raises RadiiError."""
+    expected(live, LiveNetwork, "The network in training", "a LiveNetwork, as LiveNetwork.trace gives", RadiiError)
+    if isinstance(stated, Radii):
+        return StatedRadii(live, stated)
+    radii = Radii.of(stated, live.network, np.zeros((1, live.network.input_size)))
+    return StatedRadii(live, radii) if stated.scheme == "paper" else RangeRadii(live, stated)

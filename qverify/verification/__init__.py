@@ -1,0 +1,1 @@
+"""Verdicts on samples, from cheap to exact."""

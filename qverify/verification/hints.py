@@ -1,0 +1,102 @@
+"""Remarks on a network, samples and radii that a person should see before believing a result: a sentence each.
+
+None of them changes a verdict. The command line prints them as notes, the library warns with `QVerifyWarning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import NoneType
+
+import numpy as np
+
+from qverify.datasets import Samples
+from qverify.datasets.samples import Labels
+from qverify.datasets.units import doubts
+from qverify.errors import RadiiError
+from qverify.family.family import Radii
+from qverify.family.kernels import SEVEN_BITS, dropped
+from qverify.family.steps import RANGED
+from qverify.kinds import RADII, expected
+from qverify.network import Array, Conv, Dense, Network, Scale
+from qverify.remarks import remark
+from qverify.text.shortened import listed
+
+_SHOWN = 6
+"""Names listed at most."""
+
+
+def of_family(network: Network, radii: Radii, x: Array | None) -> list[str]:
+    """What of this network or of the samples x (N, ...) goes beyond the quantisers that the radii stand for."""
+    quantiser = radii.quantiser
+    if quantiser is None:
+        return []
+    if quantiser.scheme in RANGED:
+        return [*_not_rounded(network, quantiser.scheme), *_kernels(radii)]
+    return _beyond_unit(network, x)
+
+
+def remark_on(network: Network, radii: Radii | None, x: Array, y: Labels | None = None) -> None:
+    """Warn of all there is to say about samples x (N, n_in), their labels y and, unless None, the radii."""
+    expected(radii, (Radii, NoneType), "radii", RADII, RadiiError)
+    said = [] if radii is None else of_family(network, radii, x)
+    if y is not None:
+        said += doubts(network, Samples("the data", x.reshape(-1, *network.input_shape), y, "", "memory"))
+    remark(said)
+
+
+def names(found: Sequence[str]) -> str:
+    """Names in quotes, joined by commas; the first few of many."""
+    return listed([repr(name) for name in found], _SHOWN)
+
+
+def _beyond_unit(network: Network, x: Array | None) -> list[str]:
+    layers = [network.layers[i] for i in network.weighted]
+    reach = max((float(np.abs(la.weight).max()) for la in layers if isinstance(la, (Dense, Conv))), default=0.0)
+    beyond = []
+    if reach > 1.0:
+        beyond.append(f"weights reach {reach:.3g}")
+    if x is not None and (x.min() < 0.0 or x.max() > 1.0):
+        beyond.append(f"inputs go from {x.min():.3g} to {x.max():.3g}")
+    if not beyond:
+        return []
+    return [
+        f"{' and '.join(beyond)}, but scheme paper takes the step of quantisers for weights in [-1, 1]"
+        " and inputs in [0, 1]; --scheme tensor or channel takes it from the ranges themselves."
+    ]
+
+
+def _not_rounded(network: Network, scheme: str) -> list[str]:
+    """Places of this network where toolchains round and the family does not."""
+    said = []
+    if network.added_biases:
+        said.append(
+            f"a node of its own adds the bias of {names(network.added_biases)}; scheme {scheme} takes biases as int32,"
+            " but toolchains may round these to the bits of an activation. As a Gemm a layer has its bias inside."
+        )
+    last, places = len(network.layers) - 1, []
+    for i, layer in enumerate(network.layers[:-1]):
+        pooling = isinstance(layer, Conv) and not layer.quantised
+        alone = i in network.weighted and network.relu_behind(i) is None
+        if (pooling or alone or isinstance(layer, Scale)) and i != last:
+            places.append(layer.name)
+    if places:
+        said.append(
+            f"scheme {scheme} does not round what {names(places)} give (pooling, arithmetic, layers without a Relu),"
+            " where integer toolchains do."
+        )
+    return said
+
+
+def _kernels(radii: Radii) -> list[str]:
+    if radii.kernel is None:
+        return []
+    said = [f"no sample can be verified for integer kernels: {reason}." for reason in radii.kernel.refused]
+    said += [f"few samples can be verified: {reason}." for reason in dropped(list(radii.kernel.dead))]
+    if radii.kernel.mode != "any" and (found := radii.kernel.saturating()):
+        said.append(
+            f"pairs of products of {names(found)} may leave int16, so kernels that add pairs in saturating int16"
+            " (uint8 x int8 on processors without dot-product instructions) are not covered; --kernel any asks for"
+            f" them too, and {SEVEN_BITS}."
+        )
+    return said

@@ -1,0 +1,78 @@
+"""Samples on their way through the cascade: what is proved and attained of each, and which are still open."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from qverify.bounds.tensors import Bounds
+from qverify.family.members import Recipe
+from qverify.network import Array
+from qverify.text.brief import Brief
+from qverify.verification.verdict import Status, Verdict
+
+
+@dataclass(eq=False, repr=False)
+class Batch(Brief):
+    """Samples on their way through the cascade.
+
+    `lower` (N, classes): margins proved, +inf in the label's own column. `best` (N,): the worst margin attained, by
+    the member of `recipes`, or by the network itself where there is none. `open`: positions of the undecided
+    samples; `bounds`: on these, in this order. `seconds` (N,): spent on each. `cut`: a stage was ended by the clock.
+    """
+
+    start: int
+    x: Array
+    labels: Array
+    predicted: Array
+    lower: Array
+    best: Array
+    seconds: Array
+    open: Any
+    recipes: dict[int, Recipe] = field(default_factory=dict)
+    bounds: Any = None
+    cut: bool = False
+
+    def keep(self, mask: Any) -> None:
+        """Go on with the open samples where `mask` holds."""
+        self.open = self.open[mask]
+        if self.bounds is not None:
+            self.bounds = self.bounds.take(torch.as_tensor(np.flatnonzero(mask), device=self.bounds.lower[0].device))
+
+    def parts(self, size: int) -> list[Batch]:
+        """The open samples in several batches, which share everything but `open`, `bounds` and `cut`."""
+        starts = range(0, len(self.open), size)
+        chunks = [slice(start, start + size) for start in starts]
+        return [replace(self, open=self.open[chunk], bounds=self.bounds.take(chunk)) for chunk in chunks]
+
+    def join(self, parts: list[Batch]) -> None:
+        """What is open in `parts` is what is open here."""
+        self.open = np.concatenate([part.open for part in parts])
+        self.bounds = Bounds.concatenate([part.bounds for part in parts])
+        self.cut = self.cut or any(part.cut for part in parts)
+
+    def spent(self, began: float) -> None:
+        """Share the time since `began` among the open samples."""
+        self.seconds[self.open] += (time.perf_counter() - began) / max(1, len(self.open))
+
+    def left(self, limit: float | None) -> float | None:
+        """Seconds that the open samples have left together, each of `limit`; None for no limit."""
+        return None if limit is None else float(np.maximum(0.0, limit - self.seconds[self.open]).sum())
+
+    def verdict(self, sample: int, status: Status, method: str, **more: Any) -> Verdict:
+        return Verdict(
+            self.start + sample,
+            int(self.labels[sample]),
+            int(self.predicted[sample]),
+            status,
+            float(self.lower[sample].min()),
+            float(self.best[sample]),
+            method,
+            float(self.seconds[sample]),
+            recipe=self.recipes.get(sample),
+            **more,
+        )

@@ -1,0 +1,180 @@
+"""Which work is done when: the cheap stages of every chunk first, then sample by sample what they leave open.
+
+So it is soon known how much there is for the exact step. Who does the work is an `Engine`: processes here
+(`workers.Local`) or a cluster (`cluster.Cluster`). Rows do not depend on the engine, nor on what was there before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from qverify.errors import InternalError, WorkerError
+from qverify.runs.plan import sample_key
+from qverify.text.brief import Brief
+from qverify.workers.tasks import CHUNK, Found, Lost, Row, Task
+
+_PATIENCE = 0.2
+"""Seconds between two looks at whether the run should end."""
+
+
+class Engine(Protocol):
+    """Who does tasks. `slots`: how many at once; `window`: how many it wants to know of."""
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def window(self) -> int: ...
+
+    def submit(self, task: Task) -> None:
+        """Have a task done."""
+
+    def get(self, seconds: float) -> tuple[Task, Found | Lost] | None:
+        """An answer, None if there is none within some seconds. Raises what a task raised."""
+
+
+class Watcher(Protocol):
+    """Is told how the work goes on."""
+
+    def chunk(self, samples: int, still_open: int, seconds: float) -> None:
+        """The cheap stages are through with so many missing samples."""
+
+    def exact(self, seconds: float) -> None:
+        """The exact step is through with one."""
+
+    def tick(self) -> None:
+        """Nothing need have happened; called several times a second."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Case(Brief):
+    """One case of a batch: its id, question, `identity` (plan.py), samples, and the task it splits into."""
+
+    name: str
+    question: dict[str, Any]
+    identity: list[Any]
+    indices: range
+    task: Task
+
+    def key(self, index: int) -> str:
+        return sample_key(self.identity, index)
+
+
+class Dispatch:
+    """The work of some cases of which the rows under the keys in `done` are there already.
+
+    `keep` takes rows; it must not return before they are safe. `failures`: chunks without an answer, in words.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        cases: Sequence[Case],
+        done: Container[str],
+        keep: Callable[[Sequence[Row]], None],
+        watcher: Watcher,
+    ):
+        self._engine, self._done, self._keep, self._watcher = engine, done, keep, watcher
+        self._cases = {case.name: case for case in cases}
+        self._chunks = (task for case in cases for task in _chunks(case, done))
+        self._open: deque[Task] = deque()
+        self._bounded: dict[Task, Row] = {}
+        self._flying: set[Task] = set()
+        self.failures: list[str] = []
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until all is done or `stop` is set; what is under way then is dropped.
+
+        Raises what a task raised; WorkerError at the end if chunks had no answer.
+        """
+        while not stop.is_set():
+            while len(self._flying) < self._engine.window and (task := self._next()) is not None:
+                self._flying.add(task)
+                self._engine.submit(task)
+            if not self._flying and self._engine.window:
+                break
+            answer = self._engine.get(_PATIENCE)
+            if answer is not None:
+                self._take(*answer)
+            self._watcher.tick()
+        if self.failures:
+            raise WorkerError(f"{'; '.join(self.failures)}. The rest is kept; start again with fewer jobs.")
+
+    def _next(self) -> Task | None:
+        task = next(self._chunks, None)
+        if task is None and self._open:
+            task = self._open.popleft()
+        return task
+
+    def _take(self, task: Task, answer: Found | Lost) -> None:
+        """Keep what a task found, and note what it leaves to do."""
+        if task not in self._flying:
+            return
+        self._flying.remove(task)
+        case = self._cases[task.case]
+        if task.exact:
+            before = self._bounded.pop(task)
+            found = answer.rows if isinstance(answer, Found) else (_unknown(case, before, answer),)
+            found = tuple(_at_least(before, row) for row in found)
+            if [row["index"] for row in found] != [task.start]:
+                raise InternalError(f"The exact step on sample {task.start} of {task.case} has {len(found)} answers.")
+            self._keep([_signed(case, row) for row in found])
+            self._watcher.exact(answer.seconds)
+            return
+        if isinstance(answer, Lost):
+            where = f"samples {task.start}:{task.stop} of {task.case}"
+            self.failures.append(f"The bounds of {where} could not be computed: {answer.reason}")
+            return
+        if sorted(row["index"] for row in (*answer.rows, *answer.open)) != list(range(task.start, task.stop)):
+            raise InternalError(f"The bounds of samples {task.start}:{task.stop} of {task.case} are not complete.")
+        decided, still = (
+            [row for row in rows if case.key(row["index"]) not in self._done] for rows in (answer.rows, answer.open)
+        )
+        late = [row for row in still if _late(case, row)]
+        still = [row for row in still if not _late(case, row)]
+        decided += [{**row, "detail": "time limit", "limit": case.question["timeout"]} for row in late]
+        if decided:
+            self._keep([_signed(case, row) for row in decided])
+        for row in still:
+            span = {"start": row["index"], "stop": row["index"] + 1}
+            one = replace(case.task, **span, exact=True, spent=row["seconds"])
+            self._bounded[one] = row
+            self._open.append(one)
+        self._watcher.chunk(len(decided) + len(still), len(still), answer.seconds)
+
+
+def _chunks(case: Case, done: Container[str]) -> Iterator[Task]:
+    """The chunks in which something is missing."""
+    for start in range(case.indices.start // CHUNK * CHUNK, case.indices.stop, CHUNK):
+        own = range(max(start, case.indices.start), min(start + CHUNK, case.indices.stop))
+        if any(case.key(index) not in done for index in own):
+            yield replace(case.task, start=own.start, stop=own.stop)
+
+
+def _signed(case: Case, row: Row) -> Row:
+    """The row as a batch keeps it."""
+    return {**row, "case": case.name, "key": case.key(row["index"])}
+
+
+def _late(case: Case, row: Row) -> bool:
+    """Whether the cheap stages took all the time that the sample had."""
+    limit = case.question["timeout"]
+    return limit is not None and row["seconds"] >= limit
+
+
+def _at_least(before: Row, row: Row) -> Row:
+    """A row that is unknown, with the bounds that were known before it: less time may have been left for them."""
+    if row["status"] != "unknown" or before["margin_lower"] is None:
+        return row
+    lower = row["margin_lower"]
+    return {**row, "margin_lower": before["margin_lower"] if lower is None else max(lower, before["margin_lower"])}
+
+
+def _unknown(case: Case, before: Row, lost: Lost) -> Row:
+    """The row of a sample whose exact step has no answer: the bounds of the cheap stages, and the reason."""
+    limit = {"limit": case.question["timeout"]} if lost.overdue else {}
+    return {**before, "seconds": round(before["seconds"] + lost.seconds, 6), "detail": lost.reason, **limit}

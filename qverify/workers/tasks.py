@@ -1,0 +1,95 @@
+"""Work as plain data that travels between processes: what is to be done, and what came out.
+
+Large things (network, samples, radii and options) are *parcels*, bytes under the name of their sha256, so that each
+travels to a process once however many tasks need it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.family.family import Radii
+    from qverify.verification.verdict import Options
+
+Row = dict[str, Any]
+"""An object of samples.jsonl, as `Verdict.row` makes it."""
+
+CHUNK = 128
+"""Samples that share a task for the cheap stages: those with indices from k CHUNK up to (k+1) CHUNK. Numbers may
+depend in their last digits on what is computed together, so chunks never depend on what is missing."""
+GRACE = 10.0
+"""Seconds that a sample may exceed its time limit before its process is killed: the last resort, for a process that
+does not end its solver itself (exact/solvers/process.py)."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Setting(Brief):
+    """What a case needs besides network and samples."""
+
+    radii: Radii
+    options: Options
+
+
+@dataclass(frozen=True)
+class Task:
+    """The cheap stages on the samples from `start` up to `stop`; or, if `exact`, all stages on the one there is.
+
+    `network`, `samples`, `setting` name parcels: a Network, (index of the first, x (N, n_in), y (N,)), a Setting.
+    `limit`: seconds after which a task that is `exact` is ended by force, None for never. `spent`: seconds that the
+    cheap stages took for its sample, which count towards its time limit.
+    """
+
+    case: str
+    network: str
+    samples: str
+    setting: str
+    limit: float | None = None
+    start: int = 0
+    stop: int = 0
+    exact: bool = False
+    spent: float = 0.0
+
+    @property
+    def parcels(self) -> tuple[str, str, str]:
+        return self.network, self.samples, self.setting
+
+
+@dataclass(frozen=True, repr=False)
+class Found(Brief):
+    """What a task found: `rows` decided, and `open` what is left to the exact step, as unknown with its bounds."""
+
+    rows: tuple[Row, ...]
+    open: tuple[Row, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task without an answer: why, in words for the user, the seconds it took, and whether its time was up."""
+
+    reason: str
+    seconds: float
+    overdue: bool = False
+
+
+class Parcels:
+    """Parcels by name, on the side that hands out work."""
+
+    def __init__(self) -> None:
+        self._content: dict[str, bytes] = {}
+
+    def add(self, value: Any) -> str:
+        """Pack a value; returns its name."""
+        content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        name = hashlib.sha256(content).hexdigest()
+        self._content[name] = content
+        return name
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._content[name]
