@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "qverify"
 FLOORS = (
-    ("text",),
+    ("text", "choices", "version"),
     ("errors",),
     ("kinds", "console", "rounding"),
     ("arrays", "files", "budget", "processes", "remarks"),
@@ -38,7 +38,7 @@ def imported(tree: ast.AST) -> set[str]:
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "qverify":
-            found |= {alias.name for alias in node.names} - {"__version__"}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qverify."):
             found.add((node.module or "").split(".")[1])
         elif isinstance(node, ast.Import):

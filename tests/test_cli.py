@@ -14,20 +14,20 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from qverify import __version__, datasets
-from qverify.analysis.discrepancies import METHODS as DISCREPANCY_METHODS
+from qverify import choices, datasets
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.cli import app as cli
 from qverify.cli import options
 from qverify.datasets import Samples
-from qverify.exact.solvers import SOLVERS
+from qverify.exact.solvers import ADAPTERS
 from qverify.exact.solvers.base import Availability
 from qverify.family.family import Family, Radii
 from qverify.onnx import reader as onnx_io
 from qverify.report.numbers import STATUSES
 from qverify.runs.verify_run import RunDirectory
 from qverify.verification.cascade import Cascade, verify
-from qverify.verification.verdict import FORMULATIONS, METHODS, Options, Status
+from qverify.verification.verdict import Options, Status
+from qverify.version import __version__
 
 DIGITS = str(Path(__file__).parents[1] / "models" / "digits.onnx")
 
@@ -329,18 +329,18 @@ def test_the_exact_discrepancy_lies_between_members_and_bounds():
 
 def test_solvers_lists_all_and_what_auto_takes():
     found = answer("solvers")
-    assert set(found["solvers"]) == set(SOLVERS)
+    assert set(found["solvers"]) == set(ADAPTERS)
     assert set(found["solvers"]["highs"]) == {"works", "version", "licence", "limits", "remedy"}
-    assert SOLVERS[found["auto"]["bilinear"]].products
-    assert found["solvers"]["highs"]["works"] and found["auto"]["relational"] in SOLVERS
+    assert ADAPTERS[found["auto"]["bilinear"]].products
+    assert found["solvers"]["highs"]["works"] and found["auto"]["relational"] in ADAPTERS
     assert "--solver auto takes " + found["auto"]["relational"] in qverify("solvers").stdout
 
 
 def test_no_solver_at_all_is_status_3(monkeypatch):
     gone = Availability(False, "", "", "", "Install it.")
-    for solver in SOLVERS.values():
+    for solver in ADAPTERS.values():
         monkeypatch.setattr(type(solver), "availability", lambda self: gone)
-    monkeypatch.setattr(type(SOLVERS["gurobi"]), "full_licence", lambda self: False)
+    monkeypatch.setattr(type(ADAPTERS["gurobi"]), "full_licence", lambda self: False)
     result = qverify("solvers")
     assert result.exit_code == 3 and "highs: Install it." in result.stdout and "takes none" in result.stdout
     assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8).exit_code == 3
@@ -397,8 +397,7 @@ def test_inputs_beyond_the_paper_convention_are_pointed_out(tmp_path, monkeypatc
 
 
 def test_choices_are_those_of_the_library():
-    assert options.VERIFY_METHODS == METHODS and options.DISCREPANCY_METHODS == DISCREPANCY_METHODS
-    assert options.FORMULATIONS == FORMULATIONS and set(options.SOLVERS) == {"auto", *SOLVERS}
+    assert tuple(ADAPTERS) == choices.SOLVERS
     assert {"verified", *options.FAILING} == {status.value for status in Status}
     given = options.Given(DIGITS)
     default = Options()

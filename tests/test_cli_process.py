@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from test_cli import DIGITS, answer, read_rows
 
-from qverify import __version__
+from qverify.version import __version__
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of torch that compete for busy cores cost minutes
 COMMAND = [sys.executable, "-c", "from qverify.cli import main; main(prog_name='qverify')"]

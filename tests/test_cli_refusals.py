@@ -12,7 +12,7 @@ import pytest
 from test_cli import DIGITS, answer, qverify, read_rows
 
 from qverify.errors import InternalError
-from qverify.exact.solvers import SOLVERS
+from qverify.exact.solvers import ADAPTERS
 from qverify.onnx import reader as onnx_io
 
 IMAGES, LABELS = np.full((3, 8, 8), 0.5), np.array([1, 2, 3])
@@ -284,7 +284,7 @@ def wide(tmp_path_factory):
 
 
 def test_a_program_too_large_for_the_small_licence(wide):
-    gurobi: Any = SOLVERS["gurobi"]
+    gurobi: Any = ADAPTERS["gurobi"]
     if not gurobi.availability().works or gurobi.full_licence():
         pytest.skip("needs Gurobi with the size-limited licence")
     message = refusal(*wide, "--solver", "gurobi", status=3)
@@ -292,7 +292,7 @@ def test_a_program_too_large_for_the_small_licence(wide):
 
 
 def test_a_large_program_goes_to_highs_without_a_full_licence(wide, monkeypatch):
-    monkeypatch.setattr(type(SOLVERS["gurobi"]), "full_licence", lambda self: False)
+    monkeypatch.setattr(type(ADAPTERS["gurobi"]), "full_licence", lambda self: False)
     found = answer(*wide, "--timeout", 3)
     assert found["by_method"].keys() == {"exact"} and found["solver"].startswith("highs")
 

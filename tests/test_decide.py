@@ -200,7 +200,7 @@ class _Broken:
 
 
 def test_no_licence_is_a_solver_error(monkeypatch):
-    monkeypatch.setitem(solvers.SOLVERS, "gurobi", _Broken())
+    monkeypatch.setitem(solvers.ADAPTERS, "gurobi", _Broken())
     with pytest.raises(SolverError, match="no licence"):
         verify(*question(0), Options("exact", solver="gurobi"))
 

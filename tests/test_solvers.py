@@ -468,7 +468,7 @@ def test_gurobi_without_a_licence(tmp_path, content):
 
 
 def test_names():
-    assert list(solvers.SOLVERS) == ["highs", "gurobi", "scip"]
+    assert list(solvers.ADAPTERS) == ["highs", "gurobi", "scip"]
     with pytest.raises(UsageError, match=r"'nope'.*auto, highs, gurobi, scip"):
         solvers.get("nope")
 
@@ -492,7 +492,7 @@ def test_availability(solver):
 )
 def test_choice(monkeypatch, products, full, working, expected):
     monkeypatch.setattr(gurobi.GurobiSolver, "full_licence", lambda self: full)
-    for name, solver in solvers.SOLVERS.items():
+    for name, solver in solvers.ADAPTERS.items():
         state = Availability(name in working, "1", "any", "none", "" if name in working else f"get {name}.")
         monkeypatch.setattr(type(solver), "availability", lambda self, state=state: state)
     if expected is None:

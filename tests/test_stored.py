@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from runs_on_disk import START, question, row, write_batch, write_run
 from test_cli import qverify
 
+from qverify.choices import VERIFY_METHODS
 from qverify.errors import DataError
 from qverify.family.family import Radii
 from qverify.runs.batch_run import BatchDirectory
@@ -21,7 +22,7 @@ from qverify.runs.reading import read_runs
 from qverify.runs.stored import RowLines
 from qverify.runs.verify_run import RunDirectory
 from qverify.verification.cascade import verify
-from qverify.verification.verdict import METHODS, Options, Status, Verdict
+from qverify.verification.verdict import Options, Status, Verdict
 
 SESSION = {"started": "now", "solver": None}
 PATH = Path("rows")
@@ -187,7 +188,7 @@ def test_rows_come_back_as_they_were(found):
     assert RowLines().in_order(PATH, content + b'{"index": 3') == (rows, len(content))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", VERIFY_METHODS)
 def test_what_verify_says_is_read_back(rng, method):
     network = networks.NETWORKS["conv_pool"](rng) if method == "bp" else networks.mlp(rng, 4, 8, 8, 3)
     x = rng.uniform(-1, 1, (40, network.input_size))

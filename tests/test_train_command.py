@@ -19,11 +19,12 @@ import pytest
 import torch
 from test_cli import answer, qverify
 
-from qverify import __version__, datasets
+from qverify import datasets
 from qverify.cli import app as cli
 from qverify.cli import train
 from qverify.onnx import reader as onnx_io
 from qverify.training.loop import Settings
+from qverify.version import __version__
 
 ARGUMENTS = ("--data", "digits", "--arch", "mlp:24,16", "--bits", 6, "--epochs", 8, "--batch-size", 64, "--lr", 0.02)
 QUICK = ("train", *ARGUMENTS, "--threads", 1, "--clip-input", 0, 1)

@@ -21,6 +21,7 @@ from qverify.bounds.backward import backward_outputs, tightened_bounds
 from qverify.bounds.interval import OutOfTime
 from qverify.bounds.tensors import Bounds
 from qverify.budget import Deadline
+from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
 from qverify.exact.search import Case, Search, Settings
 from qverify.family.family import Radii
@@ -31,8 +32,6 @@ from qverify.verification.arguments import callbacks, checked_inputs
 from qverify.verification.cascade import Cascade, sample_bounds
 from qverify.verification.exact_step import in_threads, program_memory, solver_process
 from qverify.verification.verdict import Options
-
-METHODS = ("ibp", "bp", "exact")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,8 +85,9 @@ def worst_case_discrepancy(
     """
     options = Options.given(options, Options(method="bp"))
     callbacks(stop, on_result=on_result)
-    if options.method not in METHODS:
-        raise UsageError(f"The discrepancy has no method {options.method!r}; choose one of: {', '.join(METHODS)}.")
+    if options.method not in DISCREPANCY_METHODS:
+        offered = ", ".join(DISCREPANCY_METHODS)
+        raise UsageError(f"The discrepancy has no method {options.method!r}; choose one of: {offered}.")
     flat = checked_inputs(network, x)
     hints.remark_on(network, radii, flat)
     work = _Work(Cascade(network, radii, options, stop))

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from qverify.budget import part_of
+from qverify.choices import FACTOR_METHODS
 from qverify.errors import InternalError, RadiiError, UsageError
 from qverify.family.family import Family, Radii
 from qverify.kinds import expected, is_number, number_as_is
@@ -39,7 +40,6 @@ from qverify.verification.arguments import checked, checked_question
 from qverify.verification.cascade import verdicts
 from qverify.verification.verdict import Options, Status, Verdict
 
-METHODS = ("auto", "ibp", "bp")
 MAX_FACTOR, PRECISION = 16.0, 0.01
 LIMIT = 1e6
 """The largest --max-factor: bounds of deep networks overflow where radii are astronomic."""
@@ -245,8 +245,9 @@ class FactorSearch:
     ):
         checked_question(network, radii, options, stop)
         expected(grid, Grid, "The grid", "qverify.analysis.factors.Grid()")
-        if options.method not in METHODS:
-            raise UsageError(f"Factors are not searched by method {options.method!r}; choose {', '.join(METHODS)}.")
+        if options.method not in FACTOR_METHODS:
+            offered = ", ".join(FACTOR_METHODS)
+            raise UsageError(f"Factors are not searched by method {options.method!r}; choose {offered}.")
         with np.errstate(over="ignore"):  # Family refuses what is not finite
             largest = Family.of(network, radii.scaled(grid.max_factor), options.clip).largest()
         if not any(largest.values()):

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qverify.analysis.factors import METHODS, Grid
+from qverify.analysis.factors import Grid
+from qverify.choices import FACTOR_METHODS
 from qverify.errors import DataError, UsageError
 from qverify.family.family import Family, Radii
 from qverify.kinds import OPTIONS, described, expected, is_number
@@ -64,7 +65,7 @@ class LayerRow:
             "layer": bool(self.layer),
             "kind": self.kind in ("input", "weight", "activation"),
             "accuracy": 0 < self.accuracy <= 1,
-            "method": self.method in METHODS,
+            "method": self.method in FACTOR_METHODS,
             "factor": self.factor is None or self.factor >= 0,
             "radius": self.radius >= 0 and found if self.radius is not None else not found,
             "bias_radius": self.bias_radius is None or (found and self.kind == "weight" and self.bias_radius >= 0),
@@ -129,8 +130,9 @@ class LayerSearch:
             raise DataError(f"The samples are {described(data)}; give a tuple (x, y).")
         if not 0 < accuracy <= 1:
             raise UsageError(f"The accuracy is {accuracy:g}; give a share above 0 and up to 1, for example 0.9.")
-        if options.method not in METHODS:
-            raise UsageError(f"Factors are not searched by method {options.method!r}; choose {', '.join(METHODS)}.")
+        if options.method not in FACTOR_METHODS:
+            offered = ", ".join(FACTOR_METHODS)
+            raise UsageError(f"Factors are not searched by method {options.method!r}; choose {offered}.")
         self.network, self.accuracy, self.options, self.where = network, accuracy, options, ""
         self.x, self.y = checked(network, *data)
         clean = float((margins(network.evaluate(self.x), self.y) > 0).mean())

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from qverify.choices import KINDS, VERIFY_METHODS, Batchnorm, Rounding, Scheme
 from qverify.errors import RadiiError, UsageError
-from qverify.family.family import KINDS, Batchnorm, Family, Radii, Rounding, Scheme
+from qverify.family.family import Family, Radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import described, expected, is_number, is_word
 from qverify.network import Network
@@ -23,7 +24,7 @@ from qverify.text.escapes import shown
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
 from qverify.verification.cascade import verdicts
-from qverify.verification.verdict import METHODS, Options, Status, Verdict
+from qverify.verification.verdict import Options, Status, Verdict
 
 PARTS: dict[str, tuple[str, ...]] = {
     "input": ("input",),
@@ -95,7 +96,7 @@ class Row:
             "bits": 1 <= self.bits <= 32 if self.bits is not None else self.value is not None,
             "value": self.value is None or (self.value >= 0 and self.bits is None),
             **{kind: getattr(self, kind) >= 0 for kind in kinds},
-            "method": self.method in METHODS,
+            "method": self.method in VERIFY_METHODS,
             "samples": self.samples > 0,
             "clean": 0 <= self.clean <= self.samples,
             "guaranteed": 0 <= self.guaranteed <= self.clean,

@@ -16,7 +16,6 @@ from qverify.text.brief import Brief
 from qverify.verification.cascade import Cascade
 from qverify.verification.verdict import Options
 
-METHODS = ("ibp", "bp")
 MOST = 200
 """Samples the means are taken over where nobody chose them: enough for two digits."""
 _TOGETHER = 8

@@ -15,13 +15,10 @@ from typing import Any
 
 import click
 
-from qverify import __version__
+from qverify.choices import DISCREPANCY_METHODS, FACTOR_METHODS, VERIFY_METHODS
 from qverify.cli.options import (
-    DISCREPANCY_METHODS,
     FAILING,
-    RADIUS_METHODS,
     REPORT_FORMS,
-    VERIFY_METHODS,
     Given,
     inspect_options,
     json_option,
@@ -37,6 +34,7 @@ from qverify.console.signals import INTERRUPTED, Terminated, status_of, terminab
 from qverify.errors import InternalError, QVerifyError
 from qverify.remarks import said
 from qverify.text.escapes import printable
+from qverify.version import __version__
 
 _CLOSED_PIPE = 141  # 128 + the signal's number, as shells report it
 
@@ -145,7 +143,7 @@ def sweep(models: tuple[str, ...], bits: str | None, values: str | None, parts: 
 
 @main.command(short_help="How large may the radii be before a sample fails?")
 @problem_options(data_required=True)
-@solve_options(RADIUS_METHODS, "auto")
+@solve_options(FACTOR_METHODS, "auto")
 @radius_options()
 @click.option("--out", metavar="DIR", help="Keep it there: factors.csv, layers.csv, a histogram, radius.json.")
 @click.option("--resume", is_flag=True, help="Go on with the search in --out DIR.")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from qverify import datasets
 from qverify.budget import parse_memory, resident, share_of
+from qverify.choices import RANGED
 from qverify.cli.options import Given
 from qverify.cli.problem import Problem, chosen_solver, hint, started
 from qverify.console.output import say, show, show_json, stdout_kept_clean
@@ -22,7 +23,6 @@ from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.datasets import Samples, units
 from qverify.datasets.samples import Labels
 from qverify.errors import InternalError, UsageError
-from qverify.family.steps import RANGED
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet

@@ -1,8 +1,4 @@
-"""The options that commands share, and `Given`, what a user gave. Imports nothing that takes time.
-
-The choices are written out, because importing the modules that own them would cost `qverify --help` a second;
-a test compares them.
-"""
+"""The options that commands share, and `Given`, what a user gave. Imports nothing that takes time."""
 
 from __future__ import annotations
 
@@ -14,19 +10,21 @@ from typing import Any, TypeVar
 
 import click
 
+from qverify.choices import (
+    BATCHNORMS,
+    DISCREPANCY_METHODS,
+    FACTOR_METHODS,
+    FORMULATIONS,
+    KERNELS,
+    ROUNDINGS,
+    SCHEMES,
+    SOLVER_CHOICES,
+    UNSTABLE_METHODS,
+    VERIFY_METHODS,
+)
 from qverify.errors import UsageError
 from qverify.text.shortened import quoted
 
-VERIFY_METHODS = ("auto", "ibp", "bp", "exact")
-DISCREPANCY_METHODS = ("ibp", "bp", "exact")
-RADIUS_METHODS = ("auto", "ibp", "bp")
-INSPECT_METHODS = ("ibp", "bp")
-FORMULATIONS = ("relational", "bilinear")
-SOLVERS = ("auto", "highs", "gurobi", "scip")
-SCHEMES = ("paper", "tensor", "channel")
-ROUNDINGS = ("nearest", "any")
-KERNELS = ("exact-accumulation", "any")
-BATCHNORMS = ("folded", "separate", "either")
 REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
 
@@ -143,7 +141,7 @@ def inspect_options() -> Callable[[Command], Command]:
     return stacked(
         click.option(
             "--method",
-            type=click.Choice(INSPECT_METHODS),
+            type=click.Choice(UNSTABLE_METHODS),
             default="bp",
             show_default=True,
             help="Bounds by which neurons are called unstable. bp: those of IBP, and those of BP at every layer.",
@@ -187,7 +185,7 @@ def radius_options() -> Callable[[Command], Command]:
         ),
         click.option(
             "--layer-method",
-            type=click.Choice(RADIUS_METHODS),
+            type=click.Choice(FACTOR_METHODS),
             default="bp",
             show_default=True,
             help="What proves the samples layer by layer.",
@@ -271,7 +269,7 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
         ),
         click.option(
             "--solver",
-            type=click.Choice(SOLVERS),
+            type=click.Choice(SOLVER_CHOICES),
             default="auto",
             show_default=True,
             help="For the exact step; `qverify solvers` shows which work here.",
@@ -311,7 +309,7 @@ _METHODS = {
     VERIFY_METHODS: "auto: from cheap to exact, each sample as far as it must. ibp, bp: an attack, and "
     "proofs by bounds alone. exact: the solver on every sample that no attack breaks, for the worst margin itself.",
     DISCREPANCY_METHODS: "ibp, bp: sound bounds. exact: the solver, for both ends of every output.",
-    RADIUS_METHODS: "auto: bounds, then an attack, then the solver between what they prove and what they break. ibp, "
+    FACTOR_METHODS: "auto: bounds, then an attack, then the solver between what they prove and what they break. ibp, "
     "bp: bounds alone, which say nothing about where samples fail.",
 }
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qverify import __version__, datasets
+from qverify import datasets
 from qverify.budget import parse_memory
+from qverify.choices import RANGED
 from qverify.cli.options import Given
 from qverify.console.output import say
 from qverify.datasets import Samples, units
@@ -17,7 +18,7 @@ from qverify.errors import UsageError
 from qverify.exact import solvers
 from qverify.exact.decide import TOLERANCE
 from qverify.family.family import Family, Radii, read_radii
-from qverify.family.steps import RANGED, Quantiser
+from qverify.family.steps import Quantiser
 from qverify.files.places import PLACES, place
 from qverify.fingerprint import fingerprint
 from qverify.network import Array, Network
@@ -27,6 +28,7 @@ from qverify.runs.verify_run import file_sha256
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.verdict import SEMANTICS, Options
+from qverify.version import __version__
 
 
 @dataclass(frozen=True, eq=False, repr=False)

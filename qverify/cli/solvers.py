@@ -8,7 +8,7 @@ from rich.table import Table
 
 from qverify.console.output import show, show_json, stdout_kept_clean
 from qverify.errors import SolverError
-from qverify.exact.solvers import SOLVERS, choose
+from qverify.exact.solvers import ADAPTERS, choose
 
 _PROGRAMS = {"relational": False, "bilinear": True}
 
@@ -16,7 +16,7 @@ _PROGRAMS = {"relational": False, "bilinear": True}
 def run(as_json: bool) -> int:
     """The whole command; returns the exit status."""
     with stdout_kept_clean():
-        found = {name: solver.availability() for name, solver in SOLVERS.items()}
+        found = {name: solver.availability() for name, solver in ADAPTERS.items()}
         auto = {formulation: _auto(products) for formulation, products in _PROGRAMS.items()}
     works = any(state.works for state in found.values())
     if as_json:

@@ -17,6 +17,7 @@ from rich.table import Table
 from qverify import datasets
 from qverify.analysis import sweeps as sweep
 from qverify.analysis.sweeps import PARTS, Key, Point, Row
+from qverify.choices import RANGED
 from qverify.cli.options import Given
 from qverify.cli.pictures import draw, shown_by
 from qverify.cli.problem import Problem, chosen_solver, of_ranges, quantiser_of, started
@@ -25,7 +26,7 @@ from qverify.console.progress import Pace, Progress, duration
 from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.family.family import Family
-from qverify.family.steps import RANGED, Quantiser
+from qverify.family.steps import Quantiser
 from qverify.files.names import file_name
 from qverify.files.places import PLACES
 from qverify.remarks import quiet

@@ -35,7 +35,6 @@ from qverify.family.steps import Quantiser
 from qverify.network import Array, BatchNorm, Conv, Dense, Input, Network, Relu
 from qverify.text.brief import Brief
 
-BATCHNORMS = ("folded", "separate", "either")
 _REMEDY = (
     "write the model anew with it folded (in Python: qverify.save(qverify.load(MODEL), FILE)) and give that file to"
     " the toolchain too"

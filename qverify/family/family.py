@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import NoneType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
 from qverify.errors import DataError, RadiiError
 from qverify.family.batchnorm import Saturation
 from qverify.family.kernels import Kernel
@@ -32,10 +33,6 @@ from qverify.text.brief import Brief
 from qverify.text.escapes import shown
 from qverify.text.shortened import listed
 
-KINDS = ("input", "weight", "bias", "activation")
-Scheme = Literal["paper", "tensor", "channel"]
-Rounding = Literal["nearest", "any"]
-Batchnorm = Literal["folded", "separate", "either"]
 Interval = tuple[Array, Array]
 
 
@@ -86,7 +83,7 @@ class Radii(Brief):
         rounding: Rounding = "any",
         network: Network | None = None,
         calibration: Any = None,
-        kernel: str = "exact-accumulation",
+        kernel: KernelMode = "exact-accumulation",
         batchnorm: Batchnorm = "either",
     ) -> Radii:
         """The radii that cover every quantiser of `bits` bits under a scheme (design.md, sections 1 and 7).

@@ -29,7 +29,6 @@ import numpy as np
 from qverify.network import Array
 from qverify.text.brief import Brief
 
-KERNELS = ("exact-accumulation", "any")
 INT32, INT16 = 2.0**31 - 1, 2.0**15 - 1
 LEAST_STEP = 1.0001 * 2.0**-126
 """The smallest normal number of float32, and a little: no toolchain has a step below."""

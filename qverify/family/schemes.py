@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.choices import BATCHNORMS, KERNELS, RANGED, ROUNDINGS, SCHEMES
 from qverify.errors import DataError, RadiiError
-from qverify.family.batchnorm import BATCHNORMS, Separate, integer_layer, kept_apart, separate
-from qverify.family.kernels import KERNELS, IntegerLayer, Kernel, borderline
-from qverify.family.steps import RANGED, Quantiser
+from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
+from qverify.family.kernels import IntegerLayer, Kernel, borderline
+from qverify.family.steps import Quantiser
 from qverify.kinds import NETWORK, expected, is_word
 from qverify.network import Array, BatchNorm, Conv, Dense, Network, forward
 from qverify.text.escapes import shown
@@ -35,8 +36,6 @@ from qverify.text.escapes import shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SCHEMES = ("paper", *RANGED)
-ROUNDINGS = ("nearest", "any")
 _CHUNK = 1024
 Range = tuple[float, float]
 

@@ -31,16 +31,12 @@ at 8 bits, 7e-3 of one at 16. Twice what the roundings can sum to, those of a fl
 accumulator included; every radius is widened by it."""
 
 
-RANGED = ("tensor", "channel")
-"""The schemes that take their steps from ranges."""
-
-
 @dataclass(frozen=True)
 class Quantiser:
     """`bits` bits under a scheme and a rounding, as `Radii.from_bits` takes them.
 
-    Under schemes `tensor` and `channel` also which integer kernels (`kernels.KERNELS`), and what becomes of a
-    BatchNormalization (`batchnorm.BATCHNORMS`).
+    Under schemes `tensor` and `channel` also which integer kernels (`choices.KERNELS`), and what becomes of a
+    BatchNormalization (`choices.BATCHNORMS`).
     """
 
     bits: int

@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.table import Table
 
-from qverify.runs.stored import STAGES, STATUSES
+from qverify.choices import STAGES
+from qverify.runs.stored import STATUSES
 from qverify.text.shortened import SENTENCE, shortened
 
 _REASONS = 4

@@ -15,7 +15,6 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from qverify import __version__
 from qverify.files.places import PLACES
 from qverify.report.curves import Curve, curves, svg
 from qverify.report.layers import Layers, layers_of
@@ -27,6 +26,7 @@ from qverify.report.table import ACCURACIES, HEADINGS, Line, identities, labels
 from qverify.report.text import csv_text, legend, notes
 from qverify.runs.reading import Case
 from qverify.text.escapes import printable
+from qverify.version import __version__
 
 
 class _Page(Template):

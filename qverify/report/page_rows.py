@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
+from qverify.choices import STAGES
 from qverify.runs.reading import Case
-from qverify.runs.stored import STAGES, STATUSES
+from qverify.runs.stored import STATUSES
 from qverify.text.escapes import printable
 
 DIGITS = 5

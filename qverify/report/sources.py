@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qverify import datasets
+from qverify.choices import RANGED
 from qverify.datasets import Samples
 from qverify.datasets import sources as data_sources
 from qverify.errors import DataError, QVerifyError
 from qverify.family.family import Family, Radii, load_radii
-from qverify.family.steps import RANGED, Quantiser
+from qverify.family.steps import Quantiser
 from qverify.files.names import file_name, without_folders
 from qverify.files.places import PLACES, candidates
 from qverify.fingerprint import fingerprint

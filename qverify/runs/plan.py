@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qverify import datasets
+from qverify.choices import BATCHNORMS, FORMULATIONS, KERNELS, RANGED, SOLVER_CHOICES, VERIFY_METHODS, Rounding, Scheme
 from qverify.errors import UsageError
-from qverify.exact.solvers import SOLVERS
-from qverify.family.batchnorm import BATCHNORMS
-from qverify.family.family import Rounding, Scheme
-from qverify.family.kernels import KERNELS
-from qverify.family.steps import RANGED
 from qverify.files.toml import read_toml
 from qverify.text.escapes import shown
-from qverify.verification.verdict import FORMULATIONS, METHODS, SEMANTICS
+from qverify.verification.verdict import SEMANTICS
 
 PROPERTY = "the output of the label is the largest"
 
@@ -218,13 +214,13 @@ _READERS: dict[str, Reader] = {
     "radii": _many(_text),
     "schemes": _many(_word(get_args(Scheme))),
     "roundings": _many(_word(get_args(Rounding))),
-    "methods": _many(_word(METHODS)),
+    "methods": _many(_word(VERIFY_METHODS)),
     "samples": _samples,
     "input-scale": _factor,
     "timeout": _number,
     "clip-input": _interval,
     "formulation": _word(FORMULATIONS),
-    "solver": _word(("auto", *SOLVERS)),
+    "solver": _word(SOLVER_CHOICES),
     "kernel": _word(KERNELS),
     "batchnorm": _word(BATCHNORMS),
     "out": _text,

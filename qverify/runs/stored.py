@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from qverify.exact.solvers import SOLVERS
-from qverify.family.family import KINDS, Batchnorm, Rounding, Scheme
-from qverify.family.kernels import KERNELS
+from qverify.choices import (
+    FORMULATIONS,
+    KERNELS,
+    KINDS,
+    SOLVER_CHOICES,
+    STAGES,
+    VERIFY_METHODS,
+    Batchnorm,
+    Rounding,
+    Scheme,
+)
 from qverify.files.strict_json import (
     Fits,
     ascending,
@@ -34,12 +42,11 @@ from qverify.files.strict_json import (
 )
 from qverify.runs.folder import read_lines
 from qverify.text.escapes import shown
-from qverify.verification.verdict import FORMULATIONS, METHODS, Status
+from qverify.verification.verdict import Status
 
 Row = dict[str, Any]
 
 STATUSES = tuple(status.value for status in Status)
-STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "exact")
 """What can decide a sample, in the order of the cascade (cascade.py)."""
 
 _DECIDED_BY = {
@@ -133,12 +140,12 @@ _ASKED: dict[str, Fits] = {
     "data": text,
     "samples": ascending(whole),
     "input_scale": optional(positive),
-    "method": word(*METHODS),
+    "method": word(*VERIFY_METHODS),
     "formulation": word(*FORMULATIONS),
     "tolerance": at_least_0,
     "clip_input": optional(ascending(number)),
     "timeout": optional(positive),
-    "solver": word("auto", *SOLVERS),
+    "solver": word(*SOLVER_CHOICES),
     "format": whole,
     "semantics": whole,
     **dict.fromkeys(("qverify", "model_sha256", "network_sha256", "data_source", "data_sha256", "arrays_sha256"), text),
@@ -169,7 +176,7 @@ _START: dict[str, Fits] = {
     "device": text,
     "cluster": text,
     "accuracy": optional(positive),
-    "layer_method": optional(word(*METHODS)),
+    "layer_method": optional(word(*VERIFY_METHODS)),
 }
 
 REPORTED = ("model", "data", "samples", "method", "formulation", "tolerance", "radii.convention", "radii.largest")

@@ -24,11 +24,11 @@ import numpy as np
 import onnx
 import torch
 
-from qverify import __version__
 from qverify.errors import DataError, InternalError, OutputError, UsageError
 from qverify.network import Network
 from qverify.onnx.reader import load, save
 from qverify.text.escapes import shown
+from qverify.version import __version__
 
 FORMAT = 2
 _DIGEST = hashlib.sha256().digest_size

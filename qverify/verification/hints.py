@@ -10,13 +10,13 @@ from types import NoneType
 
 import numpy as np
 
+from qverify.choices import RANGED
 from qverify.datasets import Samples
 from qverify.datasets.samples import Labels
 from qverify.datasets.units import doubts
 from qverify.errors import RadiiError
 from qverify.family.family import Radii
 from qverify.family.kernels import SEVEN_BITS, dropped
-from qverify.family.steps import RANGED
 from qverify.kinds import RADII, expected
 from qverify.network import Array, Conv, Dense, Network, Scale
 from qverify.remarks import remark

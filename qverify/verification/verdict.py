@@ -9,8 +9,8 @@ from enum import Enum
 from typing import Any
 
 from qverify.budget import LEAST
+from qverify.choices import FORMULATIONS, SOLVER_CHOICES, VERIFY_METHODS
 from qverify.errors import UsageError
-from qverify.exact.solvers import SOLVERS
 from qverify.family.members import Recipe, Witness
 from qverify.kinds import OPTIONS, expected, is_number, is_pair, is_word
 from qverify.text.brief import Brief
@@ -20,8 +20,6 @@ SEMANTICS = 4
 """Part of every question kept on disk. Raise it when a row no longer means what it meant, so that rows are computed
 anew; 2: the exact step proves its bounds from duals, and underflow is allowed for; 3: programs are rounded outwards,
 schemes tensor and channel stand for integer kernels and BatchNormalization kept apart, networks have another hash."""
-METHODS = ("auto", "ibp", "bp", "exact")
-FORMULATIONS = ("relational", "bilinear")
 
 
 class Status(str, Enum):
@@ -60,7 +58,7 @@ class Options:
     isolated: bool = True
 
     def __post_init__(self) -> None:
-        choices = {"method": METHODS, "formulation": FORMULATIONS, "solver": ("auto", *SOLVERS)}
+        choices = {"method": VERIFY_METHODS, "formulation": FORMULATIONS, "solver": SOLVER_CHOICES}
         for name, allowed in choices.items():
             if not is_word(getattr(self, name), allowed):
                 raise UsageError(

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
-from qverify import __version__
 from qverify.errors import ClusterError, QVerifyError
+from qverify.version import __version__
 from qverify.workers.local import Child, Parcel
 from qverify.workers.tasks import Found, Lost, Task
 

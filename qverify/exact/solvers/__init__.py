@@ -10,14 +10,14 @@ from qverify.exact.solvers.scip import ScipSolver
 
 _GUROBI, _HIGHS, _SCIP = GurobiSolver(), HighsSolver(), ScipSolver()
 
-SOLVERS: dict[str, Solver] = {solver.name: solver for solver in (_HIGHS, _GUROBI, _SCIP)}
+ADAPTERS: dict[str, Solver] = {solver.name: solver for solver in (_HIGHS, _GUROBI, _SCIP)}
 
 
 def get(name: str) -> Solver:
     """The solver of that name, whether or not it works here. Raises UsageError for an unknown name."""
-    if name not in SOLVERS:
-        raise UsageError(f"There is no solver {name!r}; choose one of: auto, {', '.join(SOLVERS)}.")
-    return SOLVERS[name]
+    if name not in ADAPTERS:
+        raise UsageError(f"There is no solver {name!r}; choose one of: auto, {', '.join(ADAPTERS)}.")
+    return ADAPTERS[name]
 
 
 def choose(name: str, program_needs_products: bool) -> Solver:
@@ -42,7 +42,7 @@ def choose(name: str, program_needs_products: bool) -> Solver:
 
 def _checked(solver: Solver, program_needs_products: bool) -> Solver:
     if program_needs_products and not solver.products:
-        able = " or ".join(f"--solver {other.name}" for other in SOLVERS.values() if other.products)
+        able = " or ".join(f"--solver {other.name}" for other in ADAPTERS.values() if other.products)
         raise SolverError(f"{solver.name} cannot solve programs with products of variables; use {able}.")
     state = solver.availability()
     if not state.works:
@@ -50,4 +50,4 @@ def _checked(solver: Solver, program_needs_products: bool) -> Solver:
     return solver
 
 
-__all__ = ["SOLVERS", "choose", "get"]
+__all__ = ["ADAPTERS", "choose", "get"]

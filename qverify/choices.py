@@ -1,0 +1,39 @@
+"""The words that options take, each list once. Imports nothing: `--help` and `qverify.Options` wait for nothing.
+
+The types are for annotations; the tuples are what is checked and offered, in the order in which it is offered.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Scheme = Literal["paper", "tensor", "channel"]
+"""What a number of bits means (family/schemes.py)."""
+Rounding = Literal["nearest", "any"]
+"""Which rounding is covered: half a step, or a whole one."""
+KernelMode = Literal["exact-accumulation", "any"]
+"""Which integer kernels are covered (family/kernels.py)."""
+Batchnorm = Literal["folded", "separate", "either"]
+"""What toolchains do with a BatchNormalization (family/batchnorm.py)."""
+
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+RANGED = ("tensor", "channel")
+"""The schemes that take their steps from ranges."""
+ROUNDINGS: tuple[str, ...] = get_args(Rounding)
+KERNELS: tuple[str, ...] = get_args(KernelMode)
+BATCHNORMS: tuple[str, ...] = get_args(Batchnorm)
+KINDS = ("input", "weight", "bias", "activation")
+"""What has a radius."""
+
+VERIFY_METHODS = ("auto", "ibp", "bp", "exact")
+"""Also of sweeps and batches."""
+FACTOR_METHODS = ("auto", "ibp", "bp")
+"""How the largest factor on the radii is searched."""
+DISCREPANCY_METHODS = ("ibp", "bp", "exact")
+UNSTABLE_METHODS = ("ibp", "bp")
+"""How unstable neurons are counted."""
+FORMULATIONS = ("relational", "bilinear")
+SOLVERS = ("highs", "gurobi", "scip")
+SOLVER_CHOICES = ("auto", *SOLVERS)
+STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "exact")
+"""What decides a sample, in order."""
