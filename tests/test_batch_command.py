@@ -82,14 +82,15 @@ def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path):
     model, out = tmp_path / "first.onnx", tmp_path / "out"
     model.write_bytes(Path(DIGITS).read_bytes())
     text = EXACT.replace(DIGITS, "first.onnx").replace("8", "5") + "timeout = "
-    assert answer("batch", plan(tmp_path, text + "0.0001"), "--out", out, "--jobs", 1)["missing"] == 0
+    assert answer("batch", plan(tmp_path, text + "0.001"), "--out", out, "--jobs", 1)["missing"] == 0
     first = read_rows(out)
     limited = {row["index"] for row in first if "limit" in row}
     assert 0 < len(limited) <= len(first) == 12  # how many depends on the machine
     model.rename(tmp_path / "second.onnx")
     text = text.replace("first", "second")
     result = qverify("batch", plan(tmp_path, text + "60"), "--out", out, "--jobs", 1)
-    assert f"{12 - len(limited)} samples are decided already; {len(limited)} are left" in result.stderr
+    said = f"{12 - len(limited)} samples are decided already; {len(limited)} are left" in result.stderr
+    assert said or len(limited) == 12
     rows = [row for row in read_rows(out)[12:] if row["case"].startswith("second-")]
     assert sorted(row["index"] for row in rows) == list(range(124, 136)) and not any("limit" in row for row in rows)
     before = (out / "samples.jsonl").read_bytes()
