@@ -16,7 +16,8 @@ import numpy as np
 
 from qverify.errors import InternalError
 from qverify.kinds import NETWORK, expected
-from qverify.network import Layer, Network
+from qverify.layers import Layer
+from qverify.network import Network
 
 _FREE = ("source", "notes")
 """Fields of a `Network` that are for people."""

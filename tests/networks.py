@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from qverify.family.family import Family, Radii
-from qverify.network import Add, Conv, Dense, Input, Layer, Network, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.network import Network
 
 Array = np.ndarray
 Rng = np.random.Generator

@@ -17,7 +17,8 @@ from qverify.exact.program import Program
 from qverify.exact.relational import Maps, Relational, SampleBounds
 from qverify.exact.solvers.base import Limits, Status
 from qverify.family.family import Family
-from qverify.network import Add, Dense, Input, Network, Relu
+from qverify.layers import Add, Dense, Input, Relu
+from qverify.network import Network
 
 Array = np.ndarray
 Rng = np.random.Generator

@@ -13,6 +13,7 @@ FLOORS = (
     ("errors",),
     ("kinds", "console", "rounding"),
     ("arrays", "files", "budget", "processes", "remarks"),
+    ("layers",),
     ("network",),
     ("fingerprint",),
     ("family", "datasets", "onnx"),

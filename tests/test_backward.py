@@ -34,7 +34,8 @@ from qverify.bounds.backward import (
 from qverify.bounds.interval import INTERVAL, interval_bounds, interval_margins
 from qverify.bounds.tensors import BoundModel
 from qverify.family.family import Family, Radii
-from qverify.network import Dense, Input, Network, Relu, margins
+from qverify.layers import Dense, Input, Relu
+from qverify.network import Network, margins
 
 SIGNED = pytest.mark.parametrize("size", [0.03, 0.2, 0.6], ids=["small", "middling", "large"])
 

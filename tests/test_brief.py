@@ -21,7 +21,8 @@ from qverify.cli.options import Given
 from qverify.cli.problem import Problem
 from qverify.family.family import Family
 from qverify.family.steps import Quantiser
-from qverify.network import Add, Conv, Dense, Input, Network, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
+from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.training.live_family import RangeRadii, live_family
 from qverify.training.live_network import LiveNetwork

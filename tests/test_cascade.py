@@ -14,7 +14,8 @@ from qverify.bounds import interval
 from qverify.errors import DataError, RadiiError, UsageError
 from qverify.family.family import Family, Radii
 from qverify.family.members import membership
-from qverify.network import Conv, Dense, Input, Network, margins
+from qverify.layers import Conv, Dense, Input
+from qverify.network import Network, margins
 from qverify.onnx.reader import to_onnx
 from qverify.verification.cascade import Cascade, verify
 from qverify.verification.verdict import Options, Status

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_stored import sentence
 
-from qverify.analysis.factors import Bracket
+from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import PARTS, Row
 from qverify.errors import DataError

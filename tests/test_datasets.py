@@ -17,7 +17,8 @@ from qverify import datasets
 from qverify.cli import app as cli
 from qverify.datasets import Samples, fit, load, load_train, select
 from qverify.errors import DataError, UsageError
-from qverify.network import Dense, Input, Network, margins
+from qverify.layers import Dense, Input
+from qverify.network import Network, margins
 from qverify.verification.arguments import checked
 
 PIXELS = np.arange(3 * 2 * 5, dtype=np.uint8).reshape(3, 2, 5)

@@ -18,7 +18,8 @@ from test_dispatch import Silent
 from qverify.analysis import discrepancies as discrepancy
 from qverify.analysis import unstable
 from qverify.analysis.discrepancies import worst_case_discrepancy
-from qverify.analysis.factors import Grid, largest_factors
+from qverify.analysis.factors import largest_factors
+from qverify.analysis.grid import Grid
 from qverify.bounds import backward
 from qverify.errors import UsageError
 from qverify.exact import search

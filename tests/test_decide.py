@@ -17,7 +17,8 @@ from qverify.exact.decide import Known, Ruling, proved_bound, rule, tolerance
 from qverify.exact.scaling import Gain
 from qverify.exact.solvers.base import Availability, Outcome, Status
 from qverify.family.family import Radii
-from qverify.network import Input, Network
+from qverify.layers import Input
+from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options
 from qverify.verification.verdict import Status as Answer

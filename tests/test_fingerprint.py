@@ -11,7 +11,8 @@ from networks import conv, dense, mlp, scale
 
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding, fingerprint
-from qverify.network import Add, BatchNorm, Conv, Dense, Input, Layer, Network, Relu, Scale
+from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.network import Network
 
 RNG = np.random.default_rng(3)
 ZEROS = np.zeros((2, 1, 2, 1))

@@ -16,7 +16,8 @@ from networks import conv as random_conv
 from qverify.bounds.interval import INTERVAL, affine_interval, interval_bounds, interval_margins
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.family.family import Family, Radii
-from qverify.network import Add, Conv, Dense, Input, Network, Relu, Scale, margins
+from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
+from qverify.network import Network, margins
 from qverify.rounding import Rounding
 
 CLIP = (0.0, 1.0)

@@ -19,7 +19,8 @@ from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
 from qverify.errors import RadiiError
 from qverify.family.family import Family, Radii
-from qverify.network import Conv, Dense, Input, Network, Relu
+from qverify.layers import Conv, Dense, Input, Relu
+from qverify.network import Network
 
 INT32, INT16 = 2**31 - 1, 2**15 - 1
 ROBUST = str(Path(__file__).parents[1] / "models" / "mnist_4x256_robust_8bit.onnx")

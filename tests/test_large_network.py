@@ -12,9 +12,11 @@ import pytest
 from networks import Array, conv, dense, relu
 
 from qverify.analysis.discrepancies import worst_case_discrepancy
-from qverify.analysis.factors import Grid, largest_factors
+from qverify.analysis.factors import largest_factors
+from qverify.analysis.grid import Grid
 from qverify.family.family import Radii
-from qverify.network import Input, Network, margins
+from qverify.layers import Input
+from qverify.network import Network, margins
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict
 

@@ -14,7 +14,8 @@ from qverify.bounds import backward, interval
 from qverify.exact import bilinear, relational, scaling
 from qverify.family import family as quantisation
 from qverify.family.family import Family, Radii
-from qverify.network import Input, Layer, Network
+from qverify.layers import Input, Layer
+from qverify.network import Network
 from qverify.onnx import writer as onnx_export
 from qverify.verification import attack
 

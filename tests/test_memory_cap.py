@@ -13,7 +13,8 @@ from test_cli import DIGITS, qverify
 from qverify.analysis import discrepancies as discrepancy
 from qverify.analysis import factors as radius
 from qverify.analysis.discrepancies import worst_case_discrepancy
-from qverify.analysis.factors import Grid, largest_factors
+from qverify.analysis.factors import largest_factors
+from qverify.analysis.grid import Grid
 from qverify.analysis.unstable import unstable_neurons
 from qverify.budget import resident
 from qverify.errors import UsageError

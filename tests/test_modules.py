@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from qverify.errors import ModelError, UnsupportedModel
-from qverify.network import Add, Conv, Dense, Input, Relu
+from qverify.layers import Add, Conv, Dense, Input, Relu
 from qverify.onnx import reader as onnx_io
 from qverify.training.live_network import LiveNetwork
 

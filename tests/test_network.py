@@ -9,7 +9,8 @@ from scipy.signal import correlate2d
 
 from qverify.errors import ModelError
 from qverify.family.family import Family, Radii
-from qverify.network import Add, Conv, Dense, Input, Network, Relu, Scale, margins
+from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
+from qverify.network import Network, margins
 
 GEOMETRIES = {
     "plain": ((2, 4, 5), (3, 2, 2, 3), {}),

@@ -9,7 +9,7 @@ from onnx_models import model, node, weights
 
 from qverify import network as network_module
 from qverify.errors import ModelError, UnsupportedModel
-from qverify.network import Add, Conv, Dense, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Relu, Scale
 from qverify.onnx.reader import load
 
 

@@ -9,7 +9,7 @@ import pytest
 from onnx_models import agree, kinds, model, node, weights
 
 from qverify.errors import ModelError
-from qverify.network import Conv, Dense
+from qverify.layers import Conv, Dense
 from qverify.onnx.reader import load
 
 # --- what is a Relu, too ----------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from networks import NETWORKS, conv, convolve, dense, inputs, mlp, pool, relu, s
 from onnx_models import kinds, run
 
 from qverify.errors import ModelError, UsageError
-from qverify.network import Add, Dense, Input, Layer, Network, Relu, Scale
+from qverify.layers import Add, Dense, Input, Layer, Relu, Scale
+from qverify.network import Network
 from qverify.onnx.reader import load, save, to_onnx
 
 

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from test_cli import DIGITS, qverify
 
 from qverify import datasets
-from qverify.analysis.factors import Bracket
+from qverify.analysis.grid import Bracket
 from qverify.analysis.sweeps import PARTS, Row
 from qverify.report import plots
 

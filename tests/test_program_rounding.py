@@ -20,7 +20,8 @@ from qverify.exact.cuts import Switched
 from qverify.exact.relational import Maps, Relational
 from qverify.exact.scaling import Scaled
 from qverify.family.family import Family, Radii
-from qverify.network import Dense, Input, Network, Relu
+from qverify.layers import Dense, Input, Relu
+from qverify.network import Network
 from qverify.rounding import allowance, chord
 
 SIZES = st.floats(0.0, 1e300, allow_subnormal=True)

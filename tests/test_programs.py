@@ -312,7 +312,8 @@ def test_sharing_by_hand():
     w it is 0, with two it is +-0.2."""
     from networks import conv_of
 
-    from qverify.network import Dense, Input, Network
+    from qverify.layers import Dense, Input
+    from qverify.network import Network
 
     kernel = conv_of("conv", 0, (1, 1, 2), [[[[1.0]]]], [0.0], has_bias=False)
     last = Dense("out", (1,), (2,), weight=[[1.0, -1.0], [0.0, 0.0]], bias=[0.0, 0.0], quantised=False)

@@ -19,7 +19,8 @@ from qverify.family.family import Family, Radii, load_radii
 from qverify.family.members import membership, realise
 from qverify.family.schemes import calibrate
 from qverify.family.steps import FLOAT32_SLACK
-from qverify.network import Conv, Dense, Input, Network, Relu, margins
+from qverify.layers import Conv, Dense, Input, Relu
+from qverify.network import Network, margins
 
 # --- numbers of the schemes ---------------------------------------------------------------------------------
 

@@ -12,12 +12,14 @@ from networks import Array
 
 from qverify import datasets
 from qverify.analysis import factors as radius
-from qverify.analysis.factors import Bracket, FactorSearch, Grid, largest_factors
+from qverify.analysis.factors import FactorSearch, largest_factors
+from qverify.analysis.grid import Bracket, Grid
 from qverify.analysis.layers import LayerRow, LayerSearch, layer_radii, single_layers
 from qverify.errors import DataError, InternalError, OutputError, RadiiError, UsageError
 from qverify.family.family import Family, Radii
 from qverify.family.members import membership
-from qverify.network import Dense, Input, Network
+from qverify.layers import Dense, Input
+from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.report import plots
 from qverify.runs.csv_rows import Columns

@@ -17,6 +17,7 @@ from test_cli_refusals import refusal
 from test_sweep_cli import same
 
 from qverify.analysis import factors as radius
+from qverify.analysis import grid
 from qverify.cli.radius import quantiles
 from qverify.runs.radius_run import RadiusDirectory
 from qverify.verification.verdict import Options
@@ -41,7 +42,7 @@ def ends(found: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def test_the_choices_are_those_of_the_library():
     shown = " ".join(qverify("radius", "--help").stdout.split())
-    assert f"[default: {radius.MAX_FACTOR}]" in shown and f"[default: {radius.PRECISION}]" in shown
+    assert f"[default: {grid.MAX_FACTOR}]" in shown and f"[default: {grid.PRECISION}]" in shown
 
 
 def test_factor_1_counts_what_verify_counts():

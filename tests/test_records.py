@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from runs_on_disk import question, row
 
-from qverify.analysis.factors import Bracket
+from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import Row
 from qverify.errors import DataError, OutputError, QVerifyError, UsageError

@@ -17,7 +17,8 @@ from runs_on_disk import question, row, write_batch, write_run
 
 from qverify import datasets
 from qverify.family.family import Family, Radii
-from qverify.network import Add, Input, Network, Relu
+from qverify.layers import Add, Input, Relu
+from qverify.network import Network
 from qverify.onnx.reader import save
 from qverify.report.page import page
 from qverify.report.pictures import Gallery, data_uri, galleries

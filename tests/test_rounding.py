@@ -18,7 +18,8 @@ from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.tensors import BoundModel
 from qverify.errors import InternalError, RadiiError
 from qverify.family.family import Family, Radii
-from qverify.network import Conv, Dense, Input, Network, Relu, Scale
+from qverify.layers import Conv, Dense, Input, Relu, Scale
+from qverify.network import Network
 from qverify.rounding import Rounding, finite
 
 # --- an oracle in exact rationals ---------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled, gain
 from qverify.exact.solvers.base import Limits, Outcome, Status, dual_value, usable_duals
 from qverify.family.family import Radii
-from qverify.network import Dense, Input, Network, Relu
+from qverify.layers import Dense, Input, Relu
+from qverify.network import Network
 from qverify.verification.cascade import Cascade, sample_bounds, verify
 from qverify.verification.verdict import Options
 from qverify.verification.verdict import Status as Answer

@@ -30,7 +30,8 @@ from qverify.exact.solvers import process
 from qverify.exact.solvers.base import Limits
 from qverify.exact.solvers.base import Status as Outcomes
 from qverify.family.family import Family, Radii
-from qverify.network import Dense, Input, Network
+from qverify.layers import Dense, Input
+from qverify.network import Network
 from qverify.verification import exact_step
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict

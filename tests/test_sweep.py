@@ -13,7 +13,7 @@ from qverify import datasets
 from qverify.analysis.sweeps import PARTS, Row, by_bits, by_value, grid, sweep
 from qverify.errors import DataError, OutputError, RadiiError, UsageError
 from qverify.family.family import Family, Radii
-from qverify.network import Relu
+from qverify.layers import Relu
 from qverify.onnx import reader as onnx_io
 from qverify.report import plots
 from qverify.runs.sweep_run import ROWS, SweepDirectory, csv_text

@@ -17,7 +17,8 @@ from test_cli import answer, qverify, read_rows
 
 from qverify import datasets
 from qverify.datasets import Samples, units
-from qverify.network import Conv, Dense, Input, Network
+from qverify.layers import Conv, Dense, Input
+from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 
 RIGHT = datasets.load("digits")

@@ -18,7 +18,8 @@ from qverify.analysis import unstable
 from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
 from qverify.budget import Deadline
 from qverify.family.family import Family, Radii
-from qverify.network import Dense, Input, Network
+from qverify.layers import Dense, Input
+from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.verification.verdict import Options
 

@@ -25,7 +25,8 @@ from qverify.errors import QVerifyError
 from qverify.family import family as quantisation
 from qverify.family.family import Family
 from qverify.family.steps import Quantiser
-from qverify.network import Conv, Dense, Input, Network, Relu, Scale
+from qverify.layers import Conv, Dense, Input, Relu, Scale
+from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.runs import plan
 from qverify.training import architectures, live_family

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_outputs, tightened_bounds
 from qverify.bounds.interval import OutOfTime
@@ -25,7 +26,7 @@ from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
 from qverify.exact.search import Case, Search, Settings
 from qverify.family.family import Radii
-from qverify.network import Array, Network
+from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked_inputs

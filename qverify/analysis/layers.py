@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qverify.analysis.factors import Grid
+from qverify.analysis.grid import Grid
 from qverify.choices import FACTOR_METHODS
 from qverify.errors import DataError, UsageError
 from qverify.family.family import Family, Radii
@@ -201,7 +201,7 @@ def layer_radii(
 ) -> list[LayerRow]:
     """A row for each layer with a radius, by BP unless `options` say otherwise; see `LayerSearch`."""
     options = Options.given(options, Options(method="bp", attack=False))
-    expected(grid, Grid, "The grid", "qverify.analysis.factors.Grid()")
+    expected(grid, Grid, "The grid", "qverify.analysis.grid.Grid()")
     search = LayerSearch(network, data, accuracy, options)
     hints.remark_on(network, radii, search.x, search.y)
     return list(search.rows(single_layers(network, radii), grid))

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.bounds.backward import tightened_bounds, unstable
 from qverify.bounds.interval import OutOfTime
 from qverify.budget import Deadline
 from qverify.family.family import Radii
-from qverify.network import Array, Network, Relu
+from qverify.layers import Relu
+from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification.cascade import Cascade
 from qverify.verification.verdict import Options

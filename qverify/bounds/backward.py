@@ -30,7 +30,7 @@ from torch import Tensor
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
-from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import chord, finite
 from qverify.text.brief import Brief
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
-from qverify.network import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import finite
 
 Ends = tuple[Tensor, Tensor]

@@ -20,7 +20,8 @@ from qverify.budget import PIECE
 from qverify.family.batchnorm import Saturation
 from qverify.family.family import Family
 from qverify.family.kernels import Kernel
-from qverify.network import Conv, Dense, Network, Scale
+from qverify.layers import Conv, Dense, Scale
+from qverify.network import Network
 from qverify.rounding import Rounding
 from qverify.text.brief import Brief
 

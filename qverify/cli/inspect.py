@@ -15,7 +15,8 @@ from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.family.family import Family
-from qverify.network import Conv, Dense, Network
+from qverify.layers import Conv, Dense
+from qverify.network import Network
 from qverify.verification.verdict import Options
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qverify import datasets
+from qverify.arrays import Array
 from qverify.budget import parse_memory
 from qverify.choices import RANGED
 from qverify.cli.options import Given
@@ -21,7 +22,7 @@ from qverify.family.family import Family, Radii, read_radii
 from qverify.family.steps import Quantiser
 from qverify.files.places import PLACES, place
 from qverify.fingerprint import fingerprint
-from qverify.network import Array, Network
+from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
 from qverify.runs.verify_run import file_sha256

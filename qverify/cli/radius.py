@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from qverify.analysis.factors import Bracket, FactorSearch, Grid
+from qverify.analysis.factors import FactorSearch
+from qverify.analysis.grid import Bracket, Grid
 from qverify.analysis.layers import LayerRadii, LayerRow, LayerSearch, single_layers
 from qverify.cli.options import Given
 from qverify.cli.pictures import draw, shown_by

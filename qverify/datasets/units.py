@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from qverify import datasets
+from qverify.arrays import Array
 from qverify.datasets.samples import Samples
-from qverify.network import Array, Conv, Dense, Network
+from qverify.layers import Conv, Dense
+from qverify.network import Network
 from qverify.text.brief import Brief
 
 LEAST = 30

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.exact.builder import Builder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.family.family import outward
-from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import chord
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.exact.cuts import Switched
 from qverify.exact.scaling import Scaled, power_of_two
 from qverify.exact.solvers.base import Duality, Limits, Outcome, Status, remaining, settled, value_at
 from qverify.exact.solvers.linear import Linear, Solved
-from qverify.network import Array
 from qverify.text.brief import Brief
 
 _ROUNDS = 20

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.exact.program import IntArray, Products, Program
-from qverify.network import Array, Conv, Dense
+from qverify.layers import Conv, Dense
 from qverify.rounding import allowance
 from qverify.text.brief import Brief
 

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.exact.program import IntArray, Program
-from qverify.network import Array
 from qverify.rounding import allowance
 from qverify.text.brief import Brief
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.errors import InternalError
-from qverify.network import Array
 from qverify.text.brief import Brief
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]

@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.exact.builder import Builder, Rounded, as_matrix, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.family.family import Family
-from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.network import Network
 from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
 

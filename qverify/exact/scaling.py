@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.exact.program import Products, Program
 from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.solvers.base import Limits, Outcome, Session, dual_value, value_at
-from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import TINY, allowance
 from qverify.text.brief import Brief
 

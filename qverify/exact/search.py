@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
@@ -35,7 +36,7 @@ from qverify.exact.solvers.process import Hosted, Lent
 from qverify.exact.witness import follow
 from qverify.family.family import Family
 from qverify.family.members import Recipe, Witness
-from qverify.network import Array, Conv, Dense
+from qverify.layers import Conv, Dense
 from qverify.text.brief import Brief
 
 BILINEAR_PRODUCTS = 5_000

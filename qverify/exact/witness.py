@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.relational import Relational
 from qverify.family.family import Family
 from qverify.family.members import PositionChoice, Recipe, Witness, realise
-from qverify.network import Array, Conv, Network, Relu
+from qverify.layers import Conv, Relu
+from qverify.network import Network
 from qverify.text.brief import Brief
 
 

@@ -29,10 +29,12 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import RadiiError
 from qverify.family.kernels import IntegerLayer, overflowing
 from qverify.family.steps import Quantiser
-from qverify.network import Array, BatchNorm, Conv, Dense, Input, Network, Relu
+from qverify.layers import BatchNorm, Conv, Dense, Input, Relu
+from qverify.network import Network
 from qverify.text.brief import Brief
 
 _REMEDY = (

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
 from qverify.errors import DataError, RadiiError
 from qverify.family.batchnorm import Saturation
@@ -28,7 +29,8 @@ from qverify.family.schemes import scheme_radii
 from qverify.family.steps import Quantiser
 from qverify.files.toml import read_hashed_toml
 from qverify.kinds import NETWORK, RADII, clipping_range, described, expected, is_number, is_word
-from qverify.network import Add, Array, Conv, Dense, Input, Layer, Network, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
 from qverify.text.shortened import listed

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from qverify.network import Array
+from qverify.arrays import Array
 from qverify.text.brief import Brief
 
 INT32, INT16 = 2.0**31 - 1, 2.0**15 - 1

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import InternalError
 from qverify.family.family import Family
 from qverify.fingerprint import encoding
-from qverify.network import Array, Conv, Dense, Input, Layer, Network, Relu, forward, margins
+from qverify.layers import Conv, Dense, Input, Layer, Relu, forward
+from qverify.network import Network, margins
 from qverify.text.brief import Brief
 
 

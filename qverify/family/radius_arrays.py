@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import RadiiError
-from qverify.network import Array
 
 
 def radius_array(value: Any, shape: tuple[int, ...], what: str) -> Array:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from qverify.arrays import Array
 from qverify.errors import ModelError
-from qverify.network import Array, Network
+from qverify.network import Network
 from qverify.onnx import session as onnx_session
 from qverify.onnx.graph import Builder, Tensor
 from qverify.text.shortened import first_line

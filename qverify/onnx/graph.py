@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from qverify.network import Array, BatchNorm, Input, Layer
+from qverify.arrays import Array
+from qverify.layers import BatchNorm, Input, Layer
 from qverify.text.brief import Brief
 from qverify.text.shortened import first_line, quoted, shortened
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from qverify.network import Array, BatchNorm, Conv, Dense, Scale
+from qverify.arrays import Array
+from qverify.layers import BatchNorm, Conv, Dense, Scale
 from qverify.onnx.graph import Builder, Constant, Node, Refusal, Tensor, Value
 
 _IMAGE = "(1, channels, length) or (1, channels, height, width)"

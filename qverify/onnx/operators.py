@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from qverify.network import Add, Array, Conv, Dense, Relu, Scale
+from qverify.arrays import Array
+from qverify.layers import Add, Conv, Dense, Relu, Scale
 from qverify.onnx import views
 from qverify.onnx.graph import Builder, Constant, Node, Refusal, Shape, Tensor, Value
 from qverify.onnx.image_operators import average_pool, batch_normalisation, conv, global_average_pool, reduce_mean

@@ -23,7 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UsageError
 from qverify.kinds import NETWORK, expected, path_like
-from qverify.network import Add, Conv, Dense, Layer, Network, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Layer, Relu, Scale
+from qverify.network import Network
 from qverify.text.escapes import shown
 
 OPSET, IR_VERSION = 17, 8  # what every onnxruntime since 1.12 (2022) runs

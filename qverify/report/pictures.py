@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from qverify import datasets
+from qverify.arrays import Array
 from qverify.errors import DataError, QVerifyError
 from qverify.files.paths import inside
-from qverify.network import Array, margins
+from qverify.network import margins
 from qverify.report import replay
 from qverify.report.sources import Sources, clipping, same_radii
 from qverify.runs.reading import Case

@@ -98,7 +98,7 @@ def _fill(lines: list[str], text: str, room: float, size: float, level: int) -> 
 
 
 @dataclass(frozen=True)
-class Grid:
+class Panels:
     """Panels of one size, in inches, with room between them and around them; `count` of them in `across` columns."""
 
     count: int

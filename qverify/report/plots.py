@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from qverify.analysis.factors import Bracket
+from qverify.analysis.grid import Bracket
 from qverify.analysis.sweeps import PARTS, Row
 from qverify.files.names import short_names
-from qverify.report.plot_layout import DPI, Grid, height, legend_columns, plain_style, wrapped
+from qverify.report.plot_layout import DPI, Panels, height, legend_columns, plain_style, wrapped
 from qverify.runs.folder import writing
 from qverify.text.escapes import printable
 
@@ -55,7 +55,7 @@ def sweep_figure(rows: Sequence[Row], title: str) -> Figure:
         named = max(height(name, _LABEL) for name in names) + 2 * _PAD
         below = _legend_height(len(parts) + 1, columns, "quantised")
         top, bottom = _EDGE + height(heading, _TITLE) + _PAD + named, below + 0.62
-        grid = Grid(len(models), across, panel, 0.8, 0.25, top, bottom, (0.3, named + 0.32))
+        grid = Panels(len(models), across, panel, 0.8, 0.25, top, bottom, (0.3, named + 0.32))
         figure, panels = grid.figure()
         for place, (axes, model, name) in enumerate(zip(panels, models, names, strict=True)):
             _panel(axes, [row for row in rows if row.model == model], [row.place for row in rows])
@@ -134,7 +134,7 @@ def factor_figure(brackets: Sequence[Bracket], title: str, max_factor: float) ->
         heading = _broken(title, room)
         below = _legend_height(3, 3)
         top = _EDGE + height(heading, _TITLE) + 2 * _PAD
-        grid = Grid(1, 1, panel, left, right, top, below + 0.62)
+        grid = Panels(1, 1, panel, left, right, top, below + 0.62)
         figure, (axes,) = grid.figure()
         _histograms(axes, proved, broken, max_factor)
         axes.set_xlabel(f"factor on the radii (not shown, {hidden})", fontsize=_LABEL)

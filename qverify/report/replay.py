@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from qverify.arrays import Array
 from qverify.errors import DataError
-from qverify.network import Array
 from qverify.onnx import session as onnx_session
 from qverify.onnx.check import FLOATS
 

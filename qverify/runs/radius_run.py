@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from qverify.analysis.factors import Bracket
+from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.files.places import PLACES
 from qverify.runs.csv_rows import Columns

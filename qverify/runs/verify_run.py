@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import DataError, ModelError, OutputError
 from qverify.family.members import Witness
 from qverify.files.places import PLACES
-from qverify.network import Array
 from qverify.onnx import reader as onnx_io
 from qverify.runs.folder import Files, append, opened, writing
 from qverify.runs.stored import RowLines, record_faults

@@ -22,7 +22,7 @@ from qverify.errors import RadiiError
 from qverify.family.family import Family, Radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import expected
-from qverify.network import Conv, Dense, Relu
+from qverify.layers import Conv, Dense, Relu
 from qverify.rounding import Rounding
 from qverify.text.brief import Brief
 from qverify.training.live_network import LiveNetwork

@@ -28,7 +28,8 @@ from torch.nn import functional as F
 
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.kinds import expected, whole_numbers
-from qverify.network import Add, Conv, Dense, Input, Layer, Network, Relu
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu
+from qverify.network import Network
 from qverify.onnx.refusals import Refusals
 from qverify.text.brief import Brief
 from qverify.text.shortened import first_line

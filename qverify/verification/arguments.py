@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from qverify import datasets
+from qverify.arrays import Array
 from qverify.errors import DataError, RadiiError, UsageError
 from qverify.family.family import Radii
 from qverify.kinds import NETWORK, OPTIONS, RADII, described, expected
-from qverify.network import Array, Network, numbers
+from qverify.network import Network, numbers
 from qverify.text.escapes import shown
 from qverify.verification.verdict import Options
 

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qverify.arrays import Array
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.family.family import Family
 from qverify.family.members import PositionChoice, Recipe
-from qverify.network import Add, Array, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.text.brief import Brief
 
 STEPS = 12

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qverify.arrays import Array
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_margins, tightened_bounds
 from qverify.bounds.interval import OutOfTime, interval_bounds, interval_margins
@@ -38,7 +39,8 @@ from qverify.exact.relational import Maps, SampleBounds
 from qverify.exact.scaling import gain
 from qverify.family.family import Family, Radii
 from qverify.kinds import NETWORK, OPTIONS, expected
-from qverify.network import Array, Conv, Dense, Network, margins
+from qverify.layers import Conv, Dense
+from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked, usable_device
 from qverify.verification.attack import attack

@@ -10,6 +10,7 @@ from types import NoneType
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.choices import RANGED
 from qverify.datasets import Samples
 from qverify.datasets.samples import Labels
@@ -18,7 +19,8 @@ from qverify.errors import RadiiError
 from qverify.family.family import Radii
 from qverify.family.kernels import SEVEN_BITS, dropped
 from qverify.kinds import RADII, expected
-from qverify.network import Array, Conv, Dense, Network, Scale
+from qverify.layers import Conv, Dense, Scale
+from qverify.network import Network
 from qverify.remarks import remark
 from qverify.text.shortened import listed
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from qverify.arrays import Array
 from qverify.bounds.tensors import Bounds
 from qverify.family.members import Recipe
-from qverify.network import Array
 from qverify.text.brief import Brief
 from qverify.verification.verdict import Status, Verdict
 

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.exact.program import Program
-from qverify.network import Array
 from qverify.rounding import allowance
 from qverify.text.brief import Brief
 

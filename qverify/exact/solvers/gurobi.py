@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from qverify.arrays import Array
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import (
@@ -33,7 +34,6 @@ from qverify.exact.solvers.base import (
     usable_duals,
     value_at,
 )
-from qverify.network import Array
 
 TOLERANCE = 1e-9
 """FeasibilityTol, IntFeasTol and OptimalityTol: the least Gurobi admits. Tight, because an integrality

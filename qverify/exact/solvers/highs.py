@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import (
@@ -31,7 +32,6 @@ from qverify.exact.solvers.base import (
     usable_duals,
     value_at,
 )
-from qverify.network import Array
 
 TOLERANCE = 1e-9
 """Primal, dual and integrality tolerance. HiGHS admits down to 1e-10 and defaults to 1e-6 and 1e-7. Big-M times the

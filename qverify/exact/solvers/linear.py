@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import SolverError
 from qverify.exact.program import IntArray, Program
 from qverify.exact.solvers import highs
 from qverify.exact.solvers.base import Limits
-from qverify.network import Array
 from qverify.text.brief import Brief
 
 

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import Limits, Outcome, Status
 from qverify.exact.solvers.host import NEEDS_MORE, Failed
-from qverify.network import Array
 from qverify.processes import TOO_LITTLE, command, ended, environment
 
 OVERDUE = 1.0

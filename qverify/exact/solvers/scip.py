@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.arrays import Array
 from qverify.errors import SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import (
@@ -31,7 +32,6 @@ from qverify.exact.solvers.base import (
     summed_rows,
     value_at,
 )
-from qverify.network import Array
 
 TOLERANCE = 1e-9
 """Feasibility and integrality tolerance (SCIP's default: 1e-6, which times a big-M constant would leak into the

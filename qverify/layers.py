@@ -1,0 +1,213 @@
+"""The layers of a network: immutable, each with its own numbers and geometry (network.py has the conventions).
+
+`Dense` and `Conv` are what a quantiser touches, unless `quantised` is False (average pooling is a `Conv` with constant
+weights). `Scale` is an exact constant: input normalisation, for instance. `Relu` is the only activation layer, the only
+place where activation radii apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from qverify.arrays import Array, freeze, frozen_array
+from qverify.errors import ModelError
+from qverify.kinds import expected, whole_numbers
+from qverify.text.brief import Brief
+
+_PATCHES = 1 << 24
+"""Floats of what output positions look at that a forward pass unfolds at once (128 MiB)."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Layer(Brief):
+    """What all layers share. `inputs` are indices into `Network.layers`."""
+
+    name: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        freeze(self)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Input(Layer):
+    """The network's input, of the given shape."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(Layer):
+    """`z = weight @ x + bias`; weight (n_out, n_in), bias (n_out,)."""
+
+    weight: Array
+    bias: Array
+    has_bias: bool = True
+    quantised: bool = True
+
+    def __post_init__(self) -> None:
+        freeze(self, "weight", "bias")
+        if self.weight.ndim != 2 or self.weight.shape[0] != self.size:
+            raise ModelError(f"Layer {self.name!r}: weight of shape {self.weight.shape} does not give {self.shape}.")
+        if self.bias.shape != (self.size,):
+            raise ModelError(f"Layer {self.name!r}: bias has shape {self.bias.shape}, not ({self.size},).")
+
+    @property
+    def fan_in(self) -> int:
+        return self.weight.shape[1]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv(Layer):
+    """2-d cross-correlation (1-d ones have height 1), as ONNX defines it.
+
+    weight (c_out, c_in / groups, kh, kw), bias (c_out,); `in_shape` (c_in, h, w), `out_shape`
+    (c_out, h', w'); pads (top, left, bottom, right), filled with exact zeros. `shape` is the shape
+    shown to people and may lack the height of a 1-d convolution. Every kernel entry is used at
+    every position: shared weights (design.md, section 6).
+    """
+
+    weight: Array
+    bias: Array
+    in_shape: tuple[int, int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+    has_bias: bool = True
+    quantised: bool = True
+
+    def __post_init__(self) -> None:
+        freeze(self, "weight", "bias")
+        for name, length in (("in_shape", 3), ("strides", 2), ("pads", 4), ("dilations", 2)):
+            whole_numbers(getattr(self, name), f"{name} of layer {self.name!r}", ModelError, length)
+        expected(self.groups, int, f"groups of layer {self.name!r}", "a whole number", ModelError)
+        if self.weight.ndim != 4 or min((*self.strides, *self.dilations, self.groups)) < 1 or min(self.pads) < 0:
+            raise ModelError(f"Layer {self.name!r}: a kernel has 4 axes, strides are at least 1 and pads at least 0.")
+        c_out, c_group, _, _ = self.weight.shape
+        if c_group * self.groups != self.in_shape[0] or c_out % self.groups or self.bias.shape != (c_out,):
+            raise ModelError(f"Layer {self.name!r}: kernel, groups and {self.in_shape[0]} input channels do not fit.")
+        if self.size != prod(self.out_shape) or min(self.out_shape) < 1:
+            raise ModelError(f"Layer {self.name!r}: the kernel does not fit into the padded input.")
+
+    @property
+    def out_shape(self) -> tuple[int, int, int]:
+        _, height, width = self.in_shape
+        top, left, bottom, right = self.pads
+        kernel_h, kernel_w = self.weight.shape[2:]
+        rows = (height + top + bottom - self.dilations[0] * (kernel_h - 1) - 1) // self.strides[0] + 1
+        columns = (width + left + right - self.dilations[1] * (kernel_w - 1) - 1) // self.strides[1] + 1
+        return self.weight.shape[0], rows, columns
+
+    @property
+    def fan_in(self) -> int:
+        return prod(self.weight.shape[1:])
+
+    @property
+    def positions(self) -> int:
+        """How many output positions share one kernel; 1 means the layer is dense in disguise."""
+        return self.out_shape[1] * self.out_shape[2]
+
+    def patches(self, x: Array) -> Array:
+        """(N, n_in) -> (N, groups, positions, fan_in): what each output position looks at."""
+        top, left, bottom, right = self.pads
+        image = np.pad(x.reshape(-1, *self.in_shape), ((0, 0), (0, 0), (top, bottom), (left, right)))
+        kernel_h, kernel_w = self.weight.shape[2:]
+        span_h, span_w = self.dilations[0] * (kernel_h - 1) + 1, self.dilations[1] * (kernel_w - 1) + 1
+        windows = sliding_window_view(image, (span_h, span_w), axis=(2, 3))
+        windows = windows[:, :, :: self.strides[0], :: self.strides[1], :: self.dilations[0], :: self.dilations[1]]
+        count, channels, rows, columns = windows.shape[:4]
+        grouped = windows.reshape(count, self.groups, channels // self.groups, rows, columns, kernel_h, kernel_w)
+        return grouped.transpose(0, 1, 3, 4, 2, 5, 6).reshape(count, self.groups, rows * columns, self.fan_in)
+
+    def apply(self, weight: Array, x: Array) -> Array:
+        """The layer's linear map with another kernel of the same shape and no bias; (N, n_in) -> (N, n_out)."""
+        kernels = weight.reshape(self.groups, -1, self.fan_in)
+        out = np.empty((len(x), self.groups, kernels.shape[1], self.positions))
+        step = max(1, _PATCHES // (self.groups * self.positions * self.fan_in))
+        for start in range(0, len(x), step):
+            some = slice(start, start + step)
+            out[some] = np.einsum("ngpk,gck->ngcp", self.patches(x[some]), kernels, optimize=True)
+        return out.reshape(len(x), self.size)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scale(Layer):
+    """`y = scale * x + shift` element by element, with exact constants of shape (size,)."""
+
+    scale: Array
+    shift: Array
+
+    def __post_init__(self) -> None:
+        freeze(self, "scale", "shift")
+        if self.scale.shape != (self.size,) or self.shift.shape != (self.size,):
+            raise ModelError(f"Layer {self.name!r}: scale and shift must have {self.size} elements.")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Relu(Layer):
+    """`x = max(z, 0)`, or `x = max(max(z, 0) + offset, 0)` in a member of a quantised family.
+
+    `offset` (size,) or None is the activation error (design.md, section 3); None in a trained network.
+    """
+
+    offset: Array | None = None
+
+    def __post_init__(self) -> None:
+        freeze(self, *["offset"] * (self.offset is not None))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Layer):
+    """The sum of two branches of equal shape (a residual connection)."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNorm(Brief):
+    """A BatchNormalization of the model, `y = scale (z - mean) / deviation + offset` a channel of layer `layer`.
+
+    It was folded into that layer, and `before` is the layer as the model has it, or it stands alone as that layer, a
+    depthwise Conv, and `before` is None. Toolchains that do not fold round other numbers (schemes `tensor` and
+    `channel`). Arrays (c_out,) of the layer.
+    """
+
+    name: str
+    layer: str
+    before: Dense | Conv | None
+    scale: Array
+    offset: Array
+    mean: Array
+    deviation: Array
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "offset", "mean", "deviation"):
+            array = frozen_array(getattr(self, name), f"{name} of BatchNormalization {self.name!r}")
+            object.__setattr__(self, name, array)
+
+
+def forward(layer: Layer, inputs: list[Array]) -> Array:
+    """The output (N, size) of one layer, given those of its producers."""
+    return _FORWARD[type(layer)](layer, inputs)
+
+
+def _relu(layer: Relu, x: Sequence[Array]) -> Array:
+    y = np.maximum(x[0], 0.0)
+    return y if layer.offset is None else np.maximum(y + layer.offset, 0.0)
+
+
+_FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
+    Dense: lambda layer, x: x[0] @ layer.weight.T + layer.bias,
+    Conv: lambda layer, x: layer.apply(layer.weight, x[0]) + np.repeat(layer.bias, layer.positions),
+    Scale: lambda layer, x: layer.scale * x[0] + layer.shift,
+    Relu: _relu,
+    Add: lambda layer, x: x[0] + x[1],
+}
