@@ -10,11 +10,12 @@ from networks import NETWORKS, dense, mlp, relu, scale
 
 from qverify.bounds.backward import tightened_bounds
 from qverify.bounds.interval import interval_bounds
+from qverify.bounds.sample import SampleBounds
 from qverify.bounds.tensors import BoundModel
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.program import Program
-from qverify.exact.relational import Maps, Relational, SampleBounds
+from qverify.exact.relational import Maps, Relational
 from qverify.exact.solvers.base import Limits, Status
 from qverify.family.family import Family
 from qverify.layers import Add, Dense, Input, Relu
@@ -30,8 +31,7 @@ def sample_bounds(family: Family, x: Array, tight: bool = False) -> SampleBounds
     bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x[None])))
     if tight:
         bounds = tightened_bounds(model, bounds)
-    activation = {i: (r if r.ndim == 1 else r[0]).numpy() for i, r in bounds.activation.items()}
-    return SampleBounds([t[0].numpy() for t in bounds.lower], [t[0].numpy() for t in bounds.upper], activation)
+    return bounds.sample(0)
 
 
 def all_signs(bounds: SampleBounds) -> dict[int, Any]:

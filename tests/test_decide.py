@@ -14,7 +14,7 @@ from qverify.errors import InternalError, ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling, proved_bound, rule, tolerance
-from qverify.exact.scaling import Gain
+from qverify.exact.gain import Gain
 from qverify.exact.solvers.base import Availability, Outcome, Status
 from qverify.family.family import Radii
 from qverify.layers import Input

@@ -9,9 +9,10 @@ import pytest
 from networks import mlp
 
 import qverify
-from qverify import network
+from qverify import layers
 from qverify.bounds import backward, interval
-from qverify.exact import bilinear, relational, scaling
+from qverify.bounds.sample import SampleBounds
+from qverify.exact import bilinear, gain, relational
 from qverify.family import family as quantisation
 from qverify.family.family import Family, Radii
 from qverify.layers import Input, Layer
@@ -25,10 +26,10 @@ WITH_INPUT = {
     "attack": attack.FORWARD,
     "relational program": relational.RELATIONAL,
     "bilinear program": bilinear.BILINEAR,
-    "gain": scaling.GAIN,
+    "gain": gain.GAIN,
     "radii": quantisation.RESOLVED,
 }
-WITHOUT_INPUT = {"forward pass": network._FORWARD, "export": onnx_export._WRITERS}
+WITHOUT_INPUT = {"forward pass": layers._FORWARD, "export": onnx_export._WRITERS}
 
 
 @pytest.mark.parametrize("name", [*WITH_INPUT, *WITHOUT_INPUT])
@@ -46,7 +47,7 @@ class Twice(Layer):
 def test_a_type_that_nothing_knows_is_never_passed_over(rng, monkeypatch):
     """Were it taken for another type, or left out, sound bounds would be none."""
     known = mlp(rng, 3, 4, 2)
-    monkeypatch.setitem(network._FORWARD, Twice, lambda layer, x: 2 * x[0])
+    monkeypatch.setitem(layers._FORWARD, Twice, lambda layer, x: 2 * x[0])
     unknown = Network((*known.layers[:2], Twice("t", (1,), (4,)), *(
         type(layer)(**{**vars(layer), "inputs": (i + 2,)}) for i, layer in enumerate(known.layers[2:])
     )))  # fmt: skip
@@ -56,14 +57,14 @@ def test_a_type_that_nothing_knows_is_never_passed_over(rng, monkeypatch):
     monkeypatch.setitem(quantisation.RESOLVED, Twice, quantisation._exact)
     with pytest.raises(KeyError):
         qverify.verify(unknown, rng.random((2, 3)), [0, 0], Radii(0.1))
-    bounds = relational.SampleBounds(
+    bounds = SampleBounds(
         [np.zeros(layer.size) for layer in unknown.layers], [np.ones(layer.size) for layer in unknown.layers], {3: 0.1}
     )
     maps = relational.Maps(Family.of(unknown, Radii(0.1)))
     for ask in (
         lambda: relational.Relational(maps, bounds),
         lambda: bilinear.Bilinear(maps, bounds),
-        lambda: scaling.gain(maps, bounds, np.array([1.0, -1.0])),
+        lambda: gain.gain(maps, bounds, np.array([1.0, -1.0])),
     ):
         with pytest.raises(KeyError):
             ask()

@@ -10,13 +10,15 @@ from scipy.optimize import linprog
 from qverify.bounds.backward import tightened_bounds
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
+from qverify.exact.gain import gain
 from qverify.exact.relational import Relational
-from qverify.exact.scaling import Scaled, gain
-from qverify.exact.solvers.base import Limits, Outcome, Status, dual_value, usable_duals
+from qverify.exact.scaling import Scaled
+from qverify.exact.solvers.base import Limits, Outcome, Status
+from qverify.exact.solvers.duality import dual_value, usable_duals
 from qverify.family.family import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
-from qverify.verification.cascade import Cascade, sample_bounds, verify
+from qverify.verification.cascade import Cascade, verify
 from qverify.verification.verdict import Options
 from qverify.verification.verdict import Status as Answer
 
@@ -92,7 +94,7 @@ def test_scaled_programs_have_the_same_optimum(name, rng):
     cascade = Cascade(network, random_radii(network, rng, 0.1), Options())
     bounds = tightened_bounds(cascade.model, cascade.intervals(inputs(network, rng)))
     for sample in range(3):
-        program = Relational(cascade.maps, sample_bounds(bounds, sample))
+        program = Relational(cascade.maps, bounds.sample(sample))
         row = rng.normal(size=network.output_size)
         cost, offset = program.combination(row)
         original, scaled = program.program, Scaled.of(program.program)
@@ -115,7 +117,7 @@ def test_scaled_ranges_are_near_one(rng):
     network = mlp(rng, 4, 7, 5, 3)
     network, radii = rescaled(network, Radii(input=0.1, weight=0.02), rng)
     cascade = Cascade(network, radii, Options())
-    bounds = sample_bounds(cascade.intervals(rng.normal(size=(1, 4))), 0)
+    bounds = cascade.intervals(rng.normal(size=(1, 4))).sample(0)
     for program in (Relational(cascade.maps, bounds).program, Bilinear(cascade.maps, bounds).program):
         scaled = Scaled.of(program).program
         wide = np.maximum(abs(scaled.lower), abs(scaled.upper))[program.upper > program.lower]
@@ -128,7 +130,7 @@ def test_duals_of_a_scaled_relaxation_prove_the_same_bound(rng):
     network = NETWORKS["dense"](rng)
     cascade = Cascade(network, random_radii(network, rng, 0.1), Options())
     bounds = tightened_bounds(cascade.model, cascade.intervals(inputs(network, rng)))
-    program = Relational(cascade.maps, sample_bounds(bounds, 0))
+    program = Relational(cascade.maps, bounds.sample(0))
     cost, offset = program.combination(np.array([1.0, -1.0, 0.0]))
     scaled = Scaled.of(program.program)
     session = solvers.get("highs").open(scaled.program)
@@ -142,7 +144,7 @@ def test_a_liars_dual_bound_of_a_relaxation_is_not_used(rng):
     """The bound of a linear program is computed from its duals, whatever number came with them."""
     network = NETWORKS["dense"](rng)
     cascade = Cascade(network, Radii(input=0.1), Options())
-    program = Relational(cascade.maps, sample_bounds(cascade.intervals(inputs(network, rng)), 0))
+    program = Relational(cascade.maps, cascade.intervals(inputs(network, rng)).sample(0))
 
     class Liar:
         def minimise(self, cost, offset, limits, relax=False):
@@ -159,7 +161,7 @@ def test_gain_bounds_what_an_error_can_do(name, rng):
     radii = random_radii(network, rng, 0.1)
     cascade = Cascade(network, radii, Options())
     x = inputs(network, rng)[0]
-    bounds = sample_bounds(cascade.intervals(x[None]), 0)
+    bounds = cascade.intervals(x[None]).sample(0)
     row = rng.normal(size=network.output_size)
     found = gain(cascade.maps, bounds, row)
     members = sample_members(cascade.family, x, rng, 50, True)
@@ -200,7 +202,7 @@ def test_scipy_agrees_with_the_relaxation(rng):
     """A third LP solver on the scaled rows."""
     network = NETWORKS["deep"](rng)
     cascade = Cascade(network, random_radii(network, rng, 0.05), Options())
-    program = Relational(cascade.maps, sample_bounds(cascade.intervals(inputs(network, rng)), 0))
+    program = Relational(cascade.maps, cascade.intervals(inputs(network, rng)).sample(0))
     cost, offset = program.combination(np.array([1.0, 0.0, -1.0, 0.0]))
     scaled = Scaled.of(program.program)
     rows = scaled.program.rows.toarray()

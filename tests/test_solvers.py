@@ -20,7 +20,8 @@ from qverify.errors import ModelTooLarge, SolverError, UsageError
 from qverify.exact import solvers
 from qverify.exact.program import Products, Program
 from qverify.exact.solvers import gurobi
-from qverify.exact.solvers.base import Availability, Limits, Status, bound_or_nothing, dual_value, settled, usable_duals
+from qverify.exact.solvers.base import Availability, Limits, Status, bound_or_nothing, settled
+from qverify.exact.solvers.duality import dual_value, usable_duals
 
 PACKAGES = {"highs": "highspy", "gurobi": "gurobipy", "scip": "pyscipopt"}
 INSTALLED = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]

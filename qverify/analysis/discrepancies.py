@@ -30,7 +30,7 @@ from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked_inputs
-from qverify.verification.cascade import Cascade, sample_bounds
+from qverify.verification.cascade import Cascade
 from qverify.verification.exact_step import in_threads, program_memory, solver_process
 from qverify.verification.verdict import Options
 
@@ -165,7 +165,7 @@ class _Work:
 
     def _one(self, sample: tuple[Array, Array], bounds: Bounds, position: int, spent: float) -> Discrepancy | None:
         (x, nominal), options, stop = sample, self.options, self.cascade.stop
-        own = sample_bounds(bounds, position)
+        own = bounds.sample(position)
         family = self.cascade.own_family(bounds, position)
         lower, upper, attained = own.lower[-1].copy(), own.upper[-1].copy(), np.zeros((2, len(nominal)))
         case = Case(family, x, int(nominal.argmax()), own, np.full(len(nominal), -np.inf))

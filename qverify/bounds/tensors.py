@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from qverify.arrays import Array
+from qverify.bounds.sample import SampleBounds
 from qverify.budget import PIECE
 from qverify.family.batchnorm import Saturation
 from qverify.family.family import Family
@@ -252,6 +255,15 @@ class Bounds(Brief):
         """The same for a subset of samples (a slice, or an index tensor)."""
         activation = {i: (r if r.ndim == 1 else r[samples]) for i, r in self.activation.items()}
         return Bounds([t[samples] for t in self.lower], [t[samples] for t in self.upper], activation)
+
+    def sample(self, index: int) -> SampleBounds:
+        """One sample's bounds as numpy arrays."""
+
+        def numpy(tensor: Tensor) -> Array:
+            return np.asarray(tensor.detach().cpu().numpy())
+
+        activation = {i: numpy(r if r.ndim == 1 else r[index]) for i, r in self.activation.items()}
+        return SampleBounds([numpy(t[index]) for t in self.lower], [numpy(t[index]) for t in self.upper], activation)
 
     @staticmethod
     def concatenate(parts: list[Bounds]) -> Bounds:

@@ -19,9 +19,10 @@ import numpy as np
 from scipy import sparse
 
 from qverify.arrays import Array
+from qverify.bounds.sample import SampleBounds
 from qverify.exact.builder import Builder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Program
-from qverify.exact.relational import Maps, SampleBounds
+from qverify.exact.relational import Maps
 from qverify.family.family import outward
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import chord

@@ -1,7 +1,7 @@
 """Branch and bound on the relational program, in which no bound is a solver's word.
 
 Every node is a linear program, with some binaries fixed; HiGHS solves it (solvers/linear.py), and the node's bound
-is computed afresh from its row duals (`solvers.base.Duality`), rounding taken off. A node without points is
+is computed afresh from its row duals (`solvers.duality.Duality`), rounding taken off. A node without points is
 closed by its Farkas ray in the same way. So what `minimise` proves holds for the program whatever HiGHS
 did, and no integrality or feasibility tolerance leaks into it.
 
@@ -24,7 +24,8 @@ from scipy import sparse
 from qverify.arrays import Array
 from qverify.exact.cuts import Switched
 from qverify.exact.scaling import Scaled, power_of_two
-from qverify.exact.solvers.base import Duality, Limits, Outcome, Status, remaining, settled, value_at
+from qverify.exact.solvers.base import Limits, Outcome, Status, remaining, settled, value_at
+from qverify.exact.solvers.duality import Duality
 from qverify.exact.solvers.linear import Linear, Solved
 from qverify.text.brief import Brief
 

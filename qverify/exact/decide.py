@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qverify.errors import InternalError
-from qverify.exact.scaling import Gain
+from qverify.exact.gain import Gain
 from qverify.exact.solvers.base import Outcome, Status
 
 TOLERANCE = 1e-8

@@ -27,6 +27,7 @@ import numpy as np
 from scipy import sparse
 
 from qverify.arrays import Array
+from qverify.bounds.sample import SampleBounds
 from qverify.exact.builder import Builder, Rounded, as_matrix, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.family.family import Family
@@ -36,19 +37,6 @@ from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SampleBounds(Brief):
-    """Bounds of one sample as numpy: `lower[i]`, `upper[i]` (size,) per layer, `activation[i]` (size,) per Relu."""
-
-    lower: list[Array]
-    upper: list[Array]
-    activation: Mapping[int, Array]
-
-    def reach(self, index: int) -> Array:
-        """(size,): the largest absolute value of each output of a layer."""
-        return np.maximum(abs(self.lower[index]), abs(self.upper[index]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from qverify.arrays import Array
+from qverify.bounds.sample import SampleBounds
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
-from qverify.exact.relational import Maps, Relational, SampleBounds
-from qverify.exact.scaling import Gain, gain
+from qverify.exact.gain import Gain, gain
+from qverify.exact.relational import Maps, Relational
 from qverify.exact.solvers.base import Limits, Outcome, Session, Status, remaining
 from qverify.exact.solvers.host import TREE, open_session
 from qverify.exact.solvers.process import Hosted, Lent

@@ -35,8 +35,8 @@ from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.budget import Deadline, pieces, working_memory
 from qverify.errors import DataError
 from qverify.exact.decide import Known, rule
-from qverify.exact.relational import Maps, SampleBounds
-from qverify.exact.scaling import gain
+from qverify.exact.gain import gain
+from qverify.exact.relational import Maps
 from qverify.family.family import Family, Radii
 from qverify.kinds import NETWORK, OPTIONS, expected
 from qverify.layers import Conv, Dense
@@ -103,16 +103,6 @@ def verdicts(
 
     cascade.run(flat, labels, tell)
     return sorted(found, key=lambda verdict: verdict.index)
-
-
-def sample_bounds(bounds: Bounds, sample: int) -> SampleBounds:
-    """One sample's bounds as numpy."""
-
-    def numpy(tensor: torch.Tensor) -> Array:
-        return np.asarray(tensor.detach().cpu().numpy())
-
-    activation = {i: numpy(r if r.ndim == 1 else r[sample]) for i, r in bounds.activation.items()}
-    return SampleBounds([numpy(t[sample]) for t in bounds.lower], [numpy(t[sample]) for t in bounds.upper], activation)
 
 
 def _held(network: Network) -> int:
@@ -313,11 +303,11 @@ class Cascade:
             known = Known(float(batch.lower[sample, worst]), float(batch.best[sample]))
             scale = math.inf
             if self.model.operations <= _SMALL:
-                scale = gain(self.maps, sample_bounds(batch.bounds, position), row).magnitudes
+                scale = gain(self.maps, batch.bounds.sample(position), row).magnitudes
             rule(known, scale)
 
     def own_family(self, bounds: Bounds, position: int) -> Family:
         """The family of the sample at `position` of `bounds`: its own activation radii where the scheme clips."""
         if not self.family.per_sample:
             return self.family
-        return self.family.with_activation(sample_bounds(bounds, position).activation)
+        return self.family.with_activation(bounds.sample(position).activation)

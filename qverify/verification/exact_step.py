@@ -22,7 +22,7 @@ from qverify.exact.search import Case, Search, Settings
 from qverify.exact.solvers.process import Lent, borrowed
 from qverify.family.members import PositionChoice, Recipe
 from qverify.verification.attack import Positions, attack
-from qverify.verification.cascade import Cascade, sample_bounds
+from qverify.verification.cascade import Cascade
 from qverify.verification.undecided import Batch
 from qverify.verification.verdict import Options, Status, Verdict
 
@@ -144,7 +144,7 @@ class ExactStep:
         batch, model = self.batch, self.cascade.model
         sample = int(batch.open[position])
         x, label = batch.x[sample], int(batch.labels[sample])
-        bounds, one = sample_bounds(batch.bounds, position), batch.bounds.take(slice(position, position + 1))
+        bounds, one = batch.bounds.sample(position), batch.bounds.take(slice(position, position + 1))
         family = self.cascade.own_family(batch.bounds, position)
         deadline = Deadline.after(seconds, self.cascade.stop)
 

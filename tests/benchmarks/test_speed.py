@@ -25,7 +25,7 @@ from qverify.exact.search import count_products
 from qverify.exact.solvers.base import Limits, Status
 from qverify.family.family import Radii
 from qverify.onnx import reader as onnx_io
-from qverify.verification.cascade import Cascade, sample_bounds, verify
+from qverify.verification.cascade import Cascade, verify
 from qverify.verification.verdict import Options
 from qverify.verification.verdict import Status as Answer
 
@@ -41,7 +41,7 @@ def test_relational_against_bilinear(width, benchmark, report):
     network = mlp(np.random.default_rng(width), width, width, width, 3)
     x = np.random.default_rng(0).uniform(0.2, 0.8, (1, width))
     cascade = Cascade(network, Radii(input=0.05, weight=0.05, bias=0.05, activation=0.05), Options())
-    bounds = sample_bounds(tightened_bounds(cascade.model, cascade.intervals(x)), 0)
+    bounds = tightened_bounds(cascade.model, cascade.intervals(x)).sample(0)
     row = np.array([1.0, -1.0, 0.0])
 
     def solve(program, solver):

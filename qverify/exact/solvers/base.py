@@ -18,7 +18,6 @@ import numpy as np
 
 from qverify.arrays import Array
 from qverify.exact.program import Program
-from qverify.rounding import allowance
 from qverify.text.brief import Brief
 
 
@@ -112,52 +111,6 @@ class Solver(Protocol):
 def value_at(cost: Array, offset: float, point: Array) -> float:
     """The objective at a point, in numpy: an incumbent's value is never taken from a solver's word."""
     return float(cost @ point + offset)
-
-
-class Duality:
-    """Lower bounds on linear programs over the rows `row_lower <= rows @ v <= row_upper`, from row duals alone.
-
-    Weak duality over the box (Neumaier and Shcherbina, Safe bounds in linear and mixed-integer linear programming,
-    2004): it holds for *any* duals of finite row limits, optimal or not, and the rounding of the sums is taken off,
-    underflow included (bounds/rounding.py). rows CSR (m, n).
-    """
-
-    def __init__(self, rows: Any, row_lower: Array, row_upper: Array):
-        self._rows, self._lower, self._upper = rows.T, row_lower, row_upper
-        self._absolute = abs(rows).T
-        self._terms = sum(rows.shape)
-
-    def usable(self, row_duals: Array) -> Array:
-        """Duals (m,) with those set to zero that push against an infinite row limit (a solver's dual infeasibility)."""
-        wrong = ((row_duals > 0) & np.isinf(self._lower)) | ((row_duals < 0) & np.isinf(self._upper))
-        return np.asarray(np.where(wrong | ~np.isfinite(row_duals), 0.0, row_duals), dtype=np.float64)
-
-    def value(self, box: tuple[Array, Array], cost: Array, offset: float, row_duals: Array) -> float:
-        """A number at most `min cost . v + offset` for v in the box and the rows, by `usable` duals.
-
-        At optimal duals it is the optimum. -inf if the sums overflow.
-        """
-        low, high = box
-        reduced = cost - self._rows @ row_duals
-        ends = np.minimum(reduced * low, reduced * high).sum()
-        up, down = row_duals > 0, row_duals < 0
-        rows = row_duals[up] @ self._lower[up] + row_duals[down] @ self._upper[down]
-        reach, size = np.maximum(abs(low), abs(high)), abs(row_duals)
-        mass = (abs(cost) + self._absolute @ size) @ reach + abs(offset)
-        mass += size[up] @ abs(self._lower[up]) + size[down] @ abs(self._upper[down])
-        bound = float(offset + rows + ends - allowance(mass, self._terms, reach.sum()))
-        return bound if math.isfinite(bound) else -math.inf
-
-
-def usable_duals(program: Program, row_duals: Array) -> Array:
-    """See `Duality.usable`."""
-    return Duality(program.rows, program.row_lower, program.row_upper).usable(row_duals)
-
-
-def dual_value(program: Program, cost: Array, offset: float, row_duals: Array) -> float:
-    """See `Duality.value`: a bound on a linear program, or on the relaxation of a mixed-integer one."""
-    duality = Duality(program.rows, program.row_lower, program.row_upper)
-    return duality.value((program.lower, program.upper), cost, offset, row_duals)
 
 
 def remaining(until: float | None) -> float | None:

@@ -27,13 +27,12 @@ from qverify.exact.solvers.base import (
     Outcome,
     Status,
     bound_or_nothing,
-    dual_value,
     just_above,
     settled,
     summed_rows,
-    usable_duals,
     value_at,
 )
+from qverify.exact.solvers.duality import dual_value, usable_duals
 
 TOLERANCE = 1e-9
 """FeasibilityTol, IntFeasTol and OptimalityTol: the least Gurobi admits. Tight, because an integrality

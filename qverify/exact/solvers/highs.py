@@ -26,12 +26,11 @@ from qverify.exact.solvers.base import (
     Outcome,
     Status,
     bound_or_nothing,
-    dual_value,
     settled,
     summed_rows,
-    usable_duals,
     value_at,
 )
+from qverify.exact.solvers.duality import dual_value, usable_duals
 
 TOLERANCE = 1e-9
 """Primal, dual and integrality tolerance. HiGHS admits down to 1e-10 and defaults to 1e-6 and 1e-7. Big-M times the

@@ -3,7 +3,7 @@
 HiGHS's dual simplex starts from the basis of the solve before. After a variable is fixed or a row added that basis
 is still dual feasible, so a node of the tree costs a few pivots instead of a solve from nothing.
 
-Nothing here is to be believed: a `Solved` carries row duals, from which `base.Duality` computes a bound that
+Nothing here is to be believed: a `Solved` carries row duals, from which `duality.Duality` computes a bound that
 holds whatever HiGHS did (branching.py).
 """
 

@@ -1,0 +1,24 @@
+"""The bounds of one sample as numpy arrays: what programs are built from. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from qverify.arrays import Array
+from qverify.text.brief import Brief
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SampleBounds(Brief):
+    """Bounds of one sample as numpy: `lower[i]`, `upper[i]` (size,) per layer, `activation[i]` (size,) per Relu."""
+
+    lower: list[Array]
+    upper: list[Array]
+    activation: Mapping[int, Array]
+
+    def reach(self, index: int) -> Array:
+        """(size,): the largest absolute value of each output of a layer."""
+        return np.maximum(abs(self.lower[index]), abs(self.upper[index]))
