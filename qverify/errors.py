@@ -1,7 +1,7 @@
 """Every exception of qverify: one sentence that says what is wrong and what to do about it.
 
 Each also inherits the builtin a caller would expect, so `except ValueError` works without knowing
-qverify, and carries the exit status that the command line ends with (design.md, section 10).
+qverify, and carries the exit status that the command line ends with (formats.md, section 14).
 """
 
 from __future__ import annotations

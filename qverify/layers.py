@@ -73,7 +73,7 @@ class Conv(Layer):
     weight (c_out, c_in / groups, kh, kw), bias (c_out,); `in_shape` (c_in, h, w), `out_shape`
     (c_out, h', w'); pads (top, left, bottom, right), filled with exact zeros. `shape` is the shape
     shown to people and may lack the height of a 1-d convolution. Every kernel entry is used at
-    every position: shared weights (design.md, section 6).
+    every position: shared weights (mathematics.md, section 6).
     """
 
     weight: Array
@@ -157,7 +157,7 @@ class Scale(Layer):
 class Relu(Layer):
     """`x = max(z, 0)`, or `x = max(max(z, 0) + offset, 0)` in a member of a quantised family.
 
-    `offset` (size,) or None is the activation error (design.md, section 3); None in a trained network.
+    `offset` (size,) or None is the activation error (mathematics.md, section 3); None in a trained network.
     """
 
     offset: Array | None = None

@@ -102,7 +102,7 @@ class Network(Brief):
 
     @cached_property
     def shares_weights(self) -> bool:
-        """True if some quantised kernel is used at more than one position: design.md, section 6."""
+        """True if some quantised kernel is used at more than one position: mathematics.md, section 6."""
         return any(isinstance(self.layers[i], Conv) and self.layers[i].positions > 1 for i in self.weighted)  # type: ignore[attr-defined]
 
     def relu_behind(self, index: int) -> int | None:

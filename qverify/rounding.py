@@ -1,4 +1,4 @@
-"""Rounding allowances: the one place that keeps bounds and programs right in floating point (design.md, section 8).
+"""Rounding allowances: what keeps bounds and programs right in floating point (mathematics.md, section 8).
 
 Model: a sum of n products, evaluated in any order with or without fused multiply-add, satisfies
 `|fl(a . b) - a . b| <= g_n |a| . |b|` with `g_n = n u / (1 - n u)` and u the unit roundoff (Higham,

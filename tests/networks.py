@@ -4,7 +4,7 @@
 another size on every axis, and some weights far below any radius (|w| < R is a case of its own).
 
 `sample_members` is an oracle: it draws members of a quantised family and evaluates them by its own forward
-pass, written from section 1 of design.md and the ONNX definition of Conv. It shares no code with
+pass, written from mathematics.md, section 1, and the ONNX definition of Conv. It shares no code with
 `Network.evaluate` or `members.realise`.
 """
 

@@ -149,7 +149,7 @@ def refused_in_a_sentence(result: Any) -> None:
 
 
 def of_a_row(row: dict[str, Any]) -> bool:
-    """Whether qverify can have written a row, by a reading of design.md of its own."""
+    """Whether qverify can have written a row, by a reading of formats.md, section 2, of its own."""
     whole = all(type(row[key]) is int and row[key] >= 0 for key in ("index", "label", "predicted"))
     margins = [row["margin_lower"], row["margin_upper"]]
     finite = all(one is None or (type(one) in (int, float) and abs(one) < float("inf")) for one in margins)

@@ -267,7 +267,7 @@ def test_a_wider_radius_never_raises_a_guarantee(name):
 
 
 def trap_lower(weight, eps, x):
-    """The published mistake (design.md, section 4): eps * ||x||_1 moves the centre up instead of widening."""
+    """The published mistake (mathematics.md, section 4): eps * ||x||_1 moves the centre up instead of widening."""
     return weight @ x + eps * np.abs(x).sum() - eps * np.abs(x).sum()
 
 

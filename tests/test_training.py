@@ -60,7 +60,7 @@ def ends(w: Array, radius: float, low: Array, high: Array) -> tuple[Array, Array
 
 
 def worst_scores(parameters: list[Array], x: Array, labels: Array, r: dict[str, float]) -> Array:
-    """-min (y_label - y_j) by intervals in numpy, straight from sections 3 and 4 of design.md."""
+    """-min (y_label - y_j) by intervals in numpy, straight from mathematics.md, sections 3 and 4."""
     low, high = x - r["input"], x + r["input"]
     for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
         bottom, top = ends(weight, r["weight"], low, high)

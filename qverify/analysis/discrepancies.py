@@ -1,4 +1,4 @@
-"""Worst-case discrepancy: how far each output can move over the family (design.md, section 1).
+"""Worst-case discrepancy: how far each output can move over the family (mathematics.md, section 12).
 
 Per sample and output i the interval of `f_hat(x_hat)_i - f(x)_i`, f(x) being the float64 forward pass: by IBP, by
 BP, or exact, with the solver asked for both ends of every output. Where a solve is cut off, or positions of a

@@ -1,4 +1,4 @@
-"""The largest factor on given radii at which a sample is still verified, by bisection (design.md, sections 1, 4, 5).
+"""The largest factor on given radii at which a sample is still verified, by bisection (mathematics.md, section 12).
 
 The families of growing factors are nested: each holds those of smaller factors. So a proof at one factor counts for
 every smaller one, and a member that fails at one factor lies in the family of every larger one. That stays so with

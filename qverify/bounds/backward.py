@@ -1,4 +1,4 @@
-"""BP: backward linear bound propagation through a quantised family (design.md, section 4). Sound.
+"""BP: backward linear bound propagation through a quantised family (mathematics.md, section 4). Sound.
 
 A row `a` over the outputs of a layer is bounded from below by a linear function of the outputs of the
 layers before, down to the input box. Only lower bounds are coded; an upper bound is minus the lower
@@ -9,7 +9,7 @@ bound of the negated row. Per layer:
   `c x - e |x|` is kept and minimised per coordinate over the two end points (concave, so exact).
 - convolution: positions independent, as for dense; or, summing first over the positions that share
   kernel entry k, `-R_k |S_k|` with `S_k = sum_p a_p x_{p+k}` and the chord of |.| over the interval of
-  S_k (section 6). Per row whichever is larger over the box of x. Both are sound.
+  S_k (formula (11)). Per row whichever is larger over the box of x. Both are sound.
 - activation, formula (2): `x >= alpha (z - r_a)` where a > 0, alpha in [0, 1]; where a < 0 the chord of relu
   over [L, U], plus r_a.
 
@@ -155,7 +155,7 @@ def _shared(state: _Pass, affine: Affine, source: int, a: Tensor, independent: t
 
 
 def _summed_first(state: _Pass, affine: Affine, source: int, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Section 6: `(W_k - R_k slope_k) S_k - R_k intercept_k`; coefficients (B, S, n_in) and constants (B, S)."""
+    """Formula (11): `(W_k - R_k slope_k) S_k - R_k intercept_k`; coefficients (B, S, n_in) and constants (B, S)."""
     layer = affine.layer
     assert isinstance(layer, Conv)
     batch, count, _ = a.shape

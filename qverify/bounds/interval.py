@@ -1,4 +1,4 @@
-"""IBP: interval bound propagation through a quantised family (design.md, section 4). Sound.
+"""IBP: interval bound propagation through a quantised family (mathematics.md, section 4). Sound.
 
 Dense and convolution layers, per output, over weights in [W - R, W + R] and inputs in [l, u]:
 
@@ -237,7 +237,7 @@ def interval_margins(model: BoundModel, bounds: Bounds, labels: Tensor) -> Tenso
     """Lower bounds (N, classes) on `y_label - y_j` over the family; +inf in the label's own column.
 
     A dense last layer is folded into the question, exact because its rows are independent:
-    `(W_t - W_j).x - (R_t + R_j).|x| + b_t - b_j - r_t - r_j` (design.md, section 3).
+    `(W_t - W_j).x - (R_t + R_j).|x| + b_t - b_j - r_t - r_j` (mathematics.md, section 3).
     """
     last = len(model.network.layers) - 1
     classes = model.network.output_size

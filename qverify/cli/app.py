@@ -1,4 +1,4 @@
-"""The command line: declares the commands and ends them with the right status (design.md, section 10).
+"""The command line: declares the commands and ends them with the right status (formats.md, section 14).
 
 0 the run finished, 1 --fail-on was hit, 2 wrong usage, input or unsupported model, 3 solver or licence missing,
 4 an internal check failed, 130 Ctrl-C, 143 SIGTERM, 141 the reader of stdout is gone. Nothing heavy is

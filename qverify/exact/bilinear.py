@@ -1,4 +1,4 @@
-"""The bilinear program: the definition of the quantised family written out (design.md, sections 1 and 6).
+"""The bilinear program: the definition of the quantised family written out (mathematics.md, sections 1 and 6).
 
 Every weight and bias is a variable in its interval and is multiplied with the activations:
 

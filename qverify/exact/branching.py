@@ -1,4 +1,4 @@
-"""Branch and bound on the relational program, in which no bound is a solver's word.
+"""Branch and bound on the relational program, in which no bound is a solver's word (mathematics.md, section 9).
 
 Every node is a linear program, with some binaries fixed; HiGHS solves it (solvers/linear.py), and the node's bound
 is computed afresh from its row duals (`solvers.duality.Duality`), rounding taken off. A node without points is

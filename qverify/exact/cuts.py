@@ -5,7 +5,7 @@ A *switched* variable x of a program, `s` its binary, is one of
     x <= w . v + c - M (1 - s)        (at s = 1: x <= w . v + c)
     x <= U s + r                      (at s = 0: x <= r)
 
-that is `x <= max(w . v + c, r)` with the larger chosen by s: formula (3) of design.md. Over a box
+that is `x <= max(w . v + c, r)` with the larger chosen by s: mathematics.md, formula (4). Over a box
 `l <= v <= u`, write `m_j` and `p_j` for the smallest and largest value of `w_j v_j`. For every subset I
 
     x <= r + sum_{j in I} (w_j v_j - m_j (1 - s)) + s (c - r + sum_{j not in I} p_j)                       (*)

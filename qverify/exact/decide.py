@@ -6,7 +6,7 @@ Nothing a solver says is believed beyond this:
   that of our own branch and bound (branching.py), is recomputed from the duals of linear programs, rounding taken off,
   and programs are made so that no rounding cuts off a member (relational.py): it counts as it is. That of any other
   program is the solver's word, and an allowance is taken off for what its tolerances can leak through the network
-  (scaling.py; design.md, section 8);
+  (scaling.py; mathematics.md, section 9);
 - an *incumbent* counts for nothing. The point is turned into a member of the family, and the margin
   of that member by a plain forward pass decides;
 - *infeasible* is never an answer: the trained network itself is a point of every program;

@@ -5,7 +5,7 @@
                 lower <= v <= upper,   v_i integer where integer[i]
 
 `products(v)[r]` is the sum of `coefficient * v[first] * v[second]` over the entries with `row == r`.
-The relational program (design.md, sections 2 and 3) has none; the bilinear one lives by them.
+The relational program (mathematics.md, sections 2 and 3) has none; the bilinear one lives by them.
 """
 
 from __future__ import annotations

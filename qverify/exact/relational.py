@@ -1,4 +1,4 @@
-"""The relational program: weights eliminated, a MILP over inputs and activations (design.md, sections 2 and 3).
+"""The relational program: weights eliminated, a MILP over inputs and activations (mathematics.md, sections 2 and 3).
 
 For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + b + r_b`:
 
@@ -12,7 +12,7 @@ where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, w
 the coordinates that get a variable for |x_j| and a binary for the sign instead, which is exact.
 
 Exact for dense networks once no relaxed coordinate matters; for convolutions it treats the
-positions as independent: sound, not exact (section 6).
+positions as independent: sound, not exact (mathematics.md, section 6).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ class, `e_label - e_j`, hardest first. For each: the linear relaxation, whose bo
 from its duals; then the mixed-integer program, by our own branch and bound (branching.py) unless another solver
 than HiGHS was chosen, ended as soon as its dual bound is positive or an incumbent negative (`early`). A point is
 worth what the member made from it is worth. Where that falls short because |x_j| of straddling coordinates was
-bounded by chords, those coordinates get a sign binary and the question is asked again (design.md, sections 3
+bounded by chords, those coordinates get a sign binary and the question is asked again (mathematics.md, sections 3
 and 6).
 
 Convolutions: the relational program takes positions as independent, so its bounds hold and its points

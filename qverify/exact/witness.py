@@ -1,4 +1,4 @@
-"""From a point of a program to a member of the family: formula (1) and (2) read backwards (design.md, sections 2, 3).
+"""From a point of a program to a member of the family: mathematics.md, formulas (1) and (2), read backwards.
 
 A point states values, a member has weights. `Target` walks through the layers of the member that is being
 made (`members.realise` calls it in order): where the point wants `z_i`, the position

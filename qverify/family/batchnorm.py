@@ -1,5 +1,7 @@
 """A BatchNormalization that a toolchain does not fold: its family as radii around the folded layer.
 
+Derived in mathematics.md, section 11.
+
 With a the folded factor `scale / deviation` of a channel, a toolchain that keeps the nodes apart computes
 
     z = W' x + b'          the layer before, its own weights and biases rounded

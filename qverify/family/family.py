@@ -1,4 +1,4 @@
-"""Radii, and the quantised family they make of a network (design.md, section 1).
+"""Radii, and the quantised family they make of a network (mathematics.md, section 1).
 
 The family is every network whose weights, biases, activations and inputs stay within radii of the
 trained ones. `Radii` is what a user states; `Family` is the same, resolved against one network: one
@@ -47,7 +47,7 @@ class Radii(Brief):
     (per neuron for dense layers; per channel for the activations of images); or anything that
     broadcasts to the tensor. `ceilings` gives, per activation layer, the top of the quantiser's
     range: what lies above is clipped, and `bounds.interval` widens the radius by as much as the sound
-    upper bound exceeds it (design.md, section 7). `input_range` is the same for the
+    upper bound exceeds it (mathematics.md, section 7). `input_range` is the same for the
     input, `saturations` for what is rounded on the way into a Relu. `zero_exact`: an activation that is 0 without
     rounding is 0 with it, as in every integer format. `kernel`: the integer kernels that the radii stand
     for; what these do not compute in real arithmetic is not verified. `quantiser`: what the radii follow from, if that.
@@ -88,7 +88,7 @@ class Radii(Brief):
         kernel: KernelMode = "exact-accumulation",
         batchnorm: Batchnorm = "either",
     ) -> Radii:
-        """The radii that cover every quantiser of `bits` bits under a scheme (design.md, sections 1 and 7).
+        """The radii that cover every quantiser of `bits` bits under a scheme (mathematics.md, sections 1 and 7).
 
         `paper`: absolute, input 2^-b and 2^-(b-1) for the rest; with rounding `nearest` half of each.
         `tensor`, `channel`: steps from the weights' range per tensor or per output channel, and from

@@ -1,4 +1,4 @@
-"""Integer kernels: what has to hold for real arithmetic to describe them (schemes `tensor` and `channel`).
+"""Integer kernels: what has to hold for real arithmetic to describe them (mathematics.md, section 10).
 
 A kernel multiplies integers and adds them up in int32, the bias first or last, in an order of its own. Real arithmetic
 with radii describes it only while nothing overflows:

@@ -1,7 +1,7 @@
 """Members of a quantised family: concrete networks, made at a chosen place and checked in exact arithmetic.
 
 `realise` builds a member (a plain `Network` and an input), `Recipe` is what it takes to build one again,
-`membership` says whether any network at all is a member (design.md, sections 1 and 2).
+`membership` says whether any network at all is a member (mathematics.md, sections 1 and 2).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PositionChoice(Brief):
-    """A member given by positions in [-1, 1]; formula (1) read backwards (design.md, section 2)."""
+    """A member given by positions in [-1, 1]; mathematics.md, formula (1), read backwards."""
 
     neuron: dict[int, Array]
     kernel: dict[int, Array]

@@ -1,4 +1,4 @@
-"""From real quantisers to radii (design.md, section 7): bits, scheme and rounding in, radii out.
+"""From real quantisers to radii (mathematics.md, section 7): bits, scheme and rounding in, radii out.
 
 `paper`: absolute radii, the convention of Dang et al.: input 2^-b, weights, biases and activations
 2^-(b-1). The paper calls them diameters but uses them as radii: plus or minus one whole step for inputs

@@ -1,6 +1,6 @@
 """Results for people: tallies of the rows of a run, and the tables made from them.
 
-Accuracies (design.md, section 1), relative to the samples decided: *clean*, the network itself is right;
+Accuracies (mathematics.md, section 1), relative to the samples decided: *clean*, the network itself is right;
 *guaranteed*, every member of the family is; *attack*, no failing member is known. guaranteed <= attack <= clean.
 """
 

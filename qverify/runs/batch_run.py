@@ -1,7 +1,7 @@
 """A batch kept on disk: rows of many cases in one file, each under a key that says all it answers.
 
     DIR/batch.json       under "cases" what each case asks, and under "runs" when and how each start worked on it
-    DIR/samples.jsonl    the rows of `qverify verify` (design.md, section 10), and in each also "case" and "key"
+    DIR/samples.jsonl    the rows of `qverify verify` (formats.md, section 2), and in each also "case" and "key"
 
 A start may ask more than the one before, or something else: keys say which rows are there. Those that nobody asks for
 any more stay, and do not matter.

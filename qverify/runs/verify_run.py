@@ -1,7 +1,7 @@
 """A run kept on disk: what was asked, and one row a sample, appended as it is decided, so that it can go on later.
 
     DIR/run.json         the question, and under "runs" when and how each start worked on it
-    DIR/samples.jsonl    one object a sample, in the order of the decisions (design.md, section 10); where a sample
+    DIR/samples.jsonl    one object a sample, in the order of the decisions (formats.md, section 2); where a sample
                          was asked about again after its time was up, the last one counts
     DIR/witnesses/       INDEX.onnx and INDEX.npz, the failing member of each falsified sample, if asked for
 

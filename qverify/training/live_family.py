@@ -3,8 +3,8 @@
 Two kinds. `StatedRadii`: numbers, from scheme `paper` or a radii file. `RangeRadii`: steps that follow the ranges of
 the weights, schemes `tensor` and `channel`, differentiated through; the ranges of activations are tracked over the
 batches. Both give a `BoundModel` in the type of the weights and without rounding allowance, so that the training loss
-is computed by the very functions that verify (design.md, section 4). All radii are multiplied by a factor, which the
-ramp raises from 0 to 1.
+is computed by the very functions that verify (mathematics.md, section 13). All radii are multiplied by a factor, which
+the ramp raises from 0 to 1.
 """
 
 from __future__ import annotations

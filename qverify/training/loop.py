@@ -1,6 +1,6 @@
 """Robust training: networks every quantisation of which is right, on the very bounds that verify.
 
-Loss per batch (Gowal et al., arXiv 1810.12715, with weights that are intervals too):
+Loss per batch (mathematics.md, formula (31); Gowal et al., arXiv 1810.12715, with weights that are intervals too):
 
     kappa CE(s f(x), y) + (1 - kappa) CE(s worst, y),      worst_j = -min over the family of (y_label - y_j)
 

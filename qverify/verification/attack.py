@@ -1,4 +1,4 @@
-"""Attack: concrete worst members of the family, by batched descent (design.md, section 5). Heuristic.
+"""Attack: concrete worst members of the family, by batched descent (mathematics.md, section 5). Heuristic.
 
 The relational variables make falsification cheap. Per sample, the descent runs over the position
 `t` in [-1, 1] of every dense neuron in its range (1), `z = W x + b + t (R |x| + r_b)`; over the kernel

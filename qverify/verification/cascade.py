@@ -1,4 +1,4 @@
-"""Verification from cheap to exact: each sample goes as far as it must (design.md, sections 1 to 5).
+"""Verification from cheap to exact: each sample goes as far as it must (mathematics.md, sections 1 to 5).
 
     forward      the trained network itself: misclassified, or a first concrete margin
     ibp          interval bounds on the margins

@@ -23,7 +23,7 @@ schemes tensor and channel stand for integer kernels and BatchNormalization kept
 
 
 class Status(str, Enum):
-    """The four answers (design.md, section 1)."""
+    """The four answers (mathematics.md, section 1)."""
 
     VERIFIED = "verified"
     FALSIFIED = "falsified"
@@ -124,7 +124,7 @@ class Verdict(Brief):
         return None if self.recipe is None else self.recipe.witness()
 
     def row(self) -> dict[str, Any]:
-        """The JSON object of `samples.jsonl` (design.md, section 10); a margin without a bound is null."""
+        """The JSON object of `samples.jsonl` (formats.md, section 2); a margin without a bound is null."""
         found: dict[str, Any] = {
             "index": self.index,
             "label": self.label,

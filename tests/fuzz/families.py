@@ -1,4 +1,4 @@
-"""Quantised families as README and design.md define them: a radius for every number, in exact rationals."""
+"""Quantised families (mathematics.md, section 1): a radius for every number, in exact rationals."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def paper(plan: Plan, bits: int, nearest: bool, clip: Ends | None) -> Family:
 
 
 def ranged(plan: Plan, bits: int, scheme: str, nearest: bool, x: Array, clip: Ends | None) -> Family:
-    """Schemes tensor and channel, calibrated on x (N, n): quantisers as design.md, section 7, has them.
+    """Schemes tensor and channel, calibrated on x (N, n): quantisers as mathematics.md, section 7, has them.
 
     A family that a real quantiser makes: symmetric weights, asymmetric activations, biases in steps of both, 0 exact.
     """
