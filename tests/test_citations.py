@@ -144,3 +144,26 @@ def test_a_citation_that_leads_nowhere_is_found(text):
 @pytest.mark.parametrize("text", ["mathematics.md, sections 1, 4 and 5.", "mathematics.md, formula (2)", "formula (1)"])
 def test_a_citation_that_leads_somewhere_passes(text):
     assert not wrong(text)
+
+
+# --- files of the code ---
+
+ELSEWHERE = {"random.py"}
+"""Files that are spoken of and are not qverify's."""
+
+
+def missing_files(text: str) -> set[str]:
+    """The Python files that a text names and that are not there, by the end of their path."""
+    found = set(re.findall(r"(?<![\w*<{$-])((?:[a-z_]+/)*[a-z_]+\.py)\b", text))
+    here = [path.relative_to(ROOT).as_posix() for path in CODE]
+    return {name for name in found - ELSEWHERE if not any(f"/{path}".endswith(f"/{name}") for path in here)}
+
+
+@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_that_are_named_exist(path):
+    if path.parent.name != "tests":  # tests make files of their own
+        assert missing_files(path.read_text(encoding="utf-8")) == set()
+
+
+def test_a_file_that_does_not_exist_is_seen():
+    assert missing_files("see `family/none.py`, interval.py and bounds/interval.py") == {"family/none.py"}

@@ -1,7 +1,7 @@
 """Layer by layer: the largest radius at which an accuracy is guaranteed while every other layer is exact.
 
 A *layer* here is what one radius of a radii file is about: the input, the weights of an affine layer with its biases,
-or the activations of a Relu. The factors are those of `radius.Grid`, and as there nothing is interpolated: the factor
+or the activations of a Relu. The factors are those of `grid.Grid`, and as there nothing is interpolated: the factor
 of a row is one at which all samples were verified afresh, and enough of them were.
 """
 

@@ -14,7 +14,7 @@ bound of the negated row. Per layer:
   over [L, U], plus r_a.
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
-(`bounds.rounding`), and the slack is subtracted at the end.
+(`rounding`), and the slack is subtracted at the end.
 
 Shapes: B samples in a chunk, S rows each; coefficients (B, S, size).
 """

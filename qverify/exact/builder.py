@@ -19,7 +19,7 @@ Numbers = TypeVar("Numbers", bound=np.ndarray[Any, Any])
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rounded(Brief):
-    """What bounds the rounding error of rows: see `bounds.rounding.allowance`.
+    """What bounds the rounding error of rows: see `rounding.allowance`.
 
     `mass` (m,): per row the absolute values of all that was added up, coefficients times the reach of their variables
     and limits; `terms`: the most products in one sum; `reach`: that of all variables in the rows, summed.

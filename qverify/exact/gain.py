@@ -22,7 +22,7 @@ from qverify.rounding import TINY
 class Gain:
     """By how much the objective `row . output` can move at most, to first order, if in every layer at once each value
     is off by its own range (`ranges`), or by the sum of the absolute terms it is made of (`magnitudes`). What
-    underflows on the way is made up for (bounds/rounding.py)."""
+    underflows on the way is made up for (rounding.py)."""
 
     ranges: float
     magnitudes: float

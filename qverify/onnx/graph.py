@@ -1,6 +1,6 @@
 """What an ONNX graph is read into: constants, tensors, one node with its inputs, and the growing layers.
 
-`onnx_operators.py` turns one node into layers with the classes below; `onnx_io.py` walks the graph.
+`operators.py` turns one node into layers with the classes below; `reader.py` walks the graph.
 
 Every tensor carries its full ONNX shape at batch 1, so that Reshape, Squeeze and the broadcasting rules
 mean here what they mean there. Layers themselves are flat (network.py), so such nodes only change a shape.

@@ -1,6 +1,6 @@
 """ONNX operators on images: convolution, batch normalisation and average pooling.
 
-As in `onnx_operators.py`: a function consumes all of its node or raises `Refusal`. One-dimensional
+As in `operators.py`: a function consumes all of its node or raises `Refusal`. One-dimensional
 windows are two-dimensional ones of height 1.
 """
 

@@ -1,4 +1,4 @@
-"""ONNX -> Network, and the way back (`to_onnx`, `save`, from `onnx_export.py`).
+"""ONNX -> Network, and the way back (`to_onnx`, `save`, from `writer.py`).
 
 The network is the ONNX model run at batch 1: a first input axis that is symbolic or 1 is the batch if there are
 others, else the model is unbatched and the whole shape is one sample. Everything a model holds is consumed or
@@ -73,7 +73,7 @@ _SHAPE_ONLY = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Sh
 def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
     """Read an ONNX file, or a model in memory, as a `Network` (conventions above; input and output flat).
 
-    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`onnx_check.TOLERANCES`). What of the
+    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`check.TOLERANCES`). What of the
     model a person should know is in `Network.notes`, and a QVerifyWarning each. Raises UnsupportedModel with every kind
     of unsupported detail, and ModelError if the file is missing, damaged, not ONNX, holds NaN, or if onnxruntime
     refuses or contradicts the result.

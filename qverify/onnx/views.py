@@ -1,6 +1,6 @@
 """ONNX operators that leave the numbers alone: another shape, another type, another place in the graph.
 
-As in `onnx_operators.py`: a function consumes all of its node or raises `Refusal`. Layers are flat, so nothing is left
+As in `operators.py`: a function consumes all of its node or raises `Refusal`. Layers are flat, so nothing is left
 of such nodes.
 """
 

@@ -18,7 +18,7 @@ _HEADINGS = (*HEADINGS.values(), "unknown", "seconds")
 
 
 def terminal(lines: Sequence[Line]) -> list[Table | str]:
-    """The parts for `commands.output.show`."""
+    """The parts for `console.output.show`."""
     shown, common = identities(lines)
     if sum(max(map(len, (heading, *cells))) + 2 for heading, cells in shown.items()) > _NAMES:
         shown = {"case": [", ".join(filter(None, cells)) for cells in zip(*shown.values(), strict=True)]}

@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII)
 class Columns(Generic[Row]):
     """The fields of `row`, a dataclass of str, int, float and bool, or of one of these or None, which is an empty cell.
 
-    `what` the rows are, for people: "a sweep". A `records.Reader`.
+    `what` the rows are, for people: "a sweep". A `folder.Reader`.
     """
 
     row: type[Row]

@@ -1,9 +1,9 @@
 """Brackets of factors kept on disk, so that a search can go on later.
 
     DIR/radius.json    the question, and under "runs" when and how each start worked on it
-    DIR/factors.csv    one row a sample (radius.Bracket), appended as it is known; an empty cell is a value that is
+    DIR/factors.csv    one row a sample (grid.Bracket), appended as it is known; an empty cell is a value that is
                        not there
-    DIR/layers.csv     one row a layer (layer_radius.LayerRow), if layers were asked for
+    DIR/layers.csv     one row a layer (layers.LayerRow), if layers were asked for
 
 A search that is killed loses the samples and the layer it was working on and nothing else.
 """
@@ -22,7 +22,7 @@ from qverify.runs.stored import record_faults
 
 QUESTION, ROWS, LAYERS = "radius.json", "factors.csv", "layers.csv"
 _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
-"""As in `batch.py`: files may move, and numbers may differ in the last digit elsewhere."""
+"""As in `verify_run.py`: files may move, and numbers may differ in the last digit elsewhere."""
 
 _BRACKETS = Columns(Bracket, "a search for factors")
 _LAYERS = Columns(LayerRow, "a search layer by layer")
@@ -44,7 +44,7 @@ class RadiusDirectory:
     def start(
         path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False, layers: bool = False
     ) -> RadiusDirectory:
-        """Begin a search in `path`, or go on with the one there; arguments and errors as `records.opened`.
+        """Begin a search in `path`, or go on with the one there; arguments and errors as `folder.opened`.
 
         `layers`: rows of layers will be added too.
         """

@@ -2,7 +2,7 @@
 
 Whoever reads them back, `verify --resume`, `batch`, `sweep`, `radius` or `report`, reads them through here, so that
 nothing is counted that qverify would not have written. The columns of CSV files are checked where their rows are
-defined (`sweep.Row`, `radius.Bracket`, `layer_radius.LayerRow`).
+defined (`sweeps.Row`, `grid.Bracket`, `layers.LayerRow`).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _ROW_MORE: dict[str, Fits] = {
 
 @dataclass(frozen=True)
 class RowLines:
-    """Rows as lines of JSON, a `records.Reader`. `name`: the key of a row under which it is found; of several, the last
+    """Rows as lines of JSON, a `folder.Reader`. `name`: the key of a row under which it is found; of several, the last
     counts. `texts`: more keys that hold text. `then`: how the remedy for a damaged line ends."""
 
     name: str = "index"

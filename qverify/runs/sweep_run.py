@@ -1,7 +1,7 @@
 """A sweep kept on disk, so that it can go on later.
 
     DIR/sweep.json    the question, and under "runs" when and how each start worked on it
-    DIR/sweep.csv     one row a point (sweep.Row), appended as it is done; an empty cell is a value that is not there
+    DIR/sweep.csv     one row a point (sweeps.Row), appended as it is done; an empty cell is a value that is not there
 
 A sweep that is killed loses the point it was working on and nothing else.
 """
@@ -34,7 +34,7 @@ class SweepDirectory:
 
     @staticmethod
     def start(path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False) -> SweepDirectory:
-        """Begin a sweep in `path`, or go on with the one there; arguments and errors as `records.opened`."""
+        """Begin a sweep in `path`, or go on with the one there; arguments and errors as `folder.opened`."""
         files = Files(Path(path), QUESTION, {ROWS: _COLUMNS}, _MAY_DIFFER, sweep_faults)
         record, found = opened(files, question, session, resume)
         file, rows = found[ROWS]

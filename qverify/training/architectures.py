@@ -7,7 +7,7 @@ Defaults: k3, s1, and p half the kernel rounded down. Dense widths after the sla
 one output a class, is added to both. Layers are called dense1, relu1, conv1, ..., as `qverify inspect` shows them.
 
 Initialisation: weights normal with variance 2 / fan_in (He et al., ICCV 2015), biases 0. Bounds by intervals explode
-with any of them at the radii wanted in the end; the ramp of the radii deals with that (training.py).
+with any of them at the radii wanted in the end; the ramp of the radii deals with that (loop.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The same work on the workers of a Dask cluster.
 
-Each thread of a cluster's worker has a process of its own do its tasks (`workers.Child`): so a sample over its limit
+Each thread of a cluster's worker has a process of its own do its tasks (`local.Child`): so a sample over its limit
 can be killed, and every number is computed as it is locally. Dask reruns the tasks of workers that it loses; parcels
 that went with the last worker that had them are sent anew.
 """

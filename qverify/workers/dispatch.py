@@ -1,7 +1,7 @@
 """Which work is done when: the cheap stages of every chunk first, then sample by sample what they leave open.
 
 So it is soon known how much there is for the exact step. Who does the work is an `Engine`: processes here
-(`workers.Local`) or a cluster (`cluster.Cluster`). Rows do not depend on the engine, nor on what was there before.
+(`local.Local`) or a cluster (`cluster.Cluster`). Rows do not depend on the engine, nor on what was there before.
 """
 
 from __future__ import annotations

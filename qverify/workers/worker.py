@@ -1,6 +1,6 @@
 """The process that does the work: messages come on stdin, answers go to stdout, and it ends when stdin closes.
 
-It has one thread for torch and one for numpy (`workers.Child` sets the environment), and waits while its solver works,
+It has one thread for torch and one for numpy (`local.Child` sets the environment), and waits while its solver works,
 so that N such processes use N cores.
 """
 

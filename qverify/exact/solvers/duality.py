@@ -17,7 +17,7 @@ class Duality:
 
     Weak duality over the box (Neumaier and Shcherbina, Safe bounds in linear and mixed-integer linear programming,
     2004): it holds for *any* duals of finite row limits, optimal or not, and the rounding of the sums is taken off,
-    underflow included (bounds/rounding.py). rows CSR (m, n).
+    underflow included (rounding.py). rows CSR (m, n).
     """
 
     def __init__(self, rows: Any, row_lower: Array, row_upper: Array):

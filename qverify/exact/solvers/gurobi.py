@@ -2,7 +2,7 @@
 
 What an `Outcome` of this adapter guarantees, beyond base.py:
 - `incumbent` is `cost . point + offset`, computed in numpy from the point Gurobi returned.
-- `dual_bound` of a linear program is recomputed from the row duals (`base.dual_value`); that of every
+- `dual_bound` of a linear program is recomputed from the row duals (`duality.dual_value`); that of every
   other program is Gurobi's ObjBound, which stands on Gurobi's tolerances (TOLERANCE, the tightest it admits).
 - Gurobi releases the GIL while it solves. Each session has its own environment, so sessions share nothing.
 """
