@@ -19,6 +19,7 @@ _HOMES = {
     "save": "onnx",
     "Network": "network",
     "Radii": "family.family",
+    "Quantiser": "family.steps",
     "verify": "verification.cascade",
     "Options": "verification.verdict",
     "Status": "verification.verdict",
@@ -33,6 +34,7 @@ __all__ = [
     "Network",
     "Options",
     "QVerifyWarning",
+    "Quantiser",
     "Radii",
     "Status",
     "Verdict",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from qverify.analysis.discrepancies import Discrepancy, worst_case_discrepancy
     from qverify.errors import QVerifyWarning
     from qverify.family.family import Radii
+    from qverify.family.steps import Quantiser
     from qverify.network import Network
     from qverify.onnx.reader import load, save
     from qverify.verification.cascade import verify

@@ -34,3 +34,8 @@ def test_the_version_stands_in_one_place():
     import qverify
 
     assert qverify.__version__ == version("qverify")
+
+
+def test_the_package_is_a_command():
+    found = subprocess.run([sys.executable, "-m", "qverify", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("qverify ")

@@ -18,10 +18,10 @@ from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.datasets import units
 from qverify.errors import DataError, UsageError
 from qverify.family.family import Radii, load_radii
+from qverify.family.steps import Quantiser
 from qverify.network import Network
 from qverify.runs.verify_run import file_sha256
 from qverify.training.architectures import build
-from qverify.training.live_family import Quantiser
 from qverify.training.loop import Settings, Training
 from qverify.training.model_files import (
     read_checkpoint,

@@ -3,8 +3,8 @@
 What an `Outcome` of this adapter guarantees, beyond base.py:
 - `incumbent` is `cost . point + offset`, computed in numpy from the point HiGHS returned.
 - `dual_bound` of a linear program is recomputed from the row duals (`duality.dual_value`), so HiGHS's word is not
-  needed. That of a mixed-integer program is HiGHS's own; it prunes nodes within mip_feasibility_tolerance of the incumbent,
-  so its bound may exceed the true optimum by TOLERANCE (absolute) even in exact arithmetic.
+  needed. That of a mixed-integer program is HiGHS's own; it prunes nodes within mip_feasibility_tolerance of the
+  incumbent, so its bound may exceed the true optimum by TOLERANCE (absolute) even in exact arithmetic.
 - HiGHS releases the GIL while it solves; sessions in several threads run side by side.
 """
 
