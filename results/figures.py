@@ -12,7 +12,7 @@ import sys
 import methods
 import normal_robust
 import radius
-from study import Settings, add_settings
+from study import StudySettings, add_settings
 
 from qverify.console.output import say, stdout_kept_clean
 from qverify.errors import QVerifyError, UsageError
@@ -22,7 +22,7 @@ FIGURES = {"1": radius.make, "2": normal_robust.make, "3": methods.make}
 
 def main() -> int:
     """Make the figures asked for; the exit status."""
-    default = Settings()
+    default = StudySettings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=FIGURES, action="append", help="this figure only [default: all]")
     add_settings(parser)
@@ -39,7 +39,7 @@ def main() -> int:
     try:
         if given["samples"] is not None and given["samples"] < 1:
             raise UsageError("--samples takes a number of at least 1.")
-        settings = Settings(**given)
+        settings = StudySettings(**given)
         with stdout_kept_clean():
             for number in only:
                 say(f"figure {number}")

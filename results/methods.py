@@ -7,7 +7,7 @@ from pathlib import Path
 
 import charts
 import pages
-from study import CONV, CONVENTIONS, PUBLISHED_ROBUST, ROBUST, Case, Model, Result, Settings, decided
+from study import CONV, CONVENTIONS, PUBLISHED_ROBUST, ROBUST, Model, Result, StudyCase, StudySettings, decided
 
 from qverify.report import plots
 from qverify.report.numbers import percent
@@ -18,13 +18,13 @@ MODELS = (*ROBUST, CONV, *PUBLISHED_ROBUST)
 Found = Sequence[tuple[Model, str, dict[str, Result]]]
 
 
-def make(settings: Settings) -> Path:
+def make(settings: StudySettings) -> Path:
     """Compute what is missing, then write the folder of the figure; returns it."""
     models = settings.here(MODELS)
     found = []
     for scheme, rounding in CONVENTIONS:
         for model in models:
-            cases = {name: Case(model, model.bits or 0, scheme, rounding, name) for name in METHODS}
+            cases = {name: StudyCase(model, model.bits or 0, scheme, rounding, name) for name in METHODS}
             found.append(
                 (model, cases["auto"].convention, {name: decided(case, settings) for name, case in cases.items()})
             )
@@ -41,7 +41,7 @@ def make(settings: Settings) -> Path:
     ]
     title = f"Robust networks by method, {results[0].samples} samples of {settings.data}; everything quantised"
     plots.save(charts.bars(content, title), folder / "methods")
-    last = Case(models[0], models[0].bits or 0, *CONVENTIONS[0], "bp")
+    last = StudyCase(models[0], models[0].bits or 0, *CONVENTIONS[0], "bp")
     text = {
         "title": "Interval bounds, backward bounds, exact",
         "plot": "methods",

@@ -15,9 +15,9 @@ from study import (
     PUBLISHED_SMALL,
     ROBUST,
     SMALL,
-    Case,
     Result,
-    Settings,
+    StudyCase,
+    StudySettings,
     decided,
 )
 
@@ -27,14 +27,14 @@ from qverify.report.numbers import percent
 BITS = (6, 8, 10)
 FOLDER = "figure2_normal_robust"
 MODELS = (NORMAL, *ROBUST, SMALL, PUBLISHED_NORMAL, *PUBLISHED_ROBUST, PUBLISHED_SMALL)
-Found = Sequence[tuple[Case, Result]]
+Found = Sequence[tuple[StudyCase, Result]]
 
 
-def make(settings: Settings) -> Path:
+def make(settings: StudySettings) -> Path:
     """Compute what is missing, then write the folder of the figure; returns it."""
     models = settings.here(MODELS)
     cases = [
-        Case(model, bits, scheme, rounding, "auto")
+        StudyCase(model, bits, scheme, rounding, "auto")
         for scheme, rounding in CONVENTIONS
         for bits in BITS
         for model in models

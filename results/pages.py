@@ -11,7 +11,7 @@ from importlib.metadata import version
 from string import Template
 from typing import Any
 
-from study import PUBLISHED, Case, Model, Result, Settings
+from study import PUBLISHED, Model, Result, StudyCase, StudySettings
 
 import qverify
 from qverify.report.numbers import percent
@@ -56,7 +56,7 @@ CONVENTIONS = (
 """What a bit-width means in figures 2 and 3."""
 
 
-def page(settings: Settings, models: Sequence[Model], parts: dict[str, str]) -> str:
+def page(settings: StudySettings, models: Sequence[Model], parts: dict[str, str]) -> str:
     """The whole page; `parts` are the placeholders of the template that differ from figure to figure."""
     first = f"The first {settings.samples}" if settings.samples is not None else "All"
     details = [f"{first} test images of `{settings.data}`.", parts.get("limits", ""), _published(models)]
@@ -82,7 +82,7 @@ def versions() -> str:
     return f"qverify {qverify.__version__}, Python {platform.python_version()}, {packages}."
 
 
-def limits(settings: Settings, results: Sequence[Result]) -> str:
+def limits(settings: StudySettings, results: Sequence[Result]) -> str:
     """The time limits of the runs that go on to the exact step, and what they left undecided."""
     exact = [result for result in results if result.attack is not None]
     each = [f"{limit:g}" for limit in sorted({result.timeout for result in exact})]
@@ -94,9 +94,9 @@ def limits(settings: Settings, results: Sequence[Result]) -> str:
     )
 
 
-def command(settings: Settings, number: int) -> str:
+def command(settings: StudySettings, number: int) -> str:
     """The command that makes the figure as it is."""
-    default = Settings()
+    default = StudySettings()
     words = ["python results/figures.py --only", str(number)]
     for name in ("data", "samples", "timeout", "timeout_normal"):
         if (value := getattr(settings, name)) != getattr(default, name):
@@ -104,14 +104,14 @@ def command(settings: Settings, number: int) -> str:
     return " ".join(words)
 
 
-def verify_command(settings: Settings, case: Case) -> str:
+def verify_command(settings: StudySettings, case: StudyCase) -> str:
     """The command that repeats one run."""
     family = f"--bits {case.bits} --scheme {case.scheme} --rounding {case.rounding}"
     how = f"--method {case.method} --timeout {settings.limit(case.model):g}{selection(settings)}"
     return f"qverify verify {location(case.model)} --data {settings.data} {family} {how}"
 
 
-def selection(settings: Settings) -> str:
+def selection(settings: StudySettings) -> str:
     return "" if settings.samples is None else f" --samples 0:{settings.samples}"
 
 

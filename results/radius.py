@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pages
-from study import NORMAL, PUBLISHED_NORMAL, PUBLISHED_ROBUST, ROBUST, Settings, swept
+from study import NORMAL, PUBLISHED_NORMAL, PUBLISHED_ROBUST, ROBUST, StudySettings, swept
 
 from qverify.analysis.sweeps import PARTS, Row
 from qverify.report import plots
@@ -19,7 +19,7 @@ MODELS = (NORMAL, ROBUST[1], PUBLISHED_NORMAL, PUBLISHED_ROBUST[0])
 _SHARE = 0.9
 
 
-def make(settings: Settings) -> Path:
+def make(settings: StudySettings) -> Path:
     """Compute what is missing, then write the folder of the figure; returns it."""
     models = settings.here(MODELS)
     rows = swept(models, VALUES, settings)

@@ -19,13 +19,13 @@ from typing import Any
 import scale_browser
 import scale_checks
 import scale_page
-from scale_runs import Bench
-from study import Settings, add_settings
+from scale_runs import ScaleBench
+from study import StudySettings, add_settings
 
 from qverify.console.output import say
 from qverify.errors import QVerifyError, UsageError
 
-PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[ScaleBench], dict[str, Any]]] = {
     "speed": scale_checks.speed,
     "kills": scale_checks.kills,
     "dask": scale_checks.dask,
@@ -41,8 +41,8 @@ def main() -> int:
         for name in ("samples", "kills"):
             if getattr(given, name) is not None and getattr(given, name) < 1:
                 raise UsageError(f"--{name} takes a number of at least 1.")
-        settings = Settings(given.models, given.out, given.data, given.samples, given.timeout)
-        bench = Bench(settings, given.seed, given.kills)
+        settings = StudySettings(given.models, given.out, given.data, given.samples, given.timeout)
+        bench = ScaleBench(settings, given.seed, given.kills)
         for part in given.only or PARTS:
             say(f"part {part}")
             measured = PARTS[part](bench)
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _written(bench: Bench) -> Path:
+def _written(bench: ScaleBench) -> Path:
     """Write data.csv and the page from what is kept of all parts."""
     found = {}
     for part in PARTS:

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from scale_runs import COMMAND, OURS, Bench
+from scale_runs import COMMAND, OURS, ScaleBench
 
 from qverify.console.output import say
 from qverify.errors import InternalError
@@ -30,7 +30,7 @@ ACCURACIES = ("clean", "IBP", "BP", "guaranteed", "attack")
 BLANK = "about:blank"
 
 
-def page(bench: Bench) -> dict[str, Any]:
+def page(bench: ScaleBench) -> dict[str, Any]:
     """Write page and CSV of an undisturbed run, time the page, and compare what it shows with the CSV."""
     run = bench.undisturbed(OURS, "--jobs", "2")
     chromium = next(filter(None, map(shutil.which, NAMES)), None)

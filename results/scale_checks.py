@@ -1,4 +1,4 @@
-"""The four parts of `scale.py`; each takes a `Bench` and returns what it measured, as an object of JSON."""
+"""The four parts of `scale.py`; each takes a `ScaleBench` and returns what it measured, as an object of JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from scale_runs import (
     OURS,
-    Bench,
     Rest,
+    ScaleBench,
     differences,
     ended_well,
     finish,
@@ -38,7 +38,7 @@ CLUSTER = ("--cluster", "local:2")
 Measured = dict[str, Any]
 
 
-def speed(bench: Bench) -> Measured:
+def speed(bench: ScaleBench) -> Measured:
     """Every model with one job and with two, from empty folders."""
     found: Measured = {"models": {}}
     for model in bench.models:
@@ -65,7 +65,7 @@ def _counted(found: list[dict[str, Any]]) -> Measured:
 # -- kills ----------------------------------------------------------------------------------------
 
 
-def kills(bench: Bench) -> Measured:
+def kills(bench: ScaleBench) -> Measured:
     """Kill a run again and again, let it finish, and compare its rows with those of an undisturbed run."""
     expected = bench.undisturbed(OURS, "--jobs", "2")
     rest, draw = Rest(expected, 2), random.Random(bench.seed)
@@ -100,7 +100,7 @@ def _killed(folder: Path, rest: Rest, draw: random.Random) -> Measured | None:
 # -- Dask -----------------------------------------------------------------------------------------
 
 
-def dask(bench: Bench) -> Measured:
+def dask(bench: ScaleBench) -> Measured:
     """On a Dask cluster, undisturbed and with one of its workers killed, against runs without one."""
     if importlib.util.find_spec("distributed") is None:
         return {"absent": "Dask is not installed"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pages
 from scale_checks import FIRST, Measured, agrees
-from scale_runs import BITS, OURS, PUBLISHED, Bench, cores, plan, same
-from study import Settings
+from scale_runs import BITS, OURS, PUBLISHED, ScaleBench, cores, plan, same
+from study import StudySettings
 
 from qverify.report.numbers import percent
 from qverify.runs.verify_run import file_sha256
@@ -66,7 +66,7 @@ _STAGES = ("network", "decided by", "samples", "seconds, 1 job", "share", "secon
 _KILLS = ("kill", "seconds after start", "rows on disk", "by the exact step", "added since start")
 
 
-def text(bench: Bench, found: dict[str, Measured]) -> str:
+def text(bench: ScaleBench, found: dict[str, Measured]) -> str:
     """The whole page; `found`: what the parts measured, by their names."""
     settings = bench.settings
     parts = {
@@ -91,8 +91,8 @@ def text(bench: Bench, found: dict[str, Measured]) -> str:
     )
 
 
-def _command(bench: Bench) -> str:
-    default, words = Settings(), ["python results/scale.py"]
+def _command(bench: ScaleBench) -> str:
+    default, words = StudySettings(), ["python results/scale.py"]
     for name in ("data", "samples", "timeout"):
         if (value := getattr(bench.settings, name)) != getattr(default, name):
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
@@ -102,7 +102,7 @@ def _command(bench: Bench) -> str:
 # -- demands --------------------------------------------------------------------------------------
 
 
-def _demands(bench: Bench, found: dict[str, Measured]) -> list[Sequence[str]]:
+def _demands(bench: ScaleBench, found: dict[str, Measured]) -> list[Sequence[str]]:
     """Demand, what was measured, and whether that meets it."""
     lines: list[Sequence[str]] = []
     timed = bench.whole
@@ -153,7 +153,7 @@ def _equal(page: Measured) -> bool:
 # -- parts ----------------------------------------------------------------------------------------
 
 
-def _speed(bench: Bench, found: Measured) -> str:
+def _speed(bench: ScaleBench, found: Measured) -> str:
     rows, stages, sentences = [], [], []
     for name, measured in found["models"].items():
         for jobs, run in measured["jobs"].items():
@@ -205,7 +205,7 @@ def _time(name: str, measured: Measured) -> str:
     )
 
 
-def _kills(bench: Bench, found: Measured) -> str:
+def _kills(bench: ScaleBench, found: Measured) -> str:
     hits, runs = found["kills"], found["runs"]
     table = [
         (number, f"{hit['after']:.1f}", hit["rows"], hit["exact"], hit["added"])
@@ -235,7 +235,7 @@ def _difference(found: dict[str, int]) -> str:
     return f"**not the same**: {', '.join(f'{found[name]} {name}' for name in names)}, of {found['rows']} rows."
 
 
-def _dask(bench: Bench, found: Measured) -> str:
+def _dask(bench: ScaleBench, found: Measured) -> str:
     if "absent" in found:
         return f"{found['absent']}, so this was not measured."
     hit, verdicts = found["kill"], found["other_verdicts"]
@@ -254,7 +254,7 @@ def _dask(bench: Bench, found: Measured) -> str:
     )
 
 
-def _page(bench: Bench, found: Measured) -> str:
+def _page(bench: ScaleBench, found: Measured) -> str:
     if "absent" in found:
         return f"{found['absent']}, so this was not measured."
     wrong = "".join(f"\n- {difference}" for difference in found["wrong"])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study import PUBLISHED_ROBUST, ROBUST, Model, Settings
+from study import PUBLISHED_ROBUST, ROBUST, Model, StudySettings
 
 import qverify
 from qverify import datasets
@@ -42,7 +42,7 @@ def cores() -> int:
 
 
 @dataclass(frozen=True)
-class Run:
+class ScaleRun:
     """A finished batch: its folder and rows; the seconds from the start of its process to its end.
 
     `processor`: the seconds that it and its workers had a core, so far less than `seconds` times the jobs if other
@@ -55,13 +55,13 @@ class Run:
     processor: float
 
 
-class Bench:
+class ScaleBench:
     """The settings of all parts, and the undisturbed runs, each done once in a process of `scale.py` and never kept.
 
     `folder` is for this question alone: other networks, samples, seeds, limits or cores have another.
     """
 
-    def __init__(self, settings: Settings, seed: int, kills: int):
+    def __init__(self, settings: StudySettings, seed: int, kills: int):
         self.settings, self.seed, self.kills = settings, seed, kills
         self.models = settings.here([OURS, PUBLISHED])
         hashes = [file_sha256(str(settings.path(model))) for model in self.models]
@@ -69,12 +69,12 @@ class Bench:
         digest = hashlib.sha256(json.dumps([qverify.__version__, *question]).encode()).hexdigest()[:10]
         self.folder = settings.out / "runs" / f"scale-{digest}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._runs: dict[tuple[Model, tuple[str, ...]], Run] = {}
+        self._runs: dict[tuple[Model, tuple[str, ...]], ScaleRun] = {}
 
     @property
     def whole(self) -> bool:
         """Whether this is the run that the demands on time are about: all images of mnist, 2 cores."""
-        return self.settings.samples is None and self.settings.data == Settings().data and cores() <= 2
+        return self.settings.samples is None and self.settings.data == StudySettings().data and cores() <= 2
 
     def fresh(self, name: str) -> Path:
         """A folder for one batch, with nothing in it."""
@@ -90,7 +90,7 @@ class Bench:
         content = plan(self.settings, str(self.settings.path(model).resolve()), location)
         (folder / "plan.toml").write_text("\n".join(content) + "\n")
 
-    def undisturbed(self, model: Model, *how: str) -> Run:
+    def undisturbed(self, model: Model, *how: str) -> ScaleRun:
         """The run of a model from an empty folder; `how`: more arguments of `qverify batch`."""
         if (model, how) not in self._runs:
             folder = self.fresh(f"{model.name}{'-'.join(how)}".replace(":", "-"))
@@ -98,12 +98,12 @@ class Bench:
             say(f"{model.label}, {' '.join(how)}, undisturbed")
             before = _processor()
             seconds = finish(folder, *how)
-            self._runs[model, how] = Run(folder, rows(folder), seconds, _processor() - before)
+            self._runs[model, how] = ScaleRun(folder, rows(folder), seconds, _processor() - before)
             say(f"{seconds:.1f} s")
         return self._runs[model, how]
 
 
-def plan(settings: Settings, model: str, data: str) -> list[str]:
+def plan(settings: StudySettings, model: str, data: str) -> list[str]:
     """The lines of the plan for one model."""
     lines = [f"models = {json.dumps(model)}", f"data = {json.dumps(data)}", f"bits = {BITS}"]
     lines += ['schemes = "paper"', 'roundings = "any"', 'methods = "auto"', f"timeout = {settings.timeout}"]
@@ -190,7 +190,7 @@ def _timeless(row: Row) -> Row:
 class Rest:
     """How long a run that was interrupted will still take, from an undisturbed run with `jobs` processes."""
 
-    def __init__(self, run: Run, jobs: int):
+    def __init__(self, run: ScaleRun, jobs: int):
         self._rows, self._jobs = run.rows, jobs
         self._start = max(0.0, run.seconds - sum(row[TIMING] for row in run.rows) / jobs)
 

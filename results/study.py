@@ -16,7 +16,7 @@ from qverify.analysis.sweeps import Row
 from qverify.cli.options import Given
 from qverify.cli.problem import Problem, chosen_solver, started
 from qverify.cli.sweep import Axis, Study
-from qverify.cli.verify import Work
+from qverify.cli.verify import VerifyWork
 from qverify.console.output import say
 from qverify.errors import UsageError
 from qverify.runs.folder import read_record
@@ -56,7 +56,7 @@ CONVENTIONS = (("paper", "any"), ("channel", "nearest"))
 
 
 @dataclass(frozen=True)
-class Case:
+class StudyCase:
     """One verification of all samples."""
 
     model: Model
@@ -72,7 +72,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a `Case`, in the order of the columns of data.csv; counts as in report.py.
+    """What came out of a `StudyCase`, in the order of the columns of data.csv; counts as in report.py.
 
     `attack` is None if no failing member was looked for. `seconds`: the sum over the samples.
     """
@@ -93,7 +93,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudySettings:
     """Where the networks and samples are, where results go, and the time limits of the exact step, seconds a sample.
 
     Normally trained networks have a limit of their own: at 10 bits about every second sample needs the exact step, and
@@ -136,8 +136,8 @@ class Settings:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The options that every script of this folder has, named as in `Settings`."""
-    default = Settings()
+    """The options that every script of this folder has, named as in `StudySettings`."""
+    default = StudySettings()
     parser.add_argument("--samples", type=int, metavar="N", help="the first N samples only [default: all]")
     parser.add_argument("--data", default=default.data, help="the samples, as qverify names them [default: mnist]")
     parser.add_argument("--models", type=Path, default=default.models, metavar="DIR", help="[default: models]")
@@ -151,7 +151,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def decided(case: Case, settings: Settings) -> Result:
+def decided(case: StudyCase, settings: StudySettings) -> Result:
     """The result of `case`, from its kept run as far as that goes, also where that had more time a sample.
 
     Raises KeyboardInterrupt after Ctrl-C.
@@ -167,7 +167,7 @@ def decided(case: Case, settings: Settings) -> Result:
     session = {"started": started(), "solver": chosen_solver(options), "jobs": options.workers}
     say(f"{case.model.label}: {case.bits} bits, {case.convention}, method {case.method}")
     with RunDirectory.start(folder, question, session, resume=True) as directory:
-        work = Work(problem, options, directory)
+        work = VerifyWork(problem, options, directory)
         work.verify()
     if work.missing:
         raise KeyboardInterrupt
@@ -189,7 +189,7 @@ def decided(case: Case, settings: Settings) -> Result:
     )
 
 
-def swept(models: Sequence[Model], values: Sequence[float], settings: Settings) -> list[Row]:
+def swept(models: Sequence[Model], values: Sequence[float], settings: StudySettings) -> list[Row]:
     """The rows of a sweep by IBP, from its kept rows as far as these go. Raises KeyboardInterrupt after Ctrl-C."""
     given = [settings.given(model, method="ibp") for model in models]
     axis = Axis.of(given[0], None, ",".join(f"{value:g}" for value in values), None)
@@ -203,7 +203,7 @@ def swept(models: Sequence[Model], values: Sequence[float], settings: Settings) 
     return rows
 
 
-def _folder(settings: Settings, name: str, question: dict[str, Any]) -> str:
+def _folder(settings: StudySettings, name: str, question: dict[str, Any]) -> str:
     """A folder that another question would not share, so that a network trained anew begins anew."""
     fixed = {key: value for key, value in question.items() if key not in ("model", "model_files", "data_source")}
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:10]

@@ -16,7 +16,7 @@ from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.program import Program
 from qverify.exact.relational import Maps, Relational
-from qverify.exact.solvers.base import Limits, Status
+from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family
 from qverify.layers import Add, Dense, Input, Relu
 from qverify.network import Network
@@ -63,7 +63,7 @@ def optimum(program: Relational | Bilinear, row: Array, solver: str = "highs", r
         outcome = session.minimise(cost, offset, Limits(seconds=60.0), relax)
     finally:
         session.close()
-    assert outcome.status is Status.OPTIMAL, outcome.message
+    assert outcome.status is Ending.OPTIMAL, outcome.message
     assert outcome.incumbent - outcome.dual_bound < 1e-6
     return outcome.dual_bound
 

@@ -19,7 +19,7 @@ from qverify.exact.cuts import Switched
 from qverify.exact.program import Program
 from qverify.exact.relational import Relational
 from qverify.exact.scaling import InUnits, Scaled
-from qverify.exact.solvers.base import Limits, Status
+from qverify.exact.solvers.base import Ending, Limits
 from qverify.exact.solvers.linear import Linear, Solved
 from qverify.family.family import Family
 
@@ -62,7 +62,7 @@ def test_the_minimum_is_that_of_all_assignments(seed, sizes):
     program, cost, offset = asked(seed, *sizes, radius=0.3)
     truth = enumerated(program.program, cost, offset)
     outcome = Tree(Scaled.of(program.program)).minimise(cost, offset, NOTHING)
-    assert outcome.status is Status.OPTIMAL
+    assert outcome.status is Ending.OPTIMAL
     assert outcome.dual_bound <= truth + 1e-9
     assert outcome.dual_bound == pytest.approx(truth, abs=1e-6)
     assert outcome.incumbent == pytest.approx(truth, abs=1e-6)
@@ -161,12 +161,12 @@ def test_stops():
     scaled = Scaled.of(program.program)
     optimum = Tree(scaled).minimise(cost, offset, NOTHING).dual_bound
     above = Tree(scaled).minimise(cost, offset, Limits(stop_above=optimum - 0.1))
-    assert above.status is Status.BOUND_REACHED and optimum - 0.1 < above.dual_bound <= optimum + 1e-6
+    assert above.status is Ending.BOUND_REACHED and optimum - 0.1 < above.dual_bound <= optimum + 1e-6
     below = Tree(scaled).minimise(cost, offset, Limits(stop_above=optimum + 0.1, stop_below=optimum + 0.05))
-    assert below.status is Status.TARGET_REACHED and below.incumbent <= optimum + 0.05
+    assert below.status is Ending.TARGET_REACHED and below.incumbent <= optimum + 0.05
     assert below.dual_bound <= optimum + 1e-6
     neither = Tree(scaled).minimise(cost, offset, Limits(stop_above=optimum + 0.1, stop_below=optimum - 0.1))
-    assert neither.status is Status.OPTIMAL and neither.dual_bound == pytest.approx(optimum, abs=1e-6)
+    assert neither.status is Ending.OPTIMAL and neither.dual_bound == pytest.approx(optimum, abs=1e-6)
 
 
 def test_time_limit_and_stop_keep_a_bound():
@@ -175,12 +175,12 @@ def test_time_limit_and_stop_keep_a_bound():
     relaxed = tree.minimise(cost, offset, NOTHING, relax=True)
     for _ in range(2):  # a limit counts from each call
         cut_off = tree.minimise(cost, offset, Limits(seconds=0.3))
-        assert cut_off.status is Status.TIME_LIMIT
+        assert cut_off.status is Ending.TIME_LIMIT
         assert cut_off.dual_bound >= relaxed.dual_bound - 1e-6
     stop = threading.Event()
     tree = Tree(scaled, stop)
     threading.Timer(0.3, stop.set).start()
-    assert tree.minimise(cost, offset, NOTHING).status is Status.INTERRUPTED
+    assert tree.minimise(cost, offset, NOTHING).status is Ending.INTERRUPTED
 
 
 def test_the_time_of_relaxations_is_not_summed_up():
@@ -190,7 +190,7 @@ def test_the_time_of_relaxations_is_not_summed_up():
     while spent < 0.6:
         outcome = tree.minimise(cost * rng.uniform(0.5, 2.0, len(cost)), offset, Limits(seconds=0.4), relax=True)
         spent += outcome.seconds
-        assert outcome.status is Status.OPTIMAL
+        assert outcome.status is Ending.OPTIMAL
 
 
 def test_no_binaries_and_no_rows():
@@ -200,7 +200,7 @@ def test_no_binaries_and_no_rows():
         np.array([-1.0, 2.0]), np.array([3.0, 5.0]), np.zeros(2, dtype=bool), nothing, none, none, np.zeros(2)
     )
     outcome = Tree(Scaled.of(box)).minimise(np.array([1.0, -2.0]), 0.5, NOTHING)
-    assert outcome.status is Status.OPTIMAL and outcome.dual_bound == pytest.approx(-10.5)
+    assert outcome.status is Ending.OPTIMAL and outcome.dual_bound == pytest.approx(-10.5)
 
 
 # -- a HiGHS that lies ----------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_no_lie_of_the_solver_raises_a_bound_above_the_truth(monkeypatch, lie, s
         for limits in (Limits(seconds=5), Limits(seconds=5, stop_above=truth + 0.1, stop_below=truth - 0.1)):
             outcome = tree.minimise(cost, offset, limits)
             assert outcome.dual_bound <= truth + 1e-9 or outcome.dual_bound == np.inf
-            assert outcome.status is not Status.BOUND_REACHED or outcome.dual_bound > (limits.stop_above or 0.0)
+            assert outcome.status is not Ending.BOUND_REACHED or outcome.dual_bound > (limits.stop_above or 0.0)
 
 
 def test_bounds_come_from_duals_alone(monkeypatch):

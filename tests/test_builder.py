@@ -10,7 +10,7 @@ from networks import conv, conv_taps, convolve, dense
 from scipy import sparse
 
 from qverify.errors import InternalError
-from qverify.exact.builder import Builder, as_matrix, index_map, per_output
+from qverify.exact.builder import ProgramBuilder, as_matrix, index_map, per_output
 
 CONVOLUTIONS = {
     "plain": ((1, 3, 4), (2, 1, 2, 3), {}),
@@ -63,7 +63,7 @@ def test_per_output_keeps_indices(layer, rng):
 
 
 def test_builder_puts_blocks_together():
-    builder = Builder()
+    builder = ProgramBuilder()
     x = builder.variables("x", np.array([-1.0, 0.0]), np.array([1.0, 2.0]))
     s = builder.binaries("s", 1)
     y = builder.variables("y", np.zeros(2), np.full(2, 5.0))
@@ -91,7 +91,7 @@ def test_builder_puts_blocks_together():
 
 
 def test_a_program_without_rows():
-    builder = Builder()
+    builder = ProgramBuilder()
     builder.variables("x", np.zeros(3), np.ones(3))
     program = builder.build()
     assert program.rows.shape == (0, 3) and program.row_count == 0 and len(program.products) == 0
@@ -114,7 +114,7 @@ def test_a_program_without_rows():
     ],
 )
 def test_programs_that_are_none(name, value):
-    builder = Builder()
+    builder = ProgramBuilder()
     x = builder.variables("x", np.zeros(2), np.ones(2))
     builder.rows([(np.ones((1, 2)), x)], 0.0, 1.0)
     program = builder.build()

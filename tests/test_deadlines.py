@@ -318,7 +318,7 @@ def batch(**more: Any) -> tuple[Here, dict[int, dict[str, Any]]]:
     network, x, y = problem()
     parcels, ways = Parcels(), options(**more)
     names = [parcels.add(value) for value in (network, (0, x, y), Setting(RADII, ways))]
-    one = dispatch.Case("a", {"timeout": ways.seconds}, ["a"], range(len(x)), Task("a", *names))
+    one = dispatch.BatchCase("a", {"timeout": ways.seconds}, ["a"], range(len(x)), Task("a", *names))
     engine, rows = Here(parcels), {}
     work = dispatch.Dispatch(engine, [one], set(), lambda new: rows.update({r["index"]: r for r in new}), Silent())
     work.run(threading.Event())

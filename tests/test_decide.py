@@ -15,13 +15,12 @@ from qverify.exact import decide, solvers
 from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling, proved_bound, rule, tolerance
 from qverify.exact.gain import Gain
-from qverify.exact.solvers.base import Availability, Outcome, Status
+from qverify.exact.solvers.base import Availability, Ending, Outcome
 from qverify.family.family import Radii
 from qverify.layers import Input
 from qverify.network import Network
 from qverify.verification.cascade import verify
-from qverify.verification.verdict import Options
-from qverify.verification.verdict import Status as Answer
+from qverify.verification.verdict import Options, Status
 
 HIGHS = solvers.get("highs")
 
@@ -86,8 +85,8 @@ def truth(seed=0, method="auto"):
 
 def test_the_question_needs_the_solver():
     decided = {(v.status, v.method) for v in truth()}
-    assert {(Answer.VERIFIED, "exact"), (Answer.FALSIFIED, "exact")} <= decided
-    assert Answer.UNKNOWN not in {v.status for v in truth()}
+    assert {(Status.VERIFIED, "exact"), (Status.FALSIFIED, "exact")} <= decided
+    assert Status.UNKNOWN not in {v.status for v in truth()}
 
 
 @pytest.mark.parametrize("bound", [math.nan, math.inf, -math.inf, -1e30])
@@ -95,20 +94,20 @@ def test_a_missing_bound_verifies_nothing(monkeypatch, bound):
     verdicts = with_liar(monkeypatch, lambda outcome, relaxed: replace(outcome, dual_bound=bound, row_duals=None))
     for true, verdict in zip(truth(), verdicts, strict=True):
         if true.method == "exact":
-            assert verdict.status in (Answer.UNKNOWN, Answer.FALSIFIED)
-            assert verdict.status is Answer.UNKNOWN or true.status is Answer.FALSIFIED
+            assert verdict.status in (Status.UNKNOWN, Status.FALSIFIED)
+            assert verdict.status is Status.UNKNOWN or true.status is Status.FALSIFIED
         else:
             assert verdict.status is true.status
 
 
-@pytest.mark.parametrize("status", [Status.INFEASIBLE, Status.UNBOUNDED, Status.FAILED])
+@pytest.mark.parametrize("status", [Ending.INFEASIBLE, Ending.UNBOUNDED, Ending.FAILED])
 def test_a_false_status_is_unknown_whatever_the_bound(monkeypatch, status):
     def lie(outcome, relaxed):
         return Outcome(status, 5.0, None, None, message="boom")
 
     verdicts = with_liar(monkeypatch, lie)
     for true, verdict in zip(truth(), verdicts, strict=True):
-        assert verdict.status is (Answer.UNKNOWN if true.method == "exact" else true.status)
+        assert verdict.status is (Status.UNKNOWN if true.method == "exact" else true.status)
         if true.method == "exact":
             assert "another --solver" in verdict.detail
 
@@ -121,11 +120,11 @@ def test_a_wrong_incumbent_falsifies_nothing(monkeypatch):
         if outcome.point is None:
             return outcome
         noise = rng.normal(size=len(outcome.point))
-        return replace(outcome, status=Status.TARGET_REACHED, incumbent=-100.0, point=noise, dual_bound=-math.inf)
+        return replace(outcome, status=Ending.TARGET_REACHED, incumbent=-100.0, point=noise, dual_bound=-math.inf)
 
     for true, verdict in zip(truth(), with_liar(monkeypatch, lie), strict=True):
-        if true.status is Answer.VERIFIED:
-            assert verdict.status in (Answer.VERIFIED, Answer.UNKNOWN)
+        if true.status is Status.VERIFIED:
+            assert verdict.status in (Status.VERIFIED, Status.UNKNOWN)
             assert verdict.margin_upper > 0
 
 
@@ -136,7 +135,7 @@ def test_no_usable_point_is_no_member(monkeypatch, point):
         return replace(outcome, point=made)
 
     for true, verdict in zip(truth(), with_liar(monkeypatch, lie), strict=True):
-        assert verdict.status in (true.status, Answer.UNKNOWN)
+        assert verdict.status in (true.status, Status.UNKNOWN)
 
 
 def test_a_bound_above_a_member_is_an_internal_error(monkeypatch):
@@ -173,9 +172,9 @@ def test_a_member_below_a_bound_is_an_error_however_small_the_outputs_are(known)
 
 
 def test_proved_bound_takes_the_tolerance_off():
-    assert proved_bound(Outcome(Status.OPTIMAL, 2.0, None, None), 0.5) == 1.5
-    assert proved_bound(Outcome(Status.TIME_LIMIT, -2.0, None, None), 0.5) == -2.5
-    for status in Status:
+    assert proved_bound(Outcome(Ending.OPTIMAL, 2.0, None, None), 0.5) == 1.5
+    assert proved_bound(Outcome(Ending.TIME_LIMIT, -2.0, None, None), 0.5) == -2.5
+    for status in Ending:
         assert proved_bound(Outcome(status, math.inf, None, None), 0.0) == -math.inf
         assert proved_bound(Outcome(status, math.nan, None, None), 0.0) == -math.inf
 
@@ -224,13 +223,13 @@ def test_bilinear_decides_what_independent_positions_leave_open():
         relational = verify(network, x, labels, radii, Options(solver="highs"))
         automatic = verify(network, x, labels, radii)
         for first, second in zip(relational, automatic, strict=True):
-            if first.status is not Answer.UNKNOWN:
+            if first.status is not Status.UNKNOWN:
                 assert second.status is first.status
                 continue
             assert first.scope == "independent positions"
-            assert second.status in (Answer.VERIFIED, Answer.FALSIFIED)
+            assert second.status in (Status.VERIFIED, Status.FALSIFIED)
             assert (second.method, second.scope) == ("exact", "exact")
-            decided += second.status is Answer.VERIFIED
+            decided += second.status is Status.VERIFIED
     assert decided >= 1
 
 

@@ -75,7 +75,9 @@ def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
     (whole,) = worst_case_discrepancy(network, x, radii, Options(method="exact"))
     assert whole.complete and whole.detail == "" and "detail" not in whole.row()
     if "seconds" in ways:  # every bound is there in time, and nothing is left for the solver
-        monkeypatch.setattr("qverify.analysis.discrepancies._Work._bounds", _late(discrepancy._Work._bounds))
+        monkeypatch.setattr(
+            "qverify.analysis.discrepancies._Discrepancies._bounds", _late(discrepancy._Discrepancies._bounds)
+        )
     else:
         monkeypatch.setattr("qverify.exact.search._BYTES", 1e12)
     (found,) = worst_case_discrepancy(network, x, radii, Options(method="exact", **ways))

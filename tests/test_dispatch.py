@@ -11,7 +11,7 @@ import pytest
 
 from qverify.console.progress import Course
 from qverify.errors import InternalError, WorkerError
-from qverify.workers.dispatch import Case, Dispatch
+from qverify.workers.dispatch import BatchCase, Dispatch
 from qverify.workers.tasks import CHUNK, Found, Lost, Task
 
 Answer = Callable[[Task], Any]
@@ -21,8 +21,8 @@ def row(index: int, status: str = "verified", **more: Any) -> dict[str, Any]:
     return {"index": index, "status": status, "method": "ibp", "seconds": 0.5, "margin_lower": -1.0, **more}
 
 
-def case(name: str, indices: range) -> Case:
-    return Case(name, {"timeout": 5.0}, [name], indices, Task(name, "n", "s", name, 5.0))
+def case(name: str, indices: range) -> BatchCase:
+    return BatchCase(name, {"timeout": 5.0}, [name], indices, Task(name, "n", "s", name, 5.0))
 
 
 def cheap(task: Task) -> Found:
@@ -61,7 +61,7 @@ class Silent:
 
 
 def dispatched(
-    cases: list[Case], answer: Answer = cheap, done: dict[str, Any] | None = None
+    cases: list[BatchCase], answer: Answer = cheap, done: dict[str, Any] | None = None
 ) -> tuple[Scripted, dict[str, Any]]:
     """The engine and the rows by key."""
     engine, rows = Scripted(answer), {} if done is None else done

@@ -206,7 +206,7 @@ def check(name: str, result: Any, truth: Any) -> None:
 def test_one_change_in_a_directory_does_no_harm(bench, monkeypatch, name):
     chance = random.Random(name)
     monkeypatch.chdir(bench.folder)
-    monkeypatch.setattr(batch.Work, "run", lambda *_: None)  # what is missing is left out: processes take seconds
+    monkeypatch.setattr(batch.BatchWork, "run", lambda *_: None)  # what is missing is left out: processes take seconds
     monkeypatch.setattr(sweep, "_plot", lambda *_: None)
     monkeypatch.setattr(radius, "_plot", lambda *_: None)
     own = [file for file in bench.files if file.startswith(f"{name}/")]

@@ -25,7 +25,7 @@ from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.program import Program
 from qverify.exact.relational import Maps, Relational
-from qverify.exact.solvers.base import Limits, Status
+from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family, Radii
 
 pytest.importorskip("pyscipopt")
@@ -169,7 +169,7 @@ def holds(asked: Relational, values: list[np.ndarray]) -> bool:
     session = solvers.get("highs").open(fixed)
     outcome = session.minimise(fixed.cost, 0.0, Limits())
     session.close()
-    return outcome.status is Status.OPTIMAL
+    return outcome.status is Ending.OPTIMAL
 
 
 def test_points_that_no_member_has_are_refused(rng):

@@ -69,7 +69,7 @@ def test_batch(tmp_path, monkeypatch):
     rows = read_rows(tmp_path / "out")
     changed = [moved(rows[0]), rows[1] | {"index": rows[1]["index"] + 1}, *rows[2:]]
     write(tmp_path / "out" / "samples.jsonl", changed)
-    monkeypatch.setattr(batch.Work, "run", lambda *_: None)
+    monkeypatch.setattr(batch.BatchWork, "run", lambda *_: None)
     result = qverify(*given, "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 130 and found["samples"] == COUNT - 2 and found["missing"] == 2

@@ -13,14 +13,14 @@ from qverify.exact.bilinear import Bilinear
 from qverify.exact.gain import gain
 from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
-from qverify.exact.solvers.base import Limits, Outcome, Status
+from qverify.exact.solvers.base import Ending, Limits, Outcome
 from qverify.exact.solvers.duality import dual_value, usable_duals
 from qverify.family.family import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
 from qverify.verification.cascade import Cascade, verify
+from qverify.verification.verdict import Ending as Answer
 from qverify.verification.verdict import Options
-from qverify.verification.verdict import Status as Answer
 
 
 def hats(scale: float, margin: float) -> Network:
@@ -148,7 +148,7 @@ def test_a_liars_dual_bound_of_a_relaxation_is_not_used(rng):
 
     class Liar:
         def minimise(self, cost, offset, limits, relax=False):
-            return Outcome(Status.OPTIMAL, 1e6, None, None, np.zeros(program.program.row_count))
+            return Outcome(Ending.OPTIMAL, 1e6, None, None, np.zeros(program.program.row_count))
 
     outcome = Scaled.of(program.program).minimise(Liar(), *program.combination(np.array([1.0, -1, 0])), Limits(), True)
     assert outcome.dual_bound < 100

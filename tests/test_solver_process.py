@@ -27,8 +27,7 @@ from test_cli_process import ENVIRONMENT
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.errors import SolverError
 from qverify.exact.solvers import process
-from qverify.exact.solvers.base import Limits
-from qverify.exact.solvers.base import Status as Outcomes
+from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family, Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
@@ -277,7 +276,7 @@ def test_the_smallest_share_is_enough_to_load_every_solver(solver, problem, plan
         session = process.Hosted(lent, solver, program.program)
         outcome = session.minimise(*program.combination(row), Limits())
         session.close()
-    assert outcome.status is Outcomes.OPTIMAL, outcome.message
+    assert outcome.status is Ending.OPTIMAL, outcome.message
     assert outcome.incumbent == pytest.approx(optimum(program, row), abs=1e-6)
 
 

@@ -20,7 +20,7 @@ from qverify.errors import ModelTooLarge, SolverError, UsageError
 from qverify.exact import solvers
 from qverify.exact.program import Products, Program
 from qverify.exact.solvers import gurobi
-from qverify.exact.solvers.base import Availability, Limits, Status, bound_or_nothing, settled
+from qverify.exact.solvers.base import Availability, Ending, Limits, bound_or_nothing, settled
 from qverify.exact.solvers.duality import dual_value, usable_duals
 
 PACKAGES = {"highs": "highspy", "gurobi": "gurobipy", "scip": "pyscipopt"}
@@ -122,7 +122,7 @@ def check_point(program: Program, outcome, relaxed: bool = False) -> None:
 def test_linear_optimum_and_duals(solver, seed):
     program = random_program(seed, 0, 7 + seed, 5 + 2 * seed)
     outcome, truth = minimise(solver, program), linear_optimum(program)
-    assert outcome.status is Status.OPTIMAL
+    assert outcome.status is Ending.OPTIMAL
     check_point(program, outcome)
     assert outcome.incumbent == pytest.approx(truth, abs=1e-7)
     assert outcome.dual_bound == pytest.approx(truth, abs=1e-7)
@@ -149,7 +149,7 @@ def check_duals(solver, program: Program, outcome, truth: float) -> None:
 def test_integer_optimum(solver, seed):
     program = random_program(100 + seed, 4, (0, 1, 2, 3, 5)[seed], 4 + seed)
     outcome, truth = minimise(solver, program), integer_optimum(program)
-    assert outcome.status is Status.OPTIMAL and np.isfinite(truth)
+    assert outcome.status is Ending.OPTIMAL and np.isfinite(truth)
     check_point(program, outcome)
     assert outcome.incumbent == pytest.approx(truth, abs=1e-7)
     assert outcome.dual_bound == pytest.approx(truth, abs=1e-7)
@@ -179,7 +179,7 @@ def test_no_rows_and_zero_cost(solver):
         -np.ones(3), np.ones(3), np.arange(3) < 1, sparse.csr_matrix((0, 3)), np.zeros(0), np.zeros(0), np.zeros(3), 2.0
     )
     outcome = minimise(solver, program)
-    assert (outcome.status, outcome.incumbent, outcome.dual_bound) == (Status.OPTIMAL, 2.0, 2.0)
+    assert (outcome.status, outcome.incumbent, outcome.dual_bound) == (Ending.OPTIMAL, 2.0, 2.0)
     outcome = minimise(solver, program.objective(np.array([1.0, -2.0, 0.0]), -1.0))
     assert (outcome.incumbent, outcome.dual_bound) == pytest.approx((-4.0, -4.0))
 
@@ -232,7 +232,7 @@ def corner_program(seed: int) -> tuple[Program, float]:
 def test_bilinear_optimum(bilinear_solver, seed):
     program, truth = corner_program(seed)
     outcome = minimise(bilinear_solver, program)
-    assert outcome.status is Status.OPTIMAL and outcome.row_duals is None
+    assert outcome.status is Ending.OPTIMAL and outcome.row_duals is None
     assert outcome.incumbent == pytest.approx(truth, abs=1e-6)
     assert outcome.dual_bound == pytest.approx(truth, abs=1e-6)
 
@@ -263,7 +263,7 @@ def test_changing_objectives(solver):
         asked = program.objective(rng.normal(size=program.variables) * (rng.random(program.variables) < 0.8), k - 2.5)
         kept = session.minimise(asked.cost, asked.offset, NOTHING, relax=k % 2 == 1)
         fresh = minimise(solver, asked, relax=k % 2 == 1)
-        assert kept.status is fresh.status is Status.OPTIMAL
+        assert kept.status is fresh.status is Ending.OPTIMAL
         assert (kept.incumbent, kept.dual_bound) == pytest.approx((fresh.incumbent, fresh.dual_bound), abs=1e-8)
     session.close()
 
@@ -274,10 +274,10 @@ def test_stop_above(solver, offset):
     truth = HARD_OPTIMUM + offset
     program = hard_program(offset=offset)
     outcome = minimise(solver, program, Limits(stop_above=truth - 25.0))
-    assert outcome.status is Status.BOUND_REACHED
+    assert outcome.status is Ending.BOUND_REACHED
     assert truth - 25.0 < outcome.dual_bound < truth - 0.5  # early
     session = solver.open(program)
-    assert session.minimise(program.cost, offset, Limits(stop_above=truth + 1.0)).status is Status.OPTIMAL
+    assert session.minimise(program.cost, offset, Limits(stop_above=truth + 1.0)).status is Ending.OPTIMAL
     session.close()
 
 
@@ -286,19 +286,19 @@ def test_a_bound_that_only_equals_stop_above_is_not_reached(solver, below):
     """The costs are integers, so bounds land on integers, where a solver's own stop fires on equality."""
     stop = HARD_OPTIMUM - below
     outcome = minimise(solver, hard_program(), Limits(stop_above=stop))
-    assert outcome.status is Status.BOUND_REACHED and stop < outcome.dual_bound <= HARD_OPTIMUM
+    assert outcome.status is Ending.BOUND_REACHED and stop < outcome.dual_bound <= HARD_OPTIMUM
 
 
 @pytest.mark.parametrize(
     ("status", "bound", "incumbent", "expected"),
     [
-        (Status.BOUND_REACHED, 1.5, 2.0, (Status.BOUND_REACHED, 1.5)),
-        (Status.BOUND_REACHED, 1.0, None, (Status.FAILED, 1.0)),  # not above stop_above
-        (Status.BOUND_REACHED, 1.5, 0.5, (Status.FAILED, 0.5)),  # contradicted by a solution
-        (Status.OPTIMAL, 2.0 + 1e-9, 2.0, (Status.OPTIMAL, 2.0)),
-        (Status.TARGET_REACHED, -3.0, None, (Status.FAILED, -3.0)),
-        (Status.TARGET_REACHED, -3.0, -1.0, (Status.TARGET_REACHED, -3.0)),
-        (Status.TIME_LIMIT, -np.inf, None, (Status.TIME_LIMIT, -np.inf)),
+        (Ending.BOUND_REACHED, 1.5, 2.0, (Ending.BOUND_REACHED, 1.5)),
+        (Ending.BOUND_REACHED, 1.0, None, (Ending.FAILED, 1.0)),  # not above stop_above
+        (Ending.BOUND_REACHED, 1.5, 0.5, (Ending.FAILED, 0.5)),  # contradicted by a solution
+        (Ending.OPTIMAL, 2.0 + 1e-9, 2.0, (Ending.OPTIMAL, 2.0)),
+        (Ending.TARGET_REACHED, -3.0, None, (Ending.FAILED, -3.0)),
+        (Ending.TARGET_REACHED, -3.0, -1.0, (Ending.TARGET_REACHED, -3.0)),
+        (Ending.TIME_LIMIT, -np.inf, None, (Ending.TIME_LIMIT, -np.inf)),
     ],
 )
 def test_an_outcome_is_no_more_optimistic_than_its_numbers(status, bound, incumbent, expected):
@@ -310,12 +310,12 @@ def test_stop_below(solver, offset):
     truth = HARD_OPTIMUM + offset
     program = hard_program(offset=offset)
     outcome = minimise(solver, program, Limits(stop_below=truth + 300.0))
-    assert outcome.status is Status.TARGET_REACHED
+    assert outcome.status is Ending.TARGET_REACHED
     check_point(program, outcome)
     assert truth < outcome.incumbent <= truth + 300.0
     assert outcome.dual_bound < truth - 0.5
     full = minimise(solver, program, Limits(stop_below=truth - 1.0))
-    assert full.status is Status.OPTIMAL
+    assert full.status is Ending.OPTIMAL
     assert (full.incumbent, full.dual_bound) == pytest.approx((truth, truth))
 
 
@@ -325,7 +325,7 @@ def test_time_limit_is_per_call(solver):
     session = solver.open(program)
     for _ in range(3):
         outcome = session.minimise(program.cost, program.offset, Limits(seconds=0.4))
-        assert outcome.status is Status.TIME_LIMIT
+        assert outcome.status is Ending.TIME_LIMIT
         assert outcome.incumbent is None or outcome.dual_bound < outcome.incumbent
         assert 0.3 < outcome.seconds < 3.0
     session.close()
@@ -339,7 +339,7 @@ def test_time_limit_of_relaxations_is_per_call(solver):
         cost = rng.normal(size=program.variables)
         outcome = session.minimise(cost, 0.0, Limits(seconds=0.4), relax=True)
         spent += outcome.seconds
-        assert outcome.status is Status.OPTIMAL
+        assert outcome.status is Ending.OPTIMAL
     session.close()
 
 
@@ -349,13 +349,13 @@ def test_stop_event(solver):
     timer = threading.Timer(0.4, stop.set)
     timer.start()
     outcome = session.minimise(program.cost, program.offset, Limits(seconds=20.0))
-    assert outcome.status is Status.INTERRUPTED and 0.2 < outcome.seconds < 5.0
+    assert outcome.status is Ending.INTERRUPTED and 0.2 < outcome.seconds < 5.0
     assert outcome.incumbent is None or outcome.dual_bound < outcome.incumbent
     started = time.perf_counter()
-    assert session.minimise(program.cost, program.offset, NOTHING).status is Status.INTERRUPTED
+    assert session.minimise(program.cost, program.offset, NOTHING).status is Ending.INTERRUPTED
     assert time.perf_counter() - started < 0.1
     stop.clear()
-    assert session.minimise(program.cost, program.offset, Limits(seconds=0.2)).status is Status.TIME_LIMIT
+    assert session.minimise(program.cost, program.offset, Limits(seconds=0.2)).status is Ending.TIME_LIMIT
     session.close()
 
 
@@ -370,7 +370,7 @@ def test_infeasible(solver, integers):
         row_upper=np.append(program.row_upper, [np.inf, 0.4]),
     )
     outcome = minimise(solver, program, Limits(stop_above=-1e6, stop_below=-1e9))
-    assert outcome.status is Status.INFEASIBLE
+    assert outcome.status is Ending.INFEASIBLE
     assert (outcome.dual_bound, outcome.incumbent, outcome.point) == (-np.inf, None, None)
 
 
@@ -380,7 +380,7 @@ def test_integer_infeasible(solver):
     limits = (np.array([2.9, -np.inf]), np.array([3.1, np.inf]))
     program = Program(np.zeros(3), np.ones(3), np.ones(3, dtype=bool), rows, *limits, np.ones(3))
     assert minimise(solver, program, Limits(stop_above=-100.0)).dual_bound != np.inf
-    assert minimise(solver, program).status is Status.INFEASIBLE
+    assert minimise(solver, program).status is Ending.INFEASIBLE
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -397,7 +397,7 @@ def test_sessions_in_threads(solver, threads):
     for worker in workers:
         worker.join()
     outcomes += [minimise(solver, program, threads=2), minimise(solver, program, threads=1)]
-    assert [o.status for o in outcomes] == [Status.OPTIMAL] * 4
+    assert [o.status for o in outcomes] == [Ending.OPTIMAL] * 4
     assert np.ptp([o.dual_bound for o in outcomes]) < 1e-8
 
 

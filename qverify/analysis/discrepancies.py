@@ -24,7 +24,7 @@ from qverify.bounds.tensors import Bounds
 from qverify.budget import Deadline
 from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
-from qverify.exact.search import Case, Search, Settings
+from qverify.exact.search import Search, SearchedSample, SearchSettings
 from qverify.family.family import Radii
 from qverify.network import Network
 from qverify.text.brief import Brief
@@ -91,7 +91,7 @@ def worst_case_discrepancy(
         raise UsageError(f"The discrepancy has no method {options.method!r}; choose one of: {offered}.")
     flat = checked_inputs(network, x)
     hints.remark_on(network, radii, flat)
-    work = _Work(Cascade(network, radii, options, stop))
+    work = _Discrepancies(Cascade(network, radii, options, stop))
     found: list[Discrepancy] = []
 
     def tell(result: Discrepancy) -> None:
@@ -105,7 +105,7 @@ def worst_case_discrepancy(
     return sorted(found, key=lambda result: result.index)
 
 
-class _Work:
+class _Discrepancies:
     def __init__(self, cascade: Cascade):
         self.cascade = cascade
         self.network, self.options = cascade.network, cascade.options
@@ -168,13 +168,13 @@ class _Work:
         own = bounds.sample(position)
         family = self.cascade.own_family(bounds, position)
         lower, upper, attained = own.lower[-1].copy(), own.upper[-1].copy(), np.zeros((2, len(nominal)))
-        case = Case(family, x, int(nominal.argmax()), own, np.full(len(nominal), -np.inf))
+        case = SearchedSample(family, x, int(nominal.argmax()), own, np.full(len(nominal), -np.inf))
         left = None if options.seconds is None else max(0.0, options.seconds - spent)
         memory = program_memory(options, self.cascade.memory)
         reason = ""
         with solver_process(options, self.cascade.memory) as lent:
             began = time.perf_counter()
-            settings = Settings(options.solver, options.formulation, left, False, stop, memory)
+            settings = SearchSettings(options.solver, options.formulation, left, False, stop, memory)
             with closing(Search(self.cascade.maps, settings, case, lent)) as search:
                 for i, sign in [(i, sign) for i in range(len(nominal)) for sign in (1.0, -1.0)]:
                     if stop.is_set():

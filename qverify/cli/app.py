@@ -201,9 +201,9 @@ def train(**given: Any) -> int:
     Without --bits and --radii it is trained normally, for comparison. Ctrl-C keeps the best so far, and --resume goes
     on as if nothing had happened.
     """
-    from qverify.cli.train import Given, run
+    from qverify.cli.train import TrainGiven, run
 
-    return run(Given.of(given))
+    return run(TrainGiven.of(given))
 
 
 @main.command(short_help="How far can quantisation move the outputs?")

@@ -31,7 +31,7 @@ from qverify.runs.batch_run import BatchDirectory
 from qverify.runs.folder import settled
 from qverify.runs.plan import Entry, Plan, case_id, identity
 from qverify.verification.verdict import Options
-from qverify.workers.dispatch import Case, Dispatch, Engine
+from qverify.workers.dispatch import BatchCase, Dispatch, Engine
 from qverify.workers.tasks import GRACE, Parcels, Row, Setting, Task
 
 _PLAIN_EVERY = 60.0
@@ -52,7 +52,7 @@ def run(path: str, out: str | None, machine: tuple[int, str | None, str | None],
         session: dict[str, Any] = {"started": started(), "solver": assembly.solver}
         session |= {"jobs": Options(jobs=jobs).workers} if cluster is None else {"cluster": cluster}
         with BatchDirectory.start(folder, {c.name: c.question for c in assembly.cases}, session) as directory:
-            work = Work(assembly.cases, directory, assembly.labels)
+            work = BatchWork(assembly.cases, directory, assembly.labels)
             if work.missing:
                 ending = "ending; samples under way are dropped"
                 with stoppable(ending) as stop, _engine(cluster, session, assembly.parcels) as engine:
@@ -84,7 +84,7 @@ class Assembly:
         self._memory = memory
         self.parcels = Parcels()
         self.solver: dict[str, str] | None = None
-        self.cases: list[Case] = []
+        self.cases: list[BatchCase] = []
         self.labels: dict[str, Labels] = {}
         self._plan, self._folder = plan, folder
         self._packed: dict[tuple[str, ...], str] = {}
@@ -121,12 +121,12 @@ class Assembly:
             self.parcels.add(Setting(problem.radii, options)),
             None if options.seconds is None else options.seconds + GRACE,
         )
-        self.cases.append(Case(task.case, question, own, problem.indices, task))
+        self.cases.append(BatchCase(task.case, question, own, problem.indices, task))
         self.labels[task.case] = problem.samples.y
 
     def _refuse_twins(self) -> None:
         """Two cases that ask the same would share their rows."""
-        seen: dict[str, Case] = {}
+        seen: dict[str, BatchCase] = {}
         for case in self.cases:
             before = seen.setdefault(str(case.identity), case)
             if before is not case:
@@ -183,10 +183,10 @@ def _engine(cluster: str | None, session: dict[str, Any], parcels: Parcels) -> I
         yield remote
 
 
-class Work:
+class BatchWork:
     """What is to do, what is done, and how it goes."""
 
-    def __init__(self, cases: Sequence[Case], directory: BatchDirectory, labels: Mapping[str, Labels]):
+    def __init__(self, cases: Sequence[BatchCase], directory: BatchDirectory, labels: Mapping[str, Labels]):
         self.cases, self.directory, self._labels = cases, directory, labels
         self.tallies = {case.name: Tally() for case in cases}
         self.all = Tally()
@@ -196,7 +196,7 @@ class Work:
         if self.all.samples:
             say(f"{self.all.samples} samples are decided already; {self.missing} are left.")
 
-    def _found(self, case: Case) -> dict[str, Row]:
+    def _found(self, case: BatchCase) -> dict[str, Row]:
         """The rows of a case that are there by key; those of a file that was called otherwise then, under its name."""
         about = zip(case.indices, self._labels[case.name], strict=True)
         there = {key: (row, one) for one in about if (row := self.directory.rows.get(key := case.key(one[0])))}
@@ -223,7 +223,7 @@ class Work:
             return [*self.all.lines(), waiting, f"{complete} of {len(self.cases)} cases complete"]
 
         with Progress(course, describe, _PLAIN_EVERY) as progress:
-            dispatch = Dispatch(engine, self.cases, self.done, self._keep, Watch(course, progress))
+            dispatch = Dispatch(engine, self.cases, self.done, self._keep, Pulse(course, progress))
             dispatch.run(stop)
         if self.missing and not stop.is_set():
             raise InternalError(f"{self.missing} samples were passed over without a verdict.")
@@ -238,14 +238,14 @@ class Work:
             self.tallies[row["case"]].add(row)
 
 
-class Watch:
+class Pulse:
     """Tells a `Course` what a `Dispatch` says, and shows it."""
 
     def __init__(self, course: Course, progress: Progress):
         self.chunk, self.exact, self.tick = course.chunk, course.exact, progress.tick
 
 
-def _report(work: Work, as_json: bool, seconds: float) -> None:
+def _report(work: BatchWork, as_json: bool, seconds: float) -> None:
     """The result on stdout, over all rows that the plan asks for."""
     where = work.directory.path
     if as_json:

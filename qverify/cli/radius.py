@@ -47,7 +47,7 @@ def run(given: Given, wanted: Wanted) -> int:
     required_radii(given)
     began = time.perf_counter()
     with stdout_kept_clean():
-        work = Work.load(given, wanted)
+        work = RadiusWork.load(given, wanted)
         session = work.session()
         with contextlib.ExitStack() as stack:
             if given.out is not None:
@@ -65,7 +65,7 @@ def run(given: Given, wanted: Wanted) -> int:
     return INTERRUPTED if work.missing else 0
 
 
-class Work:
+class RadiusWork:
     """What is asked, and what is known so far: `brackets` by index in the data set, `rows` by layer and kind."""
 
     def __init__(self, problem: Problem, wanted: Wanted, search: FactorSearch):
@@ -77,7 +77,7 @@ class Work:
         self.layer_search: LayerSearch | None = None
 
     @staticmethod
-    def load(given: Given, wanted: Wanted) -> Work:
+    def load(given: Given, wanted: Wanted) -> RadiusWork:
         """Read and check everything before the work begins."""
         grid = Grid(wanted.max_factor, wanted.precision)
         problem = Problem.load(given)
@@ -85,7 +85,7 @@ class Work:
         options = problem.options()
         options = replace(options, attack=options.method == "auto")
         usable_device(options.device)
-        work = Work(problem, wanted, FactorSearch(problem.network, problem.radii, grid, options))
+        work = RadiusWork(problem, wanted, FactorSearch(problem.network, problem.radii, grid, options))
         if wanted.accuracy is not None:
             own = replace(options, method=wanted.layer_method, attack=wanted.layer_method == "auto")
             data = (problem.samples.x, problem.samples.y)
@@ -202,7 +202,7 @@ class Work:
         return brackets, [self.rows[key] for key in keys if key in self.rows]
 
 
-def _plot(work: Work) -> None:
+def _plot(work: RadiusWork) -> None:
     """DIR/radius.png and DIR/radius.svg."""
     assert work.directory is not None and work.problem.radii is not None
     brackets, _ = work.ordered()
@@ -220,7 +220,7 @@ def quantiles(values: list[float]) -> dict[str, float]:
     return {name: float(np.quantile(values, q, method="lower")) for name, q in QUANTILES.items()} if values else {}
 
 
-def _report(work: Work, seconds: float) -> None:
+def _report(work: RadiusWork, seconds: float) -> None:
     brackets, rows = work.ordered()
     proved = quantiles([bracket.factor for bracket in brackets])
     top, one = work.grid.max_factor, sum(bracket.factor >= 1 for bracket in brackets)
@@ -269,7 +269,7 @@ def _factor_table(brackets: list[Bracket], proved: dict[str, float], grid: Grid)
     return table
 
 
-def _factor_lines(work: Work, brackets: list[Bracket]) -> list[str]:
+def _factor_lines(work: RadiusWork, brackets: list[Bracket]) -> list[str]:
     """What the table rests on."""
     total, radii = len(brackets), work.problem.radii
     assert radii is not None and work.problem.family is not None

@@ -41,7 +41,7 @@ _TELL_EVERY = 2.0
 
 
 @dataclass(frozen=True)
-class Given:
+class TrainGiven:
     """The command line, as click parsed it; `settings` are those of `Settings`."""
 
     data: str
@@ -57,18 +57,18 @@ class Given:
     settings: dict[str, Any]
 
     @staticmethod
-    def of(values: dict[str, Any]) -> Given:
+    def of(values: dict[str, Any]) -> TrainGiven:
         """Click's parameters: those that `Settings` has a field for, and the others."""
         names = {field.name for field in fields(Settings)}
         settings = {name: value for name, value in values.items() if name in names}
         rest = {name: value for name, value in values.items() if name not in names}
-        return Given(settings=settings, **rest)
+        return TrainGiven(settings=settings, **rest)
 
 
-def run(given: Given) -> int:
+def run(given: TrainGiven) -> int:
     """The whole command; returns the exit status."""
     with stdout_kept_clean():
-        work = _Work(given)
+        work = _TrainWork(given)
         finished = work.train()
         if not work.training.history:
             say("interrupted before the first epoch was done; nothing is kept.")
@@ -90,10 +90,10 @@ def run(given: Given) -> int:
     return INTERRUPTED
 
 
-class _Work:
+class _TrainWork:
     """Everything read and checked, and the training itself."""
 
-    def __init__(self, given: Given):
+    def __init__(self, given: TrainGiven):
         self.given, self.out = given, Path(given.out)
         refuse_taken(self.out, given.resume)
         self.settings = Settings(**given.settings)
@@ -196,7 +196,7 @@ class _Work:
         return described
 
 
-def _stated(given: Given) -> Quantiser | Radii | None:
+def _stated(given: TrainGiven) -> Quantiser | Radii | None:
     if given.bits is not None and given.radii is not None:
         raise UsageError("--bits and --radii exclude each other; give one of them, or none to train normally.")
     if given.bits is None and (given.scheme or given.rounding):
@@ -208,11 +208,11 @@ def _stated(given: Given) -> Quantiser | Radii | None:
     return Quantiser(given.bits, given.scheme or "paper", given.rounding or "any")
 
 
-def _scale(given: Given) -> dict[str, float]:
+def _scale(given: TrainGiven) -> dict[str, float]:
     return {} if given.input_scale is None else {"input_scale": given.input_scale}
 
 
-def _asked(given: Given) -> dict[str, Any] | None:
+def _asked(given: TrainGiven) -> dict[str, Any] | None:
     """The radii as stated; None for normal training."""
     if given.radii is not None:
         return {"file": given.radii, "sha256": file_sha256(given.radii)}
@@ -221,7 +221,7 @@ def _asked(given: Given) -> dict[str, Any] | None:
     return {"bits": given.bits, "scheme": given.scheme or "paper", "rounding": given.rounding or "any"}
 
 
-def _command(given: Given, settings: Settings) -> str:
+def _command(given: TrainGiven, settings: Settings) -> str:
     """The command line that makes this model again, every setting that is not the default written out."""
     words = ["qverify", "train", "--data", given.data, "--arch", given.arch]
     for name in ("bits", "scheme", "rounding", "radii", "input_scale"):
@@ -242,7 +242,7 @@ def _ranges(network: Network) -> dict[str, list[float]]:
     return {layer.name: [float(layer.weight.min()), float(layer.weight.max())] for layer in layers}
 
 
-def _show(given: Given, facts: dict[str, Any]) -> None:
+def _show(given: TrainGiven, facts: dict[str, Any]) -> None:
     show(f"{given.out}: {facts['epochs']} epochs in {duration(facts['seconds'])}, best is {facts['best_epoch']}", "")
     show(f"clean accuracy          {facts['clean_accuracy']:.2%} of the test set")
     if "guaranteed_by_ibp" in facts:

@@ -49,7 +49,7 @@ def run(given: Given) -> int:
             if given.out is not None:
                 asked = question | problem.places(given.out)
                 directory = stack.enter_context(RunDirectory.start(given.out, asked, session, given.resume))
-            work = Work(problem, options, directory)
+            work = VerifyWork(problem, options, directory)
             work.verify()
     runs = [session] if directory is None else directory.record["runs"]
     _report(work, question, runs, time.perf_counter() - began)
@@ -76,7 +76,7 @@ def _failure(asked: Sequence[str], statuses: dict[int, str]) -> str:
     return f"--fail-on {','.join(asked)}: {', '.join(hit)}."
 
 
-class Work:
+class VerifyWork:
     """The samples still to decide, and where their verdicts go."""
 
     def __init__(self, problem: Problem, options: Options, directory: RunDirectory | None):
@@ -153,7 +153,7 @@ class Work:
         self.statuses[row["index"]] = row["status"]
 
 
-def _report(work: Work, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
+def _report(work: VerifyWork, question: dict[str, Any], runs: list[dict[str, Any]], seconds: float) -> None:
     """The result on stdout, over all rows, those of earlier starts included."""
     tally, problem = work.tally, work.problem
     used = solvers(runs)

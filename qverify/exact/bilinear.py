@@ -20,7 +20,7 @@ from scipy import sparse
 
 from qverify.arrays import Array
 from qverify.bounds.sample import SampleBounds
-from qverify.exact.builder import Builder, Rounded, as_matrix, index_map, per_output
+from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.exact.relational import Maps
 from qverify.family.family import outward
@@ -38,7 +38,7 @@ class Bilinear:
         self.maps, self.bounds, self.cuts = maps, bounds, cuts
         self.family = maps.family
         self.network = maps.family.network
-        self.builder = Builder()
+        self.builder = ProgramBuilder()
         self.columns: dict[int, IntArray] = {}
         self.weights: dict[int, IntArray] = {}
         self.biases: dict[int, IntArray] = {}

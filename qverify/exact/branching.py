@@ -24,7 +24,7 @@ from scipy import sparse
 from qverify.arrays import Array
 from qverify.exact.cuts import Switched
 from qverify.exact.scaling import Scaled, power_of_two
-from qverify.exact.solvers.base import Limits, Outcome, Status, remaining, settled, value_at
+from qverify.exact.solvers.base import Ending, Limits, Outcome, remaining, settled, value_at
 from qverify.exact.solvers.duality import Duality
 from qverify.exact.solvers.linear import Linear, Solved
 from qverify.text.brief import Brief
@@ -134,7 +134,7 @@ class Tree:
             run.limits = Limits(limits.seconds)
         root, finished = self._solve(run, low, high, -np.inf)
         if relax or not finished:
-            status = Status.OPTIMAL if finished and root.point is not None else self._cut_off(run) or Status.FAILED
+            status = Ending.OPTIMAL if finished and root.point is not None else self._cut_off(run) or Ending.FAILED
             value = None if root.point is None else value_at(cost, offset, root.point)
             return Outcome(status, root.bound, value, root.point, seconds=time.perf_counter() - began)
         run.open.append(self._cut(run, root))
@@ -148,7 +148,7 @@ class Tree:
 
     # -- the tree ---------------------------------------------------------------------------------
 
-    def _explore(self, run: _Run) -> Status:
+    def _explore(self, run: _Run) -> Ending:
         """Look at open parts until the question is settled; what is left stays in `run.open`."""
         while run.open:
             if (status := self._cut_off(run)) is not None:
@@ -162,18 +162,18 @@ class Tree:
                 self._leaf(run, node)
                 below = run.limits.stop_below
                 if below is not None and run.incumbent is not None and run.incumbent <= below:
-                    return Status.TARGET_REACHED
+                    return Ending.TARGET_REACHED
             elif not self._split(run, node, binary):
                 run.open.append(node)  # cut off in the middle: nothing of it is done with
         above = run.limits.stop_above
         if above is not None and run.closed > above:
-            return Status.BOUND_REACHED
-        return Status.OPTIMAL if run.incumbent is not None else Status.FAILED
+            return Ending.BOUND_REACHED
+        return Ending.OPTIMAL if run.incumbent is not None else Ending.FAILED
 
-    def _cut_off(self, run: _Run) -> Status | None:
+    def _cut_off(self, run: _Run) -> Ending | None:
         if self.stop is not None and self.stop.is_set():
-            return Status.INTERRUPTED
-        return Status.TIME_LIMIT if run.until is not None and time.monotonic() >= run.until else None
+            return Ending.INTERRUPTED
+        return Ending.TIME_LIMIT if run.until is not None and time.monotonic() >= run.until else None
 
     def _branching(self, run: _Run, node: _Node) -> int | None:
         """The binary to branch on; None if all are whole at the node's point."""

@@ -30,7 +30,7 @@ class Rounded(Brief):
     reach: float
 
 
-class Builder:
+class ProgramBuilder:
     """Variables come in blocks, rows in blocks over several variable blocks; `build` puts them together."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from enum import Enum
 
 from qverify.errors import InternalError
 from qverify.exact.gain import Gain
-from qverify.exact.solvers.base import Outcome, Status
+from qverify.exact.solvers.base import Ending, Outcome
 
 TOLERANCE = 1e-8
 """Ten times the tolerance that solvers are set to; what is taken off their bounds is this times the network's gain."""
@@ -29,11 +29,11 @@ _CROSSING = 1e-9
 """A plain float64 forward pass differs from exact arithmetic by much less than this, relative to what it adds up."""
 
 _BOUNDED = {
-    Status.OPTIMAL,
-    Status.BOUND_REACHED,
-    Status.TARGET_REACHED,
-    Status.TIME_LIMIT,
-    Status.INTERRUPTED,
+    Ending.OPTIMAL,
+    Ending.BOUND_REACHED,
+    Ending.TARGET_REACHED,
+    Ending.TIME_LIMIT,
+    Ending.INTERRUPTED,
 }
 
 
@@ -82,12 +82,12 @@ def rule(known: Known, scale: float) -> Ruling:
 
 def reason(outcome: Outcome) -> str:
     """Why a question is still open after this outcome, in words for the user."""
-    if outcome.status in (Status.INFEASIBLE, Status.UNBOUNDED):
+    if outcome.status in (Ending.INFEASIBLE, Ending.UNBOUNDED):
         return f"the solver calls a program {outcome.status.value} that has a solution; try another --solver"
-    if outcome.status is Status.FAILED:
+    if outcome.status is Ending.FAILED:
         return f"the solver failed ({outcome.message}); try another --solver"
-    if outcome.status is Status.TIME_LIMIT:
+    if outcome.status is Ending.TIME_LIMIT:
         return "time limit"
-    if outcome.status is Status.INTERRUPTED:
+    if outcome.status is Ending.INTERRUPTED:
         return "interrupted"
     return "the worst case is within the solver's tolerance of 0"

@@ -28,7 +28,7 @@ from scipy import sparse
 
 from qverify.arrays import Array
 from qverify.bounds.sample import SampleBounds
-from qverify.exact.builder import Builder, Rounded, as_matrix, per_output
+from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, per_output
 from qverify.exact.program import IntArray, Program
 from qverify.family.family import Family
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
@@ -137,7 +137,7 @@ class Relational:
     def __init__(self, maps: Maps, bounds: SampleBounds, signs: Mapping[int, BoolArray] | None = None):
         self.maps, self.bounds, self.signs = maps, bounds, dict(signs or {})
         self.network: Network = maps.family.network
-        self.builder = Builder()
+        self.builder = ProgramBuilder()
         self.columns: dict[int, IntArray] = {}
         self.magnitudes: dict[int, Magnitude] = {}
         self.relaxed: dict[int, IntArray] = {}

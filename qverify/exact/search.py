@@ -31,7 +31,7 @@ from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.gain import Gain, gain
 from qverify.exact.relational import Maps, Relational
-from qverify.exact.solvers.base import Limits, Outcome, Session, Status, remaining
+from qverify.exact.solvers.base import Ending, Limits, Outcome, Session, remaining
 from qverify.exact.solvers.host import TREE, open_session
 from qverify.exact.solvers.process import Hosted, Lent
 from qverify.exact.witness import follow
@@ -55,7 +55,7 @@ INDEPENDENT = "independent positions"
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """How to search. `seconds` is a limit per sample; `early`: stop at the sign of the margin, not at its value;
     `memory`: bytes for programs and solver, None for no limit."""
 
@@ -72,7 +72,7 @@ class _TooMuch(Exception):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Case(Brief):
+class SearchedSample(Brief):
     """One sample: x (n_in,), its bounds, and `lower` (classes,), what is proved of its margins.
 
     `recipe` is the worst member known, None for the network itself; `polish` descends from one member to a worse one.
@@ -95,7 +95,7 @@ class Search:
     `best` its margin, `scope` whether the last program was exact, `detail` why something is open.
     """
 
-    def __init__(self, maps: Maps, settings: Settings, case: Case, lent: Lent | None = None):
+    def __init__(self, maps: Maps, settings: SearchSettings, case: SearchedSample, lent: Lent | None = None):
         self.maps, self.settings, self.case, self._lent = maps, settings, case, lent
         self.lower, self.upper = case.lower.copy(), np.full(len(case.lower), math.inf)
         self.recipe: Recipe | None = None
@@ -195,7 +195,7 @@ class Search:
                 break
             if outcome.point is not None and self._refine(outcome.point):
                 continue
-            if outcome.status is Status.TARGET_REACHED and self.scope == "exact":
+            if outcome.status is Ending.TARGET_REACHED and self.scope == "exact":
                 known, _ = self._ask(row, known, target=False)
             break
         return known

@@ -12,7 +12,7 @@ from qverify.arrays import Array
 from qverify.errors import ModelError
 from qverify.network import Network
 from qverify.onnx import session as onnx_session
-from qverify.onnx.graph import Builder, Tensor
+from qverify.onnx.graph import NetworkBuilder, Tensor
 from qverify.text.shortened import first_line
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
@@ -24,7 +24,7 @@ FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 TOLERANCES = {TensorProto.FLOAT: (1e-4, 1e-6), TensorProto.DOUBLE: (1e-10, 1e-13)}
 
 
-def compare(model: onnx.ModelProto, network: Network, builder: Builder, output: Tensor) -> None:
+def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, output: Tensor) -> None:
     """Run eight inputs through the model and the network read from it, one at a time; raises ModelError where they
     differ. `builder` and `output` say what the model's input and logits are called and how they are stored."""
     kind = next(i for i in model.graph.input if i.name == builder.input_name).type.tensor_type.elem_type

@@ -186,7 +186,7 @@ class Node(Brief):
 
 
 @dataclass(repr=False)
-class Builder(Brief):
+class NetworkBuilder(Brief):
     """The layers so far. `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that
     reads float64 computes in float32."""
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from qverify.arrays import Array
 from qverify.layers import BatchNorm, Conv, Dense, Scale
-from qverify.onnx.graph import Builder, Constant, Node, Refusal, Tensor, Value
+from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Tensor, Value
 
 _IMAGE = "(1, channels, length) or (1, channels, height, width)"
 _ONE_SAMPLE = ": export it with a first axis for the batch that is open or 1"
 
 
 @dataclass(frozen=True)
-class Axis:
+class WindowAxis:
     """A window sliding along one axis of an image of `size`, padded by `begin` and `end`."""
 
     size: int = 1
@@ -40,7 +40,7 @@ class Axis:
     def output(self) -> int:
         return (self.size + self.begin + self.end - self.span) // self.stride + 1
 
-    def rounded_up(self) -> Axis:
+    def rounded_up(self) -> WindowAxis:
         """As `ceil_mode` has it: one more window at the end if it starts before the end padding does.
 
         `end` of the result is just what the last window needs.
@@ -61,7 +61,7 @@ class Axis:
 class Window:
     """The window of a Conv or a pool; `rank` is 1 or 2, `axes` always height and width."""
 
-    axes: tuple[Axis, Axis]
+    axes: tuple[WindowAxis, WindowAxis]
     rank: int
 
     @property
@@ -88,7 +88,7 @@ class Window:
         }
 
 
-def _padded(axis: Axis, auto_pad: str) -> Axis:
+def _padded(axis: WindowAxis, auto_pad: str) -> WindowAxis:
     """SAME_UPPER and SAME_LOWER: `ceil(size / stride)` windows, the odd element of padding last or first."""
     output = -(-axis.size // axis.stride)
     total = max((output - 1) * axis.stride + axis.span - axis.size, 0)
@@ -114,7 +114,7 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
     if auto_pad.startswith("SAME") and max(dilations) > 1:
         raise Refusal(f"runtimes disagree on auto_pad {auto_pad} with dilations; write the pads out")
     axes = [
-        Axis(size, k, stride, dilation, begin, end)
+        WindowAxis(size, k, stride, dilation, begin, end)
         for size, k, stride, dilation, begin, end in zip(
             sizes, kernel, strides, dilations, pads[:rank], pads[rank:], strict=True
         )
@@ -123,7 +123,7 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
         axes = [_padded(axis, auto_pad) for axis in axes]
     if any(axis.span > axis.size + axis.begin + axis.end for axis in axes):
         raise Refusal(f"its kernel {tuple(kernel)} does not fit into the padded image {tuple(sizes)}")
-    axes = [Axis()] * (2 - rank) + axes
+    axes = [WindowAxis()] * (2 - rank) + axes
     return Window((axes[0], axes[1]), rank)
 
 
@@ -134,7 +134,7 @@ def _image(node: Node) -> Tensor:
     return x
 
 
-def conv(node: Node, builder: Builder) -> Value:
+def conv(node: Node, builder: NetworkBuilder) -> Value:
     x, weight = _image(node), node.numbers(1)
     kernel, groups = weight.shape[2:], node.attributes.get("group", 1)
     if weight.ndim != len(x.shape) or tuple(node.attributes.get("kernel_shape", kernel)) != kernel:
@@ -151,7 +151,7 @@ def conv(node: Node, builder: Builder) -> Value:
     return builder.uses(out, node.sources(1, 2))
 
 
-def batch_normalisation(node: Node, builder: Builder) -> Value:
+def batch_normalisation(node: Node, builder: NetworkBuilder) -> Value:
     """`a x + b` per channel, folded into the quantised layer before it, else a depthwise Conv of kernel 1."""
     if node.attributes.get("training_mode", 0) or any(node.proto.output[1:]):
         raise Refusal("it is in training mode; export the model for inference")
@@ -170,7 +170,7 @@ def batch_normalisation(node: Node, builder: Builder) -> Value:
     return _normalised(node, builder, x, norm)
 
 
-def _normalised(node: Node, builder: Builder, x: Tensor, norm: dict[str, Array]) -> Value:
+def _normalised(node: Node, builder: NetworkBuilder, x: Tensor, norm: dict[str, Array]) -> Value:
     """`norm`: scale, offset, mean and deviation, one number a channel."""
     factor = norm["scale"] / norm["deviation"]
     shift = norm["offset"] - norm["mean"] * factor
@@ -194,7 +194,7 @@ def _normalised(node: Node, builder: Builder, x: Tensor, norm: dict[str, Array])
     return builder.uses(out, sources)
 
 
-def average_pool(node: Node, builder: Builder) -> Value:
+def average_pool(node: Node, builder: NetworkBuilder) -> Value:
     """A depthwise Conv of constant weights, and a Scale where windows at the border count fewer elements."""
     x = _image(node)
     window = _window(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
@@ -217,14 +217,14 @@ def average_pool(node: Node, builder: Builder) -> Value:
     return builder.new(Scale, f"{node.name}/border", (out,), out.shape, scale=scale, shift=0.0 * scale)
 
 
-def global_average_pool(node: Node, builder: Builder) -> Value:
+def global_average_pool(node: Node, builder: NetworkBuilder) -> Value:
     x = node.tensor(0)
     if len(x.shape) < 3 or x.shape[0] != 1:
         raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...){_ONE_SAMPLE}")
     return replace(_means(node, builder, x), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
 
 
-def reduce_mean(node: Node, builder: Builder) -> Value:
+def reduce_mean(node: Node, builder: NetworkBuilder) -> Value:
     """The mean over all positions of an image: a GlobalAveragePool, with or without the axes it leaves."""
     x, keep = node.tensor(0), node.attributes.get("keepdims", 1)
     listed = node.inputs[1] if node.has(1) else None
@@ -244,14 +244,14 @@ def reduce_mean(node: Node, builder: Builder) -> Value:
     return replace(_means(node, builder, x), shape=tuple(shape))
 
 
-def _means(node: Node, builder: Builder, x: Tensor) -> Tensor:
+def _means(node: Node, builder: NetworkBuilder, x: Tensor) -> Tensor:
     """One mean a channel over all positions of x (1, channels, ...)."""
     positions = prod(x.shape[2:])
-    window = Window((Axis(), Axis(positions, positions)), rank=1)
+    window = Window((WindowAxis(), WindowAxis(positions, positions)), rank=1)
     return _average(node, builder, x, window, 1.0 / positions)
 
 
-def _average(node: Node, builder: Builder, x: Tensor, window: Window, value: float) -> Tensor:
+def _average(node: Node, builder: NetworkBuilder, x: Tensor, window: Window, value: float) -> Tensor:
     """A depthwise Conv with this one number as weight."""
     channels = x.shape[1]
     fields: dict[str, Any] = {"bias": np.zeros(channels), "has_bias": False, "quantised": False, "groups": channels}

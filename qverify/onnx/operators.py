@@ -17,13 +17,13 @@ import numpy as np
 from qverify.arrays import Array
 from qverify.layers import Add, Conv, Dense, Relu, Scale
 from qverify.onnx import views
-from qverify.onnx.graph import Builder, Constant, Node, Refusal, Shape, Tensor, Value
+from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
 from qverify.onnx.image_operators import average_pool, batch_normalisation, conv, global_average_pool, reduce_mean
 
 # --- dense layers ---------------------------------------------------------------------------------------
 
 
-def _product(node: Node, builder: Builder, x: Tensor, weight: Array, columns: int, shape: Shape) -> Tensor:
+def _product(node: Node, builder: NetworkBuilder, x: Tensor, weight: Array, columns: int, shape: Shape) -> Tensor:
     """`weight @ X` with weight (m, k) and X the flat x seen as (k, columns): Dense, or Conv of kernel 1."""
     rows, depth = weight.shape
     if x.size != depth * columns:
@@ -59,7 +59,7 @@ def _matrix(value: Array, one: Callable[[Array], Array]) -> Array:
     return value.reshape(value.shape[-2:])
 
 
-def _matmul(node: Node, builder: Builder) -> Value:
+def _matmul(node: Node, builder: NetworkBuilder) -> Value:
     constant_right = _one_constant(node)
     x, value = (node.tensor(0), node.numbers(1)) if constant_right else (node.tensor(1), node.numbers(0))
     leading = (1,) * (max(len(x.shape), value.ndim) - 2)
@@ -81,7 +81,7 @@ def _matmul(node: Node, builder: Builder) -> Value:
 _LEFT = "its weight is the left factor, which is quantised along the other axis, or as an activation"
 
 
-def _gemm(node: Node, builder: Builder) -> Value:
+def _gemm(node: Node, builder: NetworkBuilder) -> Value:
     """`alpha op(A) op(B) + beta C`; alpha and beta are folded into weight and bias."""
     ranks = [len(node.shape(0)), len(node.shape(1))]
     if ranks != [2, 2]:
@@ -129,7 +129,7 @@ def _broadcast(one: Shape, other: Shape) -> Shape | None:
         return None
 
 
-def _scaled(node: Node, builder: Builder, x: Tensor, scale: Array, shift: Array, shape: Shape) -> Tensor:
+def _scaled(node: Node, builder: NetworkBuilder, x: Tensor, scale: Array, shift: Array, shape: Shape) -> Tensor:
     """`scale * x + shift` as a Scale layer, merged into one that only this node reads."""
     layer = builder.layers[x.layer]
     if isinstance(layer, Scale) and x.exclusive:
@@ -137,7 +137,7 @@ def _scaled(node: Node, builder: Builder, x: Tensor, scale: Array, shift: Array,
     return builder.new(Scale, node.name, (x,), shape, scale=scale, shift=shift)
 
 
-def _shift(node: Node, builder: Builder, x: Tensor, value: Array, sources: frozenset[str]) -> Tensor:
+def _shift(node: Node, builder: NetworkBuilder, x: Tensor, value: Array, sources: frozenset[str]) -> Tensor:
     """`x + value`: the bias of the weighted layer before it if that has none, else a Scale layer."""
     flat, shape = _spread(x, value)
     layer = builder.layers[x.layer]
@@ -168,7 +168,7 @@ def _per_channel(x: Tensor, layer: Conv, value: Array) -> bool:
     return False
 
 
-def _arithmetic(node: Node, builder: Builder) -> Value:
+def _arithmetic(node: Node, builder: NetworkBuilder) -> Value:
     """Add, Sub, Mul, Div with a constant on either side; Add and Sub of two branches."""
     if all(isinstance(v, Tensor) for v in node.inputs):
         return _branches(node, builder)
@@ -189,7 +189,7 @@ def _arithmetic(node: Node, builder: Builder) -> Value:
     return _scaled(node, builder, x, flat, zero, shape)
 
 
-def _branches(node: Node, builder: Builder) -> Value:
+def _branches(node: Node, builder: NetworkBuilder) -> Value:
     left, right = node.tensor(0), node.tensor(1)
     if node.op not in ("Add", "Sub"):
         what = "multiplies" if node.op == "Mul" else "divides"
@@ -207,12 +207,12 @@ def _branches(node: Node, builder: Builder) -> Value:
     return builder.new(Add, node.name, (left, right), shape)
 
 
-def _relu(node: Node, builder: Builder) -> Value:
+def _relu(node: Node, builder: NetworkBuilder) -> Value:
     x = node.tensor(0)
     return builder.new(Relu, node.name, (x,), x.shape)
 
 
-def _clip(node: Node, builder: Builder) -> Value:
+def _clip(node: Node, builder: NetworkBuilder) -> Value:
     """A Relu where the lower end is 0 and there is no upper one; nothing where there is neither."""
     x = node.tensor(0)
     largest = float(np.finfo(np.float64 if x.double else np.float32).max)
@@ -235,7 +235,7 @@ def _end(node: Node, index: int, attribute: str, default: float) -> float:
     return float(end.reshape(-1)[0])
 
 
-def _max(node: Node, builder: Builder) -> Value:
+def _max(node: Node, builder: NetworkBuilder) -> Value:
     """A Relu: the larger one of a computed tensor and 0."""
     computed = [i for i, value in enumerate(node.inputs) if isinstance(value, Tensor)]
     constants = [node.numbers(i) for i in range(len(node.inputs)) if i not in computed]
@@ -253,11 +253,11 @@ def _max(node: Node, builder: Builder) -> Value:
 class Operator:
     """`read` consumes the node; an attribute that is not listed is refused."""
 
-    read: Callable[[Node, Builder], Value]
+    read: Callable[[Node, NetworkBuilder], Value]
     attributes: frozenset[str]
 
 
-def _entry(read: Callable[[Node, Builder], Value], attributes: str = "") -> Operator:
+def _entry(read: Callable[[Node, NetworkBuilder], Value], attributes: str = "") -> Operator:
     return Operator(read, frozenset(attributes.split()))
 
 

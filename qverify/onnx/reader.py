@@ -40,8 +40,8 @@ from qverify.onnx.functions import inlined
 from qverify.onnx.graph import (
     DOMAINS,
     FOLDABLE,
-    Builder,
     Constant,
+    NetworkBuilder,
     Node,
     Refusal,
     Shape,
@@ -200,7 +200,7 @@ class _Walk:
             names = listed([quoted(i.name) for i in inputs], 5)
             advice = ": make the others initializers of the values they are to have" if inputs else ""
             self.refusals.add(f"{len(inputs)} inputs ({names}); supported is one{advice}")
-        self.builder = Builder("input", (1,), False)
+        self.builder = NetworkBuilder("input", (1,), False)
         if not inputs:
             return
         name, kind = inputs[0].name, inputs[0].type.tensor_type
@@ -210,7 +210,7 @@ class _Walk:
             self.refusals.add(f"input {quoted(name)} is {found}; supported are float32 and float64")
         shape = self._input_shape(name, kind)
         if shape is not None:
-            self.builder = Builder(name, *shape)
+            self.builder = NetworkBuilder(name, *shape)
             self.values[name] = Tensor(0, shape[0], double=kind.elem_type == TensorProto.DOUBLE)
 
     def _input_shape(self, name: str, kind: onnx.TypeProto.Tensor) -> tuple[Shape, bool] | None:
@@ -309,7 +309,7 @@ class _Walk:
         return Tensor(0, ())
 
 
-def _shared(builder: Builder) -> list[str]:
+def _shared(builder: NetworkBuilder) -> list[str]:
     """A note for every constant that several weighted layers hold."""
     return [
         f"{shortened(source)}: used by layers {listed(list(map(repr, users)))}, each of which is quantised on its own."

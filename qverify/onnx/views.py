@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 from onnx import TensorProto, helper
 
-from qverify.onnx.graph import Builder, Constant, Node, Refusal, Shape, Tensor, Value
+from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
 
 
 def _viewed(x: Tensor, shape: Shape) -> Tensor:
@@ -21,16 +21,16 @@ def _viewed(x: Tensor, shape: Shape) -> Tensor:
     return replace(x, shape=shape)
 
 
-def identity(node: Node, builder: Builder) -> Value:
+def identity(node: Node, builder: NetworkBuilder) -> Value:
     return node.view(0)
 
 
-def cast(node: Node, builder: Builder) -> Value:
+def cast(node: Node, builder: NetworkBuilder) -> Value:
     """Between float32 and float64: what that rounds is what all arithmetic in float32 does."""
     return _typed(node.view(0), node.attributes["to"], builder)
 
 
-def cast_like(node: Node, builder: Builder) -> Value:
+def cast_like(node: Node, builder: NetworkBuilder) -> Value:
     """As `cast`, to the type of the second input; a constant takes that of a computed tensor."""
     x, like = node.inputs[:2]
     if isinstance(x, Constant):
@@ -41,7 +41,7 @@ def cast_like(node: Node, builder: Builder) -> Value:
     return _typed(node.view(0), helper.np_dtype_to_tensor_dtype(node.constant(1).dtype), builder)
 
 
-def _typed(x: Tensor, target: int, builder: Builder) -> Tensor:
+def _typed(x: Tensor, target: int, builder: NetworkBuilder) -> Tensor:
     if target not in (TensorProto.FLOAT, TensorProto.DOUBLE):
         kind = TensorProto.DataType.Name(target).lower() if target in TensorProto.DataType.values() else target
         raise Refusal(f"it casts to {kind}; supported are float32 and float64: export the model in float32")
@@ -51,19 +51,19 @@ def _typed(x: Tensor, target: int, builder: Builder) -> Tensor:
     return replace(x, double=target == TensorProto.DOUBLE)
 
 
-def dropout(node: Node, builder: Builder) -> Value:
+def dropout(node: Node, builder: NetworkBuilder) -> Value:
     if node.has(2) and node.constant(2).any():
         raise Refusal("training_mode is true; export the model for inference")
     return node.view(0)
 
 
-def flatten(node: Node, builder: Builder) -> Value:
+def flatten(node: Node, builder: NetworkBuilder) -> Value:
     x = node.view(0)
     axis = node.axis(node.attributes.get("axis", 1), len(x.shape), end=len(x.shape))
     return _viewed(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
 
 
-def reshape(node: Node, builder: Builder) -> Value:
+def reshape(node: Node, builder: NetworkBuilder) -> Value:
     x, wanted = node.view(0), list(node.integers(1))
     if not node.attributes.get("allowzero", 0):
         wanted = [x.shape[i] if length == 0 and i < len(x.shape) else length for i, length in enumerate(wanted)]
@@ -81,7 +81,7 @@ def _axes(node: Node) -> tuple[int, ...] | None:
     return None if axes is None else tuple(axes)
 
 
-def squeeze(node: Node, builder: Builder) -> Value:
+def squeeze(node: Node, builder: NetworkBuilder) -> Value:
     x, given = node.view(0), _axes(node)
     if given is None:
         return _viewed(x, tuple(length for length in x.shape if length != 1))
@@ -89,7 +89,7 @@ def squeeze(node: Node, builder: Builder) -> Value:
     return _viewed(x, tuple(length for i, length in enumerate(x.shape) if i not in axes))
 
 
-def unsqueeze(node: Node, builder: Builder) -> Value:
+def unsqueeze(node: Node, builder: NetworkBuilder) -> Value:
     x, given = node.view(0), _axes(node) or ()
     rank = len(x.shape) + len(given)
     axes, rest = {node.axis(a, rank) for a in given}, iter(x.shape)
@@ -98,7 +98,7 @@ def unsqueeze(node: Node, builder: Builder) -> Value:
     return _viewed(x, tuple(1 if i in axes else next(rest) for i in range(rank)))
 
 
-def transpose(node: Node, builder: Builder) -> Value:
+def transpose(node: Node, builder: NetworkBuilder) -> Value:
     x = node.view(0)
     order = tuple(node.attributes.get("perm", reversed(range(len(x.shape)))))
     if sorted(order) != list(range(len(x.shape))):
@@ -112,13 +112,13 @@ def transpose(node: Node, builder: Builder) -> Value:
     return _viewed(x, tuple(x.shape[axis] for axis in order))
 
 
-def shape(node: Node, builder: Builder) -> Value:
+def shape(node: Node, builder: NetworkBuilder) -> Value:
     """A constant: the network is read at batch 1."""
     shape = node.view(0).shape[node.attributes.get("start", 0) : node.attributes.get("end")]
     return Constant(np.array(shape, dtype=np.int64))
 
 
-def softmax(node: Node, builder: Builder) -> Value:
+def softmax(node: Node, builder: NetworkBuilder) -> Value:
     """Dropped where nothing but other shapes follow: it keeps the order of the classes."""
     x = node.tensor(0)
     axis = node.axis(node.attributes.get("axis", -1 if node.opset >= 13 else 1), len(x.shape))

@@ -11,7 +11,7 @@ from qverify.analysis.unstable import Unstable, spread_out, unstable_neurons
 from qverify.budget import Deadline
 from qverify.errors import DataError, QVerifyError
 from qverify.report.sources import Sources, clipping, same_radii
-from qverify.runs.reading import Case
+from qverify.runs.reading import StoredCase
 from qverify.text.brief import Brief
 from qverify.verification.verdict import Options
 
@@ -26,14 +26,14 @@ class Layers(Brief):
     `other_radii`: this version of qverify makes other radii of what the run was asked, and these were taken.
     """
 
-    case: Case
+    case: StoredCase
     samples: int
     relus: list[Unstable]
     missing: str = ""
     other_radii: bool = False
 
 
-def layers_of(cases: Sequence[Case], sources: Sources, tell: Callable[[str], None]) -> list[Layers]:
+def layers_of(cases: Sequence[StoredCase], sources: Sources, tell: Callable[[str], None]) -> list[Layers]:
     """One for each case; `tell` hears how far the counting is."""
     found = []
     for number, case in enumerate(cases, start=1):
@@ -43,7 +43,7 @@ def layers_of(cases: Sequence[Case], sources: Sources, tell: Callable[[str], Non
     return found
 
 
-def _layers(case: Case, sources: Sources) -> Layers:
+def _layers(case: StoredCase, sources: Sources) -> Layers:
     indices = [row["index"] for row in case.rows]
     chosen = [indices[k] for k in spread_out(len(indices))]
     if not chosen:

@@ -24,7 +24,7 @@ from qverify.report.pictures import Gallery, Picture, galleries
 from qverify.report.sources import Sources
 from qverify.report.table import ACCURACIES, HEADINGS, Line, identities, labels
 from qverify.report.text import csv_text, legend, notes
-from qverify.runs.reading import Case
+from qverify.runs.reading import StoredCase
 from qverify.text.escapes import printable
 from qverify.version import __version__
 
@@ -190,7 +190,7 @@ def _layers(layers: Layers, name: str) -> str:
 # -- manifest -------------------------------------------------------------------------------------
 
 
-def _stages(cases: Sequence[Case]) -> str:
+def _stages(cases: Sequence[StoredCase]) -> str:
     """The rows of the table of stages: those of the exact step say what the cases that ask for it rest on."""
     trusts = [trust(case.question, case.run.solvers) for case in cases if case.question["method"] in ("auto", "exact")]
     return "".join(

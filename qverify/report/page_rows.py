@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
 from qverify.choices import STAGES
-from qverify.runs.reading import Case
+from qverify.runs.reading import StoredCase
 from qverify.runs.stored import STATUSES
 from qverify.text.escapes import printable
 
@@ -17,7 +17,7 @@ DIGITS = 5
 _DOWN, _UP = Context(prec=DIGITS, rounding=ROUND_FLOOR), Context(prec=DIGITS, rounding=ROUND_CEILING)
 
 
-def packed(cases: Sequence[Case], labels: Sequence[str]) -> str:
+def packed(cases: Sequence[StoredCase], labels: Sequence[str]) -> str:
     """JSON that may stand inside a script element.
 
     Per case, under its label, a column a key; status, method and detail are positions in lists that all cases share.
@@ -38,7 +38,7 @@ def packed(cases: Sequence[Case], labels: Sequence[str]) -> str:
     return text
 
 
-def _columns(case: Case, places: Sequence[dict[str, int]]) -> dict[str, Any]:
+def _columns(case: StoredCase, places: Sequence[dict[str, int]]) -> dict[str, Any]:
     rows, (statuses, methods, details) = case.rows, places
     return {
         "index": [row["index"] for row in rows],

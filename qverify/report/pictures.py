@@ -24,7 +24,7 @@ from qverify.files.paths import inside
 from qverify.network import margins
 from qverify.report import replay
 from qverify.report.sources import Sources, clipping, same_radii
-from qverify.runs.reading import Case
+from qverify.runs.reading import StoredCase
 from qverify.runs.verify_run import WITNESSES
 from qverify.text.brief import Brief
 from qverify.verification.cascade import verdicts
@@ -73,13 +73,13 @@ class Picture:
 class Gallery(Brief):
     """The pictures of one case, out of `falsified` samples; `missing` says why there are fewer than that."""
 
-    case: Case
+    case: StoredCase
     falsified: int
     pictures: list[Picture]
     missing: str = ""
 
 
-def galleries(cases: Sequence[Case], sources: Sources) -> list[Gallery]:
+def galleries(cases: Sequence[StoredCase], sources: Sources) -> list[Gallery]:
     """One for each case with falsified samples, at most `MOST` pictures in all: witnesses first, worst first."""
     found = [(case, [row for row in case.rows if row["status"] == "falsified"]) for case in cases]
     found = [(case, rows) for case, rows in found if rows]
@@ -91,7 +91,7 @@ def galleries(cases: Sequence[Case], sources: Sources) -> list[Gallery]:
     return [_gallery(case, rows, share, sources) for (case, rows), share in zip(found, shares, strict=True)]
 
 
-def _gallery(case: Case, rows: list[dict[str, Any]], most: int, sources: Sources) -> Gallery:
+def _gallery(case: StoredCase, rows: list[dict[str, Any]], most: int, sources: Sources) -> Gallery:
     def place(row: dict[str, Any]) -> tuple[bool, float]:
         return not _kept(case, row["index"]), row.get("margin_upper") or 0.0
 
@@ -126,13 +126,13 @@ def _damage(indices: list[int]) -> str:
     return f"The witnesses of samples {', '.join(map(str, indices))} are damaged, so their answers are missing."
 
 
-def _files(case: Case, index: int) -> tuple[Path, Path]:
+def _files(case: StoredCase, index: int) -> tuple[Path, Path]:
     """Input and network of a witness, inside the run whatever the case is called. Raises DataError."""
     folder = inside(case.run.folder, WITNESSES)
     return inside(folder, case.name, f"{index}.npz"), inside(folder, case.name, f"{index}.onnx")
 
 
-def _kept(case: Case, index: int) -> bool:
+def _kept(case: StoredCase, index: int) -> bool:
     """Whether the run has a witness of this sample."""
     try:
         return all(path.is_file() for path in _files(case, index))
@@ -140,7 +140,7 @@ def _kept(case: Case, index: int) -> bool:
         return False
 
 
-def _answer(case: Case, row: dict[str, Any], sample: Array) -> Answer | None:
+def _answer(case: StoredCase, row: dict[str, Any], sample: Array) -> Answer | None:
     """The witness evaluated by onnxruntime on the input stored with it; None if it was not kept. Raises DataError."""
     if not _kept(case, row["index"]):
         return None
@@ -176,7 +176,7 @@ def _stored(path: Path, label: int, sample: Array) -> tuple[Array, float | None]
     return x, margin if margin is not None and np.isfinite(margin) else None
 
 
-def _sought_again(case: Case, pictures: list[Picture], sources: Sources) -> list[Picture]:
+def _sought_again(case: StoredCase, pictures: list[Picture], sources: Sources) -> list[Picture]:
     """The pictures with answers of failing networks that another attack finds, where none was kept."""
     open_ = {picture.index: picture for picture in pictures if picture.answer is None}
     if not open_:

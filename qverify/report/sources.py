@@ -24,7 +24,7 @@ from qverify.fingerprint import fingerprint
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
-from qverify.runs.reading import Case
+from qverify.runs.reading import StoredCase
 from qverify.runs.verify_run import file_sha256
 from qverify.text.escapes import printable
 from qverify.verification.verdict import SEMANTICS
@@ -38,7 +38,7 @@ class Sources:
     def __init__(self) -> None:
         self._found: dict[tuple[Any, ...], Any] = {}
 
-    def network(self, case: Case) -> Network:
+    def network(self, case: StoredCase) -> Network:
         """The model, whose weights may lie in another file."""
         question = case.question
         wanted = question.get("network_sha256")
@@ -54,7 +54,7 @@ class Sources:
 
         return self._file(case, "model", question["model"], question.get("model_sha256"), read, str(wanted))
 
-    def samples(self, case: Case) -> Samples:
+    def samples(self, case: StoredCase) -> Samples:
         """The whole data set."""
         question = case.question
         name, sha256, arrays = question["data"], question.get("data_sha256"), question.get("arrays_sha256")
@@ -75,7 +75,7 @@ class Sources:
         ways += [lambda path=path: same(datasets.load_at(name, path)) for path in paths]  # type: ignore[misc]
         return self._once(("data", name, sha256, arrays, scale, *paths), paths, lambda: _first(ways))
 
-    def radii(self, case: Case) -> Radii:
+    def radii(self, case: StoredCase) -> Radii:
         """Made again as `qverify verify` made them, on the whole data set where the scheme needs ranges."""
         stated = case.question["radii"]
         if "file" in stated:
@@ -89,7 +89,7 @@ class Sources:
         calibration, _ = datasets.fit(samples, network)
         return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
 
-    def _file(self, case: Case, kind: str, given: str, sha256: Any, read: Callable[[Path], T], *more: str) -> T:
+    def _file(self, case: StoredCase, kind: str, given: str, sha256: Any, read: Callable[[Path], T], *more: str) -> T:
         """What `read` makes of the first file that may be the one given and has this hash."""
         paths = [path for path in _places(case, kind, given) if path.is_file()]
 
@@ -120,19 +120,19 @@ class Sources:
         return found
 
 
-def clipping(case: Case) -> tuple[float, float] | None:
+def clipping(case: StoredCase) -> tuple[float, float] | None:
     """Where quantised inputs were kept, as `Options.clip` takes it."""
     clip = case.question.get("clip_input")
     return None if clip is None else (clip[0], clip[1])
 
 
-def same_radii(case: Case, network: Network, radii: Radii) -> bool:
+def same_radii(case: StoredCase, network: Network, radii: Radii) -> bool:
     """Whether radii made again are as large as the run recorded: another version may make others of the same words."""
     made, stated = Family.of(network, radii, clipping(case)).largest(), case.question["radii"]["largest"]
     return made.keys() == stated.keys() and all(math.isclose(made[kind], stated[kind], rel_tol=1e-9) for kind in made)
 
 
-def _places(case: Case, kind: str, given: str | None) -> list[Path]:
+def _places(case: StoredCase, kind: str, given: str | None) -> list[Path]:
     places = case.question.get(PLACES)
     return candidates(given, places.get(kind) if isinstance(places, dict) else None, case.run.folder)
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from qverify.report.numbers import STATUSES, Tally
-from qverify.runs.reading import Case
+from qverify.runs.reading import StoredCase
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
 
@@ -36,7 +36,7 @@ EXACT_ONLY = "Method exact sends every sample to the solver, so its IBP and BP a
 class Line(Brief):
     """One case and what its rows count up to."""
 
-    case: Case
+    case: StoredCase
 
     @cached_property
     def tally(self) -> Tally:
@@ -77,10 +77,10 @@ class Line(Brief):
         }
 
 
-def lines_of(cases: Sequence[Case]) -> list[Line]:
+def lines_of(cases: Sequence[StoredCase]) -> list[Line]:
     """The lines in order: by model, data, convention, bits, method, then samples and run."""
 
-    def place(case: Case) -> tuple[object, ...]:
+    def place(case: StoredCase) -> tuple[object, ...]:
         texts = (case.model, case.data, case.convention)
         bits = -1 if case.bits is None else case.bits
         rest = (case.radii, case.method)

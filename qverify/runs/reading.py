@@ -25,7 +25,7 @@ RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Run(Brief):
+class StoredRun(Brief):
     """A directory; `starts` say when and with which solver each start worked on it."""
 
     folder: Path
@@ -39,10 +39,10 @@ class Run(Brief):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Case(Brief):
+class StoredCase(Brief):
     """`name` is that in the batch, else empty; `title` is for people. One row an index, in the order of the indices."""
 
-    run: Run
+    run: StoredRun
     name: str
     title: str
     question: dict[str, Any]
@@ -90,7 +90,7 @@ class Case(Brief):
         return printable(self.question["method"])
 
 
-def read_runs(paths: Sequence[str]) -> list[Case]:
+def read_runs(paths: Sequence[str]) -> list[StoredCase]:
     """The cases of all directories. Raises DataError if one is missing or damaged, UsageError if one is given twice."""
     folders = [Path(path) for path in paths]
     resolved = [Path(os.path.realpath(folder)) for folder in folders]  # as `resolve`, but links may go in a circle
@@ -101,7 +101,7 @@ def read_runs(paths: Sequence[str]) -> list[Case]:
     return [case for folder, name in zip(folders, names, strict=True) for case in _cases(folder, printable(name))]
 
 
-def _cases(folder: Path, name: str) -> list[Case]:
+def _cases(folder: Path, name: str) -> list[StoredCase]:
     """The cases of one directory, which is called `name` in the report."""
     shown = printable(str(folder))
     found = [name for name in (BATCH, RUN) if (folder / name).exists()]
@@ -111,7 +111,7 @@ def _cases(folder: Path, name: str) -> list[Case]:
             " `qverify batch` wrote."
         )
     record = _record(folder / found[0])
-    run = Run(folder, name, record["runs"])
+    run = StoredRun(folder, name, record["runs"])
     rows, notes = _rows(folder / ROWS)
     if found[0] == RUN:
         question = {key: value for key, value in record.items() if key != "runs"}
@@ -131,7 +131,9 @@ def _cases(folder: Path, name: str) -> list[Case]:
     ]
 
 
-def _case(run: Run, name: str, question: dict[str, Any], rows: list[dict[str, Any]], notes: list[str]) -> Case:
+def _case(
+    run: StoredRun, name: str, question: dict[str, Any], rows: list[dict[str, Any]], notes: list[str]
+) -> StoredCase:
     """One case; `notes` are those on the whole run."""
     title = f"{run.name}: {printable(name)}" if name else run.name
     start, stop = question["samples"]
@@ -151,7 +153,7 @@ def _case(run: Run, name: str, question: dict[str, Any], rows: list[dict[str, An
         said.append(f"{title}: {other}.")
     if len(latest) < stop - start:
         said.append(f"{title}: {len(latest)} of {stop - start} samples are decided; accuracies refer to these.")
-    return Case(run, name, title, question, [latest[index] for index in sorted(latest)], tuple(said))
+    return StoredCase(run, name, title, question, [latest[index] for index in sorted(latest)], tuple(said))
 
 
 def _limit(seconds: float | None) -> str:

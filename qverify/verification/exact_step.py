@@ -18,7 +18,7 @@ import torch
 from qverify.bounds.accumulators import misfits
 from qverify.budget import Deadline
 from qverify.exact.decide import Ruling
-from qverify.exact.search import Case, Search, Settings
+from qverify.exact.search import Search, SearchedSample, SearchSettings
 from qverify.exact.solvers.process import Lent, borrowed
 from qverify.family.members import PositionChoice, Recipe
 from qverify.verification.attack import Positions, attack
@@ -129,9 +129,9 @@ class ExactStep:
         limit = self.options.seconds
         return None if limit is None else limit - float(self.batch.seconds[sample])
 
-    def _settings(self, seconds: float | None) -> Settings:
+    def _settings(self, seconds: float | None) -> SearchSettings:
         options = self.options
-        return Settings(
+        return SearchSettings(
             options.solver,
             options.formulation,
             seconds,
@@ -140,7 +140,7 @@ class ExactStep:
             program_memory(options, self.cascade.memory),
         )
 
-    def _case(self, position: int, seconds: float | None) -> Case:
+    def _case(self, position: int, seconds: float | None) -> SearchedSample:
         batch, model = self.batch, self.cascade.model
         sample = int(batch.open[position])
         x, label = batch.x[sample], int(batch.labels[sample])
@@ -156,4 +156,4 @@ class ExactStep:
             found = attack(model, one, labels, model.tensor(batch.lower[[sample]]), start, deadline)
             return found.recipe(family, x, label, 0) if bool(found.margin.isfinite().all()) else recipe
 
-        return Case(family, x, label, bounds, batch.lower[sample], batch.recipes.get(sample), polish)
+        return SearchedSample(family, x, label, bounds, batch.lower[sample], batch.recipes.get(sample), polish)

@@ -51,7 +51,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Case(Brief):
+class BatchCase(Brief):
     """One case of a batch: its id, question, `identity` (plan.py), samples, and the task it splits into."""
 
     name: str
@@ -73,7 +73,7 @@ class Dispatch:
     def __init__(
         self,
         engine: Engine,
-        cases: Sequence[Case],
+        cases: Sequence[BatchCase],
         done: Container[str],
         keep: Callable[[Sequence[Row]], None],
         watcher: Watcher,
@@ -147,7 +147,7 @@ class Dispatch:
         self._watcher.chunk(len(decided) + len(still), len(still), answer.seconds)
 
 
-def _chunks(case: Case, done: Container[str]) -> Iterator[Task]:
+def _chunks(case: BatchCase, done: Container[str]) -> Iterator[Task]:
     """The chunks in which something is missing."""
     for start in range(case.indices.start // CHUNK * CHUNK, case.indices.stop, CHUNK):
         own = range(max(start, case.indices.start), min(start + CHUNK, case.indices.stop))
@@ -155,12 +155,12 @@ def _chunks(case: Case, done: Container[str]) -> Iterator[Task]:
             yield replace(case.task, start=own.start, stop=own.stop)
 
 
-def _signed(case: Case, row: Row) -> Row:
+def _signed(case: BatchCase, row: Row) -> Row:
     """The row as a batch keeps it."""
     return {**row, "case": case.name, "key": case.key(row["index"])}
 
 
-def _late(case: Case, row: Row) -> bool:
+def _late(case: BatchCase, row: Row) -> bool:
     """Whether the cheap stages took all the time that the sample had."""
     limit = case.question["timeout"]
     return limit is not None and row["seconds"] >= limit
@@ -174,7 +174,7 @@ def _at_least(before: Row, row: Row) -> Row:
     return {**row, "margin_lower": before["margin_lower"] if lower is None else max(lower, before["margin_lower"])}
 
 
-def _unknown(case: Case, before: Row, lost: Lost) -> Row:
+def _unknown(case: BatchCase, before: Row, lost: Lost) -> Row:
     """The row of a sample whose exact step has no answer: the bounds of the cheap stages, and the reason."""
     limit = {"limit": case.question["timeout"]} if lost.overdue else {}
     return {**before, "seconds": round(before["seconds"] + lost.seconds, 6), "detail": lost.reason, **limit}

@@ -22,12 +22,11 @@ from qverify.exact.branching import Tree
 from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
 from qverify.exact.search import count_products
-from qverify.exact.solvers.base import Limits, Status
+from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Radii
 from qverify.onnx import reader as onnx_io
 from qverify.verification.cascade import Cascade, verify
-from qverify.verification.verdict import Options
-from qverify.verification.verdict import Status as Answer
+from qverify.verification.verdict import Options, Status
 
 HERE = Path(__file__).resolve()
 MODELS = HERE.parents[2] / "models"
@@ -53,7 +52,7 @@ def test_relational_against_bilinear(width, benchmark, report):
 
     fast, seconds = benchmark.pedantic(lambda: solve(Relational(cascade.maps, bounds), "highs"), rounds=3)
     slow, slow_seconds = solve(Bilinear(cascade.maps, bounds), "scip")
-    cut = slow.status is not Status.OPTIMAL
+    cut = slow.status is not Ending.OPTIMAL
     if not cut:
         assert abs(fast.dual_bound - slow.dual_bound) < 1e-5
     report(
@@ -69,7 +68,7 @@ def exact_figures(path: Path, data: str, bits: int, count: int, report) -> None:
     verdicts = verify(network, samples.x[:count], samples.y[:count], Radii.from_bits(bits), Options())
     seconds = time.perf_counter() - began
     exact = [v.seconds for v in verdicts if v.method == "exact"]
-    unknown = sum(v.status is Answer.UNKNOWN for v in verdicts)
+    unknown = sum(v.status is Status.UNKNOWN for v in verdicts)
     median, longest = (f(exact) if exact else 0.0 for f in (statistics.median, max))
     report(
         f"{path.stem}, {bits} bits, {count} samples, everything",

@@ -21,7 +21,7 @@ from qverify.exact.program import Program
 from qverify.text.brief import Brief
 
 
-class Status(Enum):
+class Ending(Enum):
     """Why a solve ended."""
 
     OPTIMAL = "optimal"
@@ -45,7 +45,7 @@ class Outcome(Brief):
     minimisation (positive where row_lower is active), else None. `nodes`: branch-and-bound nodes.
     """
 
-    status: Status
+    status: Ending
     dual_bound: float
     incumbent: float | None
     point: Array | None
@@ -123,8 +123,8 @@ def just_above(limit: float) -> float:
     return limit + 1e-8 * max(1.0, abs(limit))
 
 
-def settled(status: Status, bound: float, incumbent: float | None, limits: Limits) -> tuple[Status, float]:
-    """Status and dual bound, never more optimistic than the numbers at hand.
+def settled(status: Ending, bound: float, incumbent: float | None, limits: Limits) -> tuple[Ending, float]:
+    """Ending and dual bound, never more optimistic than the numbers at hand.
 
     A bound above the incumbent contradicts it (tolerances), so the lower of the two is reported. A stop whose
     reason the numbers do not bear out is no stop of that kind: FAILED, with the bound kept.
@@ -132,10 +132,10 @@ def settled(status: Status, bound: float, incumbent: float | None, limits: Limit
     if incumbent is not None:
         bound = min(bound, incumbent)
     above = limits.stop_above
-    if status is Status.BOUND_REACHED and not (above is not None and bound > above):
-        status = Status.FAILED
-    if status is Status.TARGET_REACHED and incumbent is None:
-        status = Status.FAILED
+    if status is Ending.BOUND_REACHED and not (above is not None and bound > above):
+        status = Ending.FAILED
+    if status is Ending.TARGET_REACHED and incumbent is None:
+        status = Ending.FAILED
     return status, bound
 
 

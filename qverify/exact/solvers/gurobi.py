@@ -23,9 +23,9 @@ from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import (
     Availability,
+    Ending,
     Limits,
     Outcome,
-    Status,
     bound_or_nothing,
     just_above,
     settled,
@@ -184,7 +184,7 @@ class GurobiSession:
 
     def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
         if self._stop is not None and self._stop.is_set():
-            return Outcome(Status.INTERRUPTED, -math.inf, None, None)
+            return Outcome(Ending.INTERRUPTED, -math.inf, None, None)
         integers = not relax and bool(self._program.integer.any())
         started = time.perf_counter()
         try:
@@ -200,7 +200,7 @@ class GurobiSession:
             if failure is not None:
                 raise failure from error
             return Outcome(
-                Status.FAILED, -math.inf, None, None, seconds=time.perf_counter() - started, message=str(error)
+                Ending.FAILED, -math.inf, None, None, seconds=time.perf_counter() - started, message=str(error)
             )
         return self._outcome(loaded, limits, integers, (cost, offset, time.perf_counter() - started))
 
@@ -231,7 +231,7 @@ class GurobiSession:
         incumbent = None if point is None else value_at(cost, offset, point)
         duals, bound = None, -math.inf
         status = self._status(model, limits)
-        if status in (Status.INFEASIBLE, Status.FAILED):
+        if status in (Ending.INFEASIBLE, Ending.FAILED):
             pass
         elif integers or len(self._program.products):
             bound = bound_or_nothing(model.ObjBound)
@@ -243,20 +243,20 @@ class GurobiSession:
             status, bound, incumbent, point, duals, seconds, int(model.NodeCount), f"Gurobi status {model.Status}"
         )
 
-    def _status(self, model: Any, limits: Limits) -> Status:
+    def _status(self, model: Any, limits: Limits) -> Ending:
         """Gurobi has one status for both stops: the dual bound tells them apart."""
         grb, status = library().GRB, model.Status
         proved = status == grb.USER_OBJ_LIMIT and limits.stop_above is not None and model.ObjBound > limits.stop_above
         meaning = {
-            grb.OPTIMAL: Status.OPTIMAL,
-            grb.INFEASIBLE: Status.INFEASIBLE,
-            grb.INF_OR_UNBD: Status.INFEASIBLE,  # every variable is boxed
-            grb.UNBOUNDED: Status.UNBOUNDED,
-            grb.TIME_LIMIT: Status.TIME_LIMIT,
-            grb.INTERRUPTED: Status.INTERRUPTED,
-            grb.USER_OBJ_LIMIT: Status.BOUND_REACHED if proved else Status.TARGET_REACHED,
+            grb.OPTIMAL: Ending.OPTIMAL,
+            grb.INFEASIBLE: Ending.INFEASIBLE,
+            grb.INF_OR_UNBD: Ending.INFEASIBLE,  # every variable is boxed
+            grb.UNBOUNDED: Ending.UNBOUNDED,
+            grb.TIME_LIMIT: Ending.TIME_LIMIT,
+            grb.INTERRUPTED: Ending.INTERRUPTED,
+            grb.USER_OBJ_LIMIT: Ending.BOUND_REACHED if proved else Ending.TARGET_REACHED,
         }
-        return meaning.get(status, Status.FAILED)
+        return meaning.get(status, Ending.FAILED)
 
     def close(self) -> None:
         for loaded in self._loaded.values():

@@ -22,9 +22,9 @@ from qverify.errors import SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import (
     Availability,
+    Ending,
     Limits,
     Outcome,
-    Status,
     bound_or_nothing,
     settled,
     summed_rows,
@@ -116,7 +116,7 @@ class Watch:
 
     def __init__(self, limits: Limits, stop: threading.Event | None):
         self._above, self._below, self.stop = limits.stop_above, limits.stop_below, stop
-        self.reason: Status | None = None
+        self.reason: Ending | None = None
         self.error: BaseException | None = None
 
     def __call__(self, kind: Any, message: str, out: Any, into: Any, data: Any) -> None:
@@ -127,16 +127,16 @@ class Watch:
         if self.reason is not None or self.error is not None:
             into.user_interrupt = True
 
-    def _judge(self, kind: Any, out: Any) -> Status | None:
+    def _judge(self, kind: Any, out: Any) -> Ending | None:
         if self.stop is not None and self.stop.is_set():
-            return Status.INTERRUPTED
+            return Ending.INTERRUPTED
         if kind != library().cb.HighsCallbackType.kCallbackMipInterrupt:
             return None
         # an infinite bound is HiGHS's "everything pruned": let it finish and say infeasible itself
         if self._above is not None and bound_or_nothing(out.mip_dual_bound) > self._above:
-            return Status.BOUND_REACHED
+            return Ending.BOUND_REACHED
         if self._below is not None and out.mip_primal_bound <= self._below:
-            return Status.TARGET_REACHED
+            return Ending.TARGET_REACHED
         return None
 
 
@@ -176,7 +176,7 @@ class HighsSession:
 
     def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
         if self._stop is not None and self._stop.is_set():
-            return Outcome(Status.INTERRUPTED, -np.inf, None, None)
+            return Outcome(Ending.INTERRUPTED, -np.inf, None, None)
         integers = not relax and bool(self._program.integer.any())
         if integers not in self._instances:
             self._instances[integers] = load(self._program, self._threads, integers)
@@ -190,7 +190,7 @@ class HighsSession:
         if watch.error is not None:
             raise watch.error
         if not ok:
-            return Outcome(Status.FAILED, -np.inf, None, None, seconds=seconds, message="HiGHS reports an error")
+            return Outcome(Ending.FAILED, -np.inf, None, None, seconds=seconds, message="HiGHS reports an error")
         return self._outcome(highs, watch, (integers, limits), (cost, offset, seconds))
 
     def _set(self, highs: Any, cost: Array, offset: float, limits: Limits) -> None:
@@ -207,7 +207,7 @@ class HighsSession:
         (integers, limits), (cost, offset, seconds) = how, asked
         info, solution = highs.getInfo(), highs.getSolution()
         status = self._status(highs, watch)
-        known = status not in (Status.INFEASIBLE, Status.FAILED)
+        known = status not in (Ending.INFEASIBLE, Ending.FAILED)
         feasible = info.primal_solution_status == int(library().SolutionStatus.kSolutionStatusFeasible)
         point = np.array(solution.col_value) if known and solution.value_valid and feasible else None
         duals, bound = None, -np.inf
@@ -229,18 +229,18 @@ class HighsSession:
             highs.modelStatusToString(highs.getModelStatus()),
         )
 
-    def _status(self, highs: Any, watch: Watch) -> Status:
+    def _status(self, highs: Any, watch: Watch) -> Ending:
         model = library().HighsModelStatus
         meaning = {
-            model.kOptimal: Status.OPTIMAL,
-            model.kModelEmpty: Status.OPTIMAL,
-            model.kInfeasible: Status.INFEASIBLE,
-            model.kUnboundedOrInfeasible: Status.INFEASIBLE,  # every variable is boxed
-            model.kUnbounded: Status.UNBOUNDED,
-            model.kTimeLimit: Status.TIME_LIMIT,
-            model.kInterrupt: watch.reason or Status.INTERRUPTED,
+            model.kOptimal: Ending.OPTIMAL,
+            model.kModelEmpty: Ending.OPTIMAL,
+            model.kInfeasible: Ending.INFEASIBLE,
+            model.kUnboundedOrInfeasible: Ending.INFEASIBLE,  # every variable is boxed
+            model.kUnbounded: Ending.UNBOUNDED,
+            model.kTimeLimit: Ending.TIME_LIMIT,
+            model.kInterrupt: watch.reason or Ending.INTERRUPTED,
         }
-        return meaning.get(highs.getModelStatus(), Status.FAILED)
+        return meaning.get(highs.getModelStatus(), Ending.FAILED)
 
     def close(self) -> None:
         for highs in self._instances.values():

@@ -26,7 +26,7 @@ import numpy as np
 from qverify.arrays import Array
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact.program import Program
-from qverify.exact.solvers.base import Limits, Outcome, Status
+from qverify.exact.solvers.base import Ending, Limits, Outcome
 from qverify.exact.solvers.host import NEEDS_MORE, Failed
 from qverify.processes import TOO_LITTLE, command, ended, environment
 
@@ -151,14 +151,14 @@ class Hosted:
             return found
         except Gone as end:
             stopped = self._stop is not None and self._stop.is_set()
-            status = Status.TIME_LIMIT if end.overdue else Status.INTERRUPTED if stopped else Status.FAILED
+            status = Ending.TIME_LIMIT if end.overdue else Ending.INTERRUPTED if stopped else Ending.FAILED
             reason = str(end)
         except ModelTooLarge:
             raise
         except SolverError as error:
             if self._process is None and not isinstance(error, Failed):
                 raise
-            status, reason = Status.FAILED, str(error).rstrip(".")
+            status, reason = Ending.FAILED, str(error).rstrip(".")
         return Outcome(status, -np.inf, None, None, seconds=time.perf_counter() - began, message=reason)
 
     def _opened(self, until: float | None) -> SolverProcess:

@@ -23,9 +23,9 @@ from qverify.errors import SolverError
 from qverify.exact.program import Program
 from qverify.exact.solvers.base import (
     Availability,
+    Ending,
     Limits,
     Outcome,
-    Status,
     bound_or_nothing,
     just_above,
     settled,
@@ -145,14 +145,14 @@ class ScipSession:
 
     def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
         if self._stop is not None and self._stop.is_set():
-            return Outcome(Status.INTERRUPTED, -math.inf, None, None)
+            return Outcome(Ending.INTERRUPTED, -math.inf, None, None)
         started = time.perf_counter()
         self._set(cost, offset, limits, relax)
         try:
             self._model.optimizeNogil()
         except Exception as error:  # PySCIPOpt raises plain Exception for every error of SCIP
             return Outcome(
-                Status.FAILED, -math.inf, None, None, seconds=time.perf_counter() - started, message=str(error)
+                Ending.FAILED, -math.inf, None, None, seconds=time.perf_counter() - started, message=str(error)
             )
         if self._watcher is not None and self._watcher.error is not None:
             raise self._watcher.error
@@ -176,16 +176,16 @@ class ScipSession:
     def _outcome(self, cost: Array, offset: float, limits: Limits, seconds: float) -> Outcome:
         model, word = self._model, self._model.getStatus()
         status = {
-            "optimal": Status.OPTIMAL,
-            "infeasible": Status.INFEASIBLE,
-            "inforunbd": Status.INFEASIBLE,  # every variable is boxed
-            "unbounded": Status.UNBOUNDED,
-            "timelimit": Status.TIME_LIMIT,
-            "userinterrupt": Status.INTERRUPTED,
-            "duallimit": Status.BOUND_REACHED,
-            "primallimit": Status.TARGET_REACHED,
-        }.get(word, Status.FAILED)
-        known = status not in (Status.INFEASIBLE, Status.FAILED)
+            "optimal": Ending.OPTIMAL,
+            "infeasible": Ending.INFEASIBLE,
+            "inforunbd": Ending.INFEASIBLE,  # every variable is boxed
+            "unbounded": Ending.UNBOUNDED,
+            "timelimit": Ending.TIME_LIMIT,
+            "userinterrupt": Ending.INTERRUPTED,
+            "duallimit": Ending.BOUND_REACHED,
+            "primallimit": Ending.TARGET_REACHED,
+        }.get(word, Ending.FAILED)
+        known = status not in (Ending.INFEASIBLE, Ending.FAILED)
         point = None
         if known and model.getNSols() > 0:
             best = model.getBestSol()
