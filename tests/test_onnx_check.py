@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx_models import model, node, weights
 
-from qverify import network as network_module
+from qverify import layers
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.layers import Add, Conv, Dense, Relu, Scale
 from qverify.onnx.reader import load
@@ -172,7 +172,7 @@ def test_the_loader_refuses_what_onnxruntime_contradicts(name, monkeypatch):
     built = _every_layer()
     load(built)
     kind, broken = BROKEN[name]
-    monkeypatch.setitem(network_module._FORWARD, kind, broken)
+    monkeypatch.setitem(layers._FORWARD, kind, broken)
     with pytest.raises(ModelError, match=r"qverify and onnxruntime differ by .* where .* is allowed. .*please report"):
         load(built)
 
@@ -181,13 +181,13 @@ def test_a_bias_too_small_to_matter_elsewhere_is_seen_at_zero(monkeypatch):
     """The sample 0 shows nothing but biases, so even a bias of 1e-6 cannot get lost."""
     built = _chain(node("Gemm", "x w b", "y"), w=W, b=1e-6 * _numbers(3))
     load(built)
-    monkeypatch.setitem(network_module._FORWARD, *BROKEN["bias lost"])
+    monkeypatch.setitem(layers._FORWARD, *BROKEN["bias lost"])
     with pytest.raises(ModelError, match="differ by"):
         load(built)
 
 
 def test_another_number_of_outputs_is_refused(monkeypatch):
-    monkeypatch.setitem(network_module._FORWARD, Relu, lambda layer, x: x[0][:, :-1])
+    monkeypatch.setitem(layers._FORWARD, Relu, lambda layer, x: x[0][:, :-1])
     with pytest.raises(ModelError, match="onnxruntime gives 4 outputs, qverify 3"):
         load(_chain(node("Relu", "x", "y")))
 
