@@ -100,7 +100,7 @@ def test_rows_that_differ_are_counted(modules):
 def test_the_rest_of_a_run_bounds_unfinished_chunks_again(modules):
     runs, _ = modules
     rows = [row(0), row(1, method="exact", seconds=5.0), row(200), row(201, method="exact", seconds=7.0)]
-    rest = runs.Rest(runs.Run(Path(), rows, 10.0, 0.0), 2)
+    rest = runs.Rest(runs.ScaleRun(Path(), rows, 10.0, 0.0), 2)
     assert rest.seconds([]) == 10.0
     assert rest.seconds(rows[:2]) == 3.0 + 8.0 / 2
     assert rest.seconds(rows[:3]) == 3.0 + 8.0 / 2

@@ -19,8 +19,7 @@ from qverify.family.family import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
 from qverify.verification.cascade import Cascade, verify
-from qverify.verification.verdict import Ending as Answer
-from qverify.verification.verdict import Options
+from qverify.verification.verdict import Options, Status
 
 
 def hats(scale: float, margin: float) -> Network:
@@ -42,11 +41,11 @@ def hats(scale: float, margin: float) -> Network:
 @pytest.mark.parametrize("scale", [1e-13, 1e-9, 1e-6, 1.0, 1e7, 1e12])
 def test_the_scale_of_a_layer_changes_no_verdict(solver, scale):
     """With a hidden layer of 1e-12, solvers used to prove what a member refutes."""
-    for margin, answer in ((-0.3, Answer.FALSIFIED), (-0.01, Answer.FALSIFIED), (0.01, Answer.VERIFIED)):
+    for margin, answer in ((-0.3, Status.FALSIFIED), (-0.01, Status.FALSIFIED), (0.01, Status.VERIFIED)):
         verdict = verify(hats(scale, margin), np.zeros((1, 2)), [0], Radii(input=1.0), Options(solver=solver))[0]
         assert (verdict.status, verdict.method) == (answer, "exact")
         assert verdict.margin_lower <= margin + 1e-9
-        assert answer is Answer.FALSIFIED or verdict.margin_upper == pytest.approx(margin)
+        assert answer is Status.FALSIFIED or verdict.margin_upper == pytest.approx(margin)
 
 
 def rescaled(network: Network, radii: Radii, rng) -> tuple[Network, Radii]:
@@ -82,7 +81,7 @@ def test_the_scale_of_single_neurons_changes_no_verdict():
             if first.method == second.method == "exact":
                 assert second.margin_lower <= first.margin_upper + 1e-9
         seen |= {(v.status, v.method) for v in before}
-    assert (Answer.VERIFIED, "exact") in seen
+    assert (Status.VERIFIED, "exact") in seen
 
 
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", "conv_attributes", "residual", "add_last"])
