@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+pytest.register_assert_rewrite("tests.support")  # so that helpers say what failed, as tests do
 settings.register_profile("qverify", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("qverify")
 # In the background of a script SIGINT is ignored, here and in every process started from here; tests send it to both.

@@ -64,3 +64,72 @@ def test_every_part_has_a_floor():
 def test_what_goes_up_or_across_is_seen():
     for text in ("from qverify.cli import app", "from qverify import cli", "def f():\n    import qverify.cli.app"):
         assert imported(ast.parse(text)) == {"cli"}
+
+
+# --- the tests ---
+
+TESTS = ROOT.parent / "tests"
+PACKAGES = {Path(), Path("support"), Path("fuzz")}
+"""The folders of tests that are packages: whoever starts pytest in tests/ must not find tests/onnx as `onnx`."""
+BESIDE = {"support", "fuzz", "benchmarks", "results"}
+"""Folders of tests that mirror no package of qverify."""
+SUITE = sorted(TESTS.rglob("*.py"))
+
+
+def imported_tests(tree: ast.AST, path: Path) -> set[str]:
+    """What a file imports from tests/, anywhere in it, as `support.networks`; test files also by their bare names."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                folders = path.relative_to(TESTS.parent).parts[: -node.level]
+                module = ".".join([*folders, module]).rstrip(".")
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    ours = {name for name in names if name.startswith("tests.")}
+    return {name.removeprefix("tests.") for name in ours} | {name for name in names - ours if is_test(name)}
+
+
+def is_test(module: str) -> bool:
+    return any(part.startswith("test_") or part == "conftest" for part in module.split("."))
+
+
+@pytest.mark.parametrize("path", SUITE, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_file_imports_another(path):
+    """What they share is in tests/support; only the fuzzer has modules of its own."""
+    own = path.relative_to(TESTS).parts[0]
+    allowed = {"support", "fuzz"} if own == "fuzz" else {"support"}
+    for name in imported_tests(ast.parse(path.read_text(encoding="utf-8")), path):
+        assert name.split(".")[0] in allowed and not is_test(name), f"imports {name}"
+
+
+def test_imports_between_tests_are_seen():
+    path = TESTS / "fuzz" / "test_x.py"
+    for text, name in (
+        ("from tests.cli.test_app import answer", "cli.test_app"),
+        ("import tests.cli.test_app as app", "cli.test_app"),
+        ("from tests.cli import test_app", "cli.test_app"),
+        ("from .test_y import z", "fuzz.test_y"),
+        ("from . import test_y", "fuzz.test_y"),
+        ("from ..support.networks import mlp", "support.networks"),
+        ("def f():\n    from test_app import answer", "test_app"),
+        ("from conftest import rng", "conftest"),
+    ):
+        assert name in imported_tests(ast.parse(text), path)
+
+
+def test_tests_mirror_the_package():
+    """A folder of tests is a package of qverify; what is no test is in support; and no folder can be imported that
+    has the name of something else."""
+    packages = set()
+    for path in SUITE:
+        folder = path.parent.relative_to(TESTS)
+        first = folder.parts[0] if folder.parts else ""
+        assert first in BESIDE or (ROOT / folder / "__init__.py").exists(), f"{folder} is no package of qverify"
+        if path.name == "__init__.py":
+            packages.add(folder)
+        elif not is_test(path.stem):
+            assert first in {"support", "fuzz", "benchmarks"}, f"{path} belongs in support"
+    assert packages == PACKAGES

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 DOCS = ROOT / "docs"
 PAGES = ("mathematics.md", "formats.md")
 """Those whose sections have numbers."""
@@ -161,7 +162,7 @@ def missing_files(text: str) -> set[str]:
 
 @pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_that_are_named_exist(path):
-    if path.parent.name != "tests":  # tests make files of their own
+    if not path.is_relative_to(ROOT / "tests"):  # tests make files of their own
         assert missing_files(path.read_text(encoding="utf-8")) == set()
 
 

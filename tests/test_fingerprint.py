@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import conv, dense, mlp, scale
 
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding, fingerprint
 from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.network import Network
+from tests.support.networks import conv, dense, mlp, scale
 
 RNG = np.random.default_rng(3)
 ZEROS = np.zeros((2, 1, 2, 1))

@@ -26,8 +26,8 @@ from qverify.errors import QVerifyError
 from qverify.family.family import KINDS
 from qverify.runs import plan, stored
 from qverify.training.loop import Settings
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "models" / "digits.onnx"
 PAGE = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from networks import mlp
 
 import qverify
 from qverify import layers
@@ -19,6 +18,7 @@ from qverify.layers import Input, Layer
 from qverify.network import Network
 from qverify.onnx import writer as onnx_export
 from qverify.verification import attack
+from tests.support.networks import mlp
 
 WITH_INPUT = {
     "IBP": interval.INTERVAL,

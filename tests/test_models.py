@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
+from tests.support.paths import MODELS
 
-FOLDER = Path(__file__).resolve().parents[1] / "models"
-MODELS = sorted(path.stem for path in FOLDER.glob("*.onnx"))
+NAMES = sorted(path.stem for path in MODELS.glob("*.onnx"))
 WANTED = {
     "digits",
     "digits_normal",
@@ -35,7 +34,7 @@ WANTED = {
 
 
 def described(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -50,22 +49,22 @@ def question(name: str) -> tuple[datasets.Samples, Network, Radii]:
     """The test set, the network, and the radii it was trained for."""
     found = described(name)
     stated, data = found["radii"], samples(found["data"])
-    network = onnx_io.load(FOLDER / f"{name}.onnx")
+    network = onnx_io.load(MODELS / f"{name}.onnx")
     return data, network, Radii.from_bits(stated["bits"], stated["scheme"], stated["rounding"], network, data.x)
 
 
 def test_all_networks_are_there_and_small():
-    assert set(MODELS) == WANTED
-    assert all((FOLDER / f"{name}.onnx").stat().st_size <= 2 * 2**20 for name in MODELS)
+    assert set(NAMES) == WANTED
+    assert all((MODELS / f"{name}.onnx").stat().st_size <= 2 * 2**20 for name in NAMES)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_hash_is_that_of_the_file(name):
-    assert described(name)["sha256"] == hashlib.sha256((FOLDER / f"{name}.onnx").read_bytes()).hexdigest()
+    assert described(name)["sha256"] == hashlib.sha256((MODELS / f"{name}.onnx").read_bytes()).hexdigest()
     assert described(name)["interrupted"] is False
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_command_is_what_its_toml_says(name):
     """Both ways of stating a training, as click reads them, come to the same settings."""
     command = described(name)["command"].split()
@@ -73,24 +72,24 @@ def test_the_command_is_what_its_toml_says(name):
     train = cli.main.commands["train"]
     with train.make_context("train", command[2:]) as stated:
         pass
-    with train.make_context("train", ["--config", str(FOLDER / f"{name}.toml")]) as configured:
+    with train.make_context("train", ["--config", str(MODELS / f"{name}.toml")]) as configured:
         pass
     assert stated.params == configured.params
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_clean_accuracy_by_onnxruntime(name):
     """Oracle: onnxruntime's own float32 pass over the test set; a handful of ties may fall otherwise."""
     found = described(name)
     data = samples(found["data"])
-    session = onnxruntime.InferenceSession(str(FOLDER / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(MODELS / f"{name}.onnx"), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     x = data.x.astype(np.float32).reshape(len(data), *entry.shape[1:])
     predicted = np.concatenate([session.run(None, {entry.name: part})[0].argmax(1) for part in np.split(x, [2000])])
     assert abs(float((predicted == data.y).mean()) - found["clean_accuracy"]) <= 2 / len(data)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if described(name)["radii"] is not None])
+@pytest.mark.parametrize("name", [name for name in NAMES if described(name)["radii"] is not None])
 def test_guaranteed_accuracy_on_the_first_samples(name):
     """What IBP proves on a part of the test set is near what the .json says of all of it, and no attack breaks it."""
     data, network, radii = question(name)
@@ -102,7 +101,7 @@ def test_guaranteed_accuracy_on_the_first_samples(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODELS if described(name)["radii"] is not None])
+@pytest.mark.parametrize("name", [name for name in NAMES if described(name)["radii"] is not None])
 def test_guaranteed_accuracy_on_all_samples(name):
     data, network, radii = question(name)
     verdicts = verify(network, data.x, data.y, radii, Options(method="ibp", attack=False))

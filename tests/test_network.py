@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import NETWORKS, conv, conv_of, convolve, dense, inputs, mlp, random_radii, sample_member
 from scipy.signal import correlate2d
 
 from qverify.errors import ModelError
 from qverify.family.family import Family, Radii
 from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
 from qverify.network import Network, margins
+from tests.support.networks import NETWORKS, conv, conv_of, convolve, dense, inputs, mlp, random_radii, sample_member
 
 GEOMETRIES = {
     "plain": ((2, 4, 5), (3, 2, 2, 3), {}),

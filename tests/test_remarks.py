@@ -13,10 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from batches import DIGITS
-from onnx_models import model, node, weights
-from test_cli import qverify
-from test_cli_process import ENVIRONMENT
 
 from qverify import Options as QOptions
 from qverify import QVerifyWarning, datasets, load, save, verify, worst_case_discrepancy
@@ -25,6 +21,10 @@ from qverify.analysis import layers as layer_radius
 from qverify.analysis import sweeps as sweep
 from qverify.family.family import Radii
 from qverify.remarks import quiet, remark
+from tests.support.commands import qverify
+from tests.support.onnx_models import model, node, weights
+from tests.support.paths import DIGITS
+from tests.support.processes import ENVIRONMENT
 
 BOUNDS = QOptions(method="ibp", attack=False)
 WEIGHTS = "weights reach"

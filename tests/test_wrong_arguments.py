@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batches import DIGITS
 from torch import nn
 
 import qverify
@@ -33,6 +32,7 @@ from qverify.training import architectures, live_family
 from qverify.training import live_network as modules
 from qverify.training import loop as training
 from qverify.training.loop import Settings, Training
+from tests.support.paths import DIGITS
 
 NETWORK, SAMPLES = onnx_io.load(DIGITS), datasets.load("digits")
 RADII, OPTIONS = qverify.Radii.from_bits(8), qverify.Options(method="ibp", attack=False)

@@ -15,9 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from networks import mlp
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from qverify import datasets
 from qverify.bounds.backward import backward_margins
 from qverify.bounds.interval import interval_margins
@@ -25,6 +23,7 @@ from qverify.errors import DataError
 from qverify.family.family import Radii
 from qverify.verification.cascade import Cascade
 from qverify.verification.verdict import Options
+from tests.support.networks import mlp
 
 
 def main(method: str, count: int) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import mlp
 
 from qverify import datasets
 from qverify.bounds.backward import tightened_bounds
@@ -27,9 +26,10 @@ from qverify.family.family import Radii
 from qverify.onnx import reader as onnx_io
 from qverify.verification.cascade import Cascade, verify
 from qverify.verification.verdict import Options, Status
+from tests.support.networks import mlp
+from tests.support.paths import MODELS
 
 HERE = Path(__file__).resolve()
-MODELS = HERE.parents[2] / "models"
 REFERENCE = Path(os.environ.get("QVERIFY_PUBLISHED", "")) / "published_robust_4x256_8bit.onnx"
 BILINEAR_LIMIT = 60.0
 

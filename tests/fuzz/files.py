@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from toolchain import without_last_rounding
+
+from tests.support.toolchain import without_last_rounding
 
 from .models import Case
 

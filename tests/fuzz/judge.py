@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from toolchain import outputs as run_in_onnxruntime
 
 import qverify
 from qverify.errors import InternalError, QVerifyError
+from tests.support.toolchain import outputs as run_in_onnxruntime
 
 from . import files, integers
 from .exact import evaluate, rational

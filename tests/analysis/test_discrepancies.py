@@ -1,0 +1,96 @@
+"""Worst-case discrepancy: members inside, methods nested, ends attained."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from qverify.analysis import discrepancies as discrepancy
+from qverify.analysis.discrepancies import worst_case_discrepancy
+from qverify.budget import Deadline
+from qverify.errors import UsageError
+from qverify.family.family import Family, Radii
+from qverify.verification.verdict import Options
+from tests.support.networks import NETWORKS, inputs, mlp, random_radii, sample_members
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_members_stay_inside_and_methods_are_nested(name, rng):
+    network = NETWORKS[name](rng)
+    x, radii = inputs(network, rng)[:3], random_radii(network, rng, 0.05)
+    family, nominal = Family.of(network, radii), network.evaluate(x)
+    ibp, bp, exact = (
+        worst_case_discrepancy(network, x, radii, Options(method, seconds=20.0)) for method in ("ibp", "bp", "exact")
+    )
+    for i in range(len(x)):
+        assert (ibp[i].lower <= bp[i].lower + 1e-12).all() and (ibp[i].upper >= bp[i].upper - 1e-12).all()
+        assert (bp[i].lower <= exact[i].lower + 1e-12).all() and (bp[i].upper >= exact[i].upper - 1e-12).all()
+        assert (exact[i].lower <= exact[i].attained_lower + 1e-9).all()
+        assert (exact[i].upper >= exact[i].attained_upper - 1e-9).all()
+        for corner in (True, False):
+            moved = sample_members(family, x[i], rng, 400, corner)[-1] - nominal[i]
+            assert (moved >= exact[i].lower - 1e-9).all() and (moved <= exact[i].upper + 1e-9).all()
+        if not network.shares_weights:
+            assert exact[i].complete
+            assert exact[i].lower == pytest.approx(exact[i].attained_lower, abs=1e-5)
+            assert exact[i].upper == pytest.approx(exact[i].attained_upper, abs=1e-5)
+
+
+def test_one_dense_layer_in_closed_form(rng):
+    """W x + b moves by |W| r + R (|x| + r) + r_b where x keeps its sign: x > r here. One output is enough."""
+    network = mlp(rng, 3, 1)
+    x, weight = rng.uniform(1, 2, (2, 3)), network.layers[1].weight
+    radii = Radii(input=0.1, weight=0.02, bias=0.03)
+    for method in ("ibp", "bp", "exact"):
+        for i, found in enumerate(worst_case_discrepancy(network, x, radii, Options(method))):
+            up = np.maximum((weight[0] + 0.02) * 0.1, -(weight[0] + 0.02) * 0.1).sum() + 0.02 * x[i].sum() + 0.03
+            down = np.maximum((weight[0] - 0.02) * 0.1, -(weight[0] - 0.02) * 0.1).sum() + 0.02 * x[i].sum() + 0.03
+            assert found.upper[0] == pytest.approx(up, abs=1e-6) and found.lower[0] == pytest.approx(-down, abs=1e-6)
+            assert found.worst == pytest.approx(max(up, down), abs=1e-6)
+
+
+def test_no_radius_no_discrepancy(rng):
+    network = NETWORKS["residual"](rng)
+    for method in ("ibp", "bp", "exact"):
+        for found in worst_case_discrepancy(network, inputs(network, rng), Radii(), Options(method)):
+            assert 0 <= found.worst < 1e-6
+
+
+def test_auto_is_no_method_here(rng):
+    with pytest.raises(UsageError, match="ibp, bp, exact"):
+        worst_case_discrepancy(mlp(rng, 3, 2), np.zeros((1, 3)), Radii(), Options("auto"))
+
+
+@pytest.mark.parametrize(
+    "ways, reason",
+    [({"seconds": 1e-3}, "time limit"), ({"memory": 384 << 20}, "more: --memory")],
+    ids=["time", "memory"],
+)
+def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
+    """The bounds that were there stay; in time the same sample is complete and says nothing."""
+    network = NETWORKS["dense"](rng)
+    x, radii = rng.normal(size=(1, network.input_size)), random_radii(network, rng, 0.05)
+    (whole,) = worst_case_discrepancy(network, x, radii, Options(method="exact"))
+    assert whole.complete and whole.detail == "" and "detail" not in whole.row()
+    if "seconds" in ways:  # every bound is there in time, and nothing is left for the solver
+        monkeypatch.setattr(
+            "qverify.analysis.discrepancies._Discrepancies._bounds", _late(discrepancy._Discrepancies._bounds)
+        )
+    else:
+        monkeypatch.setattr("qverify.exact.search._BYTES", 1e12)
+    (found,) = worst_case_discrepancy(network, x, radii, Options(method="exact", **ways))
+    assert not found.complete and reason in found.detail and found.row()["detail"] == found.detail
+    assert (found.lower <= whole.lower + 1e-9).all() and (found.upper >= whole.upper - 1e-9).all()
+
+
+def _late(bounds):
+    """Without a deadline, and slower than a millisecond."""
+
+    def slow(work, x, deadline):
+        found = bounds(work, x, Deadline())
+        time.sleep(0.01)
+        return found
+
+    return slow

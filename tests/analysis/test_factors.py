@@ -1,0 +1,478 @@
+"""Brackets of factors against closed forms, against `verify` at single factors, and against properties they have."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qverify import datasets
+from qverify.analysis import factors as radius
+from qverify.analysis.factors import FactorSearch, largest_factors
+from qverify.analysis.grid import Bracket, Grid
+from qverify.analysis.layers import LayerRow, LayerSearch, layer_radii, single_layers
+from qverify.errors import DataError, InternalError, OutputError, RadiiError, UsageError
+from qverify.family.family import Family, Radii
+from qverify.family.members import membership
+from qverify.layers import Dense, Input
+from qverify.network import Network
+from qverify.onnx import reader as onnx_io
+from qverify.report import plots
+from qverify.runs.csv_rows import Columns
+from qverify.runs.radius_run import LAYERS, ROWS, RadiusDirectory
+from qverify.verification.cascade import verify
+from qverify.verification.verdict import Options, Status, Verdict
+from tests.support import networks
+from tests.support.networks import Array
+from tests.support.paths import MODELS
+
+COARSE = Grid(8.0, 0.05)
+IBP, BP = Options(method="ibp", attack=False), Options(method="bp", attack=False)
+AUTO = Options(jobs=2)
+
+
+def question(network: Network, rng: np.random.Generator, count: int = 20) -> tuple[Array, Array]:
+    """Inputs of mixed signs, and labels of which all but two are what the network says."""
+    x = rng.normal(size=(count, network.input_size))
+    labels = network.evaluate(x).argmax(1)
+    labels[-2:] = (labels[-2:] + 1) % network.output_size
+    return x, labels
+
+
+def places(grid: Grid, brackets: list[Bracket]) -> list[int]:
+    """Where on the grid the lower ends are."""
+    return [-1 if b.lower is None else grid.factors.index(b.lower) for b in brackets]
+
+
+# --- the grid ---
+
+
+@pytest.mark.parametrize(
+    ("top", "precision"), [(16, 0.01), (1, 0.05), (0.3, 0.1), (1.001, 1), (1e6, 1), (2, 0.0001), (1.5, 0.3)]
+)
+def test_the_grid_holds_0_and_1_and_its_end_in_small_steps(top, precision):
+    factors = Grid(top, precision).factors
+    assert factors[0] == 0.0 and factors[-1] == top and (1.0 in factors) == (top >= 1)
+    ratios = np.diff(np.log(factors[1:]))
+    assert ratios.min() > 0 and ratios.max() <= np.log1p(precision) + 1e-12
+    assert factors[1] <= min(1, top) / 1024
+
+
+def test_grids_that_make_no_sense():
+    for top in (0.0, -1.0, np.nan, np.inf, 1e7):
+        with pytest.raises(UsageError, match=r"The largest factor is .*; give a number above 0, up to 1e\+06"):
+            Grid(top)
+    for precision in (0.0, -0.1, 1.1, np.nan, 1e-9):
+        with pytest.raises(UsageError, match=r"The precision is .*; give a number from 0.0001 to 1"):
+            Grid(16, precision)
+
+
+# --- closed forms ---
+
+
+def one_layer(rng: np.random.Generator) -> Network:
+    weight, bias = rng.normal(size=(4, 6)), rng.normal(size=4)
+    return Network((Input("x", (), (6,)), Dense("fc", (0,), (4,), weight=weight, bias=bias)))
+
+
+def test_one_layer_has_a_closed_form(rng):
+    """Weights and biases: margin_j - c ((R_t + R_j) . |x| + r_t + r_j) is 0 at the c looked for, by rival."""
+    network = one_layer(rng)
+    x, labels = question(network, rng, 20)
+    weight, bias = 0.1 * rng.random((4, 6)), 0.1 * rng.random(4)
+    weight[:, 2], bias[1] = 0.0, 0.0
+    layer = network.layers[1]
+    assert isinstance(layer, Dense)
+    outputs, spread = x @ layer.weight.T + layer.bias, np.abs(x) @ weight.T + bias
+    expected = []
+    for i, t in enumerate(labels):
+        rivals = [j for j in range(4) if j != t]
+        expected.append(min((outputs[i, t] - outputs[i, j]) / (spread[i, t] + spread[i, j]) for j in rivals))
+    grid = Grid(12, 0.02)
+    for options in (IBP, BP, AUTO):
+        found = largest_factors(
+            network, x, labels, Radii(layers={"fc": {"weight": weight, "bias": bias}}), grid, options
+        )
+        assert [b.index for b in found] == list(range(20)) and [b.label for b in found] == labels.tolist()
+        for bracket, factor in zip(found, expected, strict=True):
+            if factor <= 0:
+                assert bracket.misclassified and bracket.lower is None and bracket.upper == 0.0
+                assert bracket.factor == 0.0
+                continue
+            assert bracket.lower is not None and bracket.lower <= factor * (1 + 1e-9)
+            assert bracket.lower == 12 or bracket.lower >= factor / 1.02001
+            if options.attack:
+                assert bracket.upper is None or bracket.upper >= factor * (1 - 1e-9)
+                assert (bracket.upper is None) == (bracket.lower == 12)
+                assert bracket.upper is None or bracket.upper <= bracket.lower * 1.02001
+            else:
+                assert bracket.upper is None
+    assert sum(f > 0 for f in expected) == 18 and max(expected) > 12 and min(f for f in expected if f > 0) < 1
+
+
+def test_one_layer_with_its_input_quantised_too(rng):
+    """The worst margin by rival: every x_i at an end of its interval, every weight at the end that sign(x_i) says."""
+    network, own = one_layer(rng), np.array([0.05, 0.0, 0.1, 0.02, 0.2, 0.01])
+    x, labels = question(network, rng, 12)
+    layer = network.layers[1]
+    assert isinstance(layer, Dense)
+
+    def worst(i: int, c: float) -> float:
+        ends = np.stack([x[i] - c * own, x[i], x[i] + c * own])
+        t, margins = labels[i], []
+        for j in (j for j in range(4) if j != t):
+            terms = (layer.weight[t] - layer.weight[j]) * ends - 2 * c * 0.03 * np.abs(ends)
+            margins.append(terms.min(0).sum() + layer.bias[t] - layer.bias[j] - 2 * c * 0.04)
+        return min(margins)
+
+    grid = Grid(16, 0.05)
+    for bracket in largest_factors(network, x, labels, Radii(own, 0.03, 0.04), grid, AUTO):
+        if not bracket.misclassified:
+            assert bracket.lower is not None and worst(bracket.index, bracket.lower) > -1e-12
+            assert worst(bracket.index, grid.factors[grid.factors.index(bracket.lower) + 1]) < 1e-12
+            assert bracket.upper is not None and worst(bracket.index, bracket.upper) <= 1e-12
+
+
+# --- against verify at single factors, and properties ---
+
+
+@pytest.mark.parametrize("name", ["dense", "signed_hidden", "residual", "conv_pool"])
+def test_both_ends_are_what_verify_says_there(name, rng):
+    network = networks.NETWORKS[name](rng)
+    x, labels = question(network, rng, 5)
+    radii = networks.random_radii(network, rng)
+    closed = 0
+    for b in largest_factors(network, x, labels, radii, COARSE, AUTO):
+        here = (x[[b.index]], labels[[b.index]])
+        if b.misclassified:
+            assert network.evaluate(here[0]).argmax() != b.label and b.lower is None
+            continue
+        assert b.lower is not None and b.predicted == b.label
+        assert verify(network, *here, radii.scaled(b.lower), AUTO)[0].status is Status.VERIFIED
+        if b.upper is None:
+            assert b.lower == 8.0 or b.detail
+            continue
+        assert b.lower < b.upper
+        closed += COARSE.factors.index(b.upper) == COARSE.factors.index(b.lower) + 1
+        (verdict,) = verify(network, *here, radii.scaled(b.upper), AUTO)
+        assert verdict.status is Status.FALSIFIED
+        family = Family.of(network, radii.scaled(b.upper))
+        for corner in (False, True):  # random members, evaluated by the oracle's own forward pass
+            outputs = networks.sample_members(Family.of(network, radii.scaled(b.lower)), here[0][0], rng, 60, corner)[
+                -1
+            ]
+            rivals = np.delete(outputs, b.label, axis=1).max(1)
+            assert (outputs[:, b.label] > rivals).all()
+        witness = verdict.witness()
+        assert witness is not None and membership(family, witness.network, here[0][0], witness.input) == []
+    assert closed >= 3 or network.shares_weights
+
+
+def test_the_members_found_fail_in_a_plain_forward_pass(rng, monkeypatch):
+    """The verdict that set `upper` came with a member: taken here as it passes by."""
+    network = networks.mlp(rng, 5, 8, 6, 3)
+    x, labels = question(network, rng, 10)
+    failing: dict[float, list[float]] = {}
+
+    def watched(network, x, y, radii, *more):
+        verdicts = verify(network, x, y, radii, *more)
+        for verdict in verdicts:
+            if verdict.status is Status.FALSIFIED:
+                witness = verdict.witness()
+                outputs = witness.network.evaluate(witness.input[None])[0]
+                assert outputs.argmax() != verdict.label or np.sort(outputs)[-1] == np.sort(outputs)[-2]
+                failing.setdefault(float(radii.weight), []).append(float(x[verdict.index][0]))
+        return verdicts
+
+    monkeypatch.setattr(radius, "verdicts", watched)
+    found = largest_factors(network, x, labels, Radii(0.02, 0.03, 0.03, 0.02), COARSE, AUTO)
+    checked = [b for b in found if b.upper]
+    assert len(checked) >= 8
+    for b in checked:
+        assert x[b.index][0] in failing[float(np.asarray(0.03) * b.upper)]
+
+
+def test_a_sharper_method_proves_no_less(rng):
+    more = 0
+    for name in ("dense", "conv_attributes"):
+        network = networks.NETWORKS[name](rng)
+        x, labels = question(network, rng, 6)
+        radii = networks.random_radii(network, rng)
+        by = [largest_factors(network, x, labels, radii, COARSE, options) for options in (IBP, BP, AUTO)]
+        ibp, bp, auto = (places(COARSE, found) for found in by)
+        for i, known in enumerate(by[2]):
+            assert ibp[i] <= bp[i] <= auto[i]
+            assert not known.upper or known.upper > max(found[i].factor for found in by)
+        more += (sum(auto) > sum(bp)) + (sum(bp) > sum(ibp))
+        assert {b.proved_by for b in by[0]} <= {"", "ibp"} and {b.broken_by for b in by[1]} <= {"", "forward"}
+    assert more >= 3
+
+
+def test_factor_1_is_what_verify_says_of_the_radii_themselves():
+    network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
+    x, labels, radii = samples.x[:50], samples.y[:50], Radii.from_bits(6)
+    for options in (IBP, BP):
+        proved = [v.index for v in verify(network, x, labels, radii, options) if v.status is Status.VERIFIED]
+        found = largest_factors(network, x, labels, radii, Grid(4, 0.1), options)
+        assert [b.index for b in found if b.factor >= 1] == proved and 25 < len(proved) < 50
+    halved = largest_factors(network, x, labels, radii.scaled(2), Grid(2, 0.1), IBP)
+    whole = largest_factors(network, x, labels, radii, Grid(4, 0.1), IBP)
+    np.testing.assert_allclose([2 * b.factor for b in halved], [b.factor for b in whole], rtol=0.1001)
+
+
+def test_schemes_that_clip():
+    """Samples beyond the calibrated ranges: clipping stays in force at every factor, also at 0."""
+    network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
+    x, labels = samples.x[:40].reshape(40, -1), samples.y[:40]
+    radii = Radii.from_bits(8, "tensor", "nearest", network, 0.8 * x)
+    grid = Grid(8, 0.1)
+    found = largest_factors(network, x, labels, radii, grid, BP)
+    assert any(b.lower is None and not b.misclassified for b in found) and any(b.factor > 0.1 for b in found)
+    for b in found:
+        status = [
+            verify(network, x[[b.index]], labels[[b.index]], radii.scaled(f), BP)[0].status
+            for f in ([] if b.lower is None else [b.lower, 0.7 * b.lower]) + ([] if b.misclassified else [0.0])
+        ]
+        assert all((s is Status.VERIFIED) == (b.lower is not None) for s in status)
+
+
+def test_input_that_stays_in_its_range(rng):
+    network = networks.mlp(rng, 4, 6, 3)
+    x = rng.integers(0, 2, (12, 4)).astype(float)
+    labels = network.evaluate(x).argmax(1)
+    free = largest_factors(network, x, labels, Radii(0.1), COARSE, IBP)
+    clipped = largest_factors(network, x, labels, Radii(0.1), COARSE, Options(method="ibp", attack=False, clip=(0, 1)))
+    assert all(a.factor <= b.factor for a, b in zip(free, clipped, strict=True))
+    assert sum(a.factor < b.factor for a, b in zip(free, clipped, strict=True)) > 3
+    with pytest.raises(DataError, match="Some inputs lie outside --clip-input"):
+        largest_factors(network, x + 2, labels, Radii(0.1), COARSE, Options(method="ibp", clip=(0, 1)))
+
+
+def test_each_factor_is_asked_once_a_stage_and_a_proof_was_run_at_every_lower(rng, monkeypatch):
+    network = networks.mlp(rng, 5, 8, 6, 3)
+    x, labels = question(network, rng, 10)
+    asked: list[tuple[str, bool, float]] = []
+    proved = set()
+
+    def watched(network, x, y, radii, options, *more):
+        asked.append((options.method, options.attack, float(radii.weight)))
+        verdicts = verify(network, x, y, radii, options, *more)
+        proved.update((float(radii.weight), x[v.index][0]) for v in verdicts if v.status is Status.VERIFIED)
+        return verdicts
+
+    monkeypatch.setattr(radius, "verdicts", watched)
+    found = largest_factors(network, x, labels, Radii(0.05, 0.1, 0.03, 0.05), Grid(8, 0.1), AUTO)
+    assert len(asked) == len(set(asked)) and {a[0] for a in asked} == {"ibp", "bp", "auto"}
+    assert all((float(np.asarray(0.1) * b.lower), x[b.index][0]) in proved for b in found if b.lower is not None)
+    assert sum(b.lower is not None for b in found) >= 7
+
+
+# --- what ends early, or contradicts ---
+
+
+def test_an_unknown_is_no_claim(rng, monkeypatch):
+    """Unknown from factor 1 to 3: the bracket spans that, whichever way the bisection goes."""
+
+    def scripted(network, x, y, radii, options, on_verdict, stop):
+        factor = float(radii.weight)
+        status = Status.VERIFIED if factor < 1 else Status.UNKNOWN if factor <= 3 else Status.FALSIFIED
+        if status is Status.FALSIFIED and not options.attack:
+            status = Status.UNKNOWN
+        return [Verdict(i, 0, 0, status, 0, 0, options.method, 0.5, detail="time limit") for i in range(len(x))]
+
+    monkeypatch.setattr(radius, "verdicts", scripted)
+    network, grid = networks.mlp(rng, 3, 4, 2), Grid(16, 0.1)
+    (found,) = largest_factors(network, np.ones((1, 3)), np.zeros(1, int), Radii(weight=1.0), grid, AUTO)
+    assert found.lower == max(f for f in grid.factors if f < 1) and found.upper == min(f for f in grid.factors if f > 3)
+    assert found.detail == "time limit" and found.seconds > 0.5
+    bounds = largest_factors(network, np.ones((1, 3)), np.zeros(1, int), Radii(weight=1.0), grid, BP)
+    assert bounds[0].lower == found.lower and bounds[0].upper is None and bounds[0].detail == ""
+
+
+def test_a_contradiction_is_an_internal_error(rng, monkeypatch):
+    def scripted(network, x, y, radii, options, *more):
+        status = Status.FALSIFIED if options.attack else Status.VERIFIED
+        factor = float(radii.weight)
+        status = Status.UNKNOWN if factor > (16 if options.attack else 2) else status
+        return [Verdict(i, 0, 0, status, 0, 0, options.method, 0.0) for i in range(len(x))]
+
+    class Reset(radius._Chunk):
+        def begin(self):
+            super().begin()
+            self.low = np.zeros_like(self.proved)
+
+    monkeypatch.setattr(radius, "verdicts", scripted)
+    monkeypatch.setattr(radius, "_Chunk", Reset)
+    with pytest.raises(InternalError, match="Sample 0 is proved at a factor, and a member fails"):
+        largest_factors(networks.mlp(rng, 3, 4, 2), np.ones((1, 3)), np.zeros(1, int), Radii(weight=1.0), None, AUTO)
+
+
+def test_a_stopped_search_tells_finished_brackets_only(rng):
+    network = networks.mlp(rng, 5, 8, 6, 3)
+    x, labels = question(network, rng, 12)
+    radii, stop, told = Radii(0.05, 0.1, 0.1, 0.05), threading.Event(), []
+
+    def tell(bracket):
+        told.append(bracket)
+        if len(told) == 5:
+            stop.set()
+
+    grid = Grid(2, 0.2)
+    FactorSearch(network, radii, grid, Options(jobs=1), stop).run(x, labels, tell)
+    whole = largest_factors(network, x, labels, radii, grid, AUTO)
+    assert 5 <= len(told) < 12
+    assert all((b.lower, b.upper) == (whole[b.index].lower, whole[b.index].upper) for b in told)
+
+
+def test_chunks_make_no_difference(rng, monkeypatch):
+    network = networks.mlp(rng, 5, 8, 6, 3)
+    x, labels = question(network, rng, 23)
+    radii = Radii(0.02, 0.03, 0.03, 0.02)
+    whole = largest_factors(network, x, labels, radii, COARSE, BP)
+    monkeypatch.setattr(radius, "_CHUNK", 7)
+    parts = largest_factors(network, x, labels, radii, COARSE, BP)
+    assert [(b.index, b.label, b.lower) for b in parts] == [(b.index, b.label, b.lower) for b in whole]
+
+
+def test_what_cannot_be_asked(rng):
+    network = networks.mlp(rng, 3, 4, 2)
+    data = (np.ones((2, 3)), np.zeros(2, int))
+    with pytest.raises(RadiiError, match="All radii are 0, and so is every multiple of them; state radii above 0"):
+        largest_factors(network, *data, Radii(layers={"fc0": {"weight": 0.0}}))
+    with pytest.raises(UsageError, match="not searched by method 'exact'; choose auto, ibp, bp"):
+        largest_factors(network, *data, Radii(0.1), options=Options(method="exact"))
+    with pytest.raises(RadiiError, match="NaN or infinity"):
+        largest_factors(network, *data, Radii(1e308))
+    with pytest.raises(DataError, match="The labels have shape"):
+        largest_factors(network, data[0], data[1][:1], Radii(0.1))
+
+
+# --- layer by layer ---
+
+
+@pytest.mark.parametrize("name", list(networks.NETWORKS))
+def test_single_layers_add_up_to_the_radii(name, rng):
+    network = networks.NETWORKS[name](rng)
+    radii = networks.random_radii(network, rng)
+    whole, parts = Family.of(network, radii), single_layers(network, radii)
+    own = [(one, Family.of(network, one.radii)) for one in parts]
+    for kind in ("weight", "bias", "activation"):
+        for i, values in getattr(whole, kind).items():
+            np.testing.assert_array_equal(values, sum([getattr(f, kind)[i] for _, f in own], np.zeros_like(values)))
+    np.testing.assert_array_equal(whole.input, sum([f.input for _, f in own], np.zeros_like(whole.input)))
+    assert all(sum(v > 0 for v in family.largest().values()) >= 1 for _, family in own)
+    for one, family in own:
+        kinds = {"weight", "bias"} if one.kind == "weight" else {one.kind}
+        assert {k for k, v in family.largest().items() if v > 0} <= kinds
+        assert max(one.largest, one.bias_largest or 0) == max(family.largest().values())
+
+
+def test_ceilings_and_ranges_stay_with_their_layers():
+    network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
+    radii = Radii.from_bits(8, "channel", "nearest", network, samples.x)
+    for one in single_layers(network, radii):
+        assert (one.radii.input_range is not None) == (one.kind == "input")
+        assert list(one.radii.ceilings) == ([one.layer] if one.kind == "activation" else [])
+
+
+def test_rows_of_layers_are_the_last_factor_that_verify_accepts(rng):
+    network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
+    data, radii, grid = (samples.x[:60], samples.y[:60]), Radii.from_bits(6), Grid(8, 0.05)
+    layered = {
+        ("input", "input"): Radii(input=radii.input),
+        ("dense2", "weight"): Radii(layers={"dense2": {"weight": radii.weight, "bias": radii.bias}}),
+        ("relu2", "activation"): Radii(layers={"relu2": {"activation": radii.activation}}),
+    }
+    for options in (IBP, BP):
+        rows = {(row.layer, row.kind): row for row in layer_radii(network, data, radii, 0.9, grid, options)}
+        assert len(rows) == 6
+        for key, alone in layered.items():
+            row = rows[key]
+            assert row.factor is not None and row.samples == 60 and row.method == options.method
+            above = None if row.at_end else grid.factors[grid.factors.index(row.factor) + 1]
+            for factor in (row.factor, above):
+                if factor is not None:
+                    verdicts = verify(network, *data, alone.scaled(factor), options)
+                    share = sum(v.status is Status.VERIFIED for v in verdicts) / 60
+                    assert (share >= 0.9) == (factor == row.factor)
+                    assert factor != row.factor or share == row.reached
+            own = {"input": 2.0**-6, "weight": 2.0**-5, "activation": 2.0**-5}[row.kind]
+            assert row.radius == row.factor * own
+            assert row.bias_radius == (row.radius if row.kind == "weight" else None)
+    assert {row.at_end for row in rows.values()} == {True, False}
+
+
+def test_accuracies_that_cannot_be_asked(rng):
+    network = networks.mlp(rng, 3, 4, 2)
+    x = rng.normal(size=(10, 3))
+    labels = network.evaluate(x).argmax(1)
+    labels[0] = 1 - labels[0]
+    for share in (0.0, -0.5, 1.5, np.nan):
+        with pytest.raises(UsageError, match=r"The accuracy is .*; give a share above 0 and up to 1"):
+            LayerSearch(network, (x, labels), share, IBP)
+    with pytest.raises(UsageError, match="right on 90 % of the samples, so no radius guarantees 95 %"):
+        LayerSearch(network, (x, labels), 0.95, IBP)
+    with pytest.raises(UsageError, match="not searched by method 'exact'"):
+        LayerSearch(network, (x, labels), 0.5, Options(method="exact"))
+    (row,) = layer_radii(network, (x, labels), Radii(layers={"fc0": {"weight": 0.1, "bias": 0.0}}), 0.9, COARSE)
+    assert (row.layer, row.kind, row.method, row.bias_radius) == ("fc0", "weight", "bp", 0.0)
+
+
+# --- on disk, and as a picture ---
+
+AWKWARD = Bracket(7, 1, 1, 1e-300, 0.1 + 0.2, "bp-layers", "exact", 'a, "b"', 0.123)
+NOTHING = Bracket(8, 2, 3, None, 0.0, "", "forward", "", 0.0)
+LAYER = LayerRow("a,b", "weight", 0.9, "bp", 1 / 3, 2.0**-52, None, 0.95, True, 9, 1.0)
+
+
+def started(path: Path, resume: bool = True, layers: bool = True) -> RadiusDirectory:
+    return RadiusDirectory.start(str(path), {"data": "d"}, {"started": "now"}, resume, layers)
+
+
+def test_rows_are_read_back_as_they_were_and_torn_ones_cut_off(tmp_path):
+    with started(tmp_path, resume=False) as kept:
+        for bracket in (AWKWARD, NOTHING):
+            kept.add(bracket)
+        kept.add_layer(LAYER)
+    for name, count in ((ROWS, 2), (LAYERS, 1)):
+        content = (tmp_path / name).read_bytes()
+        for length in range(0, len(content) + 1, 7):
+            (tmp_path / name).write_bytes(content[:length])
+            with started(tmp_path) as kept:
+                whole = max(0, content[:length].count(b"\n") - 1)
+                rows = list(kept.brackets.values() if name == ROWS else kept.layers.values())
+                assert rows == ([AWKWARD, NOTHING] if name == ROWS else [LAYER])[:whole]
+        (tmp_path / name).write_bytes(content)
+        with started(tmp_path) as kept:
+            assert len(kept.brackets if name == ROWS else kept.layers) == count
+        (tmp_path / name).write_bytes(content.replace(b"True", b"yes").replace(b"7,1,1", b"7,x,1") + content[-30:])
+        with pytest.raises(DataError, match=rf"Line 2 of .*{name} is damaged; delete that line, then use --resume"):
+            started(tmp_path)
+        (tmp_path / name).write_bytes(content)
+    with started(tmp_path, layers=False) as kept:
+        assert kept.layers == {} and len(kept.brackets) == 2
+        with pytest.raises(OutputError, match="Another process is writing to"):
+            started(tmp_path)
+    (tmp_path / LAYERS).write_text("a,b\n")
+    with pytest.raises(DataError, match="does not begin with the columns of a search layer by layer"):
+        started(tmp_path)
+
+
+def test_the_histogram_holds_every_sample_above_0():
+    brackets = [Bracket(i, 0, 0, f, 1.1 * f, "bp", "attack", "", 0.0) for i, f in enumerate((0.1, 0.5, 0.5, 2.0, 16.0))]
+    figure = plots.factor_figure([*brackets, NOTHING], "what it shows", 16.0)
+    (axes,) = figure.axes
+    bars = [patch.get_height() for patch in axes.patches if hasattr(patch, "get_height")]
+    assert sum(bars) == 5 and max(bars) == 2 and axes.get_title() == "what it shows"
+    assert "at 0: 1 misclassified, 0 never proved" in axes.get_xlabel()
+    low, high = axes.get_xlim()
+    assert low < 0.1 and high > 17.6
+    plots.factor_figure([NOTHING], "nothing above 0", 16.0)
+
+
+def test_columns_of_every_type():
+    columns = Columns(LayerRow, "rows")
+    assert columns.text([LAYER], header=True).splitlines()[0].startswith("layer,kind,accuracy,method,factor,radius")
+    assert columns.text([LAYER]) == f'"a,b",weight,0.9,bp,{1 / 3!r},{2.0**-52!r},,0.95,True,9,1.0\n'

@@ -1,0 +1,382 @@
+"""The commands in this process: what they print, where, and what it agrees with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from qverify import choices, datasets
+from qverify.analysis.discrepancies import worst_case_discrepancy
+from qverify.cli import options
+from qverify.datasets import Samples
+from qverify.exact.solvers import ADAPTERS
+from qverify.exact.solvers.base import Availability
+from qverify.family.family import Family, Radii
+from qverify.onnx import reader as onnx_io
+from qverify.report.numbers import STATUSES
+from qverify.runs.verify_run import RunDirectory
+from qverify.verification.cascade import Cascade, verify
+from qverify.verification.verdict import Options, Status
+from qverify.version import __version__
+from tests.support import networks
+from tests.support.commands import answer, qverify, read_rows
+from tests.support.paths import DIGITS
+
+# --- verify ---
+
+
+def test_json_says_what_the_library_says():
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    verdicts = verify(network, samples.x[50:100], samples.y[50:100], Radii.from_bits(6))
+    count = {s.value: sum(v.status is s for v in verdicts) for s in Status}
+    assert count["verified"] and count["falsified"] and count["misclassified"]
+    found = answer("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "50:100")
+    assert {name: found[name] for name in count} == count
+    assert found["samples"] == 50 and found["seconds"] > 0 and found["interrupted"] is False
+    assert found["clean_accuracy"] == (50 - count["misclassified"]) / 50
+    assert found["guaranteed_accuracy"] == count["verified"] / 50
+    assert found["attack_accuracy"] == (count["verified"] + count["unknown"]) / 50
+    assert found["sample_range"] == [50, 100] and found["data_sha256"] == samples.sha256
+    assert found["convention"] == "6 bits, scheme paper, rounding any" and found["tolerance"] == 1e-8
+    assert sum(sum(v for k, v in m.items() if k != "seconds") for m in found["by_method"].values()) == 50
+
+
+def test_a_number_of_samples_means_the_first_ones(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--method", "ibp", "--samples")
+    for n, text in enumerate(("12", "0:12", ":12")):
+        assert answer(*given, text, "--out", tmp_path / str(n))["sample_range"] == [0, 12]
+    rows = [sorted(row["index"] for row in read_rows(tmp_path / str(n))) for n in range(3)]
+    assert rows == [list(range(12))] * 3
+    assert answer(*given, "20", "--out", tmp_path / "0", "--resume")["samples"] == 20  # more of the same
+
+
+def test_rows_carry_the_index_in_the_data_set(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "100:130", "--out", tmp_path)
+    answer(*given)
+    rows = read_rows(tmp_path)
+    samples = datasets.load("digits")
+    assert sorted(r["index"] for r in rows) == list(range(100, 130))
+    assert [r["label"] for r in rows] == [samples.y[r["index"]] for r in rows]
+    predicted = onnx_io.load(DIGITS).evaluate(samples.x[100:130]).argmax(1)
+    assert [r["predicted"] for r in rows] == [predicted[r["index"] - 100] for r in rows]
+    keep = [r for r in rows if r["index"] % 3]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in keep))
+    answer(*given, "--resume")
+    again = read_rows(tmp_path)
+    assert again[: len(keep)] == keep and len(again) == 30
+    for r in again[len(keep) :]:
+        before = next(b for b in rows if b["index"] == r["index"])
+        assert (r["status"], r["label"], r["predicted"]) == (before["status"], before["label"], before["predicted"])
+    assert json.loads((tmp_path / "run.json").read_text())["samples"] == [100, 130]
+
+
+def test_a_finished_run_is_summed_up_again_without_work(tmp_path, monkeypatch):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path, "--resume")
+    first = answer(*given)
+    monkeypatch.setattr("qverify.cli.verify.Cascade", None)
+    again = answer(*given)
+    assert {**again, "seconds": 0, "runs": 0} == {**first, "seconds": 0, "runs": 0} and len(again["runs"]) == 2
+
+
+def test_run_json_holds_what_is_needed_to_repeat_the_run(tmp_path):
+    given = ("--scheme", "channel", "--rounding", "nearest", "--clip-input", 0, 1, "--method", "bp", "--timeout", 7)
+    answer("verify", DIGITS, "--data", "digits", "--bits", 8, *given, "--samples", "3:5", "--out", tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["qverify"] == __version__ and record["model"] == DIGITS
+    assert record["radii"]["calibration"] == "all 599 samples of the data set"
+    assert (record["radii"]["bits"], record["radii"]["scheme"], record["radii"]["rounding"]) == (
+        8,
+        "channel",
+        "nearest",
+    )
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    family = Family.of(network, Radii.from_bits(8, "channel", "nearest", network, samples.x))
+    assert record["radii"]["largest"]["weight"] == max(r.max() for r in family.weight.values())
+    assert record["radii"]["largest"]["activation"] == max(r.max() for r in family.activation.values())
+    assert (record["method"], record["clip_input"], record["timeout"]) == ("bp", [0, 1], 7)
+    assert record["runs"][0]["solver"] is None and record["samples"] == [3, 5] and record["tolerance"] == 1e-8
+    assert {r["method"] for r in read_rows(tmp_path)} <= {"forward", "ibp", "attack", "bp"}
+
+
+def test_a_clipped_input_has_larger_margins(tmp_path):
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    found = []
+    for name, clip in (("free", None), ("clipped", (0.0, 1.0))):
+        given = ("--bits", 8, "--method", "ibp", "--samples", "0:9", *(("--clip-input", *clip) if clip else ()))
+        answer("verify", DIGITS, "--data", "digits", *given, "--out", tmp_path / name)
+        expected = verify(network, samples.x[:9], samples.y[:9], Radii.from_bits(8), Options(method="ibp", clip=clip))
+        found.append({r["index"]: r["margin_lower"] for r in read_rows(tmp_path / name)})
+        assert found[-1] == {v.index: v.row()["margin_lower"] for v in expected}
+    free, clipped = found
+    assert clipped[0] > free[0]
+
+
+def test_the_table_for_people():
+    result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--clip-input", 0, 1)
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    assert words.startswith("digits.onnx on digits: 599 samples in ")
+    samples = datasets.load("digits")
+    clean = int((onnx_io.load(DIGITS).evaluate(samples.x).argmax(1) == samples.y).sum())
+    assert f"clean {clean / 5.99:.2f} % {clean} of 599" in words and "guaranteed 9" in words and "attack 9" in words
+    assert "Family: 8 bits, scheme paper, rounding any; largest radii (half-widths" in words
+    assert "weight 0.007812" in words
+    assert "No sample needed the exact step (its solver: " in words and "Kept in" not in words
+    assert "Quantised inputs stay between 0 and 1." in words and "by the exact step" not in words
+    assert "but scheme paper takes the step" in result.stderr and "note" not in result.stdout
+
+
+def test_witnesses_are_written_for_every_falsified_sample(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "10:70", "--method", "ibp")
+    found = answer(*given, "--out", tmp_path, "--witnesses")
+    falsified = [r for r in read_rows(tmp_path) if r["status"] == "falsified"]
+    assert found["falsified"] == len(falsified) > 1
+    names = {path.name for path in (tmp_path / "witnesses").iterdir()}
+    assert names == {f"{r['index']}.{kind}" for r in falsified for kind in ("onnx", "npz")}
+    samples = datasets.load("digits")
+    for r in falsified:
+        stored = np.load(tmp_path / "witnesses" / f"{r['index']}.npz")
+        np.testing.assert_array_equal(stored["x"], samples.x[r["index"]])
+        assert r["label"] == samples.y[r["index"]]
+        assert stored["margin"] == r["margin_upper"] and stored["label"] == r["label"]
+        assert np.abs(stored["input"] - stored["x"]).max() <= 2**-6
+
+
+def test_the_table_says_where_the_run_is_kept(tmp_path):
+    given = ("--bits", 6, "--samples", "300:360", "--out", tmp_path)
+    words = qverify("verify", DIGITS, "--data", "digits", *given).stdout
+    assert "Solver of the exact step: " in words and f"Kept in {tmp_path}: run.json" in words
+    assert "by the exact step, from the duals" in words and "counts less 1e-08 times the network's gain" in words
+
+
+@pytest.mark.parametrize(("words", "status"), [("falsified", 1), ("unknown", 0), ("unknown, misclassified", 1)])
+def test_fail_on(words, status):
+    result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--fail-on", words, "--json")
+    assert result.exit_code == status and json.loads(result.stdout)["unknown"] == 0
+
+
+def test_a_time_limit_leaves_samples_unknown():
+    given = ("--bits", 5, "--method", "exact", "--timeout", 0.001, "--samples", "0:30")
+    found = answer("verify", DIGITS, "--data", "digits", *given)
+    assert found["unknown"] >= 3 and found["attack_accuracy"] > found["guaranteed_accuracy"]
+
+
+def test_more_time_and_more_samples_go_on_with_what_is_there(tmp_path):
+    given = ("--bits", 5, "--method", "exact", "--out", tmp_path)
+    words = qverify("verify", DIGITS, "--data", "digits", *given, "--timeout", 0.001, "--samples", "0:30").stdout
+    first = {row["index"]: row for row in read_rows(tmp_path)}
+    limited = {index for index, row in first.items() if "limit" in row}
+    assert all(first[index]["limit"] == 0.001 and "time limit" in first[index]["detail"] for index in limited)
+    assert {index for index, row in first.items() if row["status"] == "unknown"} <= limited and len(limited) >= 3
+    assert f"{len(limited)} samples ran into the time limit" in words
+    more = ("--samples", "0:33", "--resume", "--timeout", 60, "--json")
+    result = qverify("verify", DIGITS, "--data", "digits", *given, *more)
+    left = f"{len(limited) + 3} are left, {len(limited)} of them again, with a longer time limit."
+    assert f"{30 - len(limited)} samples are decided already; {left}" in result.stderr
+    found, rows = json.loads(result.stdout), read_rows(tmp_path)
+    assert found["samples"] == 33 and found["unknown"] == 0 and found["interrupted"] is False
+    assert rows[:30] == list(first.values()) and {row["index"] for row in rows[30:]} == limited | {30, 31, 32}
+    answers = {row["index"]: row["status"] for row in rows}
+    alone = answer("verify", DIGITS, "--data", "digits", *given[:-2], "--samples", "0:33")
+    assert {s: alone[s] for s in STATUSES} == {s: list(answers.values()).count(s) for s in STATUSES}
+    report = qverify("report", tmp_path)
+    assert f"{len(limited)} rows were replaced by later ones of the same sample" in report.stdout + report.stderr
+
+
+def test_rows_of_an_older_meaning_are_not_gone_on_with(tmp_path):
+    given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:3", "--out", tmp_path, "--resume")
+    answer(*given)
+    record = json.loads((tmp_path / "run.json").read_text())
+    for older in ({}, {"semantics": 1}):
+        kept = {key: value for key, value in record.items() if key != "semantics"} | older
+        (tmp_path / "run.json").write_text(json.dumps(kept))
+        result = qverify(*given)
+        assert result.exit_code == 2 and f"and is {record['semantics']} now" in result.stderr
+
+
+def test_biases_that_toolchains_round_like_activations_are_named(tmp_path):
+    """The digits network as MatMul and Add: schemes tensor and channel take its biases as int32."""
+    model = onnx.load(DIGITS)
+    graph = model.graph
+    gemm = next(n for n in graph.node if n.op_type == "Gemm")
+    weight = next(t for t in graph.initializer if t.name == gemm.input[1])
+    array = onnx.numpy_helper.to_array(weight)
+    transposed = any(a.name == "transB" and a.i for a in gemm.attribute)
+    weight.CopyFrom(onnx.numpy_helper.from_array(array.T.copy() if transposed else array, weight.name))
+    product = onnx.helper.make_node("MatMul", list(gemm.input[:2]), ["product"], name="matmul")
+    added = onnx.helper.make_node("Add", ["product", gemm.input[2]], list(gemm.output), name="add")
+    place = list(graph.node).index(gemm)
+    nodes = [*graph.node[:place], product, added, *graph.node[place + 1 :]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, tmp_path / "m.onnx")
+    given = ("verify", tmp_path / "m.onnx", "--data", "digits", "--bits", 8, "--samples", "0:2", "--scheme")
+    assert "a node of its own adds the bias of 'matmul'; scheme channel takes" in qverify(*given, "channel").stderr
+    assert "adds the bias" not in qverify(*given, "paper").stderr
+    assert "adds the bias" not in qverify(*given[:1], DIGITS, *given[2:], "tensor").stderr
+
+
+def test_no_time_limit(tmp_path):
+    given = ("--bits", 6, "--method", "exact", "--timeout", "inf", "--samples", "0:4", "--out", tmp_path)
+    assert answer("verify", DIGITS, "--data", "digits", *given)["unknown"] == 0
+    assert json.loads((tmp_path / "run.json").read_text())["timeout"] is None
+
+
+def test_a_second_ctrl_c_ends_at_once_and_keeps_the_rows(tmp_path, monkeypatch):
+    def twice(self: Any, row: dict[str, Any]) -> None:
+        add(self, row)
+        if len(self.rows) >= 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    add = RunDirectory.add
+    monkeypatch.setattr(RunDirectory, "add", twice)
+    before = signal.getsignal(signal.SIGINT)
+    result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path)
+    assert result.exit_code == 130 and "interrupted: 4 of 599 samples are decided and kept" in result.stderr
+    assert "interrupted: 595 are not decided" in result.stdout and "Shares of what is decided so far" in result.stdout
+    assert len(read_rows(tmp_path)) == 4 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_radii_file(tmp_path):
+    (tmp_path / "r.toml").write_text('weight = 0.01\n[layers."dense2"]\nweight = 0.0\nbias = 0.5\n')
+    found = answer("verify", DIGITS, "--data", "digits", "--radii", tmp_path / "r.toml", "--samples", ":40")
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    radii = Radii(weight=0.01, layers={"dense2": {"weight": 0.0, "bias": 0.5}})
+    verdicts = verify(network, samples.x[:40], samples.y[:40], radii)
+    assert found["verified"] == sum(v.status is Status.VERIFIED for v in verdicts)
+    assert found["radii"]["largest"] == {"input": 0.0, "weight": 0.01, "bias": 0.5, "activation": 0.0}
+
+
+# --- discrepancy ---
+
+
+def test_discrepancy_is_that_of_the_library(tmp_path):
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    expected = worst_case_discrepancy(network, samples.x[5:9], Radii.from_bits(8), Options(method="bp"))
+    given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "5:9")
+    found = answer(*given, "--out", tmp_path / "rows.jsonl")
+    assert found["largest"] == max(e.worst for e in expected) and found["samples"] == 4
+    assert found["lower"] == pytest.approx(np.min([e.lower for e in expected], axis=0))
+    assert found["upper"] == pytest.approx(np.max([e.upper for e in expected], axis=0))
+    assert [r["index"] for r in found["rows"]] == [5, 6, 7, 8] and "attained_lower" not in found
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert sorted(lines, key=lambda r: r["index"]) == found["rows"]
+    again = qverify(*given, "--out", tmp_path / "rows.jsonl")
+    assert again.exit_code == 2 and "exists already" in again.stderr
+    table = qverify(*given).stdout
+    largest = float(table.split("at most ")[-1].split(" over 4 samples")[0])
+    assert found["largest"] <= largest <= found["largest"] * (1 + 1e-5)
+    for line, low, high in zip(table.splitlines()[3:], found["lower"], found["upper"], strict=False):
+        shown = [float(cell) for cell in line.split()[1:]]
+        assert low - 1e-4 < shown[0] <= low and high <= shown[1] < high + 1e-4  # what is proved is rounded outwards
+
+
+def test_a_discrepancy_that_is_interrupted_keeps_its_rows(tmp_path, monkeypatch):
+    def interrupted(*given: Any) -> None:
+        def tell(result: Any) -> None:
+            given[-2](result)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        worst_case_discrepancy(*given[:-2], tell, given[-1])
+
+    monkeypatch.setattr("qverify.cli.discrepancy.worst_case_discrepancy", interrupted)
+    given = ("--data", "digits", "--bits", 8, "--samples", "7:12", "--out", tmp_path / "rows.jsonl")
+    result = qverify("discrepancy", DIGITS, *given, "--json")
+    assert result.exit_code == 130 and "interrupted: 2 of 5 samples are done" in result.stderr
+    assert json.loads(result.stdout)["interrupted"] is True
+    rows = [json.loads(line)["index"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert rows == [7, 8]
+
+
+def test_the_exact_discrepancy_lies_between_members_and_bounds():
+    given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:1", "--method")
+    exact, bounds = answer(*given, "exact"), answer(*given, "bp")
+    assert exact["complete"] and exact["solver"]["name"] and bounds["solver"] is None
+    assert exact["largest_attained"] <= exact["largest"] <= bounds["largest"]
+    assert exact["largest_attained"] == pytest.approx(exact["largest"], abs=1e-4)
+
+
+# --- solvers, inspect ---
+
+
+def test_solvers_lists_all_and_what_auto_takes():
+    found = answer("solvers")
+    assert set(found["solvers"]) == set(ADAPTERS)
+    assert set(found["solvers"]["highs"]) == {"works", "version", "licence", "limits", "remedy"}
+    assert ADAPTERS[found["auto"]["bilinear"]].products
+    assert found["solvers"]["highs"]["works"] and found["auto"]["relational"] in ADAPTERS
+    assert "--solver auto takes " + found["auto"]["relational"] in qverify("solvers").stdout
+
+
+def test_no_solver_at_all_is_status_3(monkeypatch):
+    gone = Availability(False, "", "", "", "Install it.")
+    for solver in ADAPTERS.values():
+        monkeypatch.setattr(type(solver), "availability", lambda self: gone)
+    monkeypatch.setattr(type(ADAPTERS["gurobi"]), "full_licence", lambda self: False)
+    result = qverify("solvers")
+    assert result.exit_code == 3 and "highs: Install it." in result.stdout and "takes none" in result.stdout
+    assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8).exit_code == 3
+    assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--method", "bp").exit_code == 0
+
+
+def test_inspect_lists_layers_radii_and_unstable_neurons():
+    network = onnx_io.load(DIGITS)
+    plain = answer("inspect", DIGITS)
+    assert [la["name"] for la in plain["layers"]] == [la.name for la in network.layers]
+    assert plain["parameters"] == 64 * 40 + 40 + 40 * 24 + 24 + 24 * 10 + 10 and plain["convention"] is None
+    low, high = plain["layers"][1]["weight_range"]
+    weight: Any = network.layers[1]
+    assert (low, high) == (weight.weight.min(), weight.weight.max())
+    full = answer("inspect", DIGITS, "--data", "digits", "--samples", "0:30", "--bits", 6)
+    relu = full["layers"][4]
+    assert relu["activation_radius"] == 2**-5 and full["layers"][0]["input_radius"] == 2**-6
+    assert 0 < relu["unstable_bp"] < relu["unstable_ibp"] <= 24
+    table = qverify("inspect", DIGITS, "--data", "digits", "--samples", "0:30", "--bits", 6).stdout
+    assert "dense1" in table and f"{relu['unstable_ibp']:.2f}" in table
+
+
+def test_constants_are_no_parameters(tmp_path, rng):
+    onnx_io.save(networks.NETWORKS["conv_pool"](rng), tmp_path / "pool.onnx")
+    layers = {la["name"]: la["parameters"] for la in answer("inspect", tmp_path / "pool.onnx")["layers"]}
+    assert layers["pool"] == 0 and layers["conv"] > 0
+
+
+def test_unstable_counts_do_not_depend_on_chunks(monkeypatch):
+    given = ("inspect", DIGITS, "--data", "digits", "--samples", "0:10", "--bits", 6)
+    whole = answer(*given)["layers"]
+    monkeypatch.setattr(Cascade, "chunk", property(lambda self: 3))
+    assert answer(*given)["layers"] == whole
+
+
+def test_notes_of_the_loader_are_shown(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    network = replace(onnx_io.load(DIGITS), notes=("a Softmax was dropped",))
+    monkeypatch.setattr(onnx_io, "load", lambda path: network)
+    result = qverify("inspect", DIGITS)
+    assert "qverify: note: a Softmax was dropped" in result.stderr and "Softmax" not in result.stdout
+
+
+def test_inputs_beyond_the_paper_convention_are_pointed_out(tmp_path, monkeypatch, rng):
+    monkeypatch.setattr(onnx_io, "load", lambda path: networks.mlp(rng, 4, 3))
+    data = Samples("far", np.array([[-2.0, 0.0, 3.0, 1.0]]), np.array([1]), "", "")
+    monkeypatch.setattr(datasets, "load", lambda name: data)
+    result = qverify("inspect", DIGITS, "--data", "far", "--bits", 8)
+    assert "inputs go from -2 to 3" in result.stderr
+
+
+# --- what the options promise ---
+
+
+def test_choices_are_those_of_the_library():
+    assert tuple(ADAPTERS) == choices.SOLVERS
+    assert {"verified", *options.FAILING} == {status.value for status in Status}
+    given = options.Given(DIGITS)
+    default = Options()
+    assert (given.timeout, given.method, given.solver) == (default.seconds, default.method, default.solver)

@@ -1,0 +1,229 @@
+"""Programs in floating point: members evaluated in exact rationals satisfy every row, whatever was rounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+import qverify
+from qverify.exact.bilinear import Bilinear
+from qverify.exact.cuts import Switched
+from qverify.exact.relational import Maps, Relational
+from qverify.exact.scaling import Scaled
+from qverify.family.family import Family, Radii
+from qverify.layers import Dense, Input, Relu
+from qverify.network import Network
+from qverify.rounding import allowance, chord
+from tests.support.networks import NETWORKS, inputs, random_radii
+from tests.support.programs import all_signs, sample_bounds
+from tests.support.rationals import badly_scaled, corner_member, exact, random_signs, relative_radii
+
+SIZES = st.floats(0.0, 1e300, allow_subnormal=True)
+
+
+@given(SIZES, SIZES)
+def test_the_chord_lies_above_the_magnitude(left, right):
+    """Exactly, at both ends; |x| is convex, so between them too. It touches them up to rounding."""
+    low, high = np.array([-left]), np.array([right])
+    slope, intercept = (exact(part)[0] for part in chord(np, low, high))
+    for x in (Fraction(-left), Fraction(right)):
+        above = slope * x + intercept - abs(x)
+        assert 0 <= above <= Fraction(1e-14) * Fraction(max(left, right)) + Fraction(1e-289)
+    assert -1 <= slope <= 1
+
+
+# --- exact points of programs -------------------------------------------------------------------------------
+
+
+def rows_of(program):
+    """Per row its terms [(column, coefficient)], products [(first, second, coefficient)] and limits, all exact."""
+    rows = [([], []) for _ in range(program.row_count)]
+    for row in range(program.row_count):
+        part = slice(program.rows.indptr[row], program.rows.indptr[row + 1])
+        columns, values = program.rows.indices[part].tolist(), program.rows.data[part]
+        rows[row][0].extend(zip(columns, exact(values), strict=True))
+    p = program.products
+    for row, first, second, value in zip(p.row, p.first, p.second, exact(p.coefficient), strict=True):
+        rows[row][1].append((int(first), int(second), value))
+    return rows
+
+
+def satisfied(program, rows, number, point):
+    terms, products = rows[number]
+    value = sum((a * point[j] for j, a in terms), Fraction(0))
+    value += sum((a * point[i] * point[j] for i, j, a in products), Fraction(0))
+    low, high = program.row_lower[number], program.row_upper[number]
+    return (low == -np.inf or Fraction(low) <= value) and (high == np.inf or value <= Fraction(high))
+
+
+def is_point(program, point):
+    """Whether some choice of the binaries (None in `point`) makes an exact point of the program."""
+    rows, binaries = rows_of(program), np.flatnonzero(program.integer)
+    inside = all(
+        v is None or Fraction(low) <= v <= Fraction(high)
+        for v, low, high in zip(point, program.lower, program.upper, strict=True)
+    )
+    owner = {number: [j for j, _ in rows[number][0] if program.integer[j]] for number in range(program.row_count)}
+    assert all(len(own) <= 1 for own in owner.values())
+    free = all(satisfied(program, rows, number, point) for number in owner if not owner[number])
+
+    def switched(binary):
+        own = [number for number in owner if owner[number] == [binary]]
+        return any(all(satisfied(program, rows, n, {**enumerated, binary: s}) for n in own) for s in (0, 1))
+
+    enumerated = dict(enumerate(point))
+    return inside and free and all(switched(b) for b in binaries)
+
+
+def point_of(asked, values, weights=None):
+    """The exact values of a member as a point; binaries are left open, magnitudes are |x|, activations max(z, 0)."""
+    point = [None] * asked.program.variables
+    for name, columns in asked.program.blocks.items():
+        kind, _, number = name.rpartition(" ")
+        index = int(number)
+        for k, column in enumerate(columns):
+            if kind == "layer":
+                point[column] = values[index][k]
+            elif kind == "activation":
+                point[column] = max(values[asked.network.layers[index].inputs[0]][k], Fraction(0))
+            elif kind in ("weight", "bias"):
+                point[column] = weights[kind, index][k]
+    for i, magnitude in getattr(asked, "magnitudes", {}).items():
+        for k in np.flatnonzero(magnitude.column >= 0):
+            point[magnitude.column[k]] = abs(values[i][k])
+    return point
+
+
+def member(family, x, signs):
+    """Layer values of the corner member at `signs`, and its weights and biases, exactly."""
+    chosen = {}
+
+    def kept(kind, index, shape):
+        chosen[kind, index] = np.ravel(signs(kind, index, shape))
+        return chosen[kind, index]
+
+    values, weights = corner_member(family, x, kept), {}
+    for i in family.weight:
+        layer = family.network.layers[i]
+        for kind, centre, radius in (("weight", layer.weight, family.weight[i]), ("bias", layer.bias, family.bias[i])):
+            pairs = zip(exact(centre), exact(radius), chosen[kind, i], strict=True)
+            weights[kind, i] = [c + int(s) * r for c, r, s in pairs]
+    return values, weights
+
+
+def cancelling(n, seed):
+    """Hidden sums of n terms that cancel a bias, coefficients W + R that are no float64, inputs of both signs."""
+    rng = np.random.default_rng(seed)
+    weight = rng.choice([-1.0, 1.0], (3, n)) * (1.0 + rng.integers(0, 2, (3, n)) * 2.0**-52)
+    radius = rng.choice([0.75, 1.25], (3, n)) * 2.0**-53
+    radius[1, 0], weight[2] = 1.0, 0.0
+    x = rng.choice([1.0, 1.0 / 3.0, 1.5], n)
+    first = Dense("a", (0,), (3,), weight=weight, bias=-(weight @ x) - radius @ abs(x))
+    last = Dense("b", (2,), (2,), weight=[[1.0 / 3.0, 1.0, -1.0], [1.0 + 2.0**-52, 1.0 / 7.0, 1.0]], bias=[0.1, 0.3])
+    network = Network((Input("x", (), (n,)), first, Relu("r", (1,), (3,)), last))
+    entry = np.where(rng.random(n) < 0.5, 2.0 * abs(x), 0.0)
+    layers = {"a": {"weight": radius, "bias": 2.0**-60}, "b": {"weight": 0.1}, "r": {"activation": 1e-17}}
+    return Family.of(network, Radii(input=entry, layers=layers)), x
+
+
+def cases():
+    rng = np.random.default_rng(7)
+    for n, seed in ((20, 0), (400, 1), (1500, 2)):
+        yield cancelling(n, seed)
+    for positive in (True, False):
+        network, x = badly_scaled(rng, positive)
+        yield Family.of(network, relative_radii(network, x, 1e-3)), x
+    for name in NETWORKS:
+        network = NETWORKS[name](rng)
+        yield Family.of(network, random_radii(network, rng)), inputs(network, rng)[4]
+
+
+def extreme(family, x, push):
+    """Signs that push every neuron to the same side, as far as it goes at inputs of the signs of x."""
+
+    def signs(kind, index, shape):
+        if kind == "weight" and index == 1 and len(shape) == 2:
+            return np.broadcast_to(push * np.where(x < 0, -1, 1), shape)
+        return np.full(shape, push) if kind != "input" else np.ones(shape, int)
+
+    return signs
+
+
+@pytest.mark.parametrize("number", range(5 + len(NETWORKS)))
+def test_members_are_exact_points_of_both_programs(number, rng):
+    family, x = list(cases())[number]
+    bounds, maps = sample_bounds(family, x), Maps(family)
+    asked = [Relational(maps, bounds), Relational(maps, bounds, all_signs(bounds))]
+    if x.size < 100:
+        asked += [Bilinear(maps, bounds), Bilinear(maps, bounds, cuts=False)]
+    choices = [extreme(family, x, push) for push in (-1, 1)] + [random_signs(rng) for _ in range(3)]
+    rows = [np.eye(family.network.output_size)[0], np.linspace(-1.0, 1.3, family.network.output_size) / 3.0]
+    for signs in choices:
+        values, weights = member(family, x, signs)
+        for program in asked:
+            point = point_of(program, values, weights)
+            assert is_point(program.program, point)
+            scaled = Scaled.of(program.program)
+            moved = [
+                None if v is None else (v - Fraction(shift)) / Fraction(unit)
+                for v, shift, unit in zip(point, scaled.shift, scaled.unit, strict=True)
+            ]
+            assert is_point(scaled.program, moved)
+            for row in rows:
+                cost, offset = program.combination(row)
+                value = sum((c * v for c, v in zip(exact(cost), point, strict=True) if c), Fraction(offset))
+                assert value <= sum((a * b for a, b in zip(exact(row), values[-1], strict=True)), Fraction(0))
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 5, 6, 13])
+def test_rows_of_convex_hulls_cut_no_member_off(number, rng):
+    """Every row that a made-up point with half-open binaries asks for, each beside those it is made from."""
+    family, x = list(cases())[number]
+    asked = Relational(Maps(family), sample_bounds(family, x))
+    program, found = asked.program, 0
+    switched = Switched.of_program(program)
+    for _ in range(6):
+        made_up = program.lower + rng.random(program.variables) * (program.upper - program.lower)
+        made_up[program.integer] = rng.uniform(0.05, 0.95, int(program.integer.sum()))
+        made_up[switched.x] = program.upper[switched.x]
+        rows, limits = switched.violated(made_up)
+        found += len(limits)
+        more = replace(
+            program,
+            rows=sparse.vstack([program.rows, rows], format="csr"),
+            row_lower=np.concatenate([program.row_lower, limits]),
+            row_upper=np.concatenate([program.row_upper, np.full(len(limits), np.inf)]),
+        )
+        for signs in (extreme(family, x, 1), extreme(family, x, -1), random_signs(rng)):
+            assert is_point(more, point_of(asked, member(family, x, signs)[0]))
+    assert found or not len(switched)
+
+
+@pytest.mark.parametrize("n", [50, 2000, 20000])
+@pytest.mark.parametrize("share", [0.999, 0.97])
+def test_nothing_is_verified_by_a_limit_that_was_rounded(n, share):
+    """One hidden neuron is `sum of R |x| - 1`, n tiny terms that plain summation drops; a bias cancels it."""
+    radius = np.full((1, n), 1.1e-16)
+    radius[0, 0] = 1.0
+    worst = sum(exact(radius), Fraction(-1))
+    bias = float(worst * Fraction(share))
+    assert Fraction(bias) <= worst  # so the member with all weights and inputs at +radius fails
+    hidden = Dense("a", (0,), (1,), weight=np.zeros((1, n)), bias=[-1.0])
+    last = Dense("b", (2,), (2,), weight=[[0.0], [1.0]], bias=[bias, 0.0])
+    network = Network((Input("x", (), (n,)), hidden, Relu("r", (1,), (1,)), last))
+    radii = Radii(input=1.0, layers={"a": {"weight": radius}})
+    for method in ("auto", "exact"):
+        (verdict,) = qverify.verify(network, np.zeros((1, n)), [0], radii, qverify.Options(method=method))
+        assert verdict.status is not qverify.Status.VERIFIED
+        assert verdict.margin_lower <= 0
+
+
+def test_the_allowance_grows_with_what_was_added():
+    assert allowance(1.0, 10) < allowance(1.0, 10_000) < allowance(2.0, 10_000) < 1e-8
+    assert allowance(0.0, 10) > 0 and allowance(0.0, 10, reach=1e200) > allowance(0.0, 10)

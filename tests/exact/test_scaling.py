@@ -1,0 +1,214 @@
+"""Programs in other units: the same optimum; and verdicts that do not depend on how a network's layers are scaled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from qverify.bounds.backward import tightened_bounds
+from qverify.exact import solvers
+from qverify.exact.bilinear import Bilinear
+from qverify.exact.gain import gain
+from qverify.exact.relational import Relational
+from qverify.exact.scaling import Scaled
+from qverify.exact.solvers.base import Ending, Limits, Outcome
+from qverify.exact.solvers.duality import dual_value, usable_duals
+from qverify.family.family import Radii
+from qverify.layers import Dense, Input, Relu
+from qverify.network import Network
+from qverify.verification.cascade import Cascade, verify
+from qverify.verification.verdict import Options, Status
+from tests.support.networks import NETWORKS, inputs, mlp, random_radii, sample_members
+
+
+def hats(scale: float, margin: float) -> Network:
+    """Two hat functions of width 0.05 in [-1, 1]^2: the margin is 1 + `margin` away from them and `margin` where both
+    peak. The hidden layer is multiplied by `scale` and the output divided by it: the same function for every scale."""
+    centres, width = (0.55, 0.62), 0.05
+    rows, bias, out = [], [], []
+    for axis, centre in enumerate(centres):
+        for offset, factor in ((-width, 1), (0, -2), (width, 1)):
+            rows.append(np.eye(2)[axis] * scale)
+            bias.append(-(centre + offset) * scale)
+            out.append(factor / width / 2 / scale)
+    hidden = Dense("a", (0,), (6,), weight=np.array(rows), bias=np.array(bias))
+    last = Dense("c", (2,), (2,), weight=np.array([np.zeros(6), out]), bias=np.array([1 + margin, 0.0]))
+    return Network((Input("x", (), (2,)), hidden, Relu("r", (1,), (6,)), last))
+
+
+@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
+@pytest.mark.parametrize("scale", [1e-13, 1e-9, 1e-6, 1.0, 1e7, 1e12])
+def test_the_scale_of_a_layer_changes_no_verdict(solver, scale):
+    """With a hidden layer of 1e-12, solvers used to prove what a member refutes."""
+    for margin, answer in ((-0.3, Status.FALSIFIED), (-0.01, Status.FALSIFIED), (0.01, Status.VERIFIED)):
+        verdict = verify(hats(scale, margin), np.zeros((1, 2)), [0], Radii(input=1.0), Options(solver=solver))[0]
+        assert (verdict.status, verdict.method) == (answer, "exact")
+        assert verdict.margin_lower <= margin + 1e-9
+        assert answer is Status.FALSIFIED or verdict.margin_upper == pytest.approx(margin)
+
+
+def rescaled(network: Network, radii: Radii, rng) -> tuple[Network, Radii]:
+    """Every hidden neuron times its own factor of 10^-8 to 10^8, undone in the next layer: the same family."""
+    layers, own, before = list(network.layers), {}, np.ones(network.input_size)
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Dense):
+            last = i == len(layers) - 1
+            factor = np.ones(layer.size) if last else 10.0 ** rng.uniform(-8, 8, layer.size)
+            weight = layer.weight * factor[:, None] / before
+            layers[i] = Dense(layer.name, layer.inputs, layer.shape, weight=weight, bias=layer.bias * factor)
+            spread = np.full(layer.weight.shape, radii.weight) * factor[:, None] / before
+            own[layer.name] = {"weight": spread, "bias": radii.bias * factor}
+            before = factor
+        elif isinstance(layer, Relu):
+            own[layer.name] = {"activation": radii.activation * before}
+    return Network(tuple(layers)), Radii(input=radii.input, layers=own)
+
+
+def test_the_scale_of_single_neurons_changes_no_verdict():
+    seen = set()
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        network = mlp(rng, 4, 9, 8, 3)
+        x = rng.normal(size=(5, 4))
+        labels = network.evaluate(x).argmax(1)
+        radii = Radii(input=0.06, weight=0.03, bias=0.03, activation=0.04)
+        before = verify(network, x, labels, radii, Options("exact"))
+        scaled_network, scaled_radii = rescaled(network, radii, rng)
+        after = verify(scaled_network, x, labels, scaled_radii, Options("exact"))
+        assert [v.status for v in before] == [v.status for v in after]
+        for first, second in zip(before, after, strict=True):
+            if first.method == second.method == "exact":
+                assert second.margin_lower <= first.margin_upper + 1e-9
+        seen |= {(v.status, v.method) for v in before}
+    assert (Status.VERIFIED, "exact") in seen
+
+
+@pytest.mark.parametrize("name", ["dense", "signed_hidden", "conv_attributes", "residual", "add_last"])
+def test_scaled_programs_have_the_same_optimum(name, rng):
+    """Against scipy's own LP and MIP solves of the original rows; points come back in the original units."""
+    from scipy.optimize import LinearConstraint, milp
+
+    network = NETWORKS[name](rng)
+    cascade = Cascade(network, random_radii(network, rng, 0.1), Options())
+    bounds = tightened_bounds(cascade.model, cascade.intervals(inputs(network, rng)))
+    for sample in range(3):
+        program = Relational(cascade.maps, bounds.sample(sample))
+        row = rng.normal(size=network.output_size)
+        cost, offset = program.combination(row)
+        original, scaled = program.program, Scaled.of(program.program)
+        rows = LinearConstraint(original.rows, original.row_lower, original.row_upper)
+        limits = (original.lower, original.upper)
+        for relax in (True, False):
+            whole = np.zeros(len(cost)) if relax else original.integer.astype(int)
+            truth = milp(cost, constraints=rows, bounds=limits, integrality=whole).fun + offset
+            session = solvers.get("highs").open(scaled.program)
+            outcome = scaled.minimise(session, cost, offset, Limits(), relax)
+            assert outcome.dual_bound == pytest.approx(truth, abs=1e-6)
+            assert outcome.incumbent == pytest.approx(truth, abs=1e-6)
+            point = outcome.point
+            assert ((point >= original.lower) & (point <= original.upper)).all()
+            activity = original.rows @ point
+            assert ((activity >= original.row_lower - 1e-6) & (activity <= original.row_upper + 1e-6)).all()
+
+
+def test_scaled_ranges_are_near_one(rng):
+    network = mlp(rng, 4, 7, 5, 3)
+    network, radii = rescaled(network, Radii(input=0.1, weight=0.02), rng)
+    cascade = Cascade(network, radii, Options())
+    bounds = cascade.intervals(rng.normal(size=(1, 4))).sample(0)
+    for program in (Relational(cascade.maps, bounds).program, Bilinear(cascade.maps, bounds).program):
+        scaled = Scaled.of(program).program
+        wide = np.maximum(abs(scaled.lower), abs(scaled.upper))[program.upper > program.lower]
+        assert wide.max() <= 1.5 and (len(program.products) or wide.min() >= 0.7)
+        largest = abs(scaled.rows).max(axis=1).toarray().ravel()
+        assert largest.max() <= 1.5
+
+
+def test_duals_of_a_scaled_relaxation_prove_the_same_bound(rng):
+    network = NETWORKS["dense"](rng)
+    cascade = Cascade(network, random_radii(network, rng, 0.1), Options())
+    bounds = tightened_bounds(cascade.model, cascade.intervals(inputs(network, rng)))
+    program = Relational(cascade.maps, bounds.sample(0))
+    cost, offset = program.combination(np.array([1.0, -1.0, 0.0]))
+    scaled = Scaled.of(program.program)
+    session = solvers.get("highs").open(scaled.program)
+    outcome = scaled.minimise(session, cost, offset, Limits(), True)
+    for factor in (0.0, 0.5, 1.0, 1.5):  # any duals are valid, the optimal ones are best
+        duals = usable_duals(program.program, factor * outcome.row_duals)
+        assert dual_value(program.program, cost, offset, duals) <= outcome.dual_bound + 1e-9
+
+
+def test_a_liars_dual_bound_of_a_relaxation_is_not_used(rng):
+    """The bound of a linear program is computed from its duals, whatever number came with them."""
+    network = NETWORKS["dense"](rng)
+    cascade = Cascade(network, Radii(input=0.1), Options())
+    program = Relational(cascade.maps, cascade.intervals(inputs(network, rng)).sample(0))
+
+    class Liar:
+        def minimise(self, cost, offset, limits, relax=False):
+            return Outcome(Ending.OPTIMAL, 1e6, None, None, np.zeros(program.program.row_count))
+
+    outcome = Scaled.of(program.program).minimise(Liar(), *program.combination(np.array([1.0, -1, 0])), Limits(), True)
+    assert outcome.dual_bound < 100
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gain_bounds_what_an_error_can_do(name, rng):
+    """Members evaluated with every value off by a share of its range, or of its terms, move the output by less."""
+    network = NETWORKS[name](rng)
+    radii = random_radii(network, rng, 0.1)
+    cascade = Cascade(network, radii, Options())
+    x = inputs(network, rng)[0]
+    bounds = cascade.intervals(x[None]).sample(0)
+    row = rng.normal(size=network.output_size)
+    found = gain(cascade.maps, bounds, row)
+    members = sample_members(cascade.family, x, rng, 50, True)
+    spread = np.ptp(members[-1] @ row)
+    assert found.magnitudes >= found.ranges * 0.4 > 0
+    assert found.ranges >= 0.5 * spread
+
+
+@pytest.mark.parametrize("small", [1.0, 2.0**-520, 2.0**-600])
+def test_dual_value_allows_for_its_rounding(small):
+    """A bound from random duals never exceeds the optimum, in exact arithmetic, even where sums cancel, or where
+    products underflow that a large variable multiplies again."""
+    from fractions import Fraction
+
+    from scipy import sparse
+
+    from qverify.exact.program import Program
+
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        n, m = 6, 4
+        matrix = rng.normal(size=(m, n)) * 10.0 ** rng.integers(-8, 9, (m, n)) * small
+        lower, upper = -(10.0 ** rng.uniform(-3, 8, n)) / small, 10.0 ** rng.uniform(-3, 8, n) / small
+        limits = matrix @ ((lower + upper) / 2)
+        program = Program(
+            lower, upper, np.zeros(n, bool), sparse.csr_matrix(matrix), limits, np.full(m, np.inf), np.zeros(n)
+        )
+        duals = rng.uniform(0, 1, m) * small
+        cost = matrix.T @ duals + 1e-9 * small * small * rng.normal(size=n)
+        exact = sum(Fraction(d) * Fraction(b) for d, b in zip(duals, limits, strict=True))
+        for j in range(n):
+            reduced = Fraction(cost[j]) - sum(Fraction(matrix[i, j]) * Fraction(duals[i]) for i in range(m))
+            exact += min(reduced * Fraction(lower[j]), reduced * Fraction(upper[j]))
+        assert Fraction(dual_value(program, cost, 0.0, duals)) <= exact
+
+
+def test_scipy_agrees_with_the_relaxation(rng):
+    """A third LP solver on the scaled rows."""
+    network = NETWORKS["deep"](rng)
+    cascade = Cascade(network, random_radii(network, rng, 0.05), Options())
+    program = Relational(cascade.maps, cascade.intervals(inputs(network, rng)).sample(0))
+    cost, offset = program.combination(np.array([1.0, 0.0, -1.0, 0.0]))
+    scaled = Scaled.of(program.program)
+    rows = scaled.program.rows.toarray()
+    up, down = np.isfinite(scaled.program.row_upper), np.isfinite(scaled.program.row_lower)
+    matrix = np.vstack([rows[up], -rows[down]])
+    right = np.concatenate([scaled.program.row_upper[up], -scaled.program.row_lower[down]])
+    box = np.stack([scaled.program.lower, scaled.program.upper], 1)
+    truth = linprog(cost * scaled.unit, matrix, right, bounds=box).fun + offset + cost @ scaled.shift
+    outcome = scaled.minimise(solvers.get("highs").open(scaled.program), cost, offset, Limits(), True)
+    assert outcome.dual_bound == pytest.approx(truth, abs=1e-6)

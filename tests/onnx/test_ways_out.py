@@ -1,0 +1,172 @@
+"""Ways out that refusals offer: each is taken here, and the model is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import pytest
+from onnx import TensorProto, helper
+
+from qverify.errors import UnsupportedModel
+from qverify.onnx.operators import OPERATORS
+from qverify.onnx.reader import load
+from qverify.onnx.ways_out import HINTS
+from tests.support.onnx_models import BN, agree, kinds, model, node, statistics, weights
+
+RNG = np.random.default_rng(5)
+W, V = weights(RNG, 4, 3), weights(RNG, 3, 2, 2, 2)
+IMAGE = ("N", 2, 5, 4)
+
+
+def chain(*nodes, shape=("N", 4), opset=17, **constants):
+    return model(nodes, constants, shape, opset)
+
+
+def older(built):
+    return onnx.version_converter.convert_version(built, 8)
+
+
+# What the message offers: (refused, what it says, mended, layers read)
+WAYS = {
+    "average instead of maximum": (
+        chain(node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2]), shape=IMAGE),
+        "use AveragePool or a strided Conv",
+        chain(node("AveragePool", "x", "y", kernel_shape=[2, 2], strides=[2, 2]), shape=IMAGE),
+        "Conv",
+    ),
+    "strided Conv instead of maximum": (
+        chain(node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2]), shape=IMAGE),
+        "use AveragePool or a strided Conv",
+        chain(node("Conv", "x v", "y", strides=[2, 2]), shape=IMAGE, v=V),
+        "Conv",
+    ),
+    "average of all": (
+        chain(node("GlobalMaxPool", "x", "y"), shape=IMAGE),
+        "use GlobalAveragePool",
+        chain(node("GlobalAveragePool", "x", "y"), shape=IMAGE),
+        "Conv",
+    ),
+    "padding": (
+        chain(
+            node("Pad", "x p", "z"), node("Conv", "z v", "y"), shape=IMAGE, p=np.array([0, 0, 1, 2, 0, 0, 1, 0]), v=V
+        ),
+        "give the padding to the Conv or AveragePool after it",
+        chain(node("Conv", "x v", "y", pads=[1, 2, 1, 0]), shape=IMAGE, v=V),
+        "Conv",
+    ),
+    "sum": (
+        chain(node("MatMul", "x w", "a"), node("Sum", "a a", "y"), w=W),
+        "use Add",
+        chain(node("MatMul", "x w", "a"), node("Add", "a a", "y"), w=W),
+        "Dense Scale",
+    ),
+    "statistics": (
+        chain(node("InstanceNormalization", "x scale offset", "y"), shape=IMAGE, **statistics(RNG, 2)),
+        "use BatchNormalization",
+        chain(node("BatchNormalization", f"x {BN}", "y"), shape=IMAGE, **statistics(RNG, 2)),
+        "Conv",
+    ),
+    "an activation at the end": (
+        chain(node("MatMul", "x w", "z"), node("Tanh", "z", "y"), w=W),
+        "so export the model without it",
+        chain(node("MatMul", "x w", "y"), w=W),
+        "Dense",
+    ),
+    "the class at the end": (
+        chain(node("MatMul", "x w", "z"), node("ArgMax", "z", "y", axis=1), w=W),
+        "export the model without it",
+        chain(node("MatMul", "x w", "y"), w=W),
+        "Dense",
+    ),
+    "ReLU6": (
+        chain(node("Clip", "x low high", "y"), low=0.0, high=6.0),
+        "train with ReLU, not with ReLU6",
+        chain(node("Clip", "x low", "y"), low=0.0),
+        "Relu",
+    ),
+    "float16": (
+        model([node("MatMul", "x w", "y")], {"w": W}, ["N", 4], dtype=np.float16),
+        "export the model in float32",
+        model([node("MatMul", "x w", "y")], {"w": W}, ["N", 4]),
+        "Dense",
+    ),
+    "opset": (
+        chain(node("Relu", "x", "y"), opset=7),
+        "opset 7: supported is 8 and newer; convert the model",
+        older(chain(node("Relu", "x", "y"), opset=7)),
+        "Relu",
+    ),
+    "fixed batch": (
+        chain(node("MatMul", "x w", "y"), shape=[8, 4], w=W),
+        "export with batch size 1 or a symbolic batch axis",
+        chain(node("MatMul", "x w", "y"), shape=["N", 4], w=W),
+        "Dense",
+    ),
+    "rows": (
+        chain(node("MatMul", "x w", "y"), shape=["N", 7, 4], w=W),
+        "or write it as a Conv with kernel 1",
+        chain(node("Conv", "x k", "y"), shape=["N", 4, 7], k=W.T[:, :, None]),
+        "Conv",
+    ),
+    "no batch axis": (
+        chain(node("Conv", "x v", "y"), shape=[2, 2, 5, 4], v=V),
+        "export it with a first axis for the batch that is open or 1",
+        chain(node("Conv", "x v", "y"), shape=[1, 2, 5, 4], v=V),
+        "Conv",
+    ),
+    "open axes": (
+        chain(node("Conv", "x v", "y"), shape=["N", 2, "H", "W"], v=V),
+        "export it with the others fixed",
+        chain(node("Conv", "x v", "y"), shape=IMAGE, v=V),
+        "Conv",
+    ),
+    "colours last": (
+        chain(
+            node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Conv", "t v", "y"), shape=["N", 5, 4, 2], v=V
+        ),
+        "export the model with its axes in the order that its layers read, channels first",
+        chain(node("Conv", "x v", "y"), shape=IMAGE, v=V),
+        "Conv",
+    ),
+    "a constant made by nodes": (
+        chain(node("Tanh", "w", "v"), node("MatMul", "x v", "y"), w=W),
+        "operator Tanh on constants is not supported: replace it by an initializer",
+        chain(node("MatMul", "x v", "y"), v=np.tanh(W)),
+        "Dense",
+    ),
+    "a cast": (
+        chain(node("Cast", "x", "c", to=TensorProto.FLOAT16), node("Cast", "c", "y", to=TensorProto.FLOAT)),
+        "it casts to float16; supported are float32 and float64: export the model in float32",
+        chain(node("Cast", "x", "c", to=TensorProto.FLOAT), node("Relu", "c", "y")),
+        "Relu",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_way_out_is_one(name, rng):
+    refused, offer, mended, layers = WAYS[name]
+    with pytest.raises(UnsupportedModel) as caught:
+        load(refused)
+    assert offer in str(caught.value)
+    network = load(mended)
+    assert kinds(network) == layers
+    agree(network, mended, rng)
+
+
+def test_the_way_out_of_a_second_input(rng):
+    built = model([node("Add", "x z", "y")], {}, ["N", 4])
+    built.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
+    with pytest.raises(UnsupportedModel, match="make the others initializers of the values they are to have"):
+        load(built)
+    mended = model([node("Add", "x z", "y")], {"z": weights(rng, 4)}, ["N", 4])
+    assert kinds(load(mended)) == "Scale"
+
+
+def test_hints_are_of_operators_that_exist_and_are_not_supported():
+    for operator in HINTS:
+        if operator not in ("RMSNormalization", "Swish"):  # younger than the oldest onnx that will do
+            assert onnx.defs.has(operator), operator
+        assert operator not in OPERATORS
+    assert all(onnx.defs.has(operator) for operator in OPERATORS)

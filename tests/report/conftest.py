@@ -1,0 +1,31 @@
+"""A browser for the tests of the page."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.pages import Browser, Parsed
+
+
+@pytest.fixture
+def browser(tmp_path) -> Browser:
+    """Shows a page in headless Chromium; its DOM, after nothing came up on the console."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not on PATH")
+
+    def show(text: str, address: str = "", problems: int = 0) -> Parsed:
+        (tmp_path / "shown.html").write_text(text)
+        switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+        switches += " disable-component-update disable-sync enable-logging=stderr v=0 virtual-time-budget=10000"
+        command = [chromium, *(f"--{switch}" for switch in switches.split()), f"--user-data-dir={tmp_path}/profile"]
+        command += ["--dump-dom", f"{(tmp_path / 'shown.html').as_uri()}{address}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert len(console) == problems, console
+        return Parsed(done.stdout)
+
+    return show

@@ -1,0 +1,184 @@
+"""The page on a phone, a tablet, a laptop, a desk and on paper: nothing sticks out, no name comes in crumbs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.commands import answer
+from tests.support.pages import written
+from tests.support.paths import DIGITS
+from tests.support.runs_on_disk import question, random_rows, row, write_batch, write_run
+
+LONG = "mnist_4x256_robust_8bit_kappa_0.5_seed_42_retrained_with_augmentation"
+WIDTHS = (360, 390, 600, 768, 1024, 1152, 1280, 1440)
+DETAIL = "the time limit of 300 s ended the exact step before its bound was positive"
+
+
+def many(
+    folder: Path, rng: np.random.Generator, models: Any = (LONG, "x", "noseparators" * 7), count: int = 60
+) -> Path:
+    """A batch of models x bits x methods, half of the cases with clipping; all columns of the table are needed."""
+    cases: dict[str, Any] = {}
+    rows = []
+    for model in models:
+        for bits, method in ((4, "auto"), (4, "exact"), (32, "auto"), (32, "ibp")):
+            name = f"{model}-{bits}-{method}"
+            clip = [0.0, 1.0] if bits == 4 else None
+            asked = {"model": f"models/{model}.onnx", "data": f"data/{model}.npz", "method": method, "clip_input": clip}
+            cases[name] = question(bits, count + 7 * len(cases), timeout=None, **asked)
+            for found in random_rows(rng, count):
+                more = {"scope": "independent positions", "detail": DETAIL} if found["status"] == "unknown" else {}
+                rows.append(found | more | {"case": name})
+    return write_batch(folder, cases, rows)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, str]:
+    """Pages by name: of one case with pictures and long layers, of two with short names, and of many with long ones."""
+    folder, rng = tmp_path_factory.mktemp("pages"), np.random.default_rng(0)
+    given = ("--data", "digits", "--bits", 6, "--samples", "20:80", "--out", folder / "one", "--witnesses")
+    assert answer("verify", DIGITS, *given)["falsified"] >= 3
+    short = {f"at{bits}": question(bits, 60, model="net.onnx") for bits in (6, 8)}
+    two = write_batch(folder / "two", short, [r | {"case": c} for c in short for r in random_rows(rng, 60)])
+    large = write_run(folder / "large", random_rows(rng, 3000), model=f"m/{LONG}.onnx")
+    return {
+        "one": written(folder / "one"),
+        "two": written(two),
+        "large": written(large),
+        "many": written(many(folder / "many", rng), folder / "one"),
+    }
+
+
+MEASURE = """
+  const found = {};
+  for (const frame of document.querySelectorAll("iframe")) {
+    const root = frame.contentDocument.documentElement, narrow = [], outside = [];
+    for (const one of root.querySelectorAll("td, th, h2, h3, dt, dd, label, figcaption, summary, li, p, td > span")) {
+      const text = one.textContent.trim(), box = one.getBoundingClientRect(), style = getComputedStyle(one);
+      if (!text || !box.width || !box.height) continue;
+      const room = box.width - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+      const word = Math.max(...text.split(/\\s+/).map(piece => piece.length));
+      if (style.display !== "inline" && room < 0.45 * parseFloat(style.fontSize) * Math.min(8, word))
+        narrow.push(one.tagName + ": " + text.slice(0, 40) + " in " + room);
+      if (box.left < 0 || box.right > root.clientWidth + 0.5) outside.push(one.tagName + ": " + text.slice(0, 40));
+    }
+    const rows = [...root.querySelectorAll("#summary tbody tr, #brackets tbody tr")];
+    found[frame.width] = { inner: root.clientWidth, content: root.scrollWidth, narrow, outside,
+      rows: rows.length, tallest: Math.max(...rows.map(one => one.getBoundingClientRect().height)) };
+  }
+  document.body.dataset.found = JSON.stringify(found);
+"""
+
+
+@pytest.mark.parametrize("name", ["one", "two", "large", "many"])
+def test_it_can_be_read_at_every_width(pages, browser, name):
+    frames = "".join(
+        f'<iframe srcdoc="{escape(pages[name])}" width="{width}" height="900"></iframe>' for width in WIDTHS
+    )
+    script = f'window.addEventListener("load", () => {{{MEASURE}}});'
+    parsed = browser(f"<!DOCTYPE html><body>{frames}<script>{script}</script></body>")
+    (body,) = [found for tag, found in parsed.elements if tag == "body"]
+    measured = json.loads(body["data-found"] or "")
+    assert set(measured) == {str(width) for width in WIDTHS}
+    for width, found in measured.items():
+        assert int(width) - 30 < found["inner"] == found["content"], f"sticks out at {width}: {found['outside'][:3]}"
+        assert found["narrow"] == [] and found["outside"] == [], f"at {width}"
+        assert found["rows"] > 0 and found["tallest"] <= (420 if int(width) < 768 else 240), f"at {width}"
+
+
+Printer = Callable[[str], bytes]
+
+
+@pytest.fixture
+def printer(tmp_path) -> Printer:
+    """Prints a page in headless Chromium: a PDF."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not on PATH")
+
+    def to_pdf(text: str) -> bytes:
+        (tmp_path / "printed.html").write_text(text)
+        switches = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+        switches += " disable-component-update disable-sync virtual-time-budget=10000 no-pdf-header-footer"
+        command = [chromium, *(f"--{switch}" for switch in switches.split()), f"--user-data-dir={tmp_path}/profile"]
+        command += [f"--print-to-pdf={tmp_path}/printed.pdf", (tmp_path / "printed.html").as_uri()]
+        subprocess.run(command, capture_output=True, timeout=120, check=True)
+        return (tmp_path / "printed.pdf").read_bytes()
+
+    return to_pdf
+
+
+def sheets(pdf: bytes) -> int:
+    return len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf))
+
+
+@pytest.mark.parametrize(("name", "most"), [("one", 5), ("two", 7), ("large", 6), ("many", 26)])
+def test_few_sheets_of_paper(pages, printer, name, most):
+    """One case takes four pages and its manifest at most, and a case more takes two more with its manifest."""
+    number = sheets(printer(pages[name]))
+    assert 2 <= number <= most
+
+
+def test_what_is_on_paper(pages, printer, tmp_path):
+    """No controls; all that is folded on the screen; and how many of the rows there are."""
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext is not on PATH")
+
+    def words(text: str) -> str:
+        (tmp_path / "page.pdf").write_bytes(printer(text))
+        command = ["pdftotext", "-layout", str(tmp_path / "page.pdf"), "-"]
+        return " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+    text = words(pages["one"])
+    assert "Printed: all 60 samples selected (order sample). Fewer can be selected on the page." in text
+    assert "page 1 of 2" not in text and "next" not in text and "The same as CSV" not in text
+    assert "network_sha256" in text and "start 1: solver.name highs" in text
+    text = words(pages["large"])
+    assert "Printed: the first 120 of 3000 samples selected (order sample)." in text
+    assert LONG in text.replace(" ", "")
+
+
+def test_a_page_is_as_it_was_after_printing(pages, browser):
+    script = """
+      const count = () => document.querySelectorAll("#brackets tbody tr").length;
+      const open = () => document.querySelectorAll("details[open]").length;
+      const colour = () => getComputedStyle(document.documentElement).getPropertyValue("--ground").trim();
+      const seen = [[count(), open(), colour()]];
+      document.querySelector("details").open = true;
+      for (const name of ["beforeprint", "afterprint"]) {
+        window.dispatchEvent(new Event(name));
+        seen.push([count(), open(), colour()]);
+      }
+      document.body.dataset.seen = JSON.stringify(seen);
+    """
+    text = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", pages["many"])
+    parsed = browser(text.replace("</body>", f"<script>{script}</script></body>"))
+    (body,) = [found for tag, found in parsed.elements if tag == "body"]
+    before, during, after = json.loads(body["data-seen"] or "")
+    assert before[:2] == [50, 0] and during == [120, 13, "#ffffff"] and after[:2] == [50, 1]
+    assert before[2] == after[2]
+
+
+def test_paper_is_white_also_where_the_screen_is_dark(pages):
+    """Dark colours hold for screens alone."""
+    style = pages["one"].partition("<style>")[2].partition("</style>")[0]
+    for query in re.findall(r"@media ([^{]*prefers-color-scheme: dark[^{]*){", style):
+        assert query.startswith("screen and ")
+    assert "print-color-adjust: exact" in style and "@media print" in style
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_pages_of_next_to_nothing(tmp_path, browser, printer, count):
+    text = written(write_run(tmp_path / "run", [row(k) for k in range(count)]))
+    browser(text)
+    assert sheets(printer(text)) == 2

@@ -1,0 +1,479 @@
+"""The page of `qverify report`: its numbers are the CSV's, it needs nothing but itself, and a browser shows it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import struct
+import zlib
+from decimal import Decimal
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qverify import datasets
+from qverify.datasets import sources as data_sources
+from qverify.onnx import reader as onnx_io
+from qverify.report.curves import curves
+from qverify.report.numbers import Tally, footer
+from qverify.report.page import page
+from qverify.report.page_rows import packed
+from qverify.report.pictures import MOST, data_uri, galleries
+from qverify.report.sources import Sources
+from qverify.report.table import lines_of
+from qverify.runs.reading import read_runs
+from qverify.text.escapes import printable
+from tests.support.commands import answer, qverify, read_rows
+from tests.support.pages import Parsed, written
+from tests.support.paths import DIGITS
+from tests.support.runs_on_disk import Row, question, random_rows, row, write_batch, write_rows, write_run
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&\"'\ud800\u2028"
+
+
+def summed_up(parsed: Parsed) -> list[dict[str, str]]:
+    """The rows of the summary table by their headings."""
+    heads, *rows = parsed.tables["summary"]
+    return [dict(zip(heads, cells, strict=True)) for cells in rows]
+
+
+def check_summary(parsed: Parsed, runs: list[Any]) -> None:
+    """The table is the CSV, line by line; so is the file it offers."""
+    text = qverify("report", *runs, "--format", "csv").stdout
+    lines = summed_up(parsed)
+    expected = list(csv.DictReader(io.StringIO(text)))
+    assert len(lines) == len(expected) > 0
+    for line, record in zip(lines, expected, strict=True):
+        for heading in ("clean", "IBP", "BP", "guaranteed", "attack"):
+            share = 100 * float(record[f"{heading.lower()}_accuracy"])
+            assert line[heading] == f"{share:.2f} % {record[heading.lower()]}"
+        assert (line["samples"], line["unknown"]) == (record["samples"], record["unknown"])
+        assert line["seconds"] == f"{float(record['seconds']):.2f}" and line["model"] == record["model"]
+        assert line["radii"] == f"{record['bits']} bits"
+    (link,) = [attributes["href"] for tag, attributes in parsed.elements if tag == "a" and "download" in attributes]
+    assert base64.b64decode((link or "").partition("base64,")[2]).decode() == text
+
+
+@pytest.fixture
+def two_cases(tmp_path, rng) -> tuple[Path, dict[str, list[Row]]]:
+    """A batch of one model at 6 and 8 bits, 120 samples each."""
+    rows = {f"at{bits}": random_rows(rng, 120) for bits in (6, 8)}
+    cases = {name: question(int(name[2:]), 120) for name in rows}
+    named = [r | {"case": name, "key": "k"} for name, own in rows.items() for r in own]
+    return write_batch(tmp_path / "batch", cases, named), rows
+
+
+# --- the page as a file ---
+
+
+def test_the_table_equals_the_csv(two_cases, tmp_path, rng):
+    run = write_run(tmp_path / "run", random_rows(rng, 50), model="m/other.onnx")
+    check_summary(Parsed(written(two_cases[0], run)), [two_cases[0], run])
+
+
+def test_the_page_asks_for_nothing_else(tmp_path):
+    given = ("--data", "digits", "--bits", 6, "--samples", "0:40", "--out", tmp_path / "run", "--witnesses")
+    answer("verify", DIGITS, *given)
+    text = written(tmp_path / "run")
+    parsed = Parsed(text)
+    links = [v or "" for _, found in parsed.elements for k, v in found.items() if k in ("src", "href", "srcset")]
+    assert len(links) > 10 and all(link.startswith(("#", "data:")) for link in links)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|https?://", text)
+    (policy,) = [found["content"] for tag, found in parsed.elements if found.get("http-equiv")]
+    assert policy is not None and policy.startswith("default-src 'none'; img-src data:;")
+    assert "@@" not in text and text.count("<script") == 2
+
+
+def test_rows_are_packed_with_margins_rounded_outwards(tmp_path, rng):
+    tiny = row(200, margin_lower=1e-9 / 3, margin_upper=-1e-9 / 3)
+    rows = [*random_rows(rng, 200), tiny, row(201, "unknown")]
+    rows[-1] |= {"scope": "independent positions", "detail": HOSTILE}
+    cases = read_runs([str(write_run(tmp_path / "run", rows))])
+    text = packed(cases, ["one"])
+    assert not set("<>&") & set(text)
+    data = json.loads(text)
+    (case,) = data["cases"]
+    ordered = sorted(rows, key=lambda r: r["index"])
+    assert case["index"] == list(range(202)) and case["label"] == [r["label"] for r in ordered]
+    assert [data["statuses"][k] for k in case["status"]] == [r["status"] for r in ordered]
+    assert [data["methods"][k] for k in case["method"]] == [r["method"] for r in ordered]
+    assert (
+        data["details"][case["detail"][201]] == f"independent positions; {printable(HOSTILE)}"
+        and case["detail"][0] == 0
+    )
+    digits = json.loads(text, parse_float=Decimal)["cases"][0]
+    for low, high, r in zip(digits["lower"], digits["upper"], ordered, strict=True):
+        assert (low is None) == (r["margin_lower"] is None)
+        if low is not None:
+            assert 0 <= Decimal(r["margin_lower"]) - low <= abs(Decimal(r["margin_lower"])) / 10**4
+        assert 0 <= high - Decimal(r["margin_upper"]) <= abs(Decimal(r["margin_upper"])) / 10**4
+
+
+def test_the_page_of_a_large_run_is_small(tmp_path, rng):
+    text = written(write_run(tmp_path / "run", random_rows(rng, 10_000)))
+    assert len(text.encode()) < 1 << 20
+    check_summary(Parsed(text), [tmp_path / "run"])
+
+
+def test_curves_are_of_cases_that_differ_by_bits_alone(two_cases, tmp_path):
+    others = [
+        write_run(tmp_path / "alone", [row(0)], model_sha256="dd" * 32),
+        write_run(tmp_path / "clipped", [row(0)], bits=10, clip_input=[0.0, 1.0]),
+        write_run(tmp_path / "empty", []),
+    ]
+    cases = lines_of(read_runs([str(two_cases[0]), *map(str, others)]))
+    (curve,) = curves(cases)
+    assert [line.case.bits for line in curve.lines] == [6, 8]
+    assert curve.title == "net on data.npz, samples 0:120, scheme paper, rounding any, method auto"
+    text = page(cases)
+    for name, rows in two_cases[1].items():
+        share = 100 * sum(r["status"] == "verified" for r in rows) / 120
+        assert f"<title>guaranteed, {name[2:]} bits: {share:.2f} %</title>" in text
+    assert '<section id="curves" >' in text
+    assert '<section id="curves" hidden>' in page(cases[-1:])
+
+
+def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path):
+    text = unescape(written(write_run(tmp_path / "run", [row(0), row(1, "verified", "exact"), row(7)])))
+    for words in (
+        *("aa" * 32, "bb" * 32, "cc" * 32, "<dt>qverify</dt><dd>0.1.0</dd>", "<dt>tolerance</dt><dd>1e-08</dd>"),
+        *("<dt>radii.largest.weight</dt><dd>0.0078125</dd>", "<dt>clip_input</dt><dd>null</dd>"),
+        *("<dt>start 1: solver.version</dt><dd>1.2.3</dd>", "<dt>samples</dt><dd>[0, 8]</dd>"),
+        *("Verified: 2 by bounds in float64", "1 by the exact step, from the duals of every linear program"),
+        *(
+            "largest radii (half-widths, twice that is the diameter) input 0.003906",
+            "highs 1.2.3, formulation relational",
+        ),
+        "run: 3 of 8 samples are decided",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("solver", "formulation"), [("highs", "relational"), ("gurobi", "relational"), ("scip", "bilinear"), ("", "")]
+)
+def test_the_page_trusts_what_the_terminal_trusts(tmp_path, solver, formulation):
+    """The sentence below `qverify verify` stands in the row of the exact step; nothing else is said to be trusted."""
+    asked = question(6, 2, formulation=formulation or "relational", tolerance=2e-8)
+    rows = [row(0, "verified", "exact"), row(1)]
+    run = write_run(tmp_path / "run", rows, **asked)
+    starts = [{"solver": {"name": solver, "version": "9"} if solver else None}]
+    (run / "run.json").write_text(json.dumps(asked | {"runs": starts}))
+    (verified,) = [s for s in footer(Tally.of(rows), asked, [f"{solver} 9"] if solver else []) if "Verified:" in s]
+    trusted = verified.partition("1 by the exact step, ")[2].rstrip(".")
+    duals = "from the duals of every linear program it solved"
+    word = "solver's own bound counts less 2e-08 times the network's gain"
+    if (solver, formulation) == ("highs", "relational"):
+        assert trusted == f"{duals} (in bilinear programs the {word})"
+    else:
+        assert trusted == f"in which the {word}"
+    text = written(run)
+    stages = {cells[0]: cells[1:] for cells in Parsed(text).tables["stages"][1:]}
+    assert stages["exact"][1] == f"verified: {trusted}; falsified: as attack"
+    assert text.count(word.replace("'", "&#x27;")) == 2 and "dual bound" not in text
+    assert list(stages) == ["forward", "ibp", "attack", "bp", "bp-layers", "exact"]
+    shown = qverify("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "0:40").stdout
+    for name, (does, _) in stages.items():
+        assert f"{name} = {does}" in shown or name not in shown.partition("Stages:")[2]
+
+
+def test_runs_with_different_trust_are_both_said(tmp_path):
+    runs = [write_run(tmp_path / name, [row(0, "verified", "exact")], method="exact") for name in ("a", "b")]
+    record = json.loads((runs[1] / "run.json").read_text())
+    record["runs"].append({"solver": {"name": "gurobi", "version": "11"}})  # one start is enough
+    (runs[1] / "run.json").write_text(json.dumps(record))
+    (rests,) = [cells[2] for cells in Parsed(written(*runs)).tables["stages"] if cells[0] == "exact"]
+    assert rests.count("verified: from the duals") == 1 and rests.count("verified: in which the solver's own") == 1
+    runs = [write_run(tmp_path / "c", [row(0)], method="ibp")]
+    assert "not asked for here" in written(*runs)
+
+
+# --- pictures and layers ---
+
+
+@pytest.fixture
+def digits_run(tmp_path) -> Path:
+    """60 digits at 6 bits, with witnesses."""
+    given = ("--data", "digits", "--bits", 6, "--samples", "20:80", "--out", tmp_path / "run", "--witnesses")
+    assert answer("verify", DIGITS, *given)["falsified"] >= 3
+    return tmp_path / "run"
+
+
+def test_pictures_are_the_samples_and_answers_those_of_the_witnesses(digits_run):
+    cases = read_runs([str(digits_run)])
+    falsified = {r["index"]: r for r in read_rows(digits_run) if r["status"] == "falsified"}
+    samples = datasets.load("digits")
+    (gallery,) = galleries(cases, Sources())
+    assert gallery.falsified == len(falsified) == len(gallery.pictures) and not gallery.missing
+    assert {p.index for p in gallery.pictures} == set(falsified)
+    for picture in gallery.pictures:
+        assert picture.label == samples.y[picture.index] and picture.picture == data_uri(samples.x[picture.index])
+        stored = np.load(digits_run / "witnesses" / f"{picture.index}.npz")
+        assert picture.answer is not None and picture.answer.predicted == stored["rival"] != picture.label
+        assert picture.answer.margin == pytest.approx(falsified[picture.index]["margin_upper"], abs=1e-9)
+        assert picture.answer.picture == data_uri(stored["input"])
+    worst = min(falsified.values(), key=lambda r: r["margin_upper"])
+    assert gallery.pictures[0].index == worst["index"]
+    text = written(digits_run)
+    assert text.count('alt="input of the witness"') == len(falsified)
+    assert f"the witness answers <b>{gallery.pictures[0].answer.predicted}</b>" in text
+
+
+def pixels(uri: str) -> np.ndarray:
+    """A PNG without filters, read back: (height, width, channels)."""
+    content = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height, depth, kind = struct.unpack(">IIBB", content[16:26])
+    length = struct.unpack(">I", content[33:37])[0]
+    assert depth == 8 and content[37:41] == b"IDAT"
+    lines = np.frombuffer(zlib.decompress(content[41 : 41 + length]), np.uint8).reshape(height, -1)
+    assert not lines[:, 0].any()
+    return lines[:, 1:].reshape(height, width, 3 if kind == 2 else 1)
+
+
+def test_pictures_hold_the_pixels(rng):
+    grey, colour = rng.random((5, 7)), rng.random((3, 6, 4))
+    np.testing.assert_array_equal(pixels(data_uri(grey))[:, :, 0], np.rint(255 * grey))
+    np.testing.assert_array_equal(pixels(data_uri(colour)), np.rint(255 * colour.transpose(1, 2, 0)))
+    np.testing.assert_array_equal(pixels(data_uri(grey[None])), pixels(data_uri(grey)))
+    signed = np.array([[-1.0, 0.0], [1.0, 3.0]])
+    np.testing.assert_array_equal(pixels(data_uri(signed))[:, :, 0], [[0, 64], [128, 255]])
+    assert pixels(data_uri(rng.random((200, 100)))).shape == (50, 25, 1)
+
+
+def test_pictures_are_shared_among_cases(tmp_path):
+    y = datasets.load("digits").y
+    sha256 = datasets.load("digits").sha256
+    counts = {"few": 5, "many": 50, "most": 90}
+    for name, count in counts.items():
+        labels = [dict.fromkeys(("label", "predicted"), int(y[k])) for k in range(count)]
+        margins = [{"margin_lower": -99.0, "margin_upper": -1.0 - k} for k in range(count)]
+        rows = [row(k, "falsified", "attack", **labels[k], **margins[k]) for k in range(count)]
+        write_run(tmp_path / name, rows, data="digits", data_sha256=sha256)
+    found = galleries(read_runs([str(tmp_path / name) for name in counts]), Sources())
+    assert [len(gallery.pictures) for gallery in found] == [5, 27, 28] and MOST == 60
+    assert [picture.index for picture in found[1].pictures] == list(range(49, 22, -1))
+    assert all(picture.answer is None for gallery in found for picture in gallery.pictures)
+
+
+def test_unstable_neurons_are_those_that_inspect_counts(digits_run):
+    found = answer("inspect", DIGITS, "--data", "digits", "--bits", 6, "--samples", "20:80")
+    relus = [layer for layer in found["layers"] if layer["kind"] == "Relu"]
+    text = written(digits_run)
+    for relu in relus:
+        cells = "".join(
+            f'<td class="number">{relu[f"unstable_{name}"]:.1f}<meter[^>]*></meter></td>' for name in ("ibp", "bp")
+        )
+        assert re.search(f'<td>{relu["name"]}</td><td class="number">{relu["shape"][0]}</td>{cells}', text)
+    assert "the mean over 60 samples" in text and text.count('class="most"') == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "nowhere.onnx"}, ["Not counted: nowhere.onnx is not there."]),
+        ({"model_sha256": "ab"}, ["digits.onnx has changed since the run."]),
+        ({"network_sha256": "ab"}, ["Not counted: the weights of", "have changed since the run."]),
+        ({"network_sha256": "ab", "semantics": 1}, ["Not counted: digits.onnx is hashed otherwise than"]),
+        ({"data": "gone.npz"}, ["Not counted: gone.npz is not there.", "No pictures: gone.npz is not there."]),
+        ({"data": "mnist"}, ["No pictures: the data set mnist is not on this machine."]),
+        ({"data_sha256": "ab"}, ["No pictures: digits has changed since the run."]),
+        ({"radii": question()["radii"] | {"bits": 99}}, ["Not counted: The bit-width is 99"]),
+        ({"radii": question()["radii"] | {"file": "r.toml"}}, ["Not counted: r.toml is not there."]),
+        ({"radii": question()["radii"] | {"scheme": "tensor"}}, ["the mean over 60 samples"]),
+    ],
+)
+def test_what_is_missing_is_said(digits_run, monkeypatch, changes, words):
+    monkeypatch.setattr(data_sources, "find_here", lambda name: None)
+    monkeypatch.setattr(data_sources, "_fetch", None)
+    record = json.loads((digits_run / "run.json").read_text())
+    (digits_run / "run.json").write_text(json.dumps(record | changes))
+    text = unescape(written(digits_run))
+    for each in words:
+        assert each in text
+
+
+def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
+    """Inputs in their box, answers that are wrong; and nothing is shown without the network or the radii."""
+    shutil.rmtree(digits_run / "witnesses")
+    (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
+    by = {r["index"]: r["method"] for r in read_rows(digits_run)}
+    attacked = [picture for picture in gallery.pictures if by[picture.index] == "attack"]
+    assert len(attacked) >= 3 and gallery.missing == ""
+    for picture in attacked:  # what only the solver broke, an attack need not find
+        assert picture.answer is not None and picture.answer.again
+        assert picture.answer.predicted != picture.label and picture.answer.margin < 0
+        apart = pixels(picture.picture).astype(int) - pixels(picture.answer.picture).astype(int)
+        assert 0 < np.abs(apart).max() <= 2 * 255 / 2**6 + 1  # pictures are stretched to what lies beyond [0, 1]
+    record = json.loads((digits_run / "run.json").read_text())
+    (digits_run / "run.json").write_text(json.dumps(record | {"model_sha256": "ab"}))
+    (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
+    assert gallery.pictures and all(picture.answer is None for picture in gallery.pictures)
+
+
+def test_radii_that_are_not_those_of_the_run_are_said(digits_run):
+    """As if an older version had made other radii of the same words: nothing is sought in another family."""
+    shutil.rmtree(digits_run / "witnesses")
+    record = json.loads((digits_run / "run.json").read_text())
+    said = "This version of qverify makes other radii than those of the run"
+    assert said not in written(digits_run)
+    record["radii"]["largest"]["weight"] *= 1 + 1e-12  # computed elsewhere
+    (digits_run / "run.json").write_text(json.dumps(record))
+    assert said not in written(digits_run)
+    for kind in ("input", "activation"):
+        changed = json.loads(json.dumps(record))
+        changed["radii"]["largest"][kind] *= 1.01
+        (digits_run / "run.json").write_text(json.dumps(changed))
+        text = written(digits_run)
+        assert said in text and "the mean over 60 samples" in text and "found again answers" not in text
+
+
+def test_samples_that_are_read_otherwise_than_then_are_not_shown(digits_run):
+    """The file is the same, its arrays are not."""
+    record = json.loads((digits_run / "run.json").read_text())
+    sha256 = datasets.load("digits").arrays_sha256
+    for arrays, shown in ((sha256, True), ("ab", False)):
+        (digits_run / "run.json").write_text(json.dumps(record | {"arrays_sha256": arrays}))
+        text = written(digits_run)
+        assert ('alt="sample ' in text) is shown
+        assert ("No pictures: digits is read otherwise than by the version that made the run." in text) is not shown
+
+
+def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
+    falsified = [r for r in read_rows(digits_run) if r["status"] == "falsified"]
+    first, second, third = (r["index"] for r in falsified[:3])
+    (digits_run / "witnesses" / f"{first}.onnx").write_bytes(b"no model")
+    (digits_run / "witnesses" / f"{second}.npz").unlink()
+    onnx_io.save(onnx_io.load(DIGITS), digits_run / "witnesses" / f"{third}.onnx")
+    cases = read_runs([str(digits_run)])
+    (gallery,) = galleries(cases, Sources())
+    answers = {picture.index: picture.answer for picture in gallery.pictures}
+    assert answers[third].margin > 0 and not answers[third].again
+    for index in (first, second):  # another attack finds what was lost
+        assert answers[index].again and answers[index].margin < 0
+    assert gallery.missing == f"The witness of sample {first} is damaged, so its answer is missing."
+    text = written(digits_run)
+    assert "which is right (margin" in text and "a failing network found again answers <b>" in text
+    write_rows(digits_run, [r | dict.fromkeys(("label", "predicted"), (r["label"] + 1) % 10) for r in falsified])
+    (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
+    assert gallery.pictures == [] and "do not fit the data set" in gallery.missing
+
+
+# --- in a browser ---
+
+
+def brackets(parsed: Parsed) -> tuple[int, list[dict[str, str]]]:
+    """How many lines the table of brackets shows, and these by their headings."""
+    head, *rows = parsed.tables["brackets"]
+    lines = [dict(zip(head[-len(cells) :], cells, strict=True)) for cells in rows]
+    return len(lines), lines
+
+
+def test_the_browser_reports_mistakes(browser):
+    browser("<script>nowhere()</script>", problems=1)
+
+
+def test_the_browser_shows_the_table_and_all_brackets(two_cases, browser):
+    parsed = browser(written(two_cases[0]))
+    check_summary(parsed, [two_cases[0]])
+    shown, lines = brackets(parsed)
+    assert shown == 50 and [line["sample"] for line in lines[:4]] == ["0", "0", "1", "1"]
+    (root,) = [found for tag, found in parsed.elements if tag == "html"]
+    assert int(root["data-shown"] or "") >= 0
+
+
+def test_filters_select_and_order(two_cases, browser):
+    folder, rows = two_cases
+    text = written(folder)
+    chosen = [r for r in rows["at8"] if r["status"] == "verified" and r["method"] == "exact"]
+    label = chosen[0]["label"]
+    _, lines = brackets(browser(text, f"#case=1&status=verified&method=exact&label={label}&sort=lower"))
+    expected = sorted((r for r in chosen if r["label"] == label), key=lambda r: r["margin_lower"])
+    assert [int(line["sample"]) for line in lines] == [r["index"] for r in expected]
+    for line, r in zip(lines, expected, strict=True):
+        assert (line["status"], line["method"], line["label"]) == ("verified", "exact", str(label))
+        assert line["case"] == "net, 8 bits"
+        assert float(line["lower"].replace("\u2212", "-")) == pytest.approx(r["margin_lower"], rel=1e-4)
+        assert float(line["upper"].replace("\u2212", "-")) == pytest.approx(r["margin_upper"], rel=1e-4)
+
+
+def test_pages_and_unknown_choices(two_cases, browser):
+    folder, rows = two_cases
+    text = written(folder)
+    for address, expected in (("#case=0&page=3", 20), ("#case=0&page=99", 20), ("#status=nonsense&sort=7&page=x", 50)):
+        shown, lines = brackets(browser(text, address))
+        assert shown == expected, address
+    ordered = sorted(rows["at6"], key=lambda r: r["seconds"])
+    shown, lines = brackets(browser(text, "#case=0&sort=ms"))
+    assert float(lines[0]["ms"]) == pytest.approx(1000 * ordered[-1]["seconds"], rel=1e-2)
+    misclassified = [r for r in rows["at6"] if r["status"] == "misclassified"]
+    shown, lines = brackets(browser(text, "#case=0&status=misclassified"))
+    assert shown == len(misclassified) and {line["lower"] for line in lines} == {"none"}
+    assert all(re.fullmatch(r"misclassifiedanswers \d", line["status"]) for line in lines)
+
+
+def test_choosing_in_the_form_and_paging(two_cases, browser):
+    """A second script, allowed for this test only, uses the page as a reader does."""
+    script = """
+      const form = document.getElementById("filters");
+      form.elements.status.value = "verified";
+      form.dispatchEvent(new Event("change"));
+      document.querySelector("#pager [data-step=on]").click();
+      document.body.dataset.count = document.getElementById("count").textContent;
+      document.body.dataset.pages = document.querySelector("#pager span").textContent;
+      document.body.dataset.address = location.hash;
+    """
+    text = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", written(two_cases[0]))
+    parsed = browser(text.replace("</body>", f"<script>{script}</script></body>"))
+    (body,) = [found for tag, found in parsed.elements if tag == "body"]
+    verified = sum(r["status"] == "verified" for rows in two_cases[1].values() for r in rows)
+    assert body["data-count"] == f"{verified} samples selected"
+    assert body["data-pages"] == f"page 2 of {-(-verified // 50)}"
+    assert body["data-address"] == "#status=verified&page=2"
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_sticks_out(tmp_path, digits_run, browser, width):
+    """On a phone and on a desk, with a name that is long."""
+    long = write_run(tmp_path / ("long" * 20), [row(0), row(1, "falsified", "attack")], model=f"m/{'name' * 25}.onnx")
+    frame = f'<iframe srcdoc="{escape(written(digits_run, long))}" style="width:{width}px; height: 900px"></iframe>'
+    script = """
+      const frame = document.querySelector("iframe");
+      frame.addEventListener("load", () => {
+        const root = frame.contentDocument.documentElement;
+        Object.assign(document.body.dataset, { inner: root.clientWidth, content: root.scrollWidth });
+      });
+    """
+    parsed = browser(f"<!DOCTYPE html><body>{frame}<script>{script}</script></body>")
+    (body,) = [found for tag, found in parsed.elements if tag == "body"]
+    assert width - 30 < int(body["data-inner"] or 0) == int(body["data-content"] or 0)
+
+
+def test_hostile_names_stay_text(tmp_path, browser):
+    rows = [row(0, "unknown", "exact", detail=HOSTILE, scope="independent positions"), row(1)]
+    asked: dict[str, Any] = {"model": HOSTILE + ".onnx", "data": HOSTILE, "data_source": HOSTILE, "qverify": HOSTILE}
+    asked["radii"] = question(6)["radii"] | {"convention": HOSTILE, "calibration": HOSTILE}
+    cases = {HOSTILE: question(6, 2, **asked), "b": question(8, 2, **{**asked, HOSTILE: HOSTILE})}
+    named = [r | {"case": case} for case in cases for r in rows]
+    text = written(write_batch(tmp_path / "run <b>", cases, named))
+    assert text.count("<script") == 2
+    parsed = browser(text)
+    assert [tag for tag, _ in parsed.elements].count("script") == 2
+    assert not [found for _, found in parsed.elements if "onerror" in found or found.get("src") == "x"]
+    assert any(HOSTILE[:9] in line["status"] for line in brackets(parsed)[1])
+
+
+def test_a_large_run_and_an_empty_one_in_the_browser(tmp_path, rng, browser):
+    large, empty = write_run(tmp_path / "large", random_rows(rng, 10_000)), write_run(tmp_path / "empty", [])
+    parsed = browser(written(large))
+    check_summary(parsed, [large])
+    assert brackets(parsed)[0] == 50
+    parsed = browser(written(empty))
+    assert brackets(parsed)[0] == 0 and summed_up(parsed)[0]["guaranteed"] == "- 0"

@@ -1,0 +1,74 @@
+"""The directory of a batch: rows under keys, through kills and changes of plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qverify.errors import DataError, OutputError
+from qverify.runs.batch_run import BATCH, BatchDirectory
+from tests.support import runs_on_disk
+
+CASES = {"a": {"method": "auto", "samples": [0, 4]}}
+
+
+def row(key: str) -> dict[str, Any]:
+    return runs_on_disk.row(1, case="a", key=key)
+
+
+def start(path: Path, cases: dict[str, Any] | None = None) -> BatchDirectory:
+    return BatchDirectory.start(str(path), CASES if cases is None else cases, {"jobs": 1})
+
+
+def filled(path: Path, *keys: str) -> bytes:
+    with start(path) as batch:
+        batch.add([row(key) for key in keys])
+    return (path / "samples.jsonl").read_bytes()
+
+
+def test_a_batch_goes_on_and_may_ask_more(tmp_path):
+    before = filled(tmp_path, "x", "y")
+    with start(tmp_path, {"b": {"method": "ibp"}, "a": {"method": "auto", "samples": [0, 9]}}) as batch:
+        assert batch.rows == {"x": row("x"), "y": row("y")}
+        batch.add([row("z")])
+        assert set(batch.rows) == {"x", "y", "z"}
+    assert (tmp_path / "samples.jsonl").read_bytes() == before + json.dumps(row("z")).encode() + b"\n"
+    record = json.loads((tmp_path / BATCH).read_text())
+    assert record["cases"] == {"a": {"method": "auto", "samples": [0, 9]}, "b": {"method": "ibp"}}
+    assert record["runs"] == [{"jobs": 1}, {"jobs": 1}] and record["format"] == 1
+
+
+@pytest.mark.parametrize("lost", [1, 2, 40, 80])
+def test_a_torn_last_line_is_cut_off(tmp_path, lost):
+    content = filled(tmp_path, "x", "y")
+    (tmp_path / "samples.jsonl").write_bytes(content[:-lost])
+    with start(tmp_path) as batch:
+        assert set(batch.rows) == {"x"}
+    assert (tmp_path / "samples.jsonl").read_bytes() == content[: content.index(b"\n") + 1]
+
+
+def test_a_row_without_a_key_is_no_row(tmp_path):
+    content = filled(tmp_path, "x")
+    keyless = json.dumps({k: v for k, v in row("y").items() if k != "key"}).encode() + b"\n"
+    (tmp_path / "samples.jsonl").write_bytes(keyless + content)
+    with pytest.raises(DataError, match=r"Line 1 of .* is damaged; delete that line and start again"):
+        start(tmp_path)
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    pytest.importorskip("fcntl")
+    with start(tmp_path), pytest.raises(OutputError, match="Another process is writing"):
+        start(tmp_path)
+    start(tmp_path).close()
+
+
+def test_a_start_that_was_killed_before_its_question_was_written(tmp_path):
+    filled(tmp_path)
+    (tmp_path / BATCH).unlink()
+    assert filled(tmp_path, "x")
+    (tmp_path / BATCH).unlink()
+    with pytest.raises(DataError, match=r"batch\.json is missing or damaged, so its rows cannot be trusted"):
+        start(tmp_path)

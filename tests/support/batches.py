@@ -1,0 +1,108 @@
+"""Plans of batches, their rows, and the processes that work on them; shared by the tests of `qverify batch`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.commands import answer, read_rows
+from tests.support.paths import DIGITS
+from tests.support.processes import COMMAND, ENVIRONMENT
+
+NORMAL = DIGITS.replace("digits.onnx", "digits_normal.onnx")
+PLAN = f"""
+models = ["{DIGITS}", "{NORMAL}"]
+data = "digits"
+bits = [8]
+methods = ["auto"]
+samples = "100:140"
+"""
+EXACT = PLAN.replace(f', "{NORMAL}"', "").replace("auto", "exact").replace("100:140", "124:136")
+"""A dozen samples in two chunks, each for the exact step."""
+
+Rows = dict[str, dict[str, Any]]
+
+
+def plan(folder: Path, text: str = PLAN) -> str:
+    path = folder / "plan.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def kept(folder: Path) -> Rows:
+    """The rows by key, without their seconds; no key is there twice."""
+    rows = read_rows(folder)
+    found = {row["key"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@functools.cache
+def undisturbed(text: str) -> Rows:
+    """The rows of a plan that nothing disturbed; each plan is worked on once. Call it before disturbing anything."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer("batch", plan(Path(folder), text), "--out", Path(folder, "out"), "--jobs", 1)
+        return kept(Path(folder, "out"))
+
+
+@contextlib.contextmanager
+def started(folder: Path, count: int, *more: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that works on a plan and has written at least `count` rows."""
+    command = [*COMMAND, "batch", plan(folder, EXACT), "--out", str(folder / "out"), *map(str, more)]
+    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
+    rows = folder / "out" / "samples.jsonl"
+    try:
+        until = time.monotonic() + 120
+        while not (rows.exists() and rows.read_bytes().count(b"\n") >= count):
+            assert time.monotonic() < until and process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def workers_of(pid: int) -> list[tuple[int, int]]:
+    """The worker processes among the descendants of a process, each with its parent."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            if stat[0] != "Z":
+                parents[int(folder.name)] = int(stat[1])
+                commands[int(folder.name)] = (folder / "cmdline").read_bytes()
+    found = []
+    for child in parents:
+        ancestor = child
+        while ancestor in parents and ancestor != pid:
+            ancestor = parents[ancestor]
+        if ancestor == pid and b"qverify.workers.worker" in commands[child]:
+            found.append((child, parents[child]))
+    return found
+
+
+def gone(pids: list[int]) -> None:
+    """Wait until none of some processes is left."""
+    until = time.monotonic() + 60
+    while left := [pid for pid in pids if alive(pid)]:
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks processes up in /proc")

@@ -1,0 +1,341 @@
+"""Random networks, radii, inputs and members that all tests share.
+
+`NETWORKS` maps a name to a builder `rng -> Network`. Every builder uses non-zero biases, mixed signs,
+another size on every axis, and some weights far below any radius (|w| < R is a case of its own).
+
+`sample_members` is an oracle: it draws members of a quantised family and evaluates them by its own forward
+pass, written from mathematics.md, section 1, and the ONNX definition of Conv. It shares no code with
+`Network.evaluate` or `members.realise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise, product
+from typing import Any
+
+import numpy as np
+
+from qverify.family.family import Family, Radii
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.network import Network
+
+Array = np.ndarray
+Rng = np.random.Generator
+
+
+# --- layers ---------------------------------------------------------------------------------------------
+
+
+def weights(rng: Rng, *shape: int) -> Array:
+    """Mixed signs; about a fifth of them so small that every radius exceeds them, and one exactly zero."""
+    values = rng.normal(size=shape)
+    values = np.where(rng.random(shape) < 0.2, 0.002 * values, values)
+    values.reshape(-1)[rng.integers(values.size)] = 0.0
+    return values
+
+
+def dense(rng: Rng, name: str, source: int, n_out: int, n_in: int, **more: Any) -> Dense:
+    """A Dense layer with random weights of gain one."""
+    weight = weights(rng, n_out, n_in) / np.sqrt(n_in)
+    return Dense(name, (source,), (n_out,), weight=weight, bias=0.3 * rng.normal(size=n_out), **more)
+
+
+def conv(
+    rng: Rng, name: str, source: int, in_shape: tuple[int, int, int], kernel: tuple[int, ...], **more: Any
+) -> Conv:
+    """A Conv layer; kernel is (c_out, c_in / groups, kh, kw)."""
+    weight = weights(rng, *kernel) / np.sqrt(np.prod(kernel[1:]))
+    return conv_of(name, source, in_shape, weight, 0.3 * rng.normal(size=kernel[0]), **more)
+
+
+def conv_of(name: str, source: int, in_shape: tuple[int, int, int], weight: Any, bias: Any, **more: Any) -> Conv:
+    """A Conv layer with these numbers; its output shape by the formula in the ONNX specification."""
+    weight = np.asarray(weight, dtype=np.float64)
+    top, left, bottom, right = more.get("pads", (0, 0, 0, 0))
+    (sh, sw), (dh, dw) = more.get("strides", (1, 1)), more.get("dilations", (1, 1))
+    _, height, width = in_shape
+    rows = (height + top + bottom - ((weight.shape[2] - 1) * dh + 1)) // sh + 1
+    columns = (width + left + right - ((weight.shape[3] - 1) * dw + 1)) // sw + 1
+    return Conv(name, (source,), (len(weight), rows, columns), weight=weight, bias=bias, in_shape=in_shape, **more)
+
+
+def pool(name: str, source: int, in_shape: tuple[int, int, int], size: tuple[int, int]) -> Conv:
+    """Average pooling as a loader writes it: depthwise, constant, not quantised."""
+    weight = np.full((in_shape[0], 1, *size), 1.0 / np.prod(size))
+    more: dict[str, Any] = {"strides": size, "groups": in_shape[0], "has_bias": False, "quantised": False}
+    return conv_of(name, source, in_shape, weight, np.zeros(in_shape[0]), **more)
+
+
+def relu(name: str, source: int, layer: Layer) -> Relu:
+    return Relu(name, (source,), layer.shape)
+
+
+def scale(rng: Rng, name: str, source: int, size: int) -> Scale:
+    return Scale(name, (source,), (size,), scale=rng.normal(size=size), shift=0.4 * rng.normal(size=size))
+
+
+def mlp(rng: Rng, *sizes: int) -> Network:
+    """Dense layers with ReLU between them: `mlp(rng, 4, 7, 3)` has one hidden layer."""
+    layers: list[Layer] = [Input("x", (), (sizes[0],))]
+    for k, (n_in, n_out) in enumerate(pairwise(sizes)):
+        layers.append(dense(rng, f"fc{k}", len(layers) - 1, n_out, n_in))
+        if k < len(sizes) - 2:
+            layers.append(relu(f"relu{k}", len(layers) - 1, layers[-1]))
+    return Network(tuple(layers), source="mlp")
+
+
+# --- networks -------------------------------------------------------------------------------------------
+
+
+def _signed_hidden(rng: Rng) -> Network:
+    """Dense after Dense without ReLU, then a Scale with negative factors before a Dense."""
+    first = dense(rng, "fc0", 0, 5, 4)
+    second = dense(rng, "fc1", 1, 6, 5)
+    layers = (Input("x", (), (4,)), first, second, scale(rng, "scale", 2, 6), dense(rng, "fc2", 3, 4, 6))
+    return Network((*layers, relu("relu", 4, layers[4]), dense(rng, "fc3", 5, 3, 4)))
+
+
+def _scaled_input(rng: Rng) -> Network:
+    """Input normalisation, a Dense that is not quantised, a Dense without bias."""
+    x = Input("x", (), (5,))
+    fixed = dense(rng, "fixed", 1, 4, 5, quantised=False)
+    hidden = Dense("fc", (3,), (6,), weight=weights(rng, 6, 4), bias=np.zeros(6), has_bias=False)
+    layers = (x, scale(rng, "normalise", 0, 5), fixed, relu("relu0", 2, fixed), hidden, relu("relu1", 4, hidden))
+    return Network((*layers, dense(rng, "out", 5, 3, 6)))
+
+
+def _conv_attributes(rng: Rng) -> Network:
+    """Strides, asymmetric pads, dilation and groups at once; then Flatten (no trace) and Dense."""
+    more: dict[str, Any] = {"strides": (2, 1), "pads": (1, 0, 2, 1), "dilations": (1, 2), "groups": 2}
+    first = conv(rng, "conv", 0, (2, 4, 5), (4, 1, 2, 2), **more)
+    layers = (Input("x", (), (2, 4, 5)), first, relu("relu", 1, first))
+    return Network((*layers, dense(rng, "out", 2, 3, first.size)))
+
+
+def _conv_conv(rng: Rng) -> Network:
+    """Two convolutions with a ReLU between, the second with two groups; a convolution feeds one directly."""
+    first = conv(rng, "conv0", 0, (1, 4, 3), (2, 1, 2, 2), pads=(0, 1, 1, 0))
+    second = conv(rng, "conv1", 2, first.out_shape, (4, 1, 2, 1), groups=2, strides=(1, 2))
+    third = conv(rng, "conv2", 3, second.out_shape, (2, 4, 1, 2))
+    layers = (Input("x", (), (1, 4, 3)), first, relu("relu0", 1, first), second, third, relu("relu1", 4, third))
+    return Network((*layers, dense(rng, "out", 5, 3, third.size)))
+
+
+def _conv_pool(rng: Rng) -> Network:
+    """Average pooling between a convolution and the dense layers."""
+    first = conv(rng, "conv", 0, (1, 5, 4), (3, 1, 2, 1))
+    average = pool("pool", 2, first.out_shape, (2, 2))
+    layers = (Input("x", (), (1, 5, 4)), first, relu("relu", 1, first), average)
+    return Network((*layers, dense(rng, "out", 3, 4, average.size)))
+
+
+def _conv_last(rng: Rng) -> Network:
+    """The last layer is a convolution, so margins cannot be folded by rows."""
+    first = dense(rng, "fc", 0, 6, 4)
+    last = conv(rng, "conv", 2, (1, 2, 3), (2, 1, 2, 2))
+    return Network((Input("x", (), (4,)), first, relu("relu", 1, first), last))
+
+
+def _residual(rng: Rng) -> Network:
+    """Two branches of one ReLU, one of them with a ReLU of its own, added."""
+    stem = dense(rng, "stem", 0, 5, 4)
+    left, right = dense(rng, "left", 2, 6, 5), dense(rng, "right", 2, 6, 5)
+    layers = (Input("x", (), (4,)), stem, relu("relu0", 1, stem), left, right, relu("relu1", 4, right))
+    add = Add("add", (3, 5), (6,))
+    return Network((*layers, add, relu("relu2", 6, add), dense(rng, "out", 7, 3, 6)))
+
+
+def _input_twice(rng: Rng) -> Network:
+    """The input is read by three layers: two Dense and an Add."""
+    first = dense(rng, "fc0", 0, 5, 4)
+    second, skip = dense(rng, "fc1", 2, 4, 5), dense(rng, "skip", 0, 4, 4)
+    layers = (Input("x", (), (4,)), first, relu("relu0", 1, first), second, skip)
+    adds = (Add("add0", (3, 4), (4,)), Add("add1", (5, 0), (4,)))
+    return Network((*layers, *adds, relu("relu1", 6, adds[1]), dense(rng, "out", 7, 3, 4)))
+
+
+def _conv_input_twice(rng: Rng) -> Network:
+    """An image read by a convolution and by a dense layer; the convolution's output consumed twice too."""
+    first = conv(rng, "conv", 0, (1, 3, 3), (2, 1, 2, 2))
+    side = dense(rng, "side", 0, 8, 9)
+    add = Add("add", (1, 2), (8,))
+    layers = (Input("x", (), (1, 3, 3)), first, side, add, relu("relu0", 3, add), relu("relu1", 1, first))
+    total = Add("total", (4, 5), (8,))
+    return Network((*layers, total, dense(rng, "out", 6, 3, 8)))
+
+
+def _add_last(rng: Rng) -> Network:
+    """The last layer is an Add: margins are folded by BP only."""
+    first = dense(rng, "fc0", 0, 5, 4)
+    layers = (Input("x", (), (4,)), first, relu("relu", 1, first), dense(rng, "a", 2, 3, 5), dense(rng, "b", 0, 3, 4))
+    return Network((*layers, Add("add", (3, 4), (3,))))
+
+
+NETWORKS: dict[str, Callable[[Rng], Network]] = {
+    "dense": lambda rng: mlp(rng, 4, 7, 5, 3),
+    "deep": lambda rng: mlp(rng, 3, 6, 5, 4, 6, 4),
+    "linear": lambda rng: mlp(rng, 5, 3),
+    "signed_hidden": _signed_hidden,
+    "scaled_input": _scaled_input,
+    "conv_attributes": _conv_attributes,
+    "conv_conv": _conv_conv,
+    "conv_pool": _conv_pool,
+    "conv_last": _conv_last,
+    "residual": _residual,
+    "input_twice": _input_twice,
+    "conv_input_twice": _conv_input_twice,
+    "add_last": _add_last,
+}
+
+
+# --- radii and inputs -----------------------------------------------------------------------------------
+
+
+def random_radii(network: Network, rng: Rng, size: float = 0.1) -> Radii:
+    """Unequal per layer; per tensor, per channel or per element by chance; some entries and some tensors zero."""
+    layers: dict[str, dict[str, Any]] = {}
+    for layer in network.layers:
+        if isinstance(layer, (Dense, Conv)) and layer.quantised:
+            layers[layer.name] = {
+                "weight": _random_radius(rng, layer.weight.shape, size),
+                "bias": _random_radius(rng, layer.bias.shape, size),
+            }
+        elif isinstance(layer, Relu):
+            layers[layer.name] = {"activation": _random_radius(rng, layer.shape, size)}
+    return Radii(input=_random_radius(rng, network.input_shape, size), layers=layers)
+
+
+def _random_radius(rng: Rng, shape: tuple[int, ...], size: float) -> Any:
+    kind = rng.choice(["tensor", "channel", "element", "element", "zero"], p=[0.2, 0.25, 0.25, 0.2, 0.1])
+    if kind == "zero":
+        return 0.0
+    if kind == "tensor":
+        return size * rng.uniform(0.05, 1.0)
+    chosen = shape if kind == "element" else shape[:1]
+    return size * rng.uniform(0.05, 1.0, chosen) * (rng.random(chosen) < 0.8)
+
+
+def inputs(network: Network, rng: Rng) -> Array:
+    """Inputs (6, n_in): of mixed signs, all negative, all positive, exactly 0 (a symmetric box), and just off 0
+    on either side (boxes that straddle 0 asymmetrically)."""
+    n = network.input_size
+    rows = [rng.normal(size=n), -rng.uniform(0.5, 2, n), rng.uniform(0.5, 2, n), np.zeros(n)]
+    return np.stack([*rows, 0.02 * rng.normal(size=n), 0.01 * rng.random(n)])
+
+
+def unit_inputs(network: Network, rng: Rng) -> Array:
+    """Inputs (4, n_in) in [0, 1], the ends 0 and 1 included, for a family clipped to [0, 1]."""
+    n = network.input_size
+    return np.stack([rng.random(n), rng.integers(0, 2, n).astype(float), np.zeros(n), 0.02 * rng.random(n)])
+
+
+def samples(network: Network, rng, count: int = 6):
+    """Inputs of mixed signs, and labels that the network gets right (the last one wrong)."""
+    x = np.concatenate([inputs(network, rng) for _ in range((count + 5) // 6)])[:count]
+    outputs = network.evaluate(x)
+    labels = outputs.argmax(1)
+    labels[-1] = outputs[-1].argmin()
+    return x, labels
+
+
+# --- members: an oracle that shares no code with qverify ---------------------------------------------------
+
+
+def sample_member(family: Family, x: Array, rng: Rng, corner: bool) -> list[Array]:
+    """All layer values (size,) of one random member; see `sample_members`."""
+    return [value[0] for value in sample_members(family, x, rng, 1, corner)]
+
+
+def sample_members(
+    family: Family, x: Array, rng: Rng, count: int, corner: bool, activation: Mapping[int, Array] | None = None
+) -> list[Array]:
+    """Values (count, size) of every layer of `count` random members at the sample x (n_in,).
+
+    `corner`: every radius is used in full, half of the members with signs that push each neuron as far
+    as it goes; else anywhere inside. `activation` replaces the family's radii where a scheme clips.
+    """
+    radii = family.activation if activation is None else activation
+    values = [_sample_input(family, x, rng, count, corner)]
+    for index, layer in enumerate(family.network.layers[1:], start=1):
+        sources = [values[i] for i in layer.inputs]
+        if isinstance(layer, (Dense, Conv)):
+            values.append(_sample_affine(family, index, layer, sources[0], rng, corner))
+        elif isinstance(layer, Relu):
+            offset = _positions(rng, sources[0].shape, corner) * radii[index]
+            values.append(np.where(sources[0] > 0, sources[0], 0.0) + offset)
+            values[-1][values[-1] < 0] = 0.0
+        elif isinstance(layer, Scale):
+            values.append(sources[0] * layer.scale + layer.shift)
+        else:
+            values.append(sources[0] + sources[1])
+    return values
+
+
+def _positions(rng: Rng, shape: Sequence[int], corner: bool) -> Array:
+    return rng.choice([-1.0, 1.0], size=shape) if corner else rng.uniform(-1, 1, size=shape)
+
+
+def _sample_input(family: Family, x: Array, rng: Rng, count: int, corner: bool) -> Array:
+    radius = family.input
+    if family.input_range is not None:
+        low, high = family.input_range
+        radius = radius + np.maximum(np.maximum(low - x, x - high), 0)
+    point = x + _positions(rng, (count, len(x)), corner) * radius
+    zero = (np.abs(x) <= radius) & (rng.random(point.shape) < 0.1)
+    point[zero] = 0.0
+    if family.clip is not None:
+        point = np.minimum(np.maximum(point, family.clip[0]), family.clip[1])
+    return point
+
+
+def _sample_affine(family: Family, index: int, layer: Any, x: Array, rng: Rng, corner: bool) -> Array:
+    count = len(x)
+    radius, bias_radius = family.weight.get(index, 0.0), family.bias.get(index, 0.0)
+    signs = _positions(rng, (count, *layer.weight.shape), corner)
+    bias_signs = _positions(rng, (count, *layer.bias.shape), corner)
+    if corner and isinstance(layer, Dense):
+        pushed = rng.random(count) < 0.5
+        target = rng.choice([-1.0, 1.0], size=(count, layer.size))
+        extreme = target[:, :, None] * np.where(x < 0, -1.0, 1.0)[:, None, :]
+        signs = np.where(pushed[:, None, None], extreme, signs)
+        bias_signs = np.where(pushed[:, None], target, bias_signs)
+    elif corner:
+        coherent = rng.choice([-1.0, 1.0], size=(count, len(layer.bias), 1, 1, 1))
+        signs = np.where(rng.random((count, 1, 1, 1, 1)) < 0.5, coherent, signs)
+    weight, bias = layer.weight + signs * radius, layer.bias + bias_signs * bias_radius
+    if isinstance(layer, Dense):
+        return (weight * x[:, None, :]).sum(2) + bias
+    return convolve(layer, weight, bias, x)
+
+
+def conv_taps(layer: Conv) -> list[list[tuple[int, tuple[int, int, int, int]]]]:
+    """Per output (C order) the pairs (input index, kernel index) it sums, by the definition of ONNX Conv."""
+    channels, height, width = layer.in_shape
+    c_out, per_group, kernel_h, kernel_w = layer.weight.shape
+    (top, left, bottom, right), (sh, sw), (dh, dw) = layer.pads, layer.strides, layer.dilations
+    rows = (height + top + bottom - (dh * (kernel_h - 1) + 1)) // sh + 1
+    columns = (width + left + right - (dw * (kernel_w - 1) + 1)) // sw + 1
+    outputs = []
+    for o, r, c in product(range(c_out), range(rows), range(columns)):
+        first = (o // (c_out // layer.groups)) * (channels // layer.groups)
+        taps = []
+        for k, i, j in product(range(per_group), range(kernel_h), range(kernel_w)):
+            y, x = r * sh - top + i * dh, c * sw - left + j * dw
+            if 0 <= y < height and 0 <= x < width:
+                taps.append((((first + k) * height + y) * width + x, (o, k, i, j)))
+        outputs.append(taps)
+    return outputs
+
+
+def convolve(layer: Conv, weight: Array, bias: Array, x: Array) -> Array:
+    """Convolution by explicit loops; weight (M, *kernel), bias (M, c_out), x (M, n_in) -> (M, n_out)."""
+    taps = conv_taps(layer)
+    channel = len(taps) // len(layer.bias)
+    columns = []
+    for position, pairs in enumerate(taps):
+        value = bias[:, position // channel].copy()
+        for source, kernel in pairs:
+            value += weight[(slice(None), *kernel)] * x[:, source]
+        columns.append(value)
+    return np.stack(columns, axis=1)

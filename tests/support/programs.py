@@ -1,0 +1,183 @@
+"""What the tests of the two programs share: bounds, optima, more networks, and an oracle that enumerates corners."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from qverify.bounds.backward import tightened_bounds
+from qverify.bounds.interval import interval_bounds
+from qverify.bounds.sample import SampleBounds
+from qverify.bounds.tensors import BoundModel
+from qverify.exact import solvers
+from qverify.exact.bilinear import Bilinear
+from qverify.exact.program import Program
+from qverify.exact.relational import Maps, Relational
+from qverify.exact.solvers.base import Ending, Limits
+from qverify.family.family import Family
+from qverify.layers import Add, Dense, Input, Relu
+from qverify.network import Network
+from tests.support.networks import NETWORKS, dense, mlp, relu, scale
+
+Array = np.ndarray
+Rng = np.random.Generator
+
+
+def sample_bounds(family: Family, x: Array, tight: bool = False) -> SampleBounds:
+    """IBP bounds of the sample x (n_in,), or those refined by BP."""
+    model = BoundModel.of(family)
+    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x[None])))
+    if tight:
+        bounds = tightened_bounds(model, bounds)
+    return bounds.sample(0)
+
+
+def all_signs(bounds: SampleBounds) -> dict[int, Any]:
+    """A sign binary for every coordinate of every layer that straddles 0."""
+    return {i: (low < 0) & (high > 0) for i, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True))}
+
+
+def relational(family: Family, x: Array, tight: bool = False, chord: bool = False) -> Relational:
+    bounds = sample_bounds(family, x, tight)
+    return Relational(Maps(family), bounds, None if chord else all_signs(bounds))
+
+
+def bilinear(family: Family, x: Array, tight: bool = False, cuts: bool = True) -> Bilinear:
+    return Bilinear(Maps(family), sample_bounds(family, x, tight), cuts)
+
+
+def difference(network: Network, first: int = 0, second: int = 1) -> Array:
+    """The row of `y_first - y_second`."""
+    row = np.zeros(network.output_size)
+    row[first], row[second] = 1.0, -1.0
+    return row
+
+
+def optimum(program: Relational | Bilinear, row: Array, solver: str = "highs", relax: bool = False) -> float:
+    """The minimum of `row . output`, solved to optimality: dual bound and incumbent agree."""
+    cost, offset = program.combination(row)
+    session = solvers.get(solver).open(program.program)
+    try:
+        outcome = session.minimise(cost, offset, Limits(seconds=60.0), relax)
+    finally:
+        session.close()
+    assert outcome.status is Ending.OPTIMAL, outcome.message
+    assert outcome.incumbent - outcome.dual_bound < 1e-6
+    return outcome.dual_bound
+
+
+def violation(asked: Relational, values: list[Array]) -> float:
+    """By how much the rows and bounds are broken at these layer values, with |x| and its sign where they have
+    variables, and each binary of a ReLU at its better end."""
+    program = asked.program
+    point = np.zeros(program.variables)
+    for i, columns in asked.columns.items():
+        point[columns] = values[i]
+        if f"sign {i}" in program.blocks:
+            x = values[i][all_signs(asked.bounds)[i]]
+            point[program.blocks[f"magnitude {i}"]], point[program.blocks[f"sign {i}"]] = np.abs(x), x >= 0
+    worst = float(np.maximum(program.lower - point, point - program.upper).max())
+    rows, activity = program.rows.toarray(), program.rows @ point
+    free = np.zeros(program.row_count, dtype=bool)
+    for name, block in program.blocks.items():
+        for s in block if name.startswith("active") else ():
+            mine = rows[:, s] != 0
+            free |= mine
+            worst = max(worst, min(_broken(program, mine, activity + end * rows[:, s]) for end in (0.0, 1.0)))
+    return max(worst, _broken(program, ~free, activity))
+
+
+def _broken(program: Program, chosen: Array, activity: Array) -> float:
+    excess = np.maximum(program.row_lower - activity, activity - program.row_upper)
+    return float(excess[chosen].max(initial=0.0))
+
+
+# --- networks -------------------------------------------------------------------------------------------
+
+
+def _relu_on_input(rng: Rng) -> Network:
+    x = Input("x", (), (4,))
+    first = dense(rng, "fc0", 1, 5, 4)
+    return Network((x, relu("relu0", 0, x), first, relu("relu1", 2, first), dense(rng, "out", 3, 3, 5)))
+
+
+def _dense_read_twice(rng: Rng) -> Network:
+    """A Dense that a ReLU and an Add read, two ReLUs in a row, Dense after Dense after ReLU."""
+    first = dense(rng, "fc0", 0, 4, 3)
+    layers = (Input("x", (), (3,)), first, relu("relu0", 1, first), relu("relu1", 2, first), Add("add", (1, 3), (4,)))
+    return Network((*layers, dense(rng, "fc1", 4, 5, 4), dense(rng, "out", 5, 3, 5)))
+
+
+def _relu_last(rng: Rng) -> Network:
+    first, last = dense(rng, "fc0", 0, 5, 3), dense(rng, "fc1", 2, 3, 5)
+    return Network((Input("x", (), (3,)), first, relu("relu0", 1, first), last, relu("relu1", 3, last)))
+
+
+def _scale_last(rng: Rng) -> Network:
+    """A Scale on the input, read by a ReLU; another one as the last layer."""
+    x = Input("x", (), (4,))
+    first = dense(rng, "fc", 2, 3, 4)
+    return Network((x, scale(rng, "in", 0, 4), Relu("relu", (1,), (4,)), first, scale(rng, "out", 3, 3)))
+
+
+def _doubled(rng: Rng) -> Network:
+    """An Add whose two branches are the same layer, and a Dense that is not quantised."""
+    first = dense(rng, "fc0", 0, 4, 3)
+    layers = (Input("x", (), (3,)), first, relu("relu", 1, first), Add("twice", (2, 2), (4,)))
+    return Network((*layers, dense(rng, "fixed", 3, 4, 4, quantised=False), dense(rng, "out", 4, 3, 4)))
+
+
+MORE = {
+    "relu_on_input": _relu_on_input,
+    "dense_read_twice": _dense_read_twice,
+    "relu_last": _relu_last,
+    "scale_last": _scale_last,
+    "doubled": _doubled,
+    "narrow": lambda rng: mlp(rng, 2, 3, 2, 4, 2),
+}
+ALL = NETWORKS | MORE
+CONVOLUTIONS = [name for name in NETWORKS if name.startswith("conv")]
+DENSE = [name for name in ALL if name not in CONVOLUTIONS]
+
+
+# --- corners: an oracle that shares no code with qverify ---------------------------------------------------
+
+
+def corner_minimum(network: Network, family: Family, points: Array, row: Array) -> float:
+    """The least `row . output` over all members with every weight, bias and offset at an end, at the given inputs
+    (P, n_in). Dense layers with ReLU between them; all corners are enumerated, neuron by neuron."""
+    values = points[:, None, :]  # (P, corners so far, width)
+    layers = network.layers[1:]
+    for index, layer in enumerate(layers, start=1):
+        last = index == len(layers)
+        if isinstance(layer, Dense):
+            radius = np.column_stack([family.weight[index], family.bias[index]])
+            centre = np.column_stack([layer.weight, layer.bias])
+            signs = np.array(list(product([-1.0, 1.0], repeat=centre.shape[1])))
+            ends = centre[:, None, :] + signs * radius[:, None, :]  # (neurons, corners, n_in + 1)
+            wide = np.concatenate([values, np.ones((*values.shape[:2], 1))], axis=2)
+            outputs = [wide @ ends[k].T for k in range(len(ends))]  # each (P, corners so far, corners)
+            if last:  # the objective is a sum over neurons, each at its own corner
+                return float(sum((outputs[k] * row[k]).min(axis=2) for k in range(len(ends))).min())
+            values = _combined(outputs)
+        else:
+            assert isinstance(layer, Relu)
+            radius = family.activation[index]
+            ends = np.array([-1.0, 1.0])
+            shifts = [np.maximum(values[..., k, None], 0.0) + radius[k] * ends for k in range(len(radius))]
+            values = np.maximum(_combined(shifts), 0.0)
+    raise AssertionError("the last layer is not Dense")
+
+
+def _combined(neurons: list[Array]) -> Array:
+    """Every choice of one corner a neuron: K arrays (P, C, c_k) -> (P, C * c_1 * ... * c_K, K)."""
+    points, before = neurons[0].shape[:2]
+    grids = []
+    for k, array in enumerate(neurons):
+        shape = [points, before] + [1] * len(neurons)
+        shape[2 + k] = array.shape[2]
+        grids.append(array.reshape(shape))
+    full = np.broadcast_arrays(*grids)
+    return np.stack([g.reshape(points, -1) for g in full], axis=2)

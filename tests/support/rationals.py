@@ -1,0 +1,94 @@
+"""Members in exact rationals: an oracle for whatever is computed in floating point."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from qverify.family.family import Radii
+from qverify.layers import Conv, Dense, Input, Relu, Scale
+from qverify.network import Network
+from tests.support.networks import conv_taps
+
+
+def exact(array):
+    """A flat list of Fractions, equal to the float64 numbers."""
+    return [Fraction(float(v)) for v in np.asarray(array).ravel()]
+
+
+def moved(centre, radius, signs):
+    """centre + sign * radius, exactly."""
+    pairs = zip(exact(centre), exact(np.broadcast_to(radius, np.shape(centre))), np.ravel(signs), strict=True)
+    return [c + int(s) * r for c, r, s in pairs]
+
+
+def corner_member(family, x, signs):
+    """All layer values, as lists of Fractions, of the corner member at `signs(kind, index, shape)` in {-1, 0, 1}."""
+    values = [moved(x, family.input, signs("input", 0, x.shape))]
+    for i, layer in enumerate(family.network.layers[1:], start=1):
+        source = [values[j] for j in layer.inputs]
+        if isinstance(layer, Dense | Conv):
+            weight = moved(layer.weight, family.weight.get(i, 0.0), signs("weight", i, layer.weight.shape))
+            bias = moved(layer.bias, family.bias.get(i, 0.0), signs("bias", i, layer.bias.shape))
+            values.append(exact_affine(layer, weight, bias, source[0]))
+        elif isinstance(layer, Relu):
+            offset = moved(np.zeros(layer.size), family.activation[i], signs("activation", i, (layer.size,)))
+            values.append([max(max(z, Fraction(0)) + o, Fraction(0)) for z, o in zip(source[0], offset, strict=True)])
+        elif isinstance(layer, Scale):
+            pairs = zip(exact(layer.scale), source[0], exact(layer.shift), strict=True)
+            values.append([s * v + t for s, v, t in pairs])
+        else:
+            values.append([a + b for a, b in zip(*source, strict=True)])
+    return values
+
+
+def exact_affine(layer, weight, bias, x):
+    if isinstance(layer, Dense):
+        n = layer.fan_in
+        return [sum((weight[o * n + j] * x[j] for j in range(n)), bias[o]) for o in range(layer.size)]
+    taps = conv_taps(layer)
+    channel = len(taps) // len(bias)
+    flat = [[(s, int(np.ravel_multi_index(k, layer.weight.shape))) for s, k in pairs] for pairs in taps]
+    return [sum((weight[k] * x[s] for s, k in pairs), bias[p // channel]) for p, pairs in enumerate(flat)]
+
+
+def random_signs(rng):
+    """Corners, one in three of them the same everywhere in a tensor, so that sums really reach their ends."""
+
+    def signs(kind, index, shape):
+        whole = rng.random() < 1 / 3
+        return np.full(shape, rng.choice([-1, 1])) if whole else rng.choice([-1, 1], size=shape)
+
+    return signs
+
+
+def badly_scaled(rng, positive):
+    """Weights from 1e-8 to 1e8 and biases that cancel the sums they are added to.
+
+    `positive`: all weights and inputs are, and only the last biases cancel; the extreme corners then attain
+    both IBP's and BP's ends, so that any rounding error inwards shows.
+    """
+    sizes, layers = (5, 6, 4, 3), [Input("x", (), (5,))]
+    x = 10.0 ** rng.uniform(-4, 4, 5) * (1 if positive else rng.choice([-1, 1], 5))
+    value = x
+    for k in range(3):
+        magnitude = 10.0 ** rng.uniform(-8, 8, (sizes[k + 1], sizes[k]))
+        weight = magnitude if positive else magnitude * rng.choice([-1, 1], magnitude.shape)
+        cancelled = -(weight @ value) * (1 + 1e-12 * rng.normal(size=sizes[k + 1]))
+        bias = rng.random(sizes[k + 1]) if positive and k < 2 else cancelled
+        layers.append(Dense(f"fc{k}", (len(layers) - 1,), (sizes[k + 1],), weight=weight, bias=bias))
+        value = weight @ value + bias
+        if k < 2:
+            layers.append(Relu(f"relu{k}", (len(layers) - 1,), (sizes[k + 1],)))
+            value = np.maximum(value, 0)
+    return Network(tuple(layers)), x
+
+
+def relative_radii(network, x, share):
+    """Radii proportional to the numbers themselves, so that no radius drowns the others."""
+    layers = {}
+    for layer in network.layers:
+        if isinstance(layer, Dense):
+            layers[layer.name] = {"weight": share * np.abs(layer.weight), "bias": share * np.abs(layer.bias)}
+    return Radii(input=share * np.abs(x), activation=0.0, layers=layers)

@@ -1,0 +1,73 @@
+"""The attack alone: that it goes on with what holds and lets go of what is broken. What it finds is checked by
+test_cascade.py, against members replayed by onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from qverify.bounds.interval import interval_bounds
+from qverify.bounds.tensors import BoundModel
+from qverify.family.family import Family, Radii
+from qverify.family.members import membership
+from qverify.network import margins
+from qverify.verification import attack as module
+from tests.support.networks import inputs, mlp
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """The number of members in every forward pass, as it is made."""
+    counts: list[int] = []
+    forward = module.forward
+
+    def counted(model, bounds, positions):
+        counts.append(len(positions.entry))
+        return forward(model, bounds, positions)
+
+    monkeypatch.setattr(module, "forward", counted)
+    return counts
+
+
+def attacked(network, x, labels, radii):
+    family = Family.of(network, radii)
+    model = BoundModel.of(family, "cpu")
+    low, high = family.box(x)
+    bounds = interval_bounds(model, model.tensor(low), model.tensor(high))
+    rivals = torch.zeros(len(x), network.output_size, dtype=model.dtype)
+    return family, module.attack(model, bounds, torch.as_tensor(labels), rivals)
+
+
+def samples(rng, count=30):
+    network = mlp(rng, 5, 9, 6, 4)
+    x = np.concatenate([inputs(network, rng) for _ in range(count)])[:count]
+    return network, x, network.evaluate(x)
+
+
+def test_what_is_broken_at_once_is_evaluated_once(rng, evaluated):
+    network, x, outputs = samples(rng)
+    _, found = attacked(network, x, outputs.argmin(1), Radii(0.01, 0.01, 0.01, 0.01))
+    assert evaluated == [len(x)]
+    assert (found.margin.numpy() < 0).all()
+
+
+def test_what_holds_goes_through_every_start(rng, evaluated):
+    network, x, outputs = samples(rng)
+    _, found = attacked(network, x, outputs.argmax(1), Radii(1e-9, 1e-9, 1e-9, 1e-9))
+    assert (found.margin.numpy() > 0).all()
+    assert evaluated == [len(x)] * (module.STARTS * (module.STEPS + 1))
+
+
+def test_every_sample_keeps_its_own_member(rng, evaluated):
+    """Broken after one step or several: the members kept are those whose margins are reported, sample by sample."""
+    network, x, outputs = samples(rng, 60)
+    labels = outputs.argmax(1)
+    family, found = attacked(network, x, labels, Radii(0.01, 0.01, 0.01, 0.01))
+    broken = int((found.margin < 0).sum())
+    assert len(set(evaluated)) >= 3 and 10 < broken < 50  # samples leave at different steps, and some never do
+    for i, margin in enumerate(found.margin.tolist()):
+        witness = found.recipe(family, x[i], int(labels[i]), i).witness()
+        assert membership(family, witness.network, x[i], witness.input) == []
+        output = witness.network.evaluate(witness.input[None])
+        assert abs(margins(output, labels[[i]])[0] - margin) < 1e-9
