@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qverify.moved import install
 from qverify.version import __version__
+
+install()
 
 _HOMES = {
     "load": "onnx",

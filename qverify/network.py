@@ -22,8 +22,23 @@ import numpy as np
 from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
 from qverify.kinds import described
-from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, forward
+from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Scale, forward
 from qverify.text.brief import Brief
+
+__all__ = [
+    "Add",
+    "Array",
+    "BatchNorm",
+    "Conv",
+    "Dense",
+    "Input",
+    "Layer",
+    "Network",
+    "Relu",
+    "Scale",
+    "forward",
+    "margins",
+]
 
 _VALUES = 1 << 24
 """Floats of layers' outputs that it holds at once, where only the last are wanted."""

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "qverify"
 FLOORS = (
-    ("text", "choices", "version"),
+    ("text", "choices", "version", "moved"),
     ("errors",),
     ("kinds", "console", "rounding"),
     ("arrays", "files", "budget", "processes", "remarks"),

@@ -39,3 +39,29 @@ def test_the_version_stands_in_one_place():
 def test_the_package_is_a_command():
     found = subprocess.run([sys.executable, "-m", "qverify", "--version"], capture_output=True, text=True, check=True)
     assert found.stdout.startswith("qverify ")
+
+
+def test_modules_are_found_where_they_lay_before():
+    """The very modules: a class is one class, whatever path it came by."""
+    code = """
+import warnings
+warnings.simplefilter("error")
+from qverify.family.family import Radii
+try:
+    import qverify.quantisation
+except DeprecationWarning as said:
+    assert str(said) == "qverify.quantisation is qverify.family.family now"
+warnings.simplefilter("ignore")
+from qverify import onnx_io
+from qverify.bounds.model import BoundModel
+from qverify.network import Conv, Dense, Input, Relu
+from qverify.quantisation import Radii as before
+import qverify.layers, qverify.family.family as new
+assert before is Radii and Dense is qverify.layers.Dense and onnx_io.load is qverify.load
+assert new.__spec__.name == new.__name__ == "qverify.family.family"
+from qverify.moved import MOVED
+import importlib
+for old, now in MOVED.items():
+    assert importlib.import_module(f"qverify.{old}") is importlib.import_module(f"qverify.{now}"), old
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
