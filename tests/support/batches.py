@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.support import processes
 from tests.support.commands import answer, read_rows
 from tests.support.paths import DIGITS
-from tests.support.processes import COMMAND, ENVIRONMENT
 
 NORMAL = DIGITS.replace("digits.onnx", "digits_normal.onnx")
 PLAN = f"""
@@ -57,18 +57,10 @@ def undisturbed(text: str) -> Rows:
 @contextlib.contextmanager
 def started(folder: Path, count: int, *more: Any) -> Iterator[subprocess.Popen[str]]:
     """A process that works on a plan and has written at least `count` rows."""
-    command = [*COMMAND, "batch", plan(folder, EXACT), "--out", str(folder / "out"), *map(str, more)]
-    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
-    rows = folder / "out" / "samples.jsonl"
-    try:
-        until = time.monotonic() + 120
-        while not (rows.exists() and rows.read_bytes().count(b"\n") >= count):
-            assert time.monotonic() < until and process.poll() is None, process.communicate()
-            time.sleep(0.01)
+    out = folder / "out"
+    asked = ("batch", plan(folder, EXACT), "--out", out, *more)
+    with processes.started(*asked, rows=out / "samples.jsonl", count=count, patience=120) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def workers_of(pid: int) -> list[tuple[int, int]]:

@@ -26,15 +26,15 @@ def run(*arguments: Any, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def started(*arguments: Any, rows: Path, count: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that has written at least `count` rows."""
+def started(*arguments: Any, rows: Path, count: int, patience: float = 60) -> Iterator[subprocess.Popen[str]]:
+    """A process that has written at least `count` rows, within so many seconds."""
     process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + patience
         while not (rows.exists() and rows.read_bytes().count(b"\n") >= count):
             assert time.monotonic() < until and process.poll() is None, process.communicate()
             time.sleep(0.01)
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
