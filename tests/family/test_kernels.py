@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from qverify import datasets
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
+from qverify.datasets.sources import find_here
 from qverify.errors import RadiiError
 from qverify.family.family import Family, Radii
 from qverify.layers import Conv, Dense, Input, Relu
@@ -247,7 +247,7 @@ def saturating_pairs(x, layers, ranges):
     return value
 
 
-@pytest.mark.skipif("QVERIFY_DATA" not in os.environ, reason="MNIST is found through $QVERIFY_DATA")
+@pytest.mark.skipif(find_here("mnist") is None, reason="MNIST lies neither in $QVERIFY_DATA nor in the cache")
 def test_images_that_saturating_pairs_answer_wrong():
     """Three images proved under scheme channel; full-range weights of the shipped network saturate on them."""
     network, samples = qverify.load(ROBUST), datasets.load("mnist")
