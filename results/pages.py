@@ -15,7 +15,7 @@ from study import PUBLISHED, Model, Result, StudyCase, StudySettings
 
 import qverify
 from qverify.report.numbers import percent
-from qverify.runs.verify_run import file_sha256
+from qverify.runs.verify import file_sha256
 
 _PAGE = Template("""# $title
 

@@ -11,7 +11,7 @@ from study import NORMAL, PUBLISHED_NORMAL, PUBLISHED_ROBUST, ROBUST, StudySetti
 from qverify.analysis.sweeps import PARTS, Row
 from qverify.report import plots
 from qverify.report.numbers import percent
-from qverify.runs.sweep_run import csv_text
+from qverify.runs.sweep import csv_text
 
 VALUES = (0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032)
 FOLDER = "figure1_radius"

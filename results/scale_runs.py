@@ -23,7 +23,7 @@ import qverify
 from qverify import datasets
 from qverify.console.output import say
 from qverify.errors import InternalError
-from qverify.runs.verify_run import file_sha256
+from qverify.runs.verify import file_sha256
 from qverify.workers.tasks import CHUNK
 
 OURS = next(model for model in ROBUST if model.bits == 8)

@@ -21,8 +21,8 @@ from qverify.console.output import say
 from qverify.errors import UsageError
 from qverify.runs.folder import read_record
 from qverify.runs.stored import record_faults
-from qverify.runs.sweep_run import SweepDirectory
-from qverify.runs.verify_run import RUN, RunDirectory
+from qverify.runs.sweep import SweepDirectory
+from qverify.runs.verify import RUN, RunDirectory
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUBLISHED = "QVERIFY_PUBLISHED"

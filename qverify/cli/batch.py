@@ -27,7 +27,7 @@ from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
 from qverify.report.numbers import Tally, percent
-from qverify.runs.batch_run import BatchDirectory
+from qverify.runs.batch import BatchDirectory
 from qverify.runs.folder import settled
 from qverify.runs.plan import Entry, Plan, case_id, identity
 from qverify.verification.verdict import Options

@@ -25,7 +25,7 @@ from qverify.fingerprint import fingerprint
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
-from qverify.runs.verify_run import file_sha256
+from qverify.runs.verify import file_sha256
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.verdict import SEMANTICS, Options

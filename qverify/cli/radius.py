@@ -23,7 +23,7 @@ from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.files.names import file_name, without_folders
 from qverify.report.numbers import outward, percent, widths
-from qverify.runs.radius_run import RadiusDirectory
+from qverify.runs.radius import RadiusDirectory
 from qverify.text.escapes import printable
 from qverify.verification.arguments import usable_device
 

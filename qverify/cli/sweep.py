@@ -30,7 +30,7 @@ from qverify.family.steps import Quantiser
 from qverify.files.names import file_name
 from qverify.files.places import PLACES
 from qverify.remarks import quiet
-from qverify.runs.sweep_run import SweepDirectory
+from qverify.runs.sweep import SweepDirectory
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
 from qverify.verification.arguments import usable_device

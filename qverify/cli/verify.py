@@ -18,7 +18,7 @@ from qverify.errors import InternalError, UsageError
 from qverify.report.numbers import Tally, accuracy_table, footer, stage_table
 from qverify.runs.folder import settled
 from qverify.runs.stored import solvers
-from qverify.runs.verify_run import ROWS, RunDirectory
+from qverify.runs.verify import ROWS, RunDirectory
 from qverify.text.shortened import listed
 from qverify.verification.arguments import checked, usable_device
 from qverify.verification.cascade import Cascade

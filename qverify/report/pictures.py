@@ -25,7 +25,7 @@ from qverify.network import margins
 from qverify.report import replay
 from qverify.report.sources import Sources, clipping, same_radii
 from qverify.runs.reading import StoredCase
-from qverify.runs.verify_run import WITNESSES
+from qverify.runs.verify import WITNESSES
 from qverify.text.brief import Brief
 from qverify.verification.cascade import verdicts
 from qverify.verification.verdict import Options, Status

@@ -25,7 +25,7 @@ from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
 from qverify.runs.reading import StoredCase
-from qverify.runs.verify_run import file_sha256
+from qverify.runs.verify import file_sha256
 from qverify.text.escapes import printable
 from qverify.verification.verdict import SEMANTICS
 

@@ -1,7 +1,7 @@
 """Directories that keep a question and its rows: what was asked as JSON, and rows appended as they are found.
 
-Rows are kept through a kill, and are only added to under the question they answer. `verify_run.py` keeps the samples of
-one run so, `batch_run.py` those of many, `sweep_run.py` the points of a sweep, `radius_run.py`
+Rows are kept through a kill, and are only added to under the question they answer. `verify.py` keeps the samples of
+one run so, `batch.py` those of many, `sweep.py` the points of a sweep, `radius.py`
 brackets of factors. What the files may hold is said in `stored.py` and, for CSV, where the rows are defined.
 """
 

@@ -21,7 +21,7 @@ from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.report import plots
 from qverify.runs.csv_rows import Columns
-from qverify.runs.radius_run import LAYERS, ROWS, RadiusDirectory
+from qverify.runs.radius import LAYERS, ROWS, RadiusDirectory
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict
 from tests.support import networks

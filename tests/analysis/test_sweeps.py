@@ -14,7 +14,7 @@ from qverify.family.family import Family, Radii
 from qverify.layers import Relu
 from qverify.onnx import reader as onnx_io
 from qverify.report import plots
-from qverify.runs.sweep_run import ROWS, SweepDirectory, csv_text
+from qverify.runs.sweep import ROWS, SweepDirectory, csv_text
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support import networks

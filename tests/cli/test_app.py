@@ -20,7 +20,7 @@ from qverify.exact.solvers.base import Availability
 from qverify.family.family import Family, Radii
 from qverify.onnx import reader as onnx_io
 from qverify.report.numbers import STATUSES
-from qverify.runs.verify_run import RunDirectory
+from qverify.runs.verify import RunDirectory
 from qverify.verification.cascade import Cascade, verify
 from qverify.verification.verdict import Options, Status
 from qverify.version import __version__

@@ -16,7 +16,7 @@ import pytest
 from qverify.analysis import factors as radius
 from qverify.analysis import grid
 from qverify.cli.radius import quantiles
-from qverify.runs.radius_run import RadiusDirectory
+from qverify.runs.radius import RadiusDirectory
 from qverify.verification.verdict import Options
 from tests.support.commands import answer, qverify, same
 from tests.support.paths import DIGITS
@@ -157,7 +157,7 @@ def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
 
 def test_ctrl_c_keeps_the_samples_that_are_done(tmp_path):
     """In a process of its own, which interrupts itself after the second bracket."""
-    code = "import os, signal; from qverify.runs.radius_run import RadiusDirectory as D; "
+    code = "import os, signal; from qverify.runs.radius import RadiusDirectory as D; "
     code += "from qverify.cli import main; add = D.add; D.add = lambda self, row: (add(self, row), "
     code += "len(self.brackets) == 2 and os.kill(os.getpid(), signal.SIGINT)); main(prog_name='qverify')"
     given = ("radius", DIGITS, *FIRST[:3], "30:45", *FIRST[4:], *BP, "--out", tmp_path, *LAYERS, "--json")

@@ -17,7 +17,7 @@ import pytest
 from qverify.analysis import sweeps as sweep
 from qverify.family.family import Radii
 from qverify.onnx import reader as onnx_io
-from qverify.runs.sweep_run import SweepDirectory
+from qverify.runs.sweep import SweepDirectory
 from qverify.verification.verdict import Options
 from tests.support.commands import answer, qverify, same
 from tests.support.paths import DIGITS
@@ -135,7 +135,7 @@ def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
 
 def test_ctrl_c_keeps_the_points_that_are_done(tmp_path):
     """In a process of its own, which interrupts itself after the second row."""
-    code = "import os, signal; from qverify.runs.sweep_run import SweepDirectory as D; from qverify.cli import main; "
+    code = "import os, signal; from qverify.runs.sweep import SweepDirectory as D; from qverify.cli import main; "
     code += "add = D.add; D.add = lambda self, row: (add(self, row), "
     code += "len(self.rows) == 2 and os.kill(os.getpid(), signal.SIGINT)); main(prog_name='qverify')"
     given = ("sweep", DIGITS, *FIRST, *VALUES, "--method", "ibp", "--out", str(tmp_path), "--json")

@@ -17,7 +17,7 @@ import pytest
 
 from qverify.errors import DataError, OutputError, QVerifyError, UsageError
 from qverify.runs import folder as records
-from qverify.runs.radius_run import RadiusDirectory
+from qverify.runs.radius import RadiusDirectory
 from tests.support.paths import ROOT
 from tests.support.starts import ASKED, SESSION, batch, filled, radius, sweep, verify
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from qverify.choices import VERIFY_METHODS
 from qverify.errors import DataError
 from qverify.family.family import Radii
-from qverify.runs.batch_run import BatchDirectory
+from qverify.runs.batch import BatchDirectory
 from qverify.runs.reading import read_runs
 from qverify.runs.stored import RowLines
-from qverify.runs.verify_run import RunDirectory
+from qverify.runs.verify import RunDirectory
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict
 from tests.support import networks

@@ -8,10 +8,10 @@ from typing import Any
 from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import Row
-from qverify.runs.batch_run import BatchDirectory
-from qverify.runs.radius_run import RadiusDirectory
-from qverify.runs.sweep_run import SweepDirectory
-from qverify.runs.verify_run import RunDirectory
+from qverify.runs.batch import BatchDirectory
+from qverify.runs.radius import RadiusDirectory
+from qverify.runs.sweep import SweepDirectory
+from qverify.runs.verify import RunDirectory
 from tests.support.runs_on_disk import question, row
 
 SESSION = {"started": "now", "solver": None}

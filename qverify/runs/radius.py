@@ -22,7 +22,7 @@ from qverify.runs.stored import record_faults
 
 QUESTION, ROWS, LAYERS = "radius.json", "factors.csv", "layers.csv"
 _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
-"""As in `verify_run.py`: files may move, and numbers may differ in the last digit elsewhere."""
+"""As in `verify.py`: files may move, and numbers may differ in the last digit elsewhere."""
 
 _BRACKETS = Columns(Bracket, "a search for factors")
 _LAYERS = Columns(LayerRow, "a search layer by layer")

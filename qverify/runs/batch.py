@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from qverify.runs.folder import Files, append, opened, writing
 from qverify.runs.stored import RowLines, batch_faults
-from qverify.runs.verify_run import ROWS
+from qverify.runs.verify import ROWS
 
 BATCH = "batch.json"
 

@@ -15,7 +15,7 @@ from qverify.family.family import Family, Radii
 from qverify.family.members import membership
 from qverify.report.numbers import Tally, discrepancy_ranges
 from qverify.runs.folder import settled
-from qverify.runs.verify_run import ROWS, RUN, RunDirectory, file_sha256
+from qverify.runs.verify import ROWS, RUN, RunDirectory, file_sha256
 from qverify.verification.cascade import verify
 from tests.support import networks
 from tests.support.runs_on_disk import row

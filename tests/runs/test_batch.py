@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qverify.errors import DataError, OutputError
-from qverify.runs.batch_run import BATCH, BatchDirectory
+from qverify.runs.batch import BATCH, BatchDirectory
 from tests.support import runs_on_disk
 
 CASES = {"a": {"method": "auto", "samples": [0, 4]}}
