@@ -14,12 +14,12 @@ from typing import Any
 
 from qverify.analysis.sweeps import Row
 from qverify.cli.options import Given
-from qverify.cli.problem import Problem, chosen_solver, started
 from qverify.cli.sweep import Axis, Study
 from qverify.cli.verify import VerifyWork
 from qverify.console.output import say
 from qverify.errors import UsageError
 from qverify.runs.folder import read_record
+from qverify.runs.problem import Problem, chosen_solver, started
 from qverify.runs.stored import record_faults
 from qverify.runs.sweep import SweepDirectory
 from qverify.runs.verify import RUN, RunDirectory

@@ -16,7 +16,6 @@ from qverify import datasets
 from qverify.budget import parse_memory, resident, share_of
 from qverify.choices import RANGED
 from qverify.cli.options import Given
-from qverify.cli.problem import Problem, chosen_solver, hint, started
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Course, Progress, duration
 from qverify.console.signals import INTERRUPTED, stoppable
@@ -30,6 +29,7 @@ from qverify.report.numbers import Tally, percent
 from qverify.runs.batch import BatchDirectory
 from qverify.runs.folder import settled
 from qverify.runs.plan import Entry, Plan, case_id, identity
+from qverify.runs.problem import Problem, chosen_solver, hint, started
 from qverify.verification.verdict import Options
 from qverify.workers.dispatch import BatchCase, Dispatch, Engine
 from qverify.workers.tasks import GRACE, Parcels, Row, Setting, Task

@@ -13,13 +13,13 @@ from typing import Any, TextIO
 
 from qverify.analysis.discrepancies import Discrepancy, worst_case_discrepancy
 from qverify.cli.options import Given
-from qverify.cli.problem import Problem, chosen_solver, required_radii
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.errors import OutputError
 from qverify.remarks import quiet
 from qverify.report.numbers import discrepancy_ranges, discrepancy_table, outward, reason_lines, widths
+from qverify.runs.problem import Problem, chosen_solver, required_radii
 
 
 def run(given: Given) -> int:

@@ -10,13 +10,13 @@ from rich.table import Table
 from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
 from qverify.budget import Deadline
 from qverify.cli.options import Given
-from qverify.cli.problem import Problem
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.family.family import Family
 from qverify.layers import Conv, Dense
 from qverify.network import Network
+from qverify.runs.problem import Problem
 from qverify.verification.verdict import Options
 
 

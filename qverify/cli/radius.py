@@ -16,13 +16,13 @@ from qverify.analysis.grid import Bracket, Grid
 from qverify.analysis.layers import LayerRadii, LayerRow, LayerSearch, single_layers
 from qverify.cli.options import Given
 from qverify.cli.pictures import draw, shown_by
-from qverify.cli.problem import Problem, chosen_solver, required_radii, started
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress, duration
 from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.files.names import file_name, without_folders
 from qverify.report.numbers import outward, percent, widths
+from qverify.runs.problem import Problem, chosen_solver, required_radii, started
 from qverify.runs.radius import RadiusDirectory
 from qverify.text.escapes import printable
 from qverify.verification.arguments import usable_device

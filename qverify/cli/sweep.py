@@ -20,7 +20,6 @@ from qverify.analysis.sweeps import PARTS, Key, Point, Row
 from qverify.choices import RANGED
 from qverify.cli.options import Given
 from qverify.cli.pictures import draw, shown_by
-from qverify.cli.problem import Problem, chosen_solver, of_ranges, quantiser_of, started
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress, duration
 from qverify.console.signals import INTERRUPTED, stoppable
@@ -30,6 +29,7 @@ from qverify.family.steps import Quantiser
 from qverify.files.names import file_name
 from qverify.files.places import PLACES
 from qverify.remarks import quiet
+from qverify.runs.problem import Problem, chosen_solver, of_ranges, quantiser_of, started
 from qverify.runs.sweep import SweepDirectory
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable

@@ -10,13 +10,13 @@ from typing import Any
 
 from qverify.arrays import Array
 from qverify.cli.options import Given
-from qverify.cli.problem import Problem, chosen_solver, required_radii, started
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress, duration
 from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.errors import InternalError, UsageError
 from qverify.report.numbers import Tally, accuracy_table, footer, stage_table
 from qverify.runs.folder import settled
+from qverify.runs.problem import Problem, chosen_solver, required_radii, started
 from qverify.runs.stored import solvers
 from qverify.runs.verify import ROWS, RunDirectory
 from qverify.text.shortened import listed

@@ -17,11 +17,11 @@ from qverify import datasets
 from qverify.analysis.layers import single_layers
 from qverify.analysis.sweeps import by_bits
 from qverify.cli.options import Given
-from qverify.cli.problem import Problem
 from qverify.family.family import Family
 from qverify.family.steps import Quantiser
 from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
 from qverify.network import Network
+from qverify.runs.problem import Problem
 from qverify.text.brief import Brief
 from qverify.training.live_family import RangeRadii, live_family
 from qverify.training.live_network import LiveNetwork
