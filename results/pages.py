@@ -14,8 +14,8 @@ from typing import Any
 from study import PUBLISHED, Model, Result, StudyCase, StudySettings
 
 import qverify
+from qverify.files.hashes import file_sha256
 from qverify.report.numbers import percent
-from qverify.runs.verify import file_sha256
 
 _PAGE = Template("""# $title
 

@@ -27,7 +27,8 @@ from scale_runs import (
 
 from qverify.console.output import say
 from qverify.errors import InternalError
-from qverify.report.numbers import Tally
+from qverify.verification.row import Row
+from qverify.verification.tally import Tally
 
 FIRST = 0.9
 """Moments of kills are drawn from this first part of the time that a run is expected to go on."""
@@ -55,7 +56,7 @@ def speed(bench: ScaleBench) -> Measured:
     return found
 
 
-def _counted(found: list[dict[str, Any]]) -> Measured:
+def _counted(found: list[Row]) -> Measured:
     tally = Tally.of(found)
     stages = {name: {"samples": sum(counts.values()), "seconds": seconds} for name, counts, seconds in tally.stages()}
     statuses = {name: tally.statuses[name] for name in ("verified", "falsified", "unknown", "misclassified")}
@@ -93,7 +94,7 @@ def _killed(folder: Path, rest: Rest, draw: random.Random) -> Measured | None:
         ended_well(folder, process)
         return None
     after = rows(folder)
-    exact = sum(row["method"] == "exact" for row in after)
+    exact = sum(row.method == "exact" for row in after)
     return {"after": moment, "rows": len(after), "exact": exact, "added": len(after) - len(before)}
 
 

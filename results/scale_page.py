@@ -11,8 +11,8 @@ from scale_checks import FIRST, Measured, agrees
 from scale_runs import BITS, OURS, PUBLISHED, ScaleBench, cores, plan, same
 from study import StudySettings
 
+from qverify.files.hashes import file_sha256
 from qverify.report.numbers import percent
-from qverify.runs.verify import file_sha256
 
 LIMITS = {OURS.name: 120.0, PUBLISHED.name: 600.0}
 """Seconds that all test images may take, by model."""

@@ -13,9 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from study import PUBLISHED_ROBUST, ROBUST, Model, StudySettings
 
@@ -23,17 +22,17 @@ import qverify
 from qverify import datasets
 from qverify.console.output import say
 from qverify.errors import InternalError
-from qverify.runs.verify import file_sha256
+from qverify.files.hashes import file_sha256
+from qverify.runs.batch import BATCH
+from qverify.runs.folder import RUNS
+from qverify.runs.start import Start
+from qverify.verification.row import Row
 from qverify.workers.tasks import CHUNK
 
 OURS = next(model for model in ROBUST if model.bits == 8)
 PUBLISHED = next(model for model in PUBLISHED_ROBUST if model.bits == 8)
 BITS = 8
-COMMAND = [sys.executable, "-c", "from qverify.cli import main; main(prog_name='qverify')"]
-TIMING = "seconds"
-"""The one field of a row that may differ from run to run."""
-
-Row = dict[str, Any]
+COMMAND = [sys.executable, "-m", "qverify"]
 
 
 def cores() -> int:
@@ -151,18 +150,18 @@ def rows(folder: Path) -> list[Row]:
     """The whole rows on disk; a last line that was torn by a kill does not count."""
     file = folder / "out" / "samples.jsonl"
     content = file.read_bytes() if file.exists() else b""
-    return [json.loads(line) for line in content.split(b"\n")[:-1]]
+    return [Row.from_json(json.loads(line), ("case", "key")) for line in content.split(b"\n")[:-1]]
 
 
 def solver(folder: Path) -> str:
     """Name and version of the solver that a batch worked with."""
-    found = json.loads((folder / "out" / "batch.json").read_text())["runs"][-1]["solver"]
-    return f"{found['name']} {found['version']}"
+    starts = json.loads((folder / "out" / BATCH).read_text())[RUNS]
+    return str(Start.from_json(starts[-1]).solver)
 
 
 def differences(found: Sequence[Row], expected: Sequence[Row]) -> dict[str, int]:
     """How the rows of a run differ from those of another, in all fields but the time they took."""
-    theirs, ours = ({row["key"]: _timeless(row) for row in each} for each in (expected, found))
+    theirs, ours = ({row.key: _timeless(row) for row in each} for each in (expected, found))
     return {
         "rows": len(found),
         "missing": len(theirs.keys() - ours.keys()),
@@ -179,12 +178,13 @@ def same(found: dict[str, int]) -> bool:
 
 def other_verdicts(found: Sequence[Row], expected: Sequence[Row]) -> int:
     """How many samples have not the same status in both runs."""
-    ours, theirs = ({row["index"]: row["status"] for row in each} for each in (found, expected))
+    ours, theirs = ({row.index: row.status for row in each} for each in (found, expected))
     return sum(ours.get(index) != theirs.get(index) for index in ours.keys() | theirs.keys())
 
 
 def _timeless(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name != TIMING}
+    """The row without the one field that may differ from run to run."""
+    return replace(row, seconds=0.0)
 
 
 class Rest:
@@ -192,16 +192,16 @@ class Rest:
 
     def __init__(self, run: ScaleRun, jobs: int):
         self._rows, self._jobs = run.rows, jobs
-        self._start = max(0.0, run.seconds - sum(row[TIMING] for row in run.rows) / jobs)
+        self._start = max(0.0, run.seconds - sum(row.seconds for row in run.rows) / jobs)
 
     def seconds(self, kept: Sequence[Row]) -> float:
         """With these rows on disk. Chunks in which a row is missing are bounded again as a whole."""
-        done = {row["key"] for row in kept}
-        unfinished = {row["index"] // CHUNK for row in self._rows if row["key"] not in done}
+        done = {row.key for row in kept}
+        unfinished = {row.index // CHUNK for row in self._rows if row.key not in done}
         work = sum(
-            row[TIMING]
+            row.seconds
             for row in self._rows
-            if (row["key"] not in done if row["method"] == "exact" else row["index"] // CHUNK in unfinished)
+            if (row.key not in done if row.method == "exact" else row.index // CHUNK in unfinished)
         )
         return self._start + work / self._jobs
 

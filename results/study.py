@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from qverify.analysis.sweeps import Row
-from qverify.cli.options import Given
-from qverify.cli.sweep import Axis, Study
-from qverify.cli.verify import VerifyWork
 from qverify.console.output import say
 from qverify.errors import UsageError
 from qverify.runs.folder import read_record
-from qverify.runs.problem import Problem, chosen_solver, started
+from qverify.runs.given import Given
+from qverify.runs.problem import FamilyProblem
+from qverify.runs.question import Question
+from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import record_faults
-from qverify.runs.sweep import SweepDirectory
-from qverify.runs.verify import RUN, RunDirectory
+from qverify.runs.sweep import Axis, Study, SweepDirectory
+from qverify.runs.verify import RUN, RunDirectory, VerifyWork
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUBLISHED = "QVERIFY_PUBLISHED"
@@ -129,10 +129,11 @@ class StudySettings:
         return self.timeout_normal if model.bits is None else self.timeout
 
     def given(self, model: Model, **more: Any) -> Given:
-        """The command line that verifies `model`."""
+        """What a verification of `model` asks."""
         samples = None if self.samples is None else f"0:{self.samples}"
         limit = self.limit(model)
-        return Given(str(self.path(model)), self.data, samples=samples, timeout=limit, jobs=self.jobs, **more)
+        path = str(self.path(model))
+        return Given(model=path, data=self.data, samples=samples, timeout=limit, jobs=self.jobs, **more)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -157,16 +158,16 @@ def decided(case: StudyCase, settings: StudySettings) -> Result:
     Raises KeyboardInterrupt after Ctrl-C.
     """
     given = settings.given(case.model, bits=case.bits, scheme=case.scheme, rounding=case.rounding, method=case.method)
-    problem = Problem.load(given)
+    problem = FamilyProblem.load(given)
     options = replace(problem.options(), attack=case.method not in ("ibp", "bp"))
-    question = problem.question() | {"attack": options.attack}
+    question = replace(problem.question(), attack=options.attack)
     name = f"{case.model.name}-{case.bits}bit-{case.scheme}-{case.rounding}-{case.method}"
-    folder = _folder(settings, name, question | {"timeout": "any"})
+    folder = _folder(settings, name, question.to_json() | {"timeout": "any"})
     limit = _longer_limit(folder, options.seconds)
-    options, question = replace(options, seconds=limit), question | {"timeout": limit}
-    session = {"started": started(), "solver": chosen_solver(options), "jobs": options.workers}
+    options, question = replace(options, seconds=limit), replace(question, timeout=limit)
+    start = Start(started=Start.now(), solver=SolverUsed.of(options), jobs=options.workers)
     say(f"{case.model.label}: {case.bits} bits, {case.convention}, method {case.method}")
-    with RunDirectory.start(folder, question, session, resume=True) as directory:
+    with RunDirectory.start(folder, question, start, resume=True) as directory:
         work = VerifyWork(problem, options, directory)
         work.verify()
     if work.missing:
@@ -192,11 +193,12 @@ def decided(case: StudyCase, settings: StudySettings) -> Result:
 def swept(models: Sequence[Model], values: Sequence[float], settings: StudySettings) -> list[Row]:
     """The rows of a sweep by IBP, from its kept rows as far as these go. Raises KeyboardInterrupt after Ctrl-C."""
     given = [settings.given(model, method="ibp") for model in models]
-    axis = Axis.of(given[0], None, ",".join(f"{value:g}" for value in values), None)
+    axis = Axis(values=tuple(float(f"{value:g}") for value in values))
     study = Study.load(given, axis)
     question = study.question()
     say(f"sweep by IBP: {len(study.cases)} points, {', '.join(model.label for model in models)}")
-    with SweepDirectory.start(_folder(settings, "sweep", question), question, {"started": started()}, True) as kept:
+    folder = _folder(settings, "sweep", question.to_json())
+    with SweepDirectory.start(folder, question, Start(started=Start.now()), True) as kept:
         rows = study.computed(kept)
     if len(rows) < len(study.cases):
         raise KeyboardInterrupt
@@ -213,7 +215,7 @@ def _folder(settings: StudySettings, name: str, question: dict[str, Any]) -> str
 def _longer_limit(folder: str, seconds: float | None) -> float | None:
     """The longer time limit, None for none, of `seconds` and of the run in `folder`, if there is one."""
     try:
-        kept = read_record(Path(folder) / RUN, record_faults).get("timeout")
+        kept = Question.from_json(read_record(Path(folder) / RUN, record_faults)).timeout
     except (FileNotFoundError, ValueError):  # a damaged one is refused when the run goes on
         return seconds
     return None if kept is None or seconds is None else max(kept, seconds)

@@ -20,9 +20,9 @@ FLOORS = (
     ("bounds",),
     ("exact",),
     ("verification",),
-    ("analysis", "training"),
+    ("analysis", "training", "workers"),
     ("runs",),
-    ("workers", "report"),
+    ("report",),
     ("cli",),
     ("__main__",),
 )
@@ -64,6 +64,50 @@ def test_every_part_has_a_floor():
 def test_what_goes_up_or_across_is_seen():
     for text in ("from qverify.cli import app", "from qverify import cli", "def f():\n    import qverify.cli.app"):
         assert imported(ast.parse(text)) == {"cli"}
+
+
+# --- questions and rows ---
+
+TYPED = {"row.py", "question.py", "start.py"}
+"""The files that may read the keys of rows, questions and starts; everyone else has their fields."""
+KEYS = {
+    *("index", "predicted", "margin_lower", "margin_upper", "scope", "detail", "limit", "case"),
+    *("semantics", "model_sha256", "network_sha256", "data_source", "data_sha256", "arrays_sha256", "input_scale"),
+    *("clip_input", "formulation", "timeout", "tolerance", "radii", "scheme", "rounding", "kernel", "batchnorm"),
+    *("calibration", "witnesses", "max_factor", "precision", "places", "cluster"),
+}
+"""Keys that are of rows, questions or starts, and of nothing else."""
+
+
+def keys_read(tree: ast.AST) -> set[str]:
+    """The literal keys that a file reads or writes, `x["key"]` and `x.get("key")`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript):
+            key: ast.AST | None = node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            key = node.args[0] if node.func.attr in ("get", "pop", "setdefault") and node.args else None
+        else:
+            key = None
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            found.add(key.value)
+    return found
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT.parent / "results").glob("*.py"))], ids=lambda path: path.stem)
+def test_rows_and_questions_are_read_by_their_classes_only(path):
+    if path.name not in TYPED:
+        assert not keys_read(ast.parse(path.read_text(encoding="utf-8"))) & KEYS
+
+
+def test_keys_are_seen():
+    for text in ('row["limit"]', 'question.get("timeout")', 'def f():\n    x = asked.pop("radii", {})'):
+        assert keys_read(ast.parse(text)) & KEYS
+
+
+def test_results_do_not_import_the_command_line():
+    for path in (ROOT.parent / "results").glob("*.py"):
+        assert "cli" not in imported(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
 # --- the tests ---

@@ -22,10 +22,14 @@ from qverify import cli
 from qverify.analysis.factors import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import Row
+from qverify.choices import STAGES
 from qverify.errors import QVerifyError
 from qverify.family.family import KINDS
-from qverify.runs import plan, stored
+from qverify.runs import plan
+from qverify.runs import question as questions
+from qverify.runs import start as starts
 from qverify.training.loop import Settings
+from qverify.verification import row as rows
 from tests.support.paths import ROOT
 
 DIGITS = ROOT / "models" / "digits.onnx"
@@ -78,8 +82,8 @@ def question(path: Path, kind: str) -> dict[str, Any]:
 
 
 def check_question(record: dict[str, Any], kind: str) -> None:
-    rows = [line.split("|") for line in sections()["1"].splitlines() if line.startswith("| `")]
-    own = {cells[1].strip(" `") for cells in rows if cells[2].strip() == "all" or kind in cells[2]}
+    table = [line.split("|") for line in sections()["1"].splitlines() if line.startswith("| `")]
+    own = {cells[1].strip(" `") for cells in table if cells[2].strip() == "all" or kind in cells[2]}
     assert record.keys() <= own
     assert record.get("radii", {}).keys() <= set(listed("1.1"))
     assert {key for start in record.get("runs", []) for key in start} <= set(listed("1.2"))
@@ -98,16 +102,16 @@ def asked(found: dict[str, Any]) -> set[str]:
 
 def test_questions_are_those_that_are_read():
     """`radii`, `places`, `cases` and `runs` are checked beside the table."""
-    assert sorted(listed("1")) == sorted({*stored._ASKED, "radii", "places", "cases", "runs"})
-    assert sorted(listed("1.1")) == sorted(stored._RADII | stored._AXIS)
-    assert sorted(listed("1.2")) == sorted(stored._START)
+    assert sorted(listed("1")) == sorted({*questions._ASKED, "radii", "places", "cases", "runs"})
+    assert sorted(listed("1.1")) == sorted(questions.RADII | questions.AXIS)
+    assert sorted(listed("1.2")) == sorted(starts._START)
     assert all(f"`{kind}`" in sections()["1.1"] for kind in KINDS)
 
 
 def test_rows_are_those_that_are_read():
-    assert sorted(listed("2", 0)) == sorted([*stored._ROW, *stored._ROW_MORE])
+    assert sorted(listed("2", 0)) == sorted([*rows._FIELDS, *rows._FIELDS_MORE])
     assert listed("2", 1) == ["case", "key"]
-    assert all(f"`{word}`" in sections()["2"] for word in (*stored.STATUSES, *stored.STAGES))
+    assert all(f"`{word}`" in sections()["2"] for word in (*rows.STATUSES, *STAGES))
 
 
 @pytest.mark.parametrize(("section", "row"), [("5", Row), ("6.1", Bracket), ("6.2", LayerRow)])

@@ -18,7 +18,7 @@ def loaded(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "code", ["import qverify; qverify.Options()", "import qverify.choices", "from qverify.cli.options import Given"]
+    "code", ["import qverify; qverify.Options()", "import qverify.choices", "from qverify.runs.given import Given"]
 )
 def test_options_load_nothing_heavy(code):
     assert loaded(code) == set()

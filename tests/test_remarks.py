@@ -173,7 +173,7 @@ def test_warnings_of_libraries_are_not_shown(monkeypatch):
         warnings.warn("something about a network", QVerifyWarning, stacklevel=2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qverify.cli.verify.Problem.load", warning)
+    monkeypatch.setattr("qverify.cli.verify.FamilyProblem.load", warning)
     result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8)
     assert result.stderr == "qverify: note: something about a network\nqverify: interrupted.\n"
 

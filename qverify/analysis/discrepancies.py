@@ -61,8 +61,8 @@ class Discrepancy(Brief):
         """The largest |f_hat(x_hat)_i - f(x)_i| that cannot be excluded."""
         return float(np.maximum(np.abs(self.lower), np.abs(self.upper)).max())
 
-    def row(self) -> dict[str, Any]:
-        """As a JSON object."""
+    def to_json(self) -> dict[str, Any]:
+        """The object of a line (formats.md, section 7)."""
         found = {"index": self.index, "method": self.method, "complete": self.complete, "worst": self.worst}
         for name in ("nominal", "lower", "upper", "attained_lower", "attained_upper"):
             values = getattr(self, name)

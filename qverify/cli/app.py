@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 import traceback
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -19,7 +20,6 @@ from qverify.choices import DISCREPANCY_METHODS, FACTOR_METHODS, VERIFY_METHODS
 from qverify.cli.options import (
     FAILING,
     REPORT_FORMS,
-    Given,
     inspect_options,
     json_option,
     memory_option,
@@ -33,6 +33,7 @@ from qverify.cli.train_options import train_options
 from qverify.console.signals import INTERRUPTED, Terminated, status_of, terminable
 from qverify.errors import InternalError, QVerifyError
 from qverify.remarks import said
+from qverify.runs.given import Given
 from qverify.text.escapes import printable
 from qverify.version import __version__
 
@@ -107,7 +108,9 @@ def main() -> None:
     help=f"Exit with status 1 if a sample is one of LIST: {', '.join(FAILING)}, joined by commas.",
 )
 @json_option
-def verify(**given: Any) -> int:
+def verify(
+    out: str | None, resume: bool, witnesses: bool, fail_on: tuple[str, ...], as_json: bool, **given: Any
+) -> int:
     """Decide for every sample whether all quantised versions of MODEL, an ONNX file, classify it right.
 
     \b
@@ -121,7 +124,7 @@ def verify(**given: Any) -> int:
     """
     from qverify.cli.verify import run
 
-    return run(Given(**given))
+    return run(Given(**given), out=out, resume=resume, witnesses=witnesses, fail_on=fail_on, as_json=as_json)
 
 
 @main.command(short_help="How does the guaranteed accuracy fall as the radius grows?")
@@ -130,15 +133,19 @@ def verify(**given: Any) -> int:
 @click.option("--out", metavar="DIR", help="Keep it there: sweep.csv with a row a point, a plot, sweep.json.")
 @click.option("--resume", is_flag=True, help="Go on with the sweep in --out DIR.")
 @json_option
-def sweep(models: tuple[str, ...], bits: str | None, values: str | None, parts: str | None, **given: Any) -> int:
+def sweep(
+    models: tuple[str, ...], bits: str | None, values: str | None, parts: str | None, out: str | None, **given: Any
+) -> int:
     """Guaranteed accuracy of each MODEL, an ONNX file, against the radius: a curve for every part that is quantised.
 
     Methods ibp and bp prove by bounds alone, and no failing network is looked for; auto and exact also give the
     accuracy that an attack leaves.
     """
-    from qverify.cli.sweep import run
+    from qverify.cli.sweep import axis_of, run
 
-    return run([Given(model, **given) for model in models], bits, values, parts)
+    how = {name: given.pop(name) for name in ("resume", "as_json")}
+    each = [Given(model=model, **given) for model in models]
+    return run(each, axis_of(each[0], bits, values, parts), out=out, **how)
 
 
 @main.command(short_help="How large may the radii be before a sample fails?")
@@ -148,16 +155,18 @@ def sweep(models: tuple[str, ...], bits: str | None, values: str | None, parts: 
 @click.option("--out", metavar="DIR", help="Keep it there: factors.csv, layers.csv, a histogram, radius.json.")
 @click.option("--resume", is_flag=True, help="Go on with the search in --out DIR.")
 @json_option
-def radius(max_factor: float, precision: float, accuracy: float | None, layer_method: str, **given: Any) -> int:
+def radius(out: str | None, resume: bool, as_json: bool, **given: Any) -> int:
     """For every sample the largest factor on the given radii at which MODEL, an ONNX file, is still verified.
 
     The result is a bracket for each sample: the largest factor at which a proof was found, and the smallest at which a
     concrete quantised network fails. Factors are taken from a grid in steps of --precision with 1 in it. --timeout
     holds for one sample at one factor; what stays unknown there leaves its bracket wider.
     """
-    from qverify.cli.radius import Wanted, run
+    from qverify.cli.radius import run
+    from qverify.runs.radius import Wanted
 
-    return run(Given(**given), Wanted(max_factor, precision, accuracy, layer_method))
+    wanted = Wanted(**{field.name: given.pop(field.name) for field in fields(Wanted)})
+    return run(Given(**given), wanted, out=out, resume=resume, as_json=as_json)
 
 
 @main.command(short_help="Verify many models, data, radii and methods, as a plan says.")
@@ -188,8 +197,9 @@ def batch(plan: str, out: str | None, jobs: int, cluster: str | None, memory: st
     and a rerun computes what is missing.
     """
     from qverify.cli.batch import run
+    from qverify.runs.batch import Where
 
-    return run(plan, out, (jobs, cluster, memory), as_json)
+    return run(plan, Where(jobs=jobs, cluster=cluster, memory=memory), out=out, as_json=as_json)
 
 
 @main.command(short_help="Train a network whose quantisations are right.")
@@ -211,11 +221,11 @@ def train(**given: Any) -> int:
 @solve_options(DISCREPANCY_METHODS, "bp")
 @click.option("--out", metavar="FILE.jsonl", help="Write a line a sample there.")
 @json_option
-def discrepancy(**given: Any) -> int:
+def discrepancy(out: str | None, as_json: bool, **given: Any) -> int:
     """Bound how far the outputs of MODEL, an ONNX file, can move over the quantised family, per output."""
     from qverify.cli.discrepancy import run
 
-    return run(Given(**given))
+    return run(Given(**given), out=out, as_json=as_json)
 
 
 @main.command(short_help="Tables and a page about runs that lie on disk.")
@@ -256,7 +266,7 @@ def solvers(as_json: bool) -> int:
 @problem_options(data_required=False)
 @inspect_options()
 @json_option
-def inspect(**given: Any) -> int:
+def inspect(as_json: bool, **given: Any) -> int:
     """List the layers of MODEL, an ONNX file, under the names that a radii file uses.
 
     With --bits or --radii also the largest radius of each layer; with samples (--data) also how many neurons are
@@ -265,4 +275,4 @@ def inspect(**given: Any) -> int:
     """
     from qverify.cli.inspect import run
 
-    return run(Given(**given))
+    return run(Given(**given), as_json=as_json)

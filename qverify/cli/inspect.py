@@ -3,52 +3,83 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
+from qverify import datasets
 from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
 from qverify.budget import Deadline
-from qverify.cli.options import Given
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
-from qverify.family.family import Family
+from qverify.datasets import Samples
+from qverify.family.family import Family, Radii
 from qverify.layers import Conv, Dense
 from qverify.network import Network
-from qverify.runs.problem import Problem
+from qverify.runs.given import Given
+from qverify.runs.problem import doubted, read_network, read_samples, say_hints, stated_radii
+from qverify.text.brief import Brief
 from qverify.verification.verdict import Options
 
 
-def run(given: Given) -> int:
+def run(given: Given, *, as_json: bool) -> int:
     """The whole command; returns the exit status."""
     began, counted = time.perf_counter(), Counted(0, {})
     with stdout_kept_clean():
-        problem = Problem.load(given, classifies=False)
-        options = problem.options()  # refused if they make no sense, used or not
-        network = problem.network
+        given.check()
+        found = Inspected.read(given)
+        options = given.options()  # refused if they make no sense, used or not
+        network, family = found.network, found.family
         layers = [_described(network, i) for i in range(len(network.layers))]
-        if problem.family is not None:
+        if family is not None:
             for i, layer in enumerate(layers):
-                layer |= _radii(problem.family, i)
-        if problem.family is not None and problem.samples is not None:
-            counted = _unstable(problem, options)
+                layer |= _radii(family, i)
+        if found.radii is not None and found.samples is not None:
+            counted = _unstable(found, found.radii, found.samples, options)
             for i, counts in counted.relus.items():
                 layers[i] |= {"unstable_ibp": counts.ibp} | ({} if counts.bp is None else {"unstable_bp": counts.bp})
     result = {
         "model": given.model,
-        "notes": [*network.notes, *problem.doubts],
+        "notes": [*network.notes, *found.doubts],
         "shares_weights": network.shares_weights,
         "parameters": sum(layer["parameters"] for layer in layers),
         "samples": counted.samples,
-        "convention": None if problem.radii is None else problem.radii.convention,
+        "convention": None if found.radii is None else found.radii.convention,
         "layers": layers,
     }
-    if given.as_json:
+    if as_json:
         show_json(result | {"seconds": round(time.perf_counter() - began, 3)})
     else:
         _show(network, result)
     return 0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Inspected(Brief):
+    """A network; its family, if radii were given; and the samples selected, if data were."""
+
+    given: Given
+    network: Network
+    radii: Radii | None
+    family: Family | None
+    samples: Samples | None
+    doubts: tuple[str, ...]
+
+    @staticmethod
+    def read(given: Given) -> Inspected:
+        """Read what is given; notes and hints go to stderr. Raises what is wrong with it."""
+        network, everything = read_network(given), read_samples(given)
+        samples = None if everything is None else datasets.select(everything, given.samples)[0]
+        radii, _ = stated_radii(given, network, everything)
+        family = None if radii is None else Family.of(network, radii, given.clip_input)
+        if samples is not None:
+            datasets.flatten(samples, network)
+        if radii is not None:
+            say_hints(network, radii, samples)
+        doubts = () if everything is None else doubted(network, everything)
+        return Inspected(given=given, network=network, radii=radii, family=family, samples=samples, doubts=doubts)
 
 
 def _described(network: Network, index: int) -> dict[str, Any]:
@@ -77,12 +108,11 @@ def _radii(family: Family, index: int) -> dict[str, Any]:
     return {f"{kind}_radius": float(of[index].max()) for kind, of in kinds.items() if index in of}
 
 
-def _unstable(problem: Problem, options: Options) -> Counted:
+def _unstable(found: Inspected, radii: Radii, samples: Samples, options: Options) -> Counted:
     """The unstable neurons, on the samples chosen by --samples, else on some of all; says how far it is."""
-    given, x = problem.given, problem.inputs()
-    if given.samples is None:
+    x = samples.x.reshape(len(samples), -1)
+    if found.given.samples is None:
         x = x[spread_out(len(x))]
-    assert problem.radii is not None
     pace, done = Pace(len(x), False), 0
     with stoppable("ending") as stop, Progress(pace, lambda: ["unstable neurons"]) as progress:
 
@@ -92,8 +122,8 @@ def _unstable(problem: Problem, options: Options) -> Counted:
                 progress.add(position, False)
             done = count
 
-        deadline = Deadline.after(problem.seconds, stop)
-        counted = unstable_neurons(problem.network, problem.radii, x, options, deadline, tell)
+        deadline = Deadline.after(found.given.seconds, stop)
+        counted = unstable_neurons(found.network, radii, x, options, deadline, tell)
     if not counted.samples:
         say(
             "no sample was through in time: unstable neurons are not counted; a longer --timeout or --method ibp helps."

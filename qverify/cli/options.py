@@ -1,11 +1,10 @@
-"""The options that commands share, and `Given`, what a user gave. Imports nothing that takes time."""
+"""The options that commands share. Imports nothing that takes time."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -29,35 +28,6 @@ REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Given:
-    """The command line of one command, as click parsed it; what a command has no option for keeps its default."""
-
-    model: str
-    data: str | None = None
-    bits: int | None = None
-    scheme: str | None = None
-    rounding: str | None = None
-    kernel: str | None = None
-    batchnorm: str | None = None
-    radii: str | None = None
-    samples: str | None = None
-    input_scale: float | None = None
-    clip_input: tuple[float, float] | None = None
-    method: str = "auto"
-    formulation: str = "relational"
-    solver: str = "auto"
-    timeout: float = 300.0
-    jobs: int = 0
-    device: str = "cpu"
-    memory: str | None = None
-    out: str | None = None
-    resume: bool = False
-    witnesses: bool = False
-    fail_on: tuple[str, ...] = ()
-    as_json: bool = False
 
 
 class BitWidth(click.types.IntParamType):

@@ -19,8 +19,8 @@ from qverify.datasets import units
 from qverify.errors import DataError, UsageError
 from qverify.family.family import Radii, load_radii
 from qverify.family.steps import Quantiser
+from qverify.files.hashes import file_sha256
 from qverify.network import Network
-from qverify.runs.verify import file_sha256
 from qverify.training.architectures import build
 from qverify.training.loop import Settings, Training
 from qverify.training.model_files import (

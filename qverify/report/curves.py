@@ -26,7 +26,7 @@ class Curve(Brief):
     @property
     def title(self) -> str:
         case = self.lines[0].case
-        first, stop = case.question["samples"]
+        first, stop = case.question.samples
         return f"{case.model} on {case.data}, samples {first}:{stop}, {case.convention}, method {case.method}"
 
 
@@ -37,7 +37,7 @@ def curves(lines: Sequence[Line]) -> list[Curve]:
         case = line.case
         if case.bits is None or not line.tally.samples:
             continue
-        asked = {key: value for key, value in case.question.items() if key not in _SET_APART}
+        asked = {key: value for key, value in case.question.to_json().items() if key not in _SET_APART}
         key = json.dumps([case.model, case.convention, asked], sort_keys=True)
         groups.setdefault(key, {}).setdefault(case.bits, line)
     return [Curve([group[bits] for bits in sorted(group)]) for group in groups.values() if len(group) > 1]

@@ -44,7 +44,7 @@ def layers_of(cases: Sequence[StoredCase], sources: Sources, tell: Callable[[str
 
 
 def _layers(case: StoredCase, sources: Sources) -> Layers:
-    indices = [row["index"] for row in case.rows]
+    indices = [row.index for row in case.rows]
     chosen = [indices[k] for k in spread_out(len(indices))]
     if not chosen:
         return Layers(case, 0, [], "Not counted: no sample is decided.")

@@ -139,10 +139,10 @@ def _gallery(gallery: Gallery, name: str) -> str:
 
 def _picture(picture: Picture) -> str:
     """The sample, beside it the witness's input, below them what both networks answer."""
-    images = f'<img src="{picture.picture}" alt="sample {picture.index}">'
-    answer = picture.answer
+    answer, row = picture.answer, picture.row
+    images = f'<img src="{picture.picture}" alt="sample {row.index}">'
     if answer is None:
-        margin = "" if picture.margin is None else f" (margin {_signed(picture.margin)})"
+        margin = "" if row.margin_upper is None else f" (margin {_signed(row.margin_upper)})"
         says = f"a failing network is known{margin}; {'its file is damaged' if picture.damaged else 'it was not kept'}"
     else:
         images += f'<img src="{answer.picture}" alt="input of the witness">'
@@ -152,8 +152,8 @@ def _picture(picture: Picture) -> str:
         kept = "" if answer.recorded is None else f"; the run recorded {_signed(answer.recorded)}"
         says = f"{who} answers {verdict} (margin {_signed(answer.margin)}{kept})"
     return (
-        f"<figure><div>{images}</div><figcaption>sample {picture.index}, label {picture.label}:"
-        f" the network answers {picture.predicted}, {says}</figcaption></figure>"
+        f"<figure><div>{images}</div><figcaption>sample {row.index}, label {row.label}:"
+        f" the network answers {row.predicted}, {says}</figcaption></figure>"
     )
 
 
@@ -192,7 +192,7 @@ def _layers(layers: Layers, name: str) -> str:
 
 def _stages(cases: Sequence[StoredCase]) -> str:
     """The rows of the table of stages: those of the exact step say what the cases that ask for it rest on."""
-    trusts = [trust(case.question, case.run.solvers) for case in cases if case.question["method"] in ("auto", "exact")]
+    trusts = [trust(case.question, case.run.solvers) for case in cases if case.question.method in ("auto", "exact")]
     return "".join(
         "<tr>"
         + "".join(_cell(heading, _text(text)) for heading, text in zip(_STAGE_HEADINGS, stage, strict=True))
@@ -207,10 +207,10 @@ _STAGE_HEADINGS = ("method", "does", "rests on")
 def _manifest(line: Line, name: str) -> str:
     """What was asked, with hashes; when and with which solvers it was answered; what the verdicts rest on."""
     case = line.case
-    asked = {key: value for key, value in case.question.items() if key != PLACES}
+    asked = {key: value for key, value in case.question.to_json().items() if key != PLACES}
     entries = [("run", case.title), *_flat(asked)]
     for number, start in enumerate(case.run.starts, start=1):
-        entries += [(f"start {number}: {key}", value) for key, value in _flat(start)]
+        entries += [(f"start {number}: {key}", value) for key, value in _flat(start.to_json())]
     rows = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(case.bare(value))}</dd></div>" for key, value in entries)
     said = footer(line.tally, case.question, case.run.solvers)
     rests = "".join(f"<li>{_text(case.bare(text))}</li>" for text in said)

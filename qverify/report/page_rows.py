@@ -10,8 +10,8 @@ from typing import Any
 
 from qverify.choices import STAGES
 from qverify.runs.reading import StoredCase
-from qverify.runs.stored import STATUSES
 from qverify.text.escapes import printable
+from qverify.verification.row import STATUSES, Row
 
 DIGITS = 5
 _DOWN, _UP = Context(prec=DIGITS, rounding=ROUND_FLOOR), Context(prec=DIGITS, rounding=ROUND_CEILING)
@@ -23,7 +23,7 @@ def packed(cases: Sequence[StoredCase], labels: Sequence[str]) -> str:
     Per case, under its label, a column a key; status, method and detail are positions in lists that all cases share.
     Margins are rounded outwards, so that what is shown is still proved; seconds become milliseconds.
     """
-    methods = [*STAGES, *sorted({row["method"] for case in cases for row in case.rows} - set(STAGES))]
+    methods = [*STAGES, *sorted({row.method for case in cases for row in case.rows} - set(STAGES))]
     details = ["", *sorted({_detail(row) for case in cases for row in case.rows} - {""})]
     places = [{name: place for place, name in enumerate(names)} for names in (STATUSES, methods, details)]
     found = {
@@ -41,22 +41,21 @@ def packed(cases: Sequence[StoredCase], labels: Sequence[str]) -> str:
 def _columns(case: StoredCase, places: Sequence[dict[str, int]]) -> dict[str, Any]:
     rows, (statuses, methods, details) = case.rows, places
     return {
-        "index": [row["index"] for row in rows],
-        "label": [row["label"] for row in rows],
-        "predicted": [row["predicted"] for row in rows],
-        "status": [statuses[row["status"]] for row in rows],
-        "method": [methods[row["method"]] for row in rows],
+        "index": [row.index for row in rows],
+        "label": [row.label for row in rows],
+        "predicted": [row.predicted for row in rows],
+        "status": [statuses[row.status.value] for row in rows],
+        "method": [methods[row.method] for row in rows],
         "detail": [details[_detail(row)] for row in rows],
-        "lower": [_rounded(row.get("margin_lower"), _DOWN) for row in rows],
-        "upper": [_rounded(row.get("margin_upper"), _UP) for row in rows],
-        "ms": [_short(1000 * row["seconds"]) for row in rows],
+        "lower": [_rounded(row.margin_lower, _DOWN) for row in rows],
+        "upper": [_rounded(row.margin_upper, _UP) for row in rows],
+        "ms": [_short(1000 * row.seconds) for row in rows],
     }
 
 
-def _detail(row: dict[str, Any]) -> str:
+def _detail(row: Row) -> str:
     """What a row says beside its verdict: the scope of the exact step, and why it is unknown."""
-    parts = [row.get("scope"), row.get("detail")]
-    return printable("; ".join(part for part in parts if isinstance(part, str) and part and part != "exact"))
+    return printable("; ".join(part for part in (row.scope, row.detail) if part and part != "exact"))
 
 
 def _rounded(margin: float | None, direction: Context) -> float | None:

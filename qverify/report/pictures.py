@@ -28,7 +28,8 @@ from qverify.runs.reading import StoredCase
 from qverify.runs.verify import WITNESSES
 from qverify.text.brief import Brief
 from qverify.verification.cascade import verdicts
-from qverify.verification.verdict import Options, Status
+from qverify.verification.row import Row, Status
+from qverify.verification.verdict import Options
 
 MOST = 60
 """Pictures on one page, shared among its cases."""
@@ -53,17 +54,14 @@ class Answer:
     recorded: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """One falsified sample; `picture` is a data URI. `answer` is None where no whole witness was kept or found again.
 
     `damaged`: a witness was kept, and cannot be believed.
     """
 
-    index: int
-    label: int
-    predicted: int
-    margin: float | None
+    row: Row
     picture: str
     answer: Answer | None
     damaged: bool = False
@@ -81,7 +79,7 @@ class Gallery(Brief):
 
 def galleries(cases: Sequence[StoredCase], sources: Sources) -> list[Gallery]:
     """One for each case with falsified samples, at most `MOST` pictures in all: witnesses first, worst first."""
-    found = [(case, [row for row in case.rows if row["status"] == "falsified"]) for case in cases]
+    found = [(case, [row for row in case.rows if row.status is Status.FALSIFIED]) for case in cases]
     found = [(case, rows) for case, rows in found if rows]
     shares, left = [0] * len(found), MOST
     by_need = sorted(range(len(found)), key=lambda k: len(found[k][1]))
@@ -91,9 +89,9 @@ def galleries(cases: Sequence[StoredCase], sources: Sources) -> list[Gallery]:
     return [_gallery(case, rows, share, sources) for (case, rows), share in zip(found, shares, strict=True)]
 
 
-def _gallery(case: StoredCase, rows: list[dict[str, Any]], most: int, sources: Sources) -> Gallery:
-    def place(row: dict[str, Any]) -> tuple[bool, float]:
-        return not _kept(case, row["index"]), row.get("margin_upper") or 0.0
+def _gallery(case: StoredCase, rows: list[Row], most: int, sources: Sources) -> Gallery:
+    def place(row: Row) -> tuple[bool, float]:
+        return not _kept(case, row.index), row.margin_upper or 0.0
 
     try:
         samples = sources.samples(case)
@@ -103,17 +101,16 @@ def _gallery(case: StoredCase, rows: list[dict[str, Any]], most: int, sources: S
         return Gallery(case, len(rows), [], f"No pictures: samples of shape {samples.shape} are no images.")
     pictures, damaged, strange = [], [], False
     for row in sorted(rows, key=place)[:most]:
-        if row["index"] >= len(samples) or samples.y[row["index"]] != row["label"]:
+        if row.index >= len(samples) or samples.y[row.index] != row.label:
             strange = True
             continue
-        sample = samples.x[row["index"]]
+        sample = samples.x[row.index]
         try:
             answer = _answer(case, row, sample)
         except DataError:
             answer = None
-            damaged.append(row["index"])
-        seen = (row["index"], row["label"], row["predicted"], row.get("margin_upper"), data_uri(sample), answer)
-        pictures.append(Picture(*seen, damaged=row["index"] in damaged))
+            damaged.append(row.index)
+        pictures.append(Picture(row=row, picture=data_uri(sample), answer=answer, damaged=row.index in damaged))
     said = [_damage(damaged)] if damaged else []
     said += ["Some rows do not fit the data set and have no picture."] if strange else []
     return Gallery(case, len(rows), _sought_again(case, pictures, sources), " ".join(said))
@@ -140,19 +137,19 @@ def _kept(case: StoredCase, index: int) -> bool:
         return False
 
 
-def _answer(case: StoredCase, row: dict[str, Any], sample: Array) -> Answer | None:
+def _answer(case: StoredCase, row: Row, sample: Array) -> Answer | None:
     """The witness evaluated by onnxruntime on the input stored with it; None if it was not kept. Raises DataError."""
-    if not _kept(case, row["index"]):
+    if not _kept(case, row.index):
         return None
-    stored, model = _files(case, row["index"])
-    x, margin = _stored(stored, row["label"], sample)
+    stored, model = _files(case, row.index)
+    x, margin = _stored(stored, row.label, sample)
     outputs = replay.outputs(model, x)
-    if row["label"] >= len(outputs):
+    if row.label >= len(outputs):
         raise DataError(f"{model.name} has no output for the label.")
-    own = float(margins(outputs[None], [row["label"]])[0])
+    own = float(margins(outputs[None], [row.label])[0])
     slack = _SLACK * float(np.abs(outputs).max())
-    others = [value for value in (row.get("margin_upper"), margin) if value is not None and abs(value - own) > slack]
-    return Answer(data_uri(x), _answered(outputs, row["label"]), own, recorded=others[0] if others else None)
+    others = [value for value in (row.margin_upper, margin) if value is not None and abs(value - own) > slack]
+    return Answer(data_uri(x), _answered(outputs, row.label), own, recorded=others[0] if others else None)
 
 
 def _answered(outputs: Array, label: int) -> int:
@@ -178,7 +175,7 @@ def _stored(path: Path, label: int, sample: Array) -> tuple[Array, float | None]
 
 def _sought_again(case: StoredCase, pictures: list[Picture], sources: Sources) -> list[Picture]:
     """The pictures with answers of failing networks that another attack finds, where none was kept."""
-    open_ = {picture.index: picture for picture in pictures if picture.answer is None}
+    open_ = {picture.row.index: picture for picture in pictures if picture.answer is None}
     if not open_:
         return pictures
     try:
@@ -198,7 +195,7 @@ def _sought_again(case: StoredCase, pictures: list[Picture], sources: Sources) -
             picture = data_uri(witness.input.reshape(samples.shape))
             answer = Answer(picture, predicted, witness.margin, again=True)
             open_[indices[verdict.index]] = replace(open_[indices[verdict.index]], answer=answer)
-    return [open_.get(picture.index, picture) for picture in pictures]
+    return [open_.get(picture.row.index, picture) for picture in pictures]
 
 
 # -- pixels ---------------------------------------------------------------------------------------

@@ -18,14 +18,14 @@ from qverify.datasets import sources as data_sources
 from qverify.errors import DataError, QVerifyError
 from qverify.family.family import Family, Radii, load_radii
 from qverify.family.steps import Quantiser
+from qverify.files.hashes import file_sha256
 from qverify.files.names import file_name, without_folders
-from qverify.files.places import PLACES, candidates
+from qverify.files.places import candidates
 from qverify.fingerprint import fingerprint
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
 from qverify.runs.reading import StoredCase
-from qverify.runs.verify import file_sha256
 from qverify.text.escapes import printable
 from qverify.verification.verdict import SEMANTICS
 
@@ -41,24 +41,24 @@ class Sources:
     def network(self, case: StoredCase) -> Network:
         """The model, whose weights may lie in another file."""
         question = case.question
-        wanted = question.get("network_sha256")
+        wanted = question.network_sha256
 
         def read(path: Path) -> Network:
             with quiet():
                 network = onnx_io.load(path)
             if fingerprint(network) == wanted:
                 return network
-            if question.get("semantics") != SEMANTICS:  # other versions may hash otherwise
+            if question.semantics != SEMANTICS:  # other versions may hash otherwise
                 raise DataError(f"{path.name} is hashed otherwise than by the version that made the run")
             raise DataError(f"the weights of {path.name} have changed since the run")
 
-        return self._file(case, "model", question["model"], question.get("model_sha256"), read, str(wanted))
+        return self._file(case, "model", question.model, question.model_sha256, read, str(wanted))
 
     def samples(self, case: StoredCase) -> Samples:
         """The whole data set."""
         question = case.question
-        name, sha256, arrays = question["data"], question.get("data_sha256"), question.get("arrays_sha256")
-        scale = question.get("input_scale")
+        name, sha256, arrays = question.data, question.data_sha256, question.arrays_sha256
+        scale = question.input_scale
 
         def same(samples: Samples) -> Samples:
             samples = datasets.scaled(samples, scale)
@@ -77,12 +77,12 @@ class Sources:
 
     def radii(self, case: StoredCase) -> Radii:
         """Made again as `qverify verify` made them, on the whole data set where the scheme needs ranges."""
-        stated = case.question["radii"]
-        if "file" in stated:
-            name, sha256 = str(stated["file"]), stated.get("sha256")
-            return self._file(case, "radii", name, sha256, lambda path: load_radii(str(path)))
+        stated = case.question.radii
+        if stated.file is not None:
+            return self._file(case, "radii", stated.file, stated.sha256, lambda path: load_radii(str(path)))
         names = ("bits", "scheme", "rounding", "kernel", "batchnorm")
-        quantiser = Quantiser(**{name: stated[name] for name in names if stated.get(name) is not None})
+        own = {name: value for name in names if (value := getattr(stated, name)) is not None}
+        quantiser = Quantiser(**own)
         if quantiser.scheme not in RANGED:
             return _as_data_error(lambda: Radii.of(quantiser))
         network, samples = self.network(case), self.samples(case)
@@ -122,19 +122,17 @@ class Sources:
 
 def clipping(case: StoredCase) -> tuple[float, float] | None:
     """Where quantised inputs were kept, as `Options.clip` takes it."""
-    clip = case.question.get("clip_input")
-    return None if clip is None else (clip[0], clip[1])
+    return case.question.clip_input
 
 
 def same_radii(case: StoredCase, network: Network, radii: Radii) -> bool:
     """Whether radii made again are as large as the run recorded: another version may make others of the same words."""
-    made, stated = Family.of(network, radii, clipping(case)).largest(), case.question["radii"]["largest"]
+    made, stated = Family.of(network, radii, clipping(case)).largest(), case.question.radii.largest
     return made.keys() == stated.keys() and all(math.isclose(made[kind], stated[kind], rel_tol=1e-9) for kind in made)
 
 
 def _places(case: StoredCase, kind: str, given: str | None) -> list[Path]:
-    places = case.question.get(PLACES)
-    return candidates(given, places.get(kind) if isinstance(places, dict) else None, case.run.folder)
+    return candidates(given, (case.question.places or {}).get(kind), case.run.folder)
 
 
 def _first(ways: Sequence[Callable[[], T]]) -> T:

@@ -9,12 +9,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from qverify.report.numbers import STATUSES, Tally
 from qverify.runs.reading import StoredCase
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
+from qverify.verification.row import STATUSES
+from qverify.verification.tally import Tally
 
 ACCURACIES = ("clean", "ibp", "bp", "guaranteed", "attack")
 """Shares of the samples, by the names they have in `Tally`."""
@@ -53,19 +53,19 @@ class Line(Brief):
     def record(self) -> dict[str, str | int | float | None]:
         """The CSV row: counts as integers, accuracies as fractions (None without samples)."""
         case, total, question = self.case, self.tally.samples, self.case.question
-        low, high = question["clip_input"] if question.get("clip_input") else (None, None)
+        low, high = question.clip_input or (None, None)
         counts = {name: self.count(name) for name in ACCURACIES}
         return {
             "run": case.run.name,
             "case": printable(case.name),
             "model": case.model,
-            "model_sha256": _hash(question, "model_sha256"),
+            "model_sha256": printable(question.model_sha256 or ""),
             "data": case.data,
-            "data_sha256": _hash(question, "data_sha256"),
-            "first": question["samples"][0],
-            "stop": question["samples"][1],
+            "data_sha256": printable(question.data_sha256 or ""),
+            "first": question.samples[0],
+            "stop": question.samples[1],
             "bits": case.bits,
-            "convention": case.bare(question["radii"]["convention"]),
+            "convention": case.bare(question.radii.convention),
             "clip_low": low,
             "clip_high": high,
             "method": case.method,
@@ -84,7 +84,7 @@ def lines_of(cases: Sequence[StoredCase]) -> list[Line]:
         texts = (case.model, case.data, case.convention)
         bits = -1 if case.bits is None else case.bits
         rest = (case.radii, case.method)
-        return (*map(_natural, texts), bits, *map(_natural, rest), case.question["samples"], _natural(case.title))
+        return (*map(_natural, texts), bits, *map(_natural, rest), case.question.samples, _natural(case.title))
 
     return [Line(case) for case in sorted(cases, key=place)]
 
@@ -96,7 +96,7 @@ def identities(lines: Sequence[Line]) -> tuple[dict[str, list[str]], str]:
         "radii": [line.case.radii for line in lines],
         "convention": [line.case.convention for line in lines],
         "data": [line.case.data for line in lines],
-        "range": ["{}:{}".format(*line.case.question["samples"]) for line in lines],
+        "range": ["{}:{}".format(*line.case.question.samples) for line in lines],
         "method": [line.case.method for line in lines],
     }
     shown = {name: cells for name, cells in columns.items() if name in ("model", "radii") or len(set(cells)) > 1}
@@ -118,10 +118,6 @@ def labels(lines: Sequence[Line]) -> list[str]:
         if heading in ("model", "radii") or len(set(longer)) > len(set(names)):
             names = longer
     return names
-
-
-def _hash(question: dict[str, Any], key: str) -> str:
-    return printable(str(question.get(key, "")))
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:

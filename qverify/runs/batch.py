@@ -1,23 +1,44 @@
-"""A batch kept on disk: rows of many cases in one file, each under a key that says all it answers.
+"""`qverify batch`: all cases of a plan, their rows in one file, each under a key that says all it answers.
 
     DIR/batch.json       under "cases" what each case asks, and under "runs" when and how each start worked on it
     DIR/samples.jsonl    the rows of `qverify verify` (formats.md, section 2), and in each also "case" and "key"
 
 A start may ask more than the one before, or something else: keys say which rows are there. Those that nobody asks for
-any more stay, and do not matter.
+any more stay, and do not matter. `worked` is the whole of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from qverify.runs.folder import Files, append, opened, writing
-from qverify.runs.stored import RowLines, batch_faults
+from qverify.budget import parse_memory, resident, share_of
+from qverify.console.output import say
+from qverify.console.progress import Course, Progress
+from qverify.console.signals import stoppable
+from qverify.datasets.samples import Labels
+from qverify.errors import InternalError
+from qverify.runs.assembly import Assembly, BatchCase
+from qverify.runs.folder import RUNS, Files, append, opened, writing
+from qverify.runs.plan import Plan
+from qverify.runs.question import Question
+from qverify.runs.start import Start
+from qverify.runs.stored import CASES, RowLines, batch_faults
 from qverify.runs.verify import ROWS
+from qverify.verification.row import Row
+from qverify.verification.tally import Tally
+from qverify.verification.verdict import Options
+from qverify.workers.dispatch import Dispatch, Engine
+from qverify.workers.tasks import Parcels
+
+_PLAIN_EVERY = 60.0
+"""Seconds between two lines where stderr is no terminal: batches take hours."""
 
 BATCH = "batch.json"
 
@@ -25,28 +46,29 @@ BATCH = "batch.json"
 class BatchDirectory:
     """A directory open for appending, by one process at a time; a context manager. `rows`: key -> row."""
 
-    def __init__(self, path: Path, file: BinaryIO, record: dict[str, Any], rows: dict[str, dict[str, Any]]):
-        self.path, self.record, self.rows = path, record, rows
+    def __init__(self, path: Path, file: BinaryIO, rows: dict[str, Row]):
+        self.path, self.rows = path, rows
         self._file = file
 
     @staticmethod
-    def start(path: str, cases: dict[str, dict[str, Any]], session: dict[str, Any]) -> BatchDirectory:
+    def start(path: str, cases: Mapping[str, Question], start: Start) -> BatchDirectory:
         """Begin in `path`, or go on with what is there; `cases`: case id -> question.
 
         Raises DataError if its files are damaged; OutputError if the directory cannot be written or is in use.
         """
-        rows = RowLines("key", ("key", "case"), " and start again")
-        files = Files(Path(path), BATCH, {ROWS: rows}, ("cases", "runs"), batch_faults, _more_cases)
-        record, found = opened(files, {"cases": cases}, session, True)
-        return BatchDirectory(files.folder, found[ROWS][0], record, found[ROWS][1])
+        lines = RowLines("key", ("key", "case"), " and start again")
+        files = Files(Path(path), BATCH, {ROWS: lines}, (CASES, RUNS), batch_faults, _more_cases)
+        asked = {name: question.to_json() for name, question in cases.items()}
+        _, found = opened(files, {CASES: asked}, start.to_json(), True)
+        return BatchDirectory(files.folder, *found[ROWS])
 
-    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """Append rows; they survive a reboot once this returns. Raises OutputError; the rows before are kept."""
         kept = f"{len(self.rows)} samples" if self.rows else ""
         with writing(self.path / ROWS, kept, "with the same command"):
-            append(self._file, b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows))
+            append(self._file, b"".join(json.dumps(row.to_json(), allow_nan=False).encode() + b"\n" for row in rows))
             os.fsync(self._file.fileno())
-        self.rows |= {row["key"]: row for row in rows}
+        self.rows |= {row.key: row for row in rows}
 
     def close(self) -> None:
         self._file.close()
@@ -60,4 +82,117 @@ class BatchDirectory:
 
 def _more_cases(kept: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The cases of all starts, each as it was asked last."""
-    return {"cases": kept["cases"] | now["cases"]}
+    return {CASES: kept[CASES] | now[CASES]}
+
+
+@contextlib.contextmanager
+def _engine(start: Start, parcels: Parcels) -> Iterator[Engine]:
+    """Who does the work."""
+    if start.cluster is None:
+        from qverify.workers.local import Local
+
+        with Local(start.jobs or 1, parcels.__getitem__) as local:
+            yield local
+        return
+    from qverify.workers.cluster import Cluster
+
+    with Cluster(start.cluster, parcels.__getitem__) as remote:
+        if not remote.slots:
+            say(f"the cluster at {start.cluster} has no workers yet; waiting for the first.")
+        yield remote
+
+
+class BatchWork:
+    """What is to do, what is done, and how it goes."""
+
+    def __init__(self, cases: Sequence[BatchCase], directory: BatchDirectory, labels: Mapping[str, Labels]):
+        self.cases, self.directory, self._labels = cases, directory, labels
+        self.tallies = {case.name: Tally() for case in cases}
+        self.all = Tally()
+        self.done = {key: row for case in cases for key, row in self._found(case).items()}
+        self._count(self.done.values())
+        self.total = sum(len(case.indices) for case in cases)
+        if self.all.samples:
+            say(f"{self.all.samples} samples are decided already; {self.missing} are left.")
+
+    def _found(self, case: BatchCase) -> dict[str, Row]:
+        """The rows of a case that are there by key; those of a file that was called otherwise then, under its name."""
+        about = zip(case.indices, self._labels[case.name], strict=True)
+        there = {key: (row, one) for one in about if (row := self.directory.rows.get(key := case.key(one[0])))}
+        fitting = {key: row for key, (row, one) in there.items() if (row.index, row.label) == one}
+        if strange := len(there) - len(fitting):
+            say(f"note: {strange} rows of {case.name} have another index or label than their key and do not count.")
+        found = {key: row for key, row in fitting.items() if row.settled(case.timeout)}
+        if renamed := [replace(row, case=case.name) for row in found.values() if row.case != case.name]:
+            self.directory.add(renamed)
+        return {key: self.directory.rows[key] for key in found}
+
+    @property
+    def missing(self) -> int:
+        """How many samples have no verdict."""
+        return self.total - self.all.samples
+
+    def run(self, engine: Engine, stop: threading.Event) -> None:
+        """Do what is left; ends early when `stop` is set."""
+        course = Course(self.missing, lambda: engine.slots)
+
+        def describe() -> list[str]:
+            complete = sum(self.tallies[case.name].samples == len(case.indices) for case in self.cases)
+            waiting = f"{course.open} open for the exact step, {course.unseen} not looked at yet"
+            return [*self.all.lines(), waiting, f"{complete} of {len(self.cases)} cases complete"]
+
+        with Progress(course, describe, _PLAIN_EVERY) as progress:
+            dispatch = Dispatch(engine, self.cases, self.done, self._keep, Pulse(course, progress))
+            dispatch.run(stop)
+        if self.missing and not stop.is_set():
+            raise InternalError(f"{self.missing} samples were passed over without a verdict.")
+
+    def _keep(self, rows: Sequence[Row]) -> None:
+        self.directory.add(rows)
+        self._count(rows)
+
+    def _count(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self.all.add(row)
+            self.tallies[row.case].add(row)
+
+
+class Pulse:
+    """Tells a `Course` what a `Dispatch` says, and shows it."""
+
+    def __init__(self, course: Course, progress: Progress):
+        self.chunk, self.exact, self.tick = course.chunk, course.exact, progress.tick
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """The processes that work: `jobs` here, 0 for one a core, or those of a `cluster`; `memory` for all here."""
+
+    jobs: int = 0
+    cluster: str | None = None
+    memory: str | None = None
+
+    def for_workers(self) -> int | None:
+        """Bytes of the memory without this process. Raises UsageError if they are too few for so many jobs."""
+        if self.memory is None:
+            return None
+        left = parse_memory(self.memory) - resident()
+        share_of(left, Options(jobs=self.jobs).workers)
+        return left
+
+
+def worked(plan: Plan, folder: str, where: Where) -> BatchWork:
+    """Decide all samples of all cases, or as many as there were before Ctrl-C, and keep their rows in `folder`.
+
+    Raises what `BatchDirectory.start` and `qverify.verify` raise, and WorkerError.
+    """
+    assembly = Assembly(plan, folder, where.for_workers())
+    start = Start(started=Start.now(), solver=assembly.solver, cluster=where.cluster)
+    start = start if where.cluster else replace(start, jobs=Options(jobs=where.jobs).workers)
+    with BatchDirectory.start(folder, {case.name: case.question for case in assembly.cases}, start) as directory:
+        work = BatchWork(assembly.cases, directory, assembly.labels)
+        if work.missing:
+            ending = "ending; samples under way are dropped"
+            with stoppable(ending) as stop, _engine(start, assembly.parcels) as engine:
+                work.run(engine, stop)
+    return work

@@ -20,9 +20,13 @@ from qverify.files.paths import new_folder
 from qverify.files.places import PLACES
 from qverify.files.strict_json import parsed
 
-Row = TypeVar("Row")
+Line = TypeVar("Line")
 
 FORMAT = 1
+RUNS = "runs"
+"""The key under which a question has the starts that worked on it."""
+_MOVED = ("model", PLACES)
+"""Keys of a question that say where files lie now."""
 _NAMED = 6
 """Differences between two questions that are named one by one."""
 _ATTEMPTS = 100
@@ -89,7 +93,7 @@ def opened(
         for name, reader in files.rows.items():
             rows, ends[name] = reader.read(folder / name, contents[name])
             found[name] = (found[name][0], rows)
-        record["runs"].append(session)
+        record[RUNS].append(session)
         write_record(folder / files.question, record)
         for name, end in ends.items():
             _mend(found[name][0], len(contents[name]), end, files.rows[name].header)
@@ -104,7 +108,7 @@ def _agreed(files: Files, question: dict[str, Any], resume: bool, contents: Mapp
     begun = any(len(content) > len(files.rows[name].header) for name, content in contents.items())
     begun |= any((folder / name).exists() for name in files.others)
     if not path.exists() and not begun:
-        return {"format": FORMAT, **question, "runs": []}
+        return {"format": FORMAT, **question, RUNS: []}
     if not resume:
         raise UsageError(f"{folder} holds a run already; add --resume to go on with it, or name another --out.")
     record = _recorded(path, files.faults)
@@ -113,7 +117,7 @@ def _agreed(files: Files, question: dict[str, Any], resume: bool, contents: Mapp
         raise UsageError(
             f"The run in {folder} asked something else ({'; '.join(differences)}); ask the same, or name another --out."
         )
-    return record | {key: question[key] for key in ("model", PLACES) if key in question}  # where files lie now
+    return record | {key: question[key] for key in _MOVED if key in question}
 
 
 def _mend(file: BinaryIO, size: int, end: int, header: bytes) -> None:
@@ -125,14 +129,14 @@ def _mend(file: BinaryIO, size: int, end: int, header: bytes) -> None:
 
 
 def read_lines(
-    path: Path, content: bytes, row: Callable[[bytes], Row], start: int = 0, then: str = ", then use --resume"
-) -> tuple[list[Row], int]:
+    path: Path, content: bytes, row: Callable[[bytes], Line], start: int = 0, then: str = ", then use --resume"
+) -> tuple[list[Line], int]:
     """What `row` makes of each line from byte `start` on, and up to which byte these are whole.
 
     `row` raises ValueError, which says in a few words what is wrong. A last line with which something is wrong, or that
     does not end, is torn, and is left out. Raises DataError for any line before it; `then` ends its remedy.
     """
-    rows: list[Row] = []
+    rows: list[Line] = []
     before, end = content[:start].count(b"\n"), start
     *lines, torn = content[start:].split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -144,12 +148,6 @@ def read_lines(
             raise DataError(f"Line {before + number} of {path} is damaged; delete that line{then} ({error}).") from None
         end += len(line) + 1
     return rows, end
-
-
-def settled(row: dict[str, Any], seconds: float | None) -> bool:
-    """Whether a row is the answer also with a time limit of `seconds`, None for none: no shorter one ended it."""
-    limit = row.get("limit")
-    return limit is None or (seconds is not None and seconds <= limit)
 
 
 def append(file: BinaryIO, line: bytes) -> None:

@@ -1,10 +1,8 @@
-"""A plan: models x data x radii x methods as TOML, what it asks for one by one, and the keys of the answers."""
+"""A plan: models x data x radii x methods as TOML, and what it asks for one by one."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -16,9 +14,6 @@ from qverify.choices import BATCHNORMS, FORMULATIONS, KERNELS, RANGED, SOLVER_CH
 from qverify.errors import UsageError
 from qverify.files.toml import read_toml
 from qverify.text.escapes import shown
-from qverify.verification.verdict import SEMANTICS
-
-PROPERTY = "the output of the label is the largest"
 
 
 @dataclass(frozen=True)
@@ -102,42 +97,6 @@ class Plan:
         families = [*by_bits, *((None, None, None, path) for path in self.radii)]
         product = itertools.product(self.models, self.data, families, self.methods)
         return [Entry(model, data, *family, method) for model, data, family, method in product]
-
-
-# -- keys -----------------------------------------------------------------------------------------
-
-
-def identity(question: dict[str, Any]) -> list[Any]:
-    """What makes two questions (`Problem.question`) the same for a sample, whichever samples they are about.
-
-    In this order: SEMANTICS; sha256 of the network's layers and numbers; sha256 of the samples as arrays, since
-    one file may be read in several ways; the radii as stated (bits, scheme and rounding, kernel and batchnorm, or the
-    sha256 of the file; what activations were calibrated on); the range inputs are clipped to; the property; method,
-    formulation and solver; the tolerance. Not the time limit: what was decided is so within any, and a row says which
-    limit ended it.
-    """
-    radii = {name: question["radii"].get(name) for name in _STATED}
-    method = [question[name] for name in ("method", "formulation", "solver")]
-    clip = question["clip_input"] and list(question["clip_input"])
-    network, data = question["network_sha256"], question["arrays_sha256"]
-    return [SEMANTICS, network, data, radii, clip, PROPERTY, method, question["tolerance"]]
-
-
-_STATED = ("bits", "scheme", "rounding", "kernel", "batchnorm", "sha256", "calibration")
-
-
-def case_id(name: str, identity: list[Any]) -> str:
-    """A name for people, and enough of a hash to tell its question from others."""
-    return f"{name}-{_sha256(identity)[:10]}"
-
-
-def sample_key(identity: list[Any], index: int) -> str:
-    """The key of a row: the sha256 of `identity` and the sample's index in the data set, as JSON."""
-    return _sha256([*identity, index])
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 # -- reading values -------------------------------------------------------------------------------

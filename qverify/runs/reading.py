@@ -14,11 +14,13 @@ from typing import Any
 
 from qverify.errors import DataError, UsageError
 from qverify.files.names import file_name, short_names, without_folders
-from qverify.files.places import PLACES
-from qverify.runs.folder import read_record, settled
-from qverify.runs.stored import REPORTED, RowLines, batch_faults, question_faults, record_faults, solvers
+from qverify.runs.folder import RUNS, read_record
+from qverify.runs.question import REPORTED, Question
+from qverify.runs.start import Start, used_solvers
+from qverify.runs.stored import CASES, RowLines, batch_faults, record_faults
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
+from qverify.verification.row import Row
 from qverify.verification.verdict import SEMANTICS
 
 RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
@@ -30,12 +32,12 @@ class StoredRun(Brief):
 
     folder: Path
     name: str
-    starts: list[dict[str, Any]]
+    starts: list[Start]
 
     @property
     def solvers(self) -> list[str]:
         """The solvers of all starts with their versions, each once."""
-        return list(map(printable, solvers(self.starts)))
+        return list(map(printable, used_solvers(self.starts)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,33 +47,33 @@ class StoredCase(Brief):
     run: StoredRun
     name: str
     title: str
-    question: dict[str, Any]
-    rows: list[dict[str, Any]]
+    question: Question
+    rows: list[Row]
     notes: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
-        return printable(PurePath(file_name(self.question["model"])).stem)
+        return printable(PurePath(file_name(self.question.model)).stem)
 
     @property
     def data(self) -> str:
-        return printable(file_name(self.question["data"]))
+        return printable(file_name(self.question.data))
 
     @property
     def bits(self) -> int | None:
-        bits = self.question["radii"].get("bits")
+        bits = self.question.radii.bits
         return bits if isinstance(bits, int) else None
 
     @property
     def radii(self) -> str:
         """The radii in a word: the bits, or else the convention."""
-        return self.bare(self.question["radii"]["convention"]) if self.bits is None else f"{self.bits} bits"
+        return self.bare(self.question.radii.convention) if self.bits is None else f"{self.bits} bits"
 
     def bare(self, text: str) -> str:
         """`text` for people: printable, and without the folders that files of this run lie in."""
-        asked, places = self.question, self.question.get(PLACES)
-        paths = [asked["model"], asked["data"], asked.get("data_source"), asked["radii"].get("file")]
-        for place in places.values() if isinstance(places, dict) else []:
+        asked = self.question
+        paths = [asked.model, asked.data, asked.data_source, asked.radii.file]
+        for place in (asked.places or {}).values():
             paths += place.values() if isinstance(place, dict) else []
         paths += [str(self.run.folder), str(self.run.folder.resolve())]
         return printable(without_folders(text, [path for path in paths if isinstance(path, str)]))
@@ -79,15 +81,14 @@ class StoredCase(Brief):
     @property
     def convention(self) -> str:
         """What the bits mean; empty for radii from a file."""
-        stated = self.question["radii"]
-        scheme = f"scheme {stated.get('scheme')}, rounding {stated.get('rounding')}" if self.bits is not None else ""
-        clip = self.question.get("clip_input")
+        stated, clip = self.question.radii, self.question.clip_input
+        scheme = f"scheme {stated.scheme}, rounding {stated.rounding}" if self.bits is not None else ""
         clipped = f"inputs within {clip[0]:g} to {clip[1]:g}" if clip else ""
         return printable(", ".join(part for part in (scheme, clipped) if part))
 
     @property
     def method(self) -> str:
-        return printable(self.question["method"])
+        return printable(self.question.method)
 
 
 def read_runs(paths: Sequence[str]) -> list[StoredCase]:
@@ -111,19 +112,17 @@ def _cases(folder: Path, name: str) -> list[StoredCase]:
             " `qverify batch` wrote."
         )
     record = _record(folder / found[0])
-    run = StoredRun(folder, name, record["runs"])
+    run = StoredRun(folder, name, list(map(Start.from_json, record.pop(RUNS))))
     rows, notes = _rows(folder / ROWS)
     if found[0] == RUN:
-        question = {key: value for key, value in record.items() if key != "runs"}
-        return [_case(run, "", question, rows, notes)]
-    asked = record["cases"]
+        return [_case(run, "", Question.from_json(record), rows, notes)]
+    asked = record[CASES]
     if not asked:
         raise DataError(f"{shown}/{BATCH} lists no cases; run the batch again into another directory.")
-    own: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
-    strangers: list[dict[str, Any]] = []
+    own: dict[str, list[Row]] = {case: [] for case in asked}
+    strangers: list[Row] = []
     for row in rows:
-        case = row.get("case")
-        (own[case] if isinstance(case, str) and case in own else strangers).append(row)
+        own.get(row.case, strangers).append(row)
     if strangers:
         notes.append(f"{len(strangers)} rows belong to no case of {BATCH} and are left out.")
     return [
@@ -131,24 +130,22 @@ def _cases(folder: Path, name: str) -> list[StoredCase]:
     ]
 
 
-def _case(
-    run: StoredRun, name: str, question: dict[str, Any], rows: list[dict[str, Any]], notes: list[str]
-) -> StoredCase:
+def _case(run: StoredRun, name: str, question: Question, rows: list[Row], notes: list[str]) -> StoredCase:
     """One case; `notes` are those on the whole run."""
     title = f"{run.name}: {printable(name)}" if name else run.name
-    start, stop = question["samples"]
-    asked = [row for row in rows if start <= row["index"] < stop]
-    latest = {row["index"]: row for row in asked}  # a sample decided again counts as it was decided last
+    start, stop = question.samples
+    asked = [row for row in rows if start <= row.index < stop]
+    latest = {row.index: row for row in asked}  # a sample decided again counts as it was decided last
     said = [f"{run.name}: {note}" for note in notes]
     if len(asked) < len(rows):
         said.append(f"{title}: {len(rows) - len(asked)} rows outside the samples {start}:{stop} are left out.")
     if len(latest) < len(asked):
         said.append(f"{title}: {len(asked) - len(latest)} rows were replaced by later ones of the same sample.")
-    seconds = question.get("timeout")
-    short = sum(not settled(row, seconds) for row in latest.values())
+    seconds = question.timeout
+    short = sum(not row.settled(seconds) for row in latest.values())
     if short:
         said.append(f"{title}: {short} samples have had less time than the {_limit(seconds)} asked for.")
-    if latest and question.get("semantics") != SEMANTICS:
+    if latest and question.semantics != SEMANTICS:
         other = "decided by another version of qverify, whose verdicts may mean something else; run it again"
         said.append(f"{title}: {other}.")
     if len(latest) < stop - start:
@@ -177,14 +174,15 @@ def _record(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _question(asked: dict[str, Any], where: str) -> dict[str, Any]:
-    """`asked`, if it has what reports need; DataError otherwise."""
-    if wrong := question_faults(asked, REPORTED):
-        raise DataError(f"{printable(where)} is damaged ({', '.join(wrong)} missing or senseless); run it again.")
-    return asked
+def _question(asked: Any, where: str) -> Question:
+    """The question of a case, if it has what reports need; DataError otherwise."""
+    try:
+        return Question.from_json(asked)
+    except ValueError as error:
+        raise DataError(f"{printable(where)} is damaged ({error}); run it again.") from None
 
 
-def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def _rows(path: Path) -> tuple[list[Row], list[str]]:
     """The rows in the order of the file, and notes; a torn last line is left out. Raises DataError."""
     try:
         content = path.read_bytes()

@@ -1,22 +1,45 @@
-"""A sweep kept on disk, so that it can go on later.
+"""`qverify sweep`: guaranteed accuracy along an axis of radii; kept on disk, it can go on later.
 
     DIR/sweep.json    the question, and under "runs" when and how each start worked on it
     DIR/sweep.csv     one row a point (sweeps.Row), appended as it is done; an empty cell is a value that is not there
 
-A sweep that is killed loses the point it was working on and nothing else.
+A sweep that is killed loses the point it was working on and nothing else. `swept` is the whole of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from qverify.analysis.sweeps import Key, Row
+from qverify import datasets
+from qverify.analysis import sweeps as sweep
+from qverify.analysis.sweeps import PARTS, Key, Point, Row
+from qverify.choices import RANGED
+from qverify.console.output import say
+from qverify.console.progress import Pace, Progress
+from qverify.console.signals import stoppable
+from qverify.errors import InternalError, UsageError
+from qverify.family.family import Family
+from qverify.family.steps import Quantiser
 from qverify.files.places import PLACES
+from qverify.remarks import quiet
 from qverify.runs.csv_rows import Columns
 from qverify.runs.folder import Files, append, opened, writing
+from qverify.runs.given import Given
+from qverify.runs.problem import Problem, with_ranges
+from qverify.runs.question import Question, StatedRadii
+from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import sweep_faults
+from qverify.text.brief import Brief
+from qverify.verification.arguments import usable_device
+from qverify.verification.verdict import Options, Verdict
+
+Case = tuple[str, Point]
+"""A part, and a point of it."""
 
 QUESTION, ROWS = "sweep.json", "sweep.csv"
 _MAY_DIFFER = ("model_files", "data_source", PLACES, "runs")
@@ -28,17 +51,17 @@ _COLUMNS = Columns(Row, "a sweep")
 class SweepDirectory:
     """A directory open for appending, by one process at a time; a context manager. `rows`: the rows by `Row.key`."""
 
-    def __init__(self, path: Path, file: BinaryIO, record: dict[str, Any], rows: dict[Key, Row]):
-        self.path, self.record, self.rows = path, record, rows
+    def __init__(self, path: Path, file: BinaryIO, rows: dict[Key, Row]):
+        self.path, self.rows = path, rows
         self._file = file
 
     @staticmethod
-    def start(path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False) -> SweepDirectory:
-        """Begin a sweep in `path`, or go on with the one there; arguments and errors as `folder.opened`."""
+    def start(path: str, question: Question, start: Start, resume: bool = False) -> SweepDirectory:
+        """Begin a sweep in `path`, or go on with the one there; arguments and errors as `RunDirectory.start`."""
         files = Files(Path(path), QUESTION, {ROWS: _COLUMNS}, _MAY_DIFFER, sweep_faults)
-        record, found = opened(files, question, session, resume)
+        _, found = opened(files, question.to_json(), start.to_json(), resume)
         file, rows = found[ROWS]
-        return SweepDirectory(files.folder, file, record, {row.key: row for row in rows})
+        return SweepDirectory(files.folder, file, {row.key: row for row in rows})
 
     def add(self, row: Row) -> None:
         """Append one row. Raises OutputError; the rows before it are kept."""
@@ -56,3 +79,158 @@ class SweepDirectory:
 def csv_text(rows: Iterable[Row], header: bool = False) -> str:
     """The rows as lines of sweep.csv; numbers are written so that they are read back as they were."""
     return _COLUMNS.text(rows, header)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """The points asked for: bit-widths under the conventions of `quantiser`, or radii, `values`; and the parts.
+
+    Raises UsageError for parts that there are not.
+    """
+
+    bits: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+    quantiser: Quantiser = field(default_factory=lambda: Quantiser(8))
+    parts: tuple[str, ...] = tuple(PARTS)
+
+    def __post_init__(self) -> None:
+        sweep.grid([], self.parts)
+
+    @property
+    def convention(self) -> str:
+        """What a point means, for people."""
+        if self.values:
+            return "radius (half-width): the same number for every quantised kind"
+        return f"bits under scheme {self.quantiser.scheme}, rounding {self.quantiser.rounding}"
+
+    def points(self, problem: Problem) -> list[Point]:
+        """The points for one network; schemes that need ranges take them from the whole data set."""
+        if self.values:
+            return sweep.by_value(self.values)
+        calibration = None
+        if self.quantiser.scheme in RANGED:
+            calibration, _ = datasets.fit(problem.everything, problem.network)
+        one: Any = self.quantiser
+        options = {"kernel": one.kernel, "batchnorm": one.batchnorm}
+        return sweep.by_bits(self.bits, one.scheme, one.rounding, problem.network, calibration, **options)
+
+    def stated(self, problem: Problem) -> StatedRadii:
+        """The axis, as sweep.json keeps it under `radii`."""
+        if self.values:
+            return StatedRadii(values=self.values, parts=self.parts)
+        one = self.quantiser
+        stated = StatedRadii(bits=self.bits, scheme=one.scheme, rounding=one.rounding, parts=self.parts)
+        return with_ranges(stated, one, len(problem.everything)) if one.scheme in RANGED else stated
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(Brief):
+    """The models by the names they have in rows, and every point of every part for each."""
+
+    problems: dict[str, Problem]
+    axis: Axis
+    options: Options
+    cases: dict[Key, Case]
+
+    @staticmethod
+    def load(given: Sequence[Given], axis: Axis) -> Study:
+        """Read and check everything before the work begins."""
+        models = [one.model for one in given]
+        if len({str(Path(model).resolve()) for model in models}) < len(models):
+            raise UsageError("A model is given twice; give each once.")
+        stems = [Path(model).stem for model in models]
+        names = stems if len(set(stems)) == len(stems) else models
+        problems = {
+            name: Problem.load(replace(one, bits=None, scheme=None, rounding=None, kernel=None, batchnorm=None))
+            for name, one in zip(names, given, strict=True)
+        }
+        options = next(iter(problems.values())).options()
+        options = replace(options, attack=options.method in ("auto", "exact"))
+        usable_device(options.device)
+        cases: dict[Key, Case] = {}
+        for name, problem in problems.items():
+            for part, point in sweep.grid(axis.points(problem), axis.parts):
+                Family.of(problem.network, point.radii, options.clip)
+                cases[name, part, point.bits, point.value] = (part, point)
+        return Study(problems, axis, options, cases)
+
+    @property
+    def first(self) -> Problem:
+        return next(iter(self.problems.values()))
+
+    def question(self) -> Question:
+        """What is asked, as sweep.json keeps it."""
+        asked = {name: problem.asked(self.axis.stated(problem)) for name, problem in self.problems.items()}
+        hashes = ("model_sha256", "network_sha256")
+        return replace(
+            next(iter(asked.values())),
+            models={name: {key: getattr(own, key) for key in hashes} for name, own in asked.items()},
+            model_files=tuple(own.model for own in asked.values()),
+            model="",
+            model_sha256=None,
+            network_sha256=None,
+            attack=self.options.attack,
+        )
+
+    def places(self, folder: str) -> dict[str, Any]:
+        """Where the files lie, as `Problem.places`; models by their names."""
+        models = {name: problem.places(folder)["model"] for name, problem in self.problems.items()}
+        common = {kind: place for kind, place in self.first.places(folder).items() if kind != "model"}
+        return {"models": models, **common}
+
+    def computed(self, directory: SweepDirectory | None) -> list[Row]:
+        """A row for every case in order, those of earlier starts included; fewer after Ctrl-C."""
+        before = {} if directory is None else directory.rows
+        rows = {key: before[key] for key in self.cases if key in before and self._fits(before[key])}
+        kept, samples = len(rows), len(self.first.indices)
+        if strange := len(before) - kept:
+            say(f"note: {strange} rows of sweep.csv are about other points or samples and do not count.")
+        if rows:
+            say(f"{kept} points are done already; {len(self.cases) - kept} are left.")
+        pace = Pace((len(self.cases) - kept) * samples, self.options.method in ("auto", "exact"))
+
+        def describe() -> list[str]:
+            for name, part, bits, value in (key for key in self.cases if key not in rows):
+                where = f"{bits} bits" if value is None else f"radius {value:g}"
+                return [f"point {len(rows) + 1} of {len(self.cases)}: {name}, {part}, {where}"]
+            return ["all points are done"]
+
+        with stoppable() as stop, Progress(pace, describe) as progress, contextlib.suppress(KeyboardInterrupt), quiet():
+
+            def tell(verdict: Verdict) -> None:
+                progress.add((len(rows) - kept) * samples + verdict.index, verdict.method == "exact")
+
+            for row in self._rows([key for key in self.cases if key not in rows], tell, stop):
+                if directory is not None:
+                    directory.add(row)
+                rows[row.key] = row
+        if len(rows) < len(self.cases) and not stop.is_set():
+            raise InternalError(f"{len(self.cases) - len(rows)} points were passed over.")
+        return [rows[key] for key in self.cases if key in rows]
+
+    def _fits(self, row: Row) -> bool:
+        """Whether a row is about all the samples, by the method asked for."""
+        asked = (len(self.problems[row.model].indices), self.options.method, self.options.attack)
+        return (row.samples, row.method, row.attack is not None) == asked
+
+    def _rows(self, todo: list[Key], tell: Callable[[Verdict], None], stop: threading.Event) -> Iterator[Row]:
+        """The rows of some cases, model by model."""
+        for name, problem in self.problems.items():
+            cases = [self.cases[key] for key in todo if key[0] == name]
+            x, y = problem.inputs(), problem.samples.y
+            for row in sweep.sweep(problem.network, x, y, cases, self.options, tell, stop):
+                yield replace(row, model=name)
+
+
+def swept(study: Study, *, out: str | None = None, resume: bool = False) -> list[Row]:
+    """A row for every point in order, or as many as there were before Ctrl-C; kept in the folder `out`, if given.
+
+    Raises what `SweepDirectory.start` and `qverify.verify` raise.
+    """
+    start = Start(started=Start.now(), solver=SolverUsed.of(study.options))
+    with contextlib.ExitStack() as stack:
+        directory = None
+        if out is not None:
+            asked = replace(study.question(), places=study.places(out))
+            directory = stack.enter_context(SweepDirectory.start(out, asked, start, resume))
+        return study.computed(directory)

@@ -1,4 +1,4 @@
-"""A run kept on disk: what was asked, and one row a sample, appended as it is decided, so that it can go on later.
+"""`qverify verify`: a verdict for every sample; kept on disk, it can go on later.
 
     DIR/run.json         the question, and under "runs" when and how each start worked on it
     DIR/samples.jsonl    one object a sample, in the order of the decisions (formats.md, section 2); where a sample
@@ -6,25 +6,38 @@
     DIR/witnesses/       INDEX.onnx and INDEX.npz, the failing member of each falsified sample, if asked for
 
 A row is written whole and at once, so a run that is killed loses what it was working on and nothing else; at worst
-the last line is torn, which `start` recognises and removes. What rows may hold is said in stored.py.
+the last line is torn, which `start` recognises and removes. `verified` is the whole of it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from qverify.arrays import Array
-from qverify.errors import DataError, ModelError, OutputError
+from qverify.console.output import say
+from qverify.console.progress import Pace, Progress
+from qverify.console.signals import stoppable
+from qverify.errors import InternalError, ModelError, OutputError
 from qverify.family.members import Witness
 from qverify.files.places import PLACES
 from qverify.onnx import reader as onnx_io
-from qverify.runs.folder import Files, append, opened, writing
+from qverify.runs.folder import RUNS, Files, append, opened, writing
+from qverify.runs.problem import FamilyProblem
+from qverify.runs.question import Question, widened
+from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import RowLines, record_faults
+from qverify.text.brief import Brief
+from qverify.verification.arguments import checked, usable_device
+from qverify.verification.cascade import Cascade
+from qverify.verification.row import Row, Status
+from qverify.verification.tally import Tally
+from qverify.verification.verdict import Options, Verdict
 
 RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"
 _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
@@ -33,30 +46,34 @@ and numbers computed on another machine may differ in the last digit."""
 
 
 class RunDirectory:
-    """A directory open for appending, by one process at a time; a context manager. `rows`: index -> row."""
+    """A directory open for appending, by one process at a time; a context manager.
 
-    def __init__(self, path: Path, file: BinaryIO, record: dict[str, Any], rows: dict[int, dict[str, Any]]):
-        self.path, self.record, self.rows = path, record, rows
+    `rows`: index -> row; `starts`: all that worked on it, this one included.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, starts: list[Start], rows: dict[int, Row]):
+        self.path, self.starts, self.rows = path, starts, rows
         self._file = file
 
     @staticmethod
-    def start(path: str, question: dict[str, Any], session: dict[str, Any], resume: bool = False) -> RunDirectory:
+    def start(path: str, question: Question, start: Start, resume: bool = False) -> RunDirectory:
         """Begin a run in `path`, or go on with the one there.
 
         `question` is what run.json must agree on before a run goes on, except that more samples and a longer time
-        limit may be asked for; `session` is what may change from one start to the next. Raises UsageError if there is
+        limit may be asked for; `start` is what may change from one start to the next. Raises UsageError if there is
         a run and `resume` is not set, or if it asked something else; DataError if its files are damaged; OutputError
         if the directory cannot be written or is in use.
         """
-        files = Files(Path(path), RUN, {ROWS: RowLines()}, _MAY_DIFFER, record_faults, _widened)
-        record, found = opened(files, question, session, resume)
-        return RunDirectory(files.folder, found[ROWS][0], record, found[ROWS][1])
+        files = Files(Path(path), RUN, {ROWS: RowLines()}, _MAY_DIFFER, record_faults, widened)
+        record, found = opened(files, question.to_json(), start.to_json(), resume)
+        starts = list(map(Start.from_json, record[RUNS]))
+        return RunDirectory(files.folder, found[ROWS][0], starts, found[ROWS][1])
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Append one row. Raises OutputError; the rows before it are kept."""
         with writing(self.path / ROWS, self._kept()):
-            append(self._file, json.dumps(row, allow_nan=False).encode() + b"\n")
-        self.rows[row["index"]] = row
+            append(self._file, json.dumps(row.to_json(), allow_nan=False).encode() + b"\n")
+        self.rows[row.index] = row
 
     def add_witness(self, index: int, x: Array, witness: Witness) -> None:
         """Write a failing member as a float64 ONNX model, and its input with the sample x (n_in,) as an .npz."""
@@ -89,18 +106,112 @@ class RunDirectory:
         self.close()
 
 
-def _widened(kept: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The entries of the question that ask for more now, and for all that was asked before."""
-    limit, samples, (start, stop) = kept.get("timeout"), kept.get("samples"), now["samples"]
-    longer = limit is not None and (now["timeout"] is None or now["timeout"] > limit)
-    more = samples is not None and start <= samples[0] and samples[1] <= stop
-    wider = [*["timeout"] * longer, *["samples"] * more]
-    return {key: now[key] for key in wider}
+class VerifyWork:
+    """The samples still to decide, and where their verdicts go.
+
+    `tally` and `statuses`, by index, are of all that is decided. `witnesses`: failing members are kept too.
+    """
+
+    def __init__(
+        self, problem: FamilyProblem, options: Options, directory: RunDirectory | None = None, witnesses: bool = False
+    ):
+        self.problem, self.options, self.directory, self._witnesses = problem, options, directory, witnesses
+        done = self._done()
+        self.tally = Tally.of(done.values())
+        self.statuses = {index: row.status.value for index, row in done.items()}
+        self.todo = [index for index in problem.indices if index not in done]
+        if directory is not None and directory.rows:
+            fitting = sum(map(self._fits, directory.rows.values()))
+            if strange := len(directory.rows) - fitting:
+                say(f"note: {strange} rows of {directory.path / ROWS} fit no sample asked for and do not count.")
+            again = fitting - len(done)
+            longer = f", {again} of them again, with a longer time limit" if again else ""
+            say(f"{len(done)} samples are decided already; {len(self.todo)} are left{longer}.")
+
+    @property
+    def missing(self) -> int:
+        """How many samples have no verdict."""
+        return len(self.problem.indices) - self.tally.samples
+
+    def _done(self) -> dict[int, Row]:
+        """The rows that are there, fit, and need no more time."""
+        rows = {} if self.directory is None else self.directory.rows
+        return {index: row for index, row in rows.items() if self._fits(row) and row.settled(self.options.seconds)}
+
+    def _fits(self, row: Row) -> bool:
+        """Whether a row is about one of the samples, with the label that it has."""
+        return row.label == self.problem.label(row.index)
+
+    def verify(self) -> None:
+        """Decide what is left to decide; ends early on Ctrl-C."""
+        samples = self.problem.samples
+        if not self.todo:
+            return
+        positions = [index - self.problem.indices.start for index in self.todo]
+        pace = Pace(len(self.todo), self.options.method in ("auto", "exact"))
+        x, y = checked(self.problem.network, samples.x[positions], samples.y[positions])
+        with stoppable() as stop:
+            cascade = Cascade(self.problem.network, self.problem.radii, self.options, stop)
+            self._decide(cascade, (x, y), pace)
+        if self.missing and not stop.is_set():
+            raise InternalError(f"{self.missing} samples were passed over without a verdict.")
+
+    def _decide(self, cascade: Cascade, samples: tuple[Array, Array], pace: Pace) -> None:
+        """Take the samples (x, y) of `todo` through the cascade."""
+        with Progress(pace, lambda: [*self.tally.lines(), *filter(None, [cascade.where])]) as progress:
+
+            def tell(verdict: Verdict) -> None:
+                self._take(replace(verdict, index=self.todo[verdict.index]))
+                progress.add(verdict.index, verdict.method == "exact")
+
+            try:
+                cascade.run(*samples, tell)
+            except KeyboardInterrupt:  # the second Ctrl-C, perhaps between a row and its count
+                cascade.stop.set()
+                if self.directory is not None:
+                    done = self._done()
+                    self.tally = Tally.of(done.values())
+                    self.statuses = {index: row.status.value for index, row in done.items()}
+
+    def _take(self, verdict: Verdict) -> None:
+        """Keep one verdict; its witness first, since a sample with a row is never looked at again."""
+        row = verdict.row()
+        if self.directory is not None:
+            if self._witnesses and verdict.status is Status.FALSIFIED:
+                witness = verdict.witness()
+                assert witness is not None
+                sample = self.problem.inputs()[verdict.index - self.problem.indices.start]
+                self.directory.add_witness(verdict.index, sample, witness)
+            self.directory.add(row)
+        self.tally.add(row)
+        self.statuses[row.index] = row.status.value
 
 
-def file_sha256(path: str) -> str:
-    """sha256 of a file that was read before; raises DataError if it has gone since."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); do not move it during a run.") from error
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Verified(Brief):
+    """The end of one start: what was done by then, the question, and all starts that worked on it."""
+
+    work: VerifyWork
+    question: Question
+    starts: list[Start]
+
+
+def verified(
+    problem: FamilyProblem, *, out: str | None = None, resume: bool = False, witnesses: bool = False
+) -> Verified:
+    """Decide every sample of a problem, or as many as there were before Ctrl-C; kept in the folder `out`, if given.
+
+    Raises what `RunDirectory.start` and `qverify.verify` raise.
+    """
+    options, given = problem.options(), problem.given
+    usable_device(options.device)
+    start = Start(started=Start.now(), solver=SolverUsed.of(options), jobs=options.workers, device=given.device)
+    question = replace(problem.question(), witnesses=witnesses)
+    with contextlib.ExitStack() as stack:
+        directory = None
+        if out is not None:
+            asked = replace(question, places=problem.places(out))
+            directory = stack.enter_context(RunDirectory.start(out, asked, start, resume))
+        work = VerifyWork(problem, options, directory, witnesses)
+        work.verify()
+    return Verified(work=work, question=question, starts=[start] if directory is None else directory.starts)

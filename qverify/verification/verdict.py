@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
 
 from qverify.budget import LEAST
 from qverify.choices import FORMULATIONS, SOLVER_CHOICES, VERIFY_METHODS
@@ -15,20 +13,14 @@ from qverify.family.members import Recipe, Witness
 from qverify.kinds import OPTIONS, expected, is_number, is_pair, is_word
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
+from qverify.verification.row import Row, Status
+
+__all__ = ["SEMANTICS", "Options", "Status", "Verdict"]
 
 SEMANTICS = 4
 """Part of every question kept on disk. Raise it when a row no longer means what it meant, so that rows are computed
 anew; 2: the exact step proves its bounds from duals, and underflow is allowed for; 3: programs are rounded outwards,
 schemes tensor and channel stand for integer kernels and BatchNormalization kept apart, networks have another hash."""
-
-
-class Status(str, Enum):
-    """The four answers (mathematics.md, section 1)."""
-
-    VERIFIED = "verified"
-    FALSIFIED = "falsified"
-    UNKNOWN = "unknown"
-    MISCLASSIFIED = "misclassified"
 
 
 @dataclass(frozen=True)
@@ -123,17 +115,18 @@ class Verdict(Brief):
         """The worst member known, made anew: for `falsified` one that fails; None if only `f` itself was evaluated."""
         return None if self.recipe is None else self.recipe.witness()
 
-    def row(self) -> dict[str, Any]:
-        """The JSON object of `samples.jsonl` (formats.md, section 2); a margin without a bound is null."""
-        found: dict[str, Any] = {
-            "index": self.index,
-            "label": self.label,
-            "predicted": self.predicted,
-            "status": self.status.value,
-            "margin_lower": self.margin_lower if math.isfinite(self.margin_lower) else None,
-            "margin_upper": self.margin_upper if math.isfinite(self.margin_upper) else None,
-            "method": self.method,
-            "seconds": round(self.seconds, 6),
-        }
-        found |= {name: getattr(self, name) for name in ("scope", "detail", "limit") if getattr(self, name)}
-        return found
+    def row(self) -> Row:
+        """The row that `samples.jsonl` keeps of it."""
+        return Row(
+            index=self.index,
+            label=self.label,
+            predicted=self.predicted,
+            status=self.status,
+            margin_lower=self.margin_lower if math.isfinite(self.margin_lower) else None,
+            margin_upper=self.margin_upper if math.isfinite(self.margin_upper) else None,
+            method=self.method,
+            seconds=round(self.seconds, 6),
+            scope=self.scope,
+            detail=self.detail,
+            limit=self.limit or None,
+        )

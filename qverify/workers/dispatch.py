@@ -9,13 +9,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from qverify.errors import InternalError, WorkerError
-from qverify.runs.plan import sample_key
-from qverify.text.brief import Brief
-from qverify.workers.tasks import CHUNK, Found, Lost, Row, Task
+from qverify.verification.row import Row, Status
+from qverify.workers.tasks import CHUNK, Found, Lost, Task
 
 _PATIENCE = 0.2
 """Seconds between two looks at whether the run should end."""
@@ -50,18 +49,23 @@ class Watcher(Protocol):
         """Nothing need have happened; called several times a second."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class BatchCase(Brief):
-    """One case of a batch: its id, question, `identity` (plan.py), samples, and the task it splits into."""
+class Case(Protocol):
+    """Samples with the same task. `timeout`: the time limit of a sample in seconds, None for none."""
 
-    name: str
-    question: dict[str, Any]
-    identity: list[Any]
-    indices: range
-    task: Task
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def indices(self) -> range: ...
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def timeout(self) -> float | None: ...
 
     def key(self, index: int) -> str:
-        return sample_key(self.identity, index)
+        """The key of a sample's row."""
 
 
 class Dispatch:
@@ -73,7 +77,7 @@ class Dispatch:
     def __init__(
         self,
         engine: Engine,
-        cases: Sequence[BatchCase],
+        cases: Sequence[Case],
         done: Container[str],
         keep: Callable[[Sequence[Row]], None],
         watcher: Watcher,
@@ -120,7 +124,7 @@ class Dispatch:
             before = self._bounded.pop(task)
             found = answer.rows if isinstance(answer, Found) else (_unknown(case, before, answer),)
             found = tuple(_at_least(before, row) for row in found)
-            if [row["index"] for row in found] != [task.start]:
+            if [row.index for row in found] != [task.start]:
                 raise InternalError(f"The exact step on sample {task.start} of {task.case} has {len(found)} answers.")
             self._keep([_signed(case, row) for row in found])
             self._watcher.exact(answer.seconds)
@@ -129,25 +133,24 @@ class Dispatch:
             where = f"samples {task.start}:{task.stop} of {task.case}"
             self.failures.append(f"The bounds of {where} could not be computed: {answer.reason}")
             return
-        if sorted(row["index"] for row in (*answer.rows, *answer.open)) != list(range(task.start, task.stop)):
+        if sorted(row.index for row in (*answer.rows, *answer.open)) != list(range(task.start, task.stop)):
             raise InternalError(f"The bounds of samples {task.start}:{task.stop} of {task.case} are not complete.")
         decided, still = (
-            [row for row in rows if case.key(row["index"]) not in self._done] for rows in (answer.rows, answer.open)
+            [row for row in rows if case.key(row.index) not in self._done] for rows in (answer.rows, answer.open)
         )
         late = [row for row in still if _late(case, row)]
         still = [row for row in still if not _late(case, row)]
-        decided += [{**row, "detail": "time limit", "limit": case.question["timeout"]} for row in late]
+        decided += [replace(row, detail="time limit", limit=case.timeout) for row in late]
         if decided:
             self._keep([_signed(case, row) for row in decided])
         for row in still:
-            span = {"start": row["index"], "stop": row["index"] + 1}
-            one = replace(case.task, **span, exact=True, spent=row["seconds"])
+            one = replace(case.task, start=row.index, stop=row.index + 1, exact=True, spent=row.seconds)
             self._bounded[one] = row
             self._open.append(one)
         self._watcher.chunk(len(decided) + len(still), len(still), answer.seconds)
 
 
-def _chunks(case: BatchCase, done: Container[str]) -> Iterator[Task]:
+def _chunks(case: Case, done: Container[str]) -> Iterator[Task]:
     """The chunks in which something is missing."""
     for start in range(case.indices.start // CHUNK * CHUNK, case.indices.stop, CHUNK):
         own = range(max(start, case.indices.start), min(start + CHUNK, case.indices.stop))
@@ -155,26 +158,25 @@ def _chunks(case: BatchCase, done: Container[str]) -> Iterator[Task]:
             yield replace(case.task, start=own.start, stop=own.stop)
 
 
-def _signed(case: BatchCase, row: Row) -> Row:
+def _signed(case: Case, row: Row) -> Row:
     """The row as a batch keeps it."""
-    return {**row, "case": case.name, "key": case.key(row["index"])}
+    return replace(row, case=case.name, key=case.key(row.index))
 
 
-def _late(case: BatchCase, row: Row) -> bool:
+def _late(case: Case, row: Row) -> bool:
     """Whether the cheap stages took all the time that the sample had."""
-    limit = case.question["timeout"]
-    return limit is not None and row["seconds"] >= limit
+    return case.timeout is not None and row.seconds >= case.timeout
 
 
 def _at_least(before: Row, row: Row) -> Row:
     """A row that is unknown, with the bounds that were known before it: less time may have been left for them."""
-    if row["status"] != "unknown" or before["margin_lower"] is None:
+    if row.status is not Status.UNKNOWN or before.margin_lower is None:
         return row
-    lower = row["margin_lower"]
-    return {**row, "margin_lower": before["margin_lower"] if lower is None else max(lower, before["margin_lower"])}
+    lower = before.margin_lower if row.margin_lower is None else max(row.margin_lower, before.margin_lower)
+    return replace(row, margin_lower=lower)
 
 
-def _unknown(case: BatchCase, before: Row, lost: Lost) -> Row:
+def _unknown(case: Case, before: Row, lost: Lost) -> Row:
     """The row of a sample whose exact step has no answer: the bounds of the cheap stages, and the reason."""
-    limit = {"limit": case.question["timeout"]} if lost.overdue else {}
-    return {**before, "seconds": round(before["seconds"] + lost.seconds, 6), "detail": lost.reason, **limit}
+    seconds, limit = round(before.seconds + lost.seconds, 6), case.timeout if lost.overdue else before.limit
+    return replace(before, seconds=seconds, detail=lost.reason, limit=limit)

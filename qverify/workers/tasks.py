@@ -15,10 +15,8 @@ from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from qverify.family.family import Radii
+    from qverify.verification.row import Row
     from qverify.verification.verdict import Options
-
-Row = dict[str, Any]
-"""An object of samples.jsonl, as `Verdict.row` makes it."""
 
 CHUNK = 128
 """Samples that share a task for the cheap stages: those with indices from k CHUNK up to (k+1) CHUNK. Numbers may

@@ -21,8 +21,9 @@ from qverify.budget import share_of
 from qverify.errors import InternalError, QVerifyError
 from qverify.processes import serving
 from qverify.verification.cascade import Cascade
-from qverify.verification.verdict import Status, Verdict
-from qverify.workers.tasks import Found, Row, Setting, Task
+from qverify.verification.row import Row, Status
+from qverify.verification.verdict import Verdict
+from qverify.workers.tasks import Found, Setting, Task
 
 READY = "ready"
 _IDLE = 600.0

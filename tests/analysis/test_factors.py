@@ -27,6 +27,8 @@ from qverify.verification.verdict import Options, Status, Verdict
 from tests.support import networks
 from tests.support.networks import Array
 from tests.support.paths import MODELS
+from tests.support.runs_on_disk import asked
+from tests.support.starts import NOW
 
 COARSE = Grid(8.0, 0.05)
 IBP, BP = Options(method="ibp", attack=False), Options(method="bp", attack=False)
@@ -428,7 +430,7 @@ LAYER = LayerRow("a,b", "weight", 0.9, "bp", 1 / 3, 2.0**-52, None, 0.95, True, 
 
 
 def started(path: Path, resume: bool = True, layers: bool = True) -> RadiusDirectory:
-    return RadiusDirectory.start(str(path), {"data": "d"}, {"started": "now"}, resume, layers)
+    return RadiusDirectory.start(str(path), asked(), NOW, resume, layers)
 
 
 def test_rows_are_read_back_as_they_were_and_torn_ones_cut_off(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
@@ -17,7 +18,7 @@ from qverify.report import plots
 from qverify.runs.sweep import ROWS, SweepDirectory, csv_text
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
-from tests.support import networks
+from tests.support import networks, starts
 from tests.support.paths import MODELS
 
 VALUES = (0.0, 0.01, 0.03, 0.1, 0.3)
@@ -154,7 +155,7 @@ BITS = Row("m", "input", 8, None, 2.0**-8, 0.0, 0.0, 0.0, "auto", 9, 8, 7, 8, 1,
 
 
 def started(path, resume: bool = True, **question) -> SweepDirectory:
-    return SweepDirectory.start(str(path), {"models": {}, **question}, {"started": "now"}, resume)
+    return starts.sweep(path, resume, **question)
 
 
 def test_rows_are_read_back_as_they_were(tmp_path):
@@ -163,7 +164,8 @@ def test_rows_are_read_back_as_they_were(tmp_path):
             kept.add(row)
             assert (tmp_path / ROWS).read_text() == csv_text(kept.rows.values(), header=True)
     with started(tmp_path) as kept:
-        assert list(kept.rows.values()) == [AWKWARD, BITS] and len(kept.record["runs"]) == 2
+        assert list(kept.rows.values()) == [AWKWARD, BITS]
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["runs"]) == 2
 
 
 def test_what_is_torn_is_cut_off_wherever_it_is_torn(tmp_path):

@@ -19,9 +19,10 @@ from qverify.exact.solvers import ADAPTERS
 from qverify.exact.solvers.base import Availability
 from qverify.family.family import Family, Radii
 from qverify.onnx import reader as onnx_io
-from qverify.report.numbers import STATUSES
+from qverify.runs.given import Given
 from qverify.runs.verify import RunDirectory
 from qverify.verification.cascade import Cascade, verify
+from qverify.verification.row import STATUSES
 from qverify.verification.verdict import Options, Status
 from qverify.version import __version__
 from tests.support import networks
@@ -79,7 +80,7 @@ def test_rows_carry_the_index_in_the_data_set(tmp_path):
 def test_a_finished_run_is_summed_up_again_without_work(tmp_path, monkeypatch):
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path, "--resume")
     first = answer(*given)
-    monkeypatch.setattr("qverify.cli.verify.Cascade", None)
+    monkeypatch.setattr("qverify.runs.verify.Cascade", None)
     again = answer(*given)
     assert {**again, "seconds": 0, "runs": 0} == {**first, "seconds": 0, "runs": 0} and len(again["runs"]) == 2
 
@@ -112,7 +113,7 @@ def test_a_clipped_input_has_larger_margins(tmp_path):
         answer("verify", DIGITS, "--data", "digits", *given, "--out", tmp_path / name)
         expected = verify(network, samples.x[:9], samples.y[:9], Radii.from_bits(8), Options(method="ibp", clip=clip))
         found.append({r["index"]: r["margin_lower"] for r in read_rows(tmp_path / name)})
-        assert found[-1] == {v.index: v.row()["margin_lower"] for v in expected}
+        assert found[-1] == {v.index: v.row().margin_lower for v in expected}
     free, clipped = found
     assert clipped[0] > free[0]
 
@@ -377,6 +378,6 @@ def test_inputs_beyond_the_paper_convention_are_pointed_out(tmp_path, monkeypatc
 def test_choices_are_those_of_the_library():
     assert tuple(ADAPTERS) == choices.SOLVERS
     assert {"verified", *options.FAILING} == {status.value for status in Status}
-    given = options.Given(DIGITS)
+    given = Given(model=DIGITS)
     default = Options()
     assert (given.timeout, given.method, given.solver) == (default.seconds, default.method, default.solver)

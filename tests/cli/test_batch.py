@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qverify import datasets
-from qverify.cli import batch
+from qverify.runs import batch
 from qverify.workers import local as workers
 from tests.support.batches import EXACT, NORMAL, PLAN, kept, plan, undisturbed
 from tests.support.commands import answer, qverify, read_rows

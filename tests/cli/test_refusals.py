@@ -299,7 +299,7 @@ def test_an_internal_error_is_status_4_and_asks_for_a_report(monkeypatch, error,
         raise error
 
     monkeypatch.delenv("QVERIFY_DEBUG", raising=False)
-    monkeypatch.setattr("qverify.cli.verify.Cascade.run", fail)
+    monkeypatch.setattr("qverify.runs.verify.Cascade.run", fail)
     message = refusal("verify", DIGITS, *EIGHT, status=4)
     assert wording in message and "report" in message
     monkeypatch.setenv("QVERIFY_DEBUG", "1")
@@ -307,5 +307,5 @@ def test_an_internal_error_is_status_4_and_asks_for_a_report(monkeypatch, error,
 
 
 def test_a_sample_without_a_verdict_is_an_internal_error(monkeypatch):
-    monkeypatch.setattr("qverify.cli.verify.Cascade.run", lambda *_: None)
+    monkeypatch.setattr("qverify.runs.verify.Cascade.run", lambda *_: None)
     assert "passed over without a verdict" in refusal("verify", DIGITS, *EIGHT, status=4)

@@ -22,18 +22,20 @@ from qverify import datasets
 from qverify.datasets import sources as data_sources
 from qverify.onnx import reader as onnx_io
 from qverify.report.curves import curves
-from qverify.report.numbers import Tally, footer
+from qverify.report.numbers import footer
 from qverify.report.page import page
 from qverify.report.page_rows import packed
 from qverify.report.pictures import MOST, data_uri, galleries
 from qverify.report.sources import Sources
 from qverify.report.table import lines_of
+from qverify.runs.question import Question
 from qverify.runs.reading import read_runs
 from qverify.text.escapes import printable
+from qverify.verification.tally import Tally
 from tests.support.commands import answer, qverify, read_rows
 from tests.support.pages import Parsed, written
 from tests.support.paths import DIGITS
-from tests.support.runs_on_disk import Row, question, random_rows, row, write_batch, write_rows, write_run
+from tests.support.runs_on_disk import Line, question, random_rows, row, typed, write_batch, write_rows, write_run
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&\"'\ud800\u2028"
 
@@ -62,7 +64,7 @@ def check_summary(parsed: Parsed, runs: list[Any]) -> None:
 
 
 @pytest.fixture
-def two_cases(tmp_path, rng) -> tuple[Path, dict[str, list[Row]]]:
+def two_cases(tmp_path, rng) -> tuple[Path, dict[str, list[Line]]]:
     """A batch of one model at 6 and 8 bits, 120 samples each."""
     rows = {f"at{bits}": random_rows(rng, 120) for bits in (6, 8)}
     cases = {name: question(int(name[2:]), 120) for name in rows}
@@ -166,7 +168,11 @@ def test_the_page_trusts_what_the_terminal_trusts(tmp_path, solver, formulation)
     run = write_run(tmp_path / "run", rows, **asked)
     starts = [{"solver": {"name": solver, "version": "9"} if solver else None}]
     (run / "run.json").write_text(json.dumps(asked | {"runs": starts}))
-    (verified,) = [s for s in footer(Tally.of(rows), asked, [f"{solver} 9"] if solver else []) if "Verified:" in s]
+    (verified,) = [
+        s
+        for s in footer(Tally.of(map(typed, rows)), Question.from_json(asked), [f"{solver} 9"] if solver else [])
+        if "Verified:" in s
+    ]
     trusted = verified.partition("1 by the exact step, ")[2].rstrip(".")
     duals = "from the duals of every linear program it solved"
     word = "solver's own bound counts less 2e-08 times the network's gain"
@@ -212,15 +218,16 @@ def test_pictures_are_the_samples_and_answers_those_of_the_witnesses(digits_run)
     samples = datasets.load("digits")
     (gallery,) = galleries(cases, Sources())
     assert gallery.falsified == len(falsified) == len(gallery.pictures) and not gallery.missing
-    assert {p.index for p in gallery.pictures} == set(falsified)
+    assert {p.row.index for p in gallery.pictures} == set(falsified)
     for picture in gallery.pictures:
-        assert picture.label == samples.y[picture.index] and picture.picture == data_uri(samples.x[picture.index])
-        stored = np.load(digits_run / "witnesses" / f"{picture.index}.npz")
-        assert picture.answer is not None and picture.answer.predicted == stored["rival"] != picture.label
-        assert picture.answer.margin == pytest.approx(falsified[picture.index]["margin_upper"], abs=1e-9)
+        assert picture.row.label == samples.y[picture.row.index]
+        assert picture.picture == data_uri(samples.x[picture.row.index])
+        stored = np.load(digits_run / "witnesses" / f"{picture.row.index}.npz")
+        assert picture.answer is not None and picture.answer.predicted == stored["rival"] != picture.row.label
+        assert picture.answer.margin == pytest.approx(falsified[picture.row.index]["margin_upper"], abs=1e-9)
         assert picture.answer.picture == data_uri(stored["input"])
     worst = min(falsified.values(), key=lambda r: r["margin_upper"])
-    assert gallery.pictures[0].index == worst["index"]
+    assert gallery.pictures[0].row.index == worst["index"]
     text = written(digits_run)
     assert text.count('alt="input of the witness"') == len(falsified)
     assert f"the witness answers <b>{gallery.pictures[0].answer.predicted}</b>" in text
@@ -259,7 +266,7 @@ def test_pictures_are_shared_among_cases(tmp_path):
         write_run(tmp_path / name, rows, data="digits", data_sha256=sha256)
     found = galleries(read_runs([str(tmp_path / name) for name in counts]), Sources())
     assert [len(gallery.pictures) for gallery in found] == [5, 27, 28] and MOST == 60
-    assert [picture.index for picture in found[1].pictures] == list(range(49, 22, -1))
+    assert [picture.row.index for picture in found[1].pictures] == list(range(49, 22, -1))
     assert all(picture.answer is None for gallery in found for picture in gallery.pictures)
 
 
@@ -305,11 +312,11 @@ def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
     shutil.rmtree(digits_run / "witnesses")
     (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
     by = {r["index"]: r["method"] for r in read_rows(digits_run)}
-    attacked = [picture for picture in gallery.pictures if by[picture.index] == "attack"]
+    attacked = [picture for picture in gallery.pictures if by[picture.row.index] == "attack"]
     assert len(attacked) >= 3 and gallery.missing == ""
     for picture in attacked:  # what only the solver broke, an attack need not find
         assert picture.answer is not None and picture.answer.again
-        assert picture.answer.predicted != picture.label and picture.answer.margin < 0
+        assert picture.answer.predicted != picture.row.label and picture.answer.margin < 0
         apart = pixels(picture.picture).astype(int) - pixels(picture.answer.picture).astype(int)
         assert 0 < np.abs(apart).max() <= 2 * 255 / 2**6 + 1  # pictures are stretched to what lies beyond [0, 1]
     record = json.loads((digits_run / "run.json").read_text())
@@ -354,7 +361,7 @@ def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     onnx_io.save(onnx_io.load(DIGITS), digits_run / "witnesses" / f"{third}.onnx")
     cases = read_runs([str(digits_run)])
     (gallery,) = galleries(cases, Sources())
-    answers = {picture.index: picture.answer for picture in gallery.pictures}
+    answers = {picture.row.index: picture.answer for picture in gallery.pictures}
     assert answers[third].margin > 0 and not answers[third].again
     for index in (first, second):  # another attack finds what was lost
         assert answers[index].again and answers[index].margin < 0

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from qverify.cli import options
-from qverify.report.numbers import Tally, footer, outward, percent
+from qverify.report.numbers import footer, outward, percent
 from qverify.report.page_rows import packed
 from qverify.report.table import identities, labels, lines_of
 from qverify.report.text import csv_text, latex, markdown
 from qverify.runs.reading import read_runs
+from qverify.verification.tally import Tally
 from tests.support.commands import answer, qverify
 from tests.support.paths import DIGITS
-from tests.support.runs_on_disk import question, random_rows, row, write_batch, write_rows, write_run
+from tests.support.runs_on_disk import asked, question, random_rows, row, typed, write_batch, write_rows, write_run
 
 HOSTILE = "_%&#$~^{}\\|<b>*`.onnx"
 
@@ -364,10 +365,9 @@ def test_rows_of_another_version_are_named(tmp_path):
 
 def test_the_reasons_of_unknown_samples_are_counted():
     """The most common first, those beyond four together; verified samples' details are none of them."""
-    many = [row(i, "unknown") | {"detail": f"reason {i % 6 if i % 6 else 1}"} for i in range(18)]
-    tally = Tally.of([*many, row(18) | {"detail": "no reason"}, row(19, "unknown")])
+    many = [row(i, "unknown", detail=f"reason {i % 6 if i % 6 else 1}") for i in range(18)]
+    tally = Tally.of(map(typed, [*many, row(18, detail="no reason"), row(19, "unknown")]))
     assert tally.as_dict()["unknown_reasons"] == {"reason 1": 6, **{f"reason {k}": 3 for k in range(2, 6)}, "": 1}
-    question = {"radii": {"convention": "c", "largest": {"input": 0.1}}, "formulation": "relational", "tolerance": 0.0}
-    said = [line for line in footer(tally, question, []) if line.startswith("Unknown")]
+    said = [line for line in footer(tally, asked(), []) if line.startswith("Unknown")]
     assert said[0] == "Unknown, 6 of 19: reason 1." and len(said) == 5
     assert said[-1] == "Unknown, 3 of 19: 1 other reason, in the rows."

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from qverify.verification.row import Row, Status
 from tests.support.batches import linux
 from tests.support.commands import read_rows
 from tests.support.paths import DIGITS, RESULTS
@@ -83,8 +84,9 @@ def modules(monkeypatch) -> tuple[ModuleType, ModuleType]:
     return scale_runs, scale_browser
 
 
-def row(index: int, **more: Any) -> dict[str, Any]:
-    return {"key": f"k{index}", "index": index, "status": "verified", "method": "ibp", "seconds": 1.0, **more}
+def row(index: int, status: str = "verified", **more: Any) -> Row:
+    fields: dict[str, Any] = {"method": "ibp", "seconds": 1.0, "margin_lower": None, "margin_upper": None} | more
+    return Row(index=index, label=0, predicted=0, status=Status(status), key=f"k{index}", **fields)
 
 
 def test_rows_that_differ_are_counted(modules):

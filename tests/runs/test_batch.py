@@ -10,17 +10,27 @@ import pytest
 
 from qverify.errors import DataError, OutputError
 from qverify.runs.batch import BATCH, BatchDirectory
+from qverify.runs.start import Start
+from qverify.verification.row import Row
 from tests.support import runs_on_disk
+from tests.support.runs_on_disk import asked
 
-CASES = {"a": {"method": "auto", "samples": [0, 4]}}
+CASES = {"a": {}}
+START = Start(jobs=1)
 
 
-def row(key: str) -> dict[str, Any]:
+def line(key: str) -> dict[str, Any]:
     return runs_on_disk.row(1, case="a", key=key)
 
 
+def row(key: str) -> Row:
+    return runs_on_disk.typed(line(key))
+
+
 def start(path: Path, cases: dict[str, Any] | None = None) -> BatchDirectory:
-    return BatchDirectory.start(str(path), CASES if cases is None else cases, {"jobs": 1})
+    """`cases`: name -> changes to the question."""
+    questions = {name: asked(**changes) for name, changes in (CASES if cases is None else cases).items()}
+    return BatchDirectory.start(str(path), questions, START)
 
 
 def filled(path: Path, *keys: str) -> bytes:
@@ -31,14 +41,15 @@ def filled(path: Path, *keys: str) -> bytes:
 
 def test_a_batch_goes_on_and_may_ask_more(tmp_path):
     before = filled(tmp_path, "x", "y")
-    with start(tmp_path, {"b": {"method": "ibp"}, "a": {"method": "auto", "samples": [0, 9]}}) as batch:
+    with start(tmp_path, {"b": {"method": "ibp"}, "a": {"samples": [0, 9]}}) as batch:
         assert batch.rows == {"x": row("x"), "y": row("y")}
         batch.add([row("z")])
         assert set(batch.rows) == {"x", "y", "z"}
-    assert (tmp_path / "samples.jsonl").read_bytes() == before + json.dumps(row("z")).encode() + b"\n"
+    assert (tmp_path / "samples.jsonl").read_bytes() == before + json.dumps(line("z")).encode() + b"\n"
     record = json.loads((tmp_path / BATCH).read_text())
-    assert record["cases"] == {"a": {"method": "auto", "samples": [0, 9]}, "b": {"method": "ibp"}}
-    assert record["runs"] == [{"jobs": 1}, {"jobs": 1}] and record["format"] == 1
+    expected = {"a": asked(samples=[0, 9]).to_json(), "b": asked(method="ibp").to_json()}
+    assert record["cases"] == expected and record["format"] == 1
+    assert record["runs"] == [{"solver": None, "jobs": 1}] * 2
 
 
 @pytest.mark.parametrize("lost", [1, 2, 40, 80])
@@ -52,7 +63,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path, lost):
 
 def test_a_row_without_a_key_is_no_row(tmp_path):
     content = filled(tmp_path, "x")
-    keyless = json.dumps({k: v for k, v in row("y").items() if k != "key"}).encode() + b"\n"
+    keyless = json.dumps({k: v for k, v in line("y").items() if k != "key"}).encode() + b"\n"
     (tmp_path / "samples.jsonl").write_bytes(keyless + content)
     with pytest.raises(DataError, match=r"Line 1 of .* is damaged; delete that line and start again"):
         start(tmp_path)

@@ -19,7 +19,8 @@ from qverify.errors import DataError, OutputError, QVerifyError, UsageError
 from qverify.runs import folder as records
 from qverify.runs.radius import RadiusDirectory
 from tests.support.paths import ROOT
-from tests.support.starts import ASKED, SESSION, batch, filled, radius, sweep, verify
+from tests.support.runs_on_disk import asked
+from tests.support.starts import NOW, SIX, batch, filled, radius, sweep, verify
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -113,7 +114,7 @@ def damaged(folder: Path, name: str, number: int) -> None:
 def test_a_refused_start_leaves_everything_as_it_was(tmp_path, start):
     filled(tmp_path, start)
     question_file, rows_file = tmp_path / QUESTIONS[start], tmp_path / ROWS[start]
-    asked, rows = question_file.read_bytes(), rows_file.read_bytes()
+    question, rows = question_file.read_bytes(), rows_file.read_bytes()
 
     def refused(error: type[QVerifyError], words: str, **how: Any) -> None:
         before = contents(tmp_path)
@@ -125,12 +126,12 @@ def test_a_refused_start_leaves_everything_as_it_was(tmp_path, start):
     if start is not batch:
         refused(UsageError, "holds a run already", resume=False)
         refused(UsageError, "asked something else", method="ibp")
-    for content in (None, b"", b"[]", b'{"runs": [1]}', asked[:-5], b"[" * 100_000, b"\xff" + asked):
+    for content in (None, b"", b"[]", b'{"runs": [1]}', question[:-5], b"[" * 100_000, b"\xff" + question):
         question_file.unlink()
         if content is not None:
             question_file.write_bytes(content)
         refused(DataError, f"{QUESTIONS[start]} is missing or damaged")
-        question_file.write_bytes(asked)
+        question_file.write_bytes(question)
     damaged(tmp_path, ROWS[start], 1)
     refused(DataError, rf"Line 2 of .*{ROWS[start]} is damaged; delete that line")
     rows_file.write_bytes(rows + b"torn")
@@ -213,5 +214,5 @@ def test_layers_that_another_search_left_are_not_adopted(tmp_path):
     before = contents(tmp_path)
     for layers in (True, False):
         with pytest.raises(UsageError, match="holds a run already"):
-            RadiusDirectory.start(str(tmp_path), ASKED, SESSION, False, layers)
+            RadiusDirectory.start(str(tmp_path), asked(**SIX), NOW, False, layers)
     assert contents(tmp_path) == before

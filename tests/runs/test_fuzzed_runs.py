@@ -248,9 +248,9 @@ def test_one_change_in_a_directory_does_no_harm_to_its_report(bench, monkeypatch
         went_on += 1
         assert all(line.startswith("qverify: ") and line.isprintable() for line in result.stderr.splitlines())
         (case,) = read_runs([name])
-        assert len(case.rows) <= COUNT * 20 and all(map(of_a_row, case.rows))
+        assert len(case.rows) <= COUNT * 20 and all(of_a_row(row.to_json()) for row in case.rows)
         if not html:
             (record,) = csv.DictReader(io.StringIO(result.stdout))
-            count = sum(row["status"] == "verified" for row in case.rows)
+            count = sum(row.status.value == "verified" for row in case.rows)
             assert int(record["guaranteed"]) == count and int(record["samples"]) == len(case.rows)
     assert went_on > 20 and refused > 20

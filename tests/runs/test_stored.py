@@ -16,22 +16,23 @@ from qverify.errors import DataError
 from qverify.family.family import Radii
 from qverify.runs.batch import BatchDirectory
 from qverify.runs.reading import read_runs
+from qverify.runs.start import Start
 from qverify.runs.stored import RowLines
 from qverify.runs.verify import RunDirectory
 from qverify.verification.cascade import verify
+from qverify.verification.row import Row
 from qverify.verification.verdict import Options, Status, Verdict
 from tests.support import networks
 from tests.support.commands import qverify
 from tests.support.refusals import sentence
-from tests.support.runs_on_disk import START, question, row, write_batch, write_run
+from tests.support.runs_on_disk import START, asked, question, row, write_batch, write_run
 
-SESSION = {"started": "now", "solver": None}
+NOW = Start(started="now")
 PATH = Path("rows")
 
 
-def resume(folder: Path, **changes: Any) -> dict[int, dict[str, Any]]:
-    asked = {key: value for key, value in question(count=4).items() if key != "format"}
-    with RunDirectory.start(str(folder), asked | changes, SESSION, resume=True) as run:
+def resume(folder: Path, **changes: Any) -> dict[int, Row]:
+    with RunDirectory.start(str(folder), asked(**changes), NOW, resume=True) as run:
         return run.rows
 
 
@@ -141,7 +142,7 @@ def test_rows_of_a_batch_name_case_and_key(tmp_path, key):
     for odd in (None, 3, [], {}, True, 1.5):
         write_batch(tmp_path, {"a": question()}, [named | {key: odd}, named])
         with pytest.raises(DataError, match=rf"Line 1 of .* delete that line and start again \({key} is"):
-            BatchDirectory.start(str(tmp_path), {"a": question()}, SESSION)
+            BatchDirectory.start(str(tmp_path), {"a": asked()}, NOW)
 
 
 MARGIN = st.floats(min_value=5e-324, allow_infinity=False, allow_nan=False)
@@ -177,7 +178,7 @@ def verdicts(draw: Any) -> Verdict:
 @given(st.lists(verdicts(), max_size=4))
 def test_rows_come_back_as_they_were(found):
     rows = [verdict.row() for verdict in found]
-    content = b"".join(json.dumps(one, allow_nan=False).encode() + b"\n" for one in rows)
+    content = b"".join(json.dumps(one.to_json(), allow_nan=False).encode() + b"\n" for one in rows)
     assert RowLines().in_order(PATH, content) == (rows, len(content))
     assert RowLines().in_order(PATH, content + b'{"index": 3') == (rows, len(content))
 
@@ -190,7 +191,7 @@ def test_what_verify_says_is_read_back(rng, method):
     y[:3] = (y[:3] + 1) % network.output_size
     options = Options(method=method, jobs=1, seconds=5)
     found = verify(network, x, y, Radii(0.02, 0.03, 0.03, 0.02), options)
-    content = b"".join(json.dumps(one.row()).encode() + b"\n" for one in found)
+    content = b"".join(json.dumps(one.row().to_json()).encode() + b"\n" for one in found)
     assert len(RowLines().read(PATH, content)[0]) == 40
     assert {one.status.value for one in found} >= {"misclassified", "verified"}
 
@@ -277,7 +278,7 @@ def test_a_question_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path, ke
             text = text.replace('"@@"', changed(cases["cases"]["b"], key, literal))
         (several / "batch.json").write_text(text)
         for read in (
-            lambda: BatchDirectory.start(str(several), {"a": question()}, SESSION),
+            lambda: BatchDirectory.start(str(several), {"a": asked()}, NOW),
             lambda: read_runs([str(several)]),
         ):
             with pytest.raises(DataError, match=r"batch\.json(, case b)? is (missing or )?damaged") as caught:
@@ -292,20 +293,18 @@ def test_odd_lists_of_cases(tmp_path, literal):
     write_batch(tmp_path, {}, [row(0, case="a", key="k")])
     (tmp_path / "batch.json").write_text(f'{{"format": 1, "cases": {literal}, "runs": []}}')
     with pytest.raises(DataError, match=r"batch\.json is missing or damaged"):
-        BatchDirectory.start(str(tmp_path), {"a": question()}, SESSION)
+        BatchDirectory.start(str(tmp_path), {"a": asked()}, NOW)
     with pytest.raises(DataError, match=r"batch\.json is damaged"):
         read_runs([str(tmp_path)])
 
 
 def test_what_may_be_missing_may_be_missing(tmp_path):
     """Questions of older versions and of other commands have fewer keys, and starts on a cluster others."""
-    asked = {
-        key: question()[key] for key in ("model", "data", "samples", "method", "formulation", "tolerance", "radii")
-    }
-    asked["radii"] = {"convention": "radii file r.toml", "largest": {}}
+    few = {key: question()[key] for key in ("model", "data", "samples", "method", "formulation", "tolerance", "radii")}
+    few["radii"] = {"convention": "radii file r.toml", "largest": {}}
     write_run(tmp_path, [row(0)])
     starts = [{}, START, {"cluster": "tcp://h:1", "solver": None}, {"solver": START["solver"] | {"licence": "MIT"}}]
-    (tmp_path / "run.json").write_text(json.dumps(asked | {"runs": starts}))
+    (tmp_path / "run.json").write_text(json.dumps(few | {"runs": starts}))
     (case,) = read_runs([str(tmp_path)])
     assert len(case.rows) == 1 and case.run.solvers == ["highs 1.2.3"]
 

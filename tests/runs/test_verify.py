@@ -13,43 +13,45 @@ import pytest
 from qverify.errors import DataError, OutputError, UsageError
 from qverify.family.family import Family, Radii
 from qverify.family.members import membership
-from qverify.report.numbers import Tally, discrepancy_ranges
-from qverify.runs.folder import settled
-from qverify.runs.verify import ROWS, RUN, RunDirectory, file_sha256
+from qverify.runs.start import Start
+from qverify.runs.verify import ROWS, RUN, RunDirectory
 from qverify.verification.cascade import verify
+from qverify.verification.row import Row
 from tests.support import networks
-from tests.support.runs_on_disk import row
+from tests.support.runs_on_disk import asked, question, row, typed
 
-QUESTION = {
-    "model": "a.onnx",
-    "model_sha256": "ab",
-    "samples": (2, 6),
-    "radii": {"bits": 8},
-    "clip_input": None,
-    "timeout": 5.0,
-}
-SESSION = {"started": "now", "jobs": 1}
+QUESTION = {"samples": [2, 6], "timeout": 5.0, "model_sha256": "ab"}
+"""Changes to the question of all tests here."""
+NOW = Start(started="now", jobs=1)
+
+
+def begun(path: Path, resume: bool = False, **changes: Any) -> RunDirectory:
+    return RunDirectory.start(str(path), asked(**QUESTION | changes), NOW, resume)
+
+
+def line(*what: Any, **more: Any) -> Row:
+    return typed(row(*what, **more))
 
 
 def filled(path: Path, count: int) -> bytes:
     """A run of some rows; the content of samples.jsonl."""
-    with RunDirectory.start(str(path), QUESTION, SESSION) as run:
+    with begun(path) as run:
         for index in range(count):
-            run.add(row(index))
+            run.add(line(index))
     return (path / ROWS).read_bytes()
 
 
 def resumed(path: Path, **changes: Any) -> RunDirectory:
-    return RunDirectory.start(str(path), QUESTION | changes, SESSION, resume=True)
+    return begun(path, resume=True, **changes)
 
 
 # --- rows ---
 
 
 def test_rows_are_on_disk_as_soon_as_they_are_added(tmp_path):
-    with RunDirectory.start(str(tmp_path / "new" / "run"), QUESTION, SESSION) as run:
+    with begun(tmp_path / "new" / "run") as run:
         for index in (3, 0):
-            run.add(row(index))
+            run.add(line(index))
             lines = (tmp_path / "new" / "run" / ROWS).read_text().splitlines()
             assert json.loads(lines[-1]) == row(index)
     assert len(lines) == 2
@@ -58,11 +60,11 @@ def test_rows_are_on_disk_as_soon_as_they_are_added(tmp_path):
 def test_a_run_goes_on_with_its_rows(tmp_path):
     before = filled(tmp_path, 2)
     with resumed(tmp_path) as run:
-        assert run.rows == {0: row(0), 1: row(1)}
-        run.add(row(2))
+        assert run.rows == {0: line(0), 1: line(1)}
+        run.add(line(2))
     assert (tmp_path / ROWS).read_bytes().startswith(before)
     record = json.loads((tmp_path / RUN).read_text())
-    assert record["samples"] == [2, 6] and record["runs"] == [SESSION, SESSION] and record["format"] == 1
+    assert record["samples"] == [2, 6] and record["runs"] == [NOW.to_json()] * 2 and record["format"] == 1
 
 
 def test_resume_without_a_run_begins_one(tmp_path):
@@ -78,7 +80,7 @@ def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(tmp_path, lost):
     with resumed(tmp_path) as run:
         assert list(run.rows) == list(range(content[:whole].count(b"\n")))
         assert (tmp_path / ROWS).read_bytes() == content[:whole]
-        run.add(row(2))
+        run.add(line(2))
     assert [json.loads(line)["index"] for line in (tmp_path / ROWS).read_text().splitlines()][-1] == 2
 
 
@@ -104,7 +106,7 @@ def test_damage_before_the_last_line_is_not_passed_over(tmp_path):
 def test_a_directory_with_a_run_is_refused_without_resume(tmp_path):
     before = filled(tmp_path, 1)
     with pytest.raises(UsageError, match="holds a run already; add --resume to go on with it, or name another --out"):
-        RunDirectory.start(str(tmp_path), QUESTION, SESSION)
+        begun(tmp_path)
     assert (tmp_path / ROWS).read_bytes() == before
     assert len(json.loads((tmp_path / RUN).read_text())["runs"]) == 1
 
@@ -113,10 +115,10 @@ def test_a_directory_with_a_run_is_refused_without_resume(tmp_path):
     ("changes", "wording"),
     [
         ({"model_sha256": "cd"}, r'\(model_sha256 was "ab" and is "cd" now\)'),
-        ({"radii": {"bits": 6}}, r"\(radii\.bits was 8 and is 6 now\)"),
-        ({"clip_input": (0.0, 1.0)}, r"\(clip_input was not given and is \[0\.0, 1\.0\] now\)"),
-        ({"samples": (3, 9), "method": "ibp"}, r"samples was \[2, 6\] and is \[3, 9\] now; method was not given"),
-        ({"samples": (0, 5)}, r"samples was \[2, 6\] and is \[0, 5\] now"),
+        ({"radii": question(6)["radii"]}, r"\(radii\.bits was 8 and is 6 now\)"),
+        ({"clip_input": [0.0, 1.0]}, r"\(clip_input was not given and is \[0\.0, 1\.0\] now\)"),
+        ({"samples": [3, 9], "method": "ibp"}, r"samples was \[2, 6\] and is \[3, 9\] now; method was \"auto\" and is"),
+        ({"samples": [0, 5]}, r"samples was \[2, 6\] and is \[0, 5\] now"),
         ({"timeout": 4.0}, r"timeout was 5\.0 and is 4\.0 now"),
     ],
 )
@@ -129,7 +131,7 @@ def test_another_question_is_refused_and_the_difference_named(tmp_path, changes,
 
 
 @pytest.mark.parametrize(
-    "wider", [{"samples": (2, 7)}, {"samples": (0, 6)}, {"timeout": 6.0}, {"timeout": None, "samples": (1, 9)}]
+    "wider", [{"samples": [2, 7]}, {"samples": [0, 6]}, {"timeout": 6.0}, {"timeout": None, "samples": [1, 9]}]
 )
 def test_a_run_goes_on_with_more_samples_and_more_time(tmp_path, wider):
     before = filled(tmp_path, 1)
@@ -141,20 +143,12 @@ def test_a_run_goes_on_with_more_samples_and_more_time(tmp_path, wider):
         resumed(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("limit", "now", "stands"),
-    [(None, 5.0, True), (5.0, 5.0, True), (5.0, 4.0, True), (5.0, 5.1, False), (5.0, None, False), (None, None, True)],
-)
-def test_a_row_stands_unless_a_shorter_limit_ended_it(limit, now, stands):
-    assert settled(row(0) if limit is None else row(0, "unknown", limit=limit), now) is stands
-
-
 def test_the_last_row_of_a_sample_counts(tmp_path):
     filled(tmp_path, 2)
     with resumed(tmp_path) as run:
-        run.add(row(0, "falsified", "attack"))
+        run.add(line(0, "falsified", "attack"))
     with resumed(tmp_path) as run:
-        assert run.rows == {0: row(0, "falsified", "attack"), 1: row(1)}
+        assert run.rows == {0: line(0, "falsified", "attack"), 1: line(1)}
 
 
 def test_a_model_that_was_moved_is_the_same_question(tmp_path):
@@ -173,18 +167,13 @@ def test_rows_without_a_readable_question_are_not_trusted(tmp_path, content):
         resumed(tmp_path)
 
 
-def test_a_file_that_has_gone_is_a_data_error(tmp_path):
-    with pytest.raises(DataError, match="do not move it during a run"):
-        file_sha256(str(tmp_path / "gone"))
-
-
 # --- places that cannot be written ---
 
 
 def test_a_second_process_is_kept_out(tmp_path):
     pytest.importorskip("fcntl")
     with (
-        RunDirectory.start(str(tmp_path), QUESTION, SESSION),
+        begun(tmp_path),
         pytest.raises(OutputError, match="Another process is writing"),
     ):
         resumed(tmp_path)
@@ -195,7 +184,7 @@ def test_a_file_where_the_directory_should_be(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OutputError, match=r"cannot be written \(.*\); name another --out\."):
-            RunDirectory.start(str(path), QUESTION, SESSION)
+            begun(path)
 
 
 class FullDisk:
@@ -218,14 +207,14 @@ class FullDisk:
 
 def test_a_full_disk_keeps_the_rows_before_it(tmp_path):
     size = len(filled(tmp_path / "size", 1))
-    with RunDirectory.start(str(tmp_path / "run"), QUESTION, SESSION) as run:
+    with begun(tmp_path / "run") as run:
         run._file = FullDisk(run._file, 2 * size + 10)
-        run.add(row(0))
-        run.add(row(1))
+        run.add(line(0))
+        run.add(line(1))
         with pytest.raises(
             OutputError, match=r"\(No space left on device\); 2 samples are kept, go on later with --res"
         ):
-            run.add(row(2))
+            run.add(line(2))
     assert len((tmp_path / "run" / ROWS).read_bytes()) == 2 * size + 10
     with resumed(tmp_path / "run") as run:
         assert list(run.rows) == [0, 1]
@@ -242,7 +231,7 @@ def test_a_witness_fails_in_onnxruntime_and_is_in_the_family(tmp_path, rng):
     verdict = next(v for v in verdicts if v.status.value == "falsified")
     sample, witness = x[verdict.index], verdict.witness()
     assert witness is not None
-    with RunDirectory.start(str(tmp_path), QUESTION, SESSION) as run:
+    with begun(tmp_path) as run:
         run.add_witness(17, sample, witness)
     stored = np.load(tmp_path / "witnesses" / "17.npz")
     session = onnxruntime.InferenceSession(tmp_path / "witnesses" / "17.onnx", providers=["CPUExecutionProvider"])
@@ -252,31 +241,3 @@ def test_a_witness_fails_in_onnxruntime_and_is_in_the_family(tmp_path, rng):
     assert stored["margin"] <= 0 and output[stored["label"]] <= output[stored["rival"]]
     np.testing.assert_array_equal(stored["x"], sample)
     assert membership(Family.of(network, radii), witness.network, sample, stored["input"]) == []
-
-
-# --- tallies ---
-
-
-def test_a_tally_counts_by_the_definitions():
-    tally = Tally()
-    statuses = ["verified"] * 5 + ["falsified"] * 2 + ["unknown"] * 2 + ["misclassified"]
-    for index, status in enumerate(statuses):
-        scope = {"scope": "independent positions"} if status == "unknown" else {"scope": "exact"} if index == 0 else {}
-        tally.add(row(index, status, "exact" if scope else "forward", **scope))
-    found = tally.as_dict()
-    assert (found["samples"], found["clean_accuracy"]) == (10, 0.9)
-    assert (found["guaranteed_accuracy"], found["attack_accuracy"]) == (0.5, 0.7)
-    assert [found[s] for s in ("verified", "falsified", "unknown", "misclassified")] == [5, 2, 2, 1]
-    assert found["independent_positions"] == 2
-    assert found["by_method"] == {
-        "forward": {"verified": 4, "falsified": 2, "misclassified": 1, "seconds": 1.75},
-        "exact": {"verified": 1, "unknown": 2, "seconds": 0.75},
-    }
-    assert Tally().as_dict()["clean_accuracy"] is None
-
-
-def test_ranges_of_the_discrepancy_are_over_all_samples():
-    rows = [{"lower": [-1.0, -3.0], "upper": [2.0, 0.5], "attained_lower": [-1.0, -2.0], "attained_upper": None}]
-    rows.append({"lower": [-2.0, -1.0], "upper": [1.0, 0.7], "attained_lower": [0.0, -2.5], "attained_upper": None})
-    assert discrepancy_ranges(rows) == {"lower": [-2.0, -3.0], "upper": [2.0, 0.7], "attained_lower": [-1.0, -2.5]}
-    assert discrepancy_ranges([]) == {}

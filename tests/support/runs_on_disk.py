@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from qverify.runs.question import Question
+from qverify.verification.row import Row
 from qverify.verification.verdict import SEMANTICS
 
-Row = dict[str, Any]
+Line = dict[str, Any]
 
 START = {"started": "2026-01-01T00:00:00+00:00", "solver": {"name": "highs", "version": "1.2.3"}, "jobs": 1}
 
@@ -55,7 +57,7 @@ def question(bits: int = 8, count: int = 4, **changes: Any) -> dict[str, Any]:
     return asked | changes
 
 
-def row(index: int, status: str = "verified", method: str = "ibp", **more: Any) -> Row:
+def row(index: int, status: str = "verified", method: str = "ibp", **more: Any) -> Line:
     """One row of samples.jsonl."""
     predicted = 2 if status == "misclassified" else 1
     margins = dict(zip(("margin_lower", "margin_upper"), MARGINS[status], strict=True))
@@ -70,7 +72,17 @@ def row(index: int, status: str = "verified", method: str = "ibp", **more: Any) 
     } | more
 
 
-def random_rows(rng: np.random.Generator, count: int) -> list[Row]:
+def asked(**changes: Any) -> Question:
+    """The question of `question`, with changes to its JSON, as a start asks it."""
+    return Question.from_json(question() | changes)
+
+
+def typed(line: Line) -> Row:
+    """The row that a line holds."""
+    return Row.from_json(line)
+
+
+def random_rows(rng: np.random.Generator, count: int) -> list[Line]:
     """All statuses, stages and ten labels, in no order."""
     kinds = [
         ("verified", "ibp"),
@@ -102,7 +114,7 @@ def random_rows(rng: np.random.Generator, count: int) -> list[Row]:
     return rows
 
 
-def write_run(folder: Path, rows: list[Row], **changes: Any) -> Path:
+def write_run(folder: Path, rows: list[Line], **changes: Any) -> Path:
     """A directory of `verify`, with `changes` to its question."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = question(count=max((r["index"] for r in rows), default=3) + 1, **changes)
@@ -111,7 +123,7 @@ def write_run(folder: Path, rows: list[Row], **changes: Any) -> Path:
     return folder
 
 
-def write_batch(folder: Path, cases: dict[str, dict[str, Any]], rows: list[Row]) -> Path:
+def write_batch(folder: Path, cases: dict[str, dict[str, Any]], rows: list[Line]) -> Path:
     """A directory of `batch`: case -> question, and rows that name their case."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "batch.json").write_text(json.dumps({"format": 1, "cases": cases, "runs": [START]}))
@@ -119,5 +131,5 @@ def write_batch(folder: Path, cases: dict[str, dict[str, Any]], rows: list[Row])
     return folder
 
 
-def write_rows(folder: Path, rows: list[Row]) -> None:
+def write_rows(folder: Path, rows: list[Line]) -> None:
     (folder / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

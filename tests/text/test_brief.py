@@ -16,12 +16,12 @@ import qverify
 from qverify import datasets
 from qverify.analysis.layers import single_layers
 from qverify.analysis.sweeps import by_bits
-from qverify.cli.options import Given
 from qverify.family.family import Family
 from qverify.family.steps import Quantiser
 from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
 from qverify.network import Network
-from qverify.runs.problem import Problem
+from qverify.runs.given import Given
+from qverify.runs.problem import FamilyProblem
 from qverify.text.brief import Brief
 from qverify.training.live_family import RangeRadii, live_family
 from qverify.training.live_network import LiveNetwork
@@ -66,7 +66,7 @@ def objects():
     live = LiveNetwork.trace(module, (8, 8))
     cascade = Cascade(network, radii, options)
     bounds = cascade.intervals(samples.x[:2].reshape(2, -1))
-    problem = Problem.of(Given(DIGITS, "digits", bits=6), network, samples)
+    problem = FamilyProblem.of(Given(model=DIGITS, data="digits", bits=6), network, samples)
     ones = np.ones(4)
     layers = [
         Input("i", (), (1, 2, 2)),
@@ -91,7 +91,17 @@ def test_real_objects_are_short(objects):
     verdicts, *others = objects
     assert len(repr(verdicts)) < MOST * len(verdicts)
     kinds = {type(one).__name__ for one in others}
-    assert {"Verdict", "Witness", "Recipe", "Network", "Radii", "Family", "Samples", "Training", "Problem"} <= kinds
+    assert {
+        "Verdict",
+        "Witness",
+        "Recipe",
+        "Network",
+        "Radii",
+        "Family",
+        "Samples",
+        "Training",
+        "FamilyProblem",
+    } <= kinds
     assert any(isinstance(one, RangeRadii) for one in others)
     for one in others:
         text = repr(one)

@@ -277,7 +277,7 @@ def test_rows_are_plain_json(rng):
     network = mlp(rng, 3, 4, 2)
     x, labels = samples(network, rng)
     for verdict in verify(network, x, labels, Radii(weight=0.1)):
-        row = verdict.row()
+        row = verdict.row().to_json()
         assert list(row)[:7] == ["index", "label", "predicted", "status", "margin_lower", "margin_upper", "method"]
         assert {type(v) for v in row.values()} <= {int, float, str, type(None)}
 

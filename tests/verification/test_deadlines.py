@@ -26,9 +26,11 @@ from qverify.network import Network, margins
 from qverify.verification import cascade
 from qverify.verification.cascade import verify
 from qverify.verification.exact_step import ExactStep
+from qverify.verification.row import Row
 from qverify.verification.verdict import Options, Status, Verdict
 from qverify.workers import dispatch, worker
 from qverify.workers.tasks import Parcels, Setting, Task
+from tests.support.cases import Plain
 from tests.support.networks import Array, inputs, mlp, sample_members
 from tests.support.progress import Silent
 
@@ -125,7 +127,7 @@ def test_no_time_for_interval_bounds(method, clock, truth):
     assert clock.used == 1
     for verdict in found:
         assert verdict.status is Status.UNKNOWN and verdict.margin_lower == -np.inf
-        assert verdict.row()["margin_lower"] is None and verdict.margin_upper > 0
+        assert verdict.row().margin_lower is None and verdict.margin_upper > 0
         assert (verdict.method, verdict.detail) == ("ibp", "time limit: not even interval bounds could be computed")
 
 
@@ -313,14 +315,14 @@ class Here:
         return task, self._bench.perform(task)
 
 
-def batch(**more: Any) -> tuple[Here, dict[int, dict[str, Any]]]:
+def batch(**more: Any) -> tuple[Here, dict[int, Row]]:
     """The rows of a batch of one case, by index."""
     network, x, y = problem()
     parcels, ways = Parcels(), options(**more)
     names = [parcels.add(value) for value in (network, (0, x, y), Setting(RADII, ways))]
-    one = dispatch.BatchCase("a", {"timeout": ways.seconds}, ["a"], range(len(x)), Task("a", *names))
+    one = Plain("a", range(len(x)), Task("a", *names), ways.seconds)
     engine, rows = Here(parcels), {}
-    work = dispatch.Dispatch(engine, [one], set(), lambda new: rows.update({r["index"]: r for r in new}), Silent())
+    work = dispatch.Dispatch(engine, [one], set(), lambda new: rows.update({r.index: r for r in new}), Silent())
     work.run(threading.Event())
     return engine, rows
 
@@ -336,13 +338,13 @@ def test_a_batch_keeps_the_limit_too(owner, stage, truth, clock):
     clock.on(owner, stage, after=stage in ("backward_margins", "tightened_bounds"))
     _, rows = batch()
     assert sorted(rows) == sorted(truth)
-    unknown = [row for row in rows.values() if row["status"] == "unknown"]
+    unknown = [row for row in rows.values() if row.status is Status.UNKNOWN]
     assert unknown
     for index, row in rows.items():
-        assert row["status"] in (truth[index].status.value, "unknown")
-        assert row["margin_lower"] is None or row["margin_lower"] <= truth[index].margin_upper + 1e-9
+        assert row.status in (truth[index].status, Status.UNKNOWN)
+        assert row.margin_lower is None or row.margin_lower <= truth[index].margin_upper + 1e-9
     for row in unknown:
-        assert row["limit"] == LIMIT and row["detail"].startswith("time limit") and row["seconds"] >= LIMIT
+        assert row.limit == LIMIT and row.detail.startswith("time limit") and row.seconds >= LIMIT
 
 
 def test_what_the_first_task_took_counts_in_the_second(clock, monkeypatch):
@@ -360,7 +362,7 @@ def test_what_the_first_task_took_counts_in_the_second(clock, monkeypatch):
     clock.on(cascade, "backward_margins", seconds=0.9 * LIMIT * len(x))
     given.clear()
     engine, rows = batch(method="exact", attack=False)
-    assert given == [] and all(row["limit"] == LIMIT and row["status"] == "unknown" for row in rows.values())
+    assert given == [] and all(row.limit == LIMIT and row.status is Status.UNKNOWN for row in rows.values())
 
 
 def test_bounds_of_the_first_task_are_not_lost_in_the_second(clock, truth, monkeypatch):
@@ -375,9 +377,9 @@ def test_bounds_of_the_first_task_are_not_lost_in_the_second(clock, truth, monke
 
     monkeypatch.setattr(worker.Bench, "perform", late)
     engine, rows = batch(method="auto", attack=False)
-    unknown = [row for row in rows.values() if row["status"] == "unknown"]
+    unknown = [row for row in rows.values() if row.status is Status.UNKNOWN]
     assert clock.used == len(unknown) == sum(task.exact for task in engine.tasks) > 0
     for row in unknown:
-        assert row["limit"] == LIMIT and row["detail"].startswith("time limit")
-        assert row["margin_lower"] >= before[row["index"]].margin_lower - 1e-12
-        assert row["margin_lower"] <= truth[row["index"]].margin_upper + 1e-9
+        assert row.limit == LIMIT and row.detail.startswith("time limit")
+        assert row.margin_lower >= before[row.index].margin_lower - 1e-12
+        assert row.margin_lower <= truth[row.index].margin_upper + 1e-9

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from qverify.console.progress import Course
 from qverify.errors import InternalError, WorkerError
-from qverify.workers.dispatch import BatchCase, Dispatch
+from qverify.verification.row import Row, Status
+from qverify.workers.dispatch import Dispatch
 from qverify.workers.tasks import CHUNK, Found, Lost, Task
+from tests.support.cases import Plain
 from tests.support.progress import Silent
 
 Answer = Callable[[Task], Any]
 
 
-def row(index: int, status: str = "verified", **more: Any) -> dict[str, Any]:
-    return {"index": index, "status": status, "method": "ibp", "seconds": 0.5, "margin_lower": -1.0, **more}
+def row(index: int, status: str = "verified", **more: Any) -> Row:
+    fields: dict[str, Any] = {"method": "ibp", "seconds": 0.5, "margin_lower": -1.0, "margin_upper": None} | more
+    return Row(index=index, label=0, predicted=0, status=Status(status), **fields)
 
 
-def case(name: str, indices: range) -> BatchCase:
-    return BatchCase(name, {"timeout": 5.0}, [name], indices, Task(name, "n", "s", name, 5.0))
+def case(name: str, indices: range) -> Plain:
+    return Plain(name, indices, Task(name, "n", "s", name, 5.0))
 
 
 def cheap(task: Task) -> Found:
@@ -54,14 +58,14 @@ class Scripted:
 
 
 def dispatched(
-    cases: list[BatchCase], answer: Answer = cheap, done: dict[str, Any] | None = None
+    cases: Sequence[Plain], answer: Answer = cheap, done: dict[str, Any] | None = None
 ) -> tuple[Scripted, dict[str, Any]]:
     """The engine and the rows by key."""
     engine, rows = Scripted(answer), {} if done is None else done
 
     def keep(new: Any) -> None:
-        assert not any(r["key"] in rows for r in new)
-        rows.update({r["key"]: r for r in new})
+        assert not any(r.key in rows for r in new)
+        rows.update({r.key: r for r in new})
 
     Dispatch(engine, cases, rows, keep, Silent()).run(threading.Event())
     return engine, rows
@@ -78,15 +82,15 @@ def test_chunks_first_then_what_they_leave_open():
     for each in (a, b):
         for index in each.indices:
             found = rows[each.key(index)]
-            assert (found["case"], found["index"]) == (each.name, index)
-            assert found["status"] == "verified" and found["method"] == ("ibp" if index % 3 else "exact")
+            assert (found.case, found.index) == (each.name, index)
+            assert found.status is Status.VERIFIED and found.method == ("ibp" if index % 3 else "exact")
 
 
 def test_only_what_is_missing_is_done_and_in_the_same_chunks():
     one = case("a", range(400))
     _, whole = dispatched([one])
     missing = [129, 130, 132]  # 129 and 132 are for the exact step
-    done = {key: found for key, found in whole.items() if found["index"] not in missing}
+    done = {key: found for key, found in whole.items() if found.index not in missing}
     engine, rows = dispatched([one], done=done)
     assert [(t.start, t.stop) for t in engine.seen] == [(CHUNK, 2 * CHUNK), (129, 130), (132, 133)]
     assert rows == whole
@@ -100,9 +104,9 @@ def test_an_exact_step_without_an_answer_leaves_unknown_with_the_bounds():
 
     one = case("a", range(6))
     _, rows = dispatched([one], answer)
-    assert rows[one.key(0)]["status"] == "verified"
+    assert rows[one.key(0)].status is Status.VERIFIED
     expected = row(3, "unknown", method="exact", detail="time limit: killed", case="a", key=one.key(3))
-    assert rows[one.key(3)] == expected | {"seconds": 7.5}
+    assert rows[one.key(3)] == replace(expected, seconds=7.5)
 
 
 def test_the_exact_step_has_the_time_that_is_left_and_hands_on_the_best_bounds():
@@ -118,8 +122,8 @@ def test_the_exact_step_has_the_time_that_is_left_and_hands_on_the_best_bounds()
     engine, rows = dispatched([one], answer)
     assert [(t.start, t.spent) for t in engine.seen if t.exact] == [(3, 1.25)]
     late = rows[one.key(0)]
-    assert (late["status"], late["detail"], late["limit"]) == ("unknown", "time limit", 5.0)
-    assert rows[one.key(3)]["margin_lower"] == -1.0 and rows[one.key(3)]["margin_upper"] == 2.0
+    assert (late.status, late.detail, late.limit) == ("unknown", "time limit", 5.0)
+    assert rows[one.key(3)].margin_lower == -1.0 and rows[one.key(3)].margin_upper == 2.0
 
 
 def test_a_chunk_without_an_answer_is_said_at_the_end_and_the_rest_is_done():

@@ -1,0 +1,98 @@
+"""`Given`: model, samples, family and method of a run as a user states them, in words and paths. Imports nothing heavy.
+
+The command line fills it from its options, a plan for each of its cases; `problem.py` reads what it names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qverify.choices import RANGED
+from qverify.errors import UsageError
+
+if TYPE_CHECKING:
+    from qverify.family.steps import Quantiser
+    from qverify.verification.verdict import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What is asked, under the names of the options of `qverify verify`; None for what was left out."""
+
+    model: str
+    data: str | None = None
+    bits: int | None = None
+    scheme: str | None = None
+    rounding: str | None = None
+    kernel: str | None = None
+    batchnorm: str | None = None
+    radii: str | None = None
+    samples: str | None = None
+    input_scale: float | None = None
+    clip_input: tuple[float, float] | None = None
+    method: str = "auto"
+    formulation: str = "relational"
+    solver: str = "auto"
+    timeout: float = 300.0
+    jobs: int = 0
+    device: str = "cpu"
+    memory: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The time limit of one sample; None for none."""
+        return None if self.timeout == math.inf else self.timeout
+
+    @property
+    def stated_scheme(self) -> str | None:
+        """What the bits mean; None without bits."""
+        return None if self.bits is None else self.scheme or "paper"
+
+    def check(self) -> None:
+        """Raise UsageError for combinations that make no sense."""
+        if self.bits is not None and self.radii is not None:
+            raise UsageError("--bits and --radii exclude each other; give one of them.")
+        if self.bits is None and (self.scheme or self.rounding):
+            raise UsageError("--scheme and --rounding say what --bits means; give --bits too.")
+        if self.stated_scheme not in RANGED and (self.kernel or self.batchnorm):
+            raise UsageError(
+                "--kernel and --batchnorm say what --scheme tensor and channel mean; give one of these too."
+            )
+        if self.clip_input is not None and not -math.inf < self.clip_input[0] < self.clip_input[1] < math.inf:
+            raise UsageError("--clip-input takes two finite numbers, the smaller one first; for pixels: 0 1.")
+        if self.data is None and self.input_scale is not None:
+            raise UsageError("--input-scale multiplies the inputs of a data set; give --data too.")
+        if self.data is None and self.samples is not None:
+            raise UsageError("--samples selects from a data set; give --data too.")
+        if self.data is None and self.scheme in RANGED:
+            raise UsageError(f"--scheme {self.scheme} takes the ranges of activations from samples; give --data too.")
+
+    def require_radii(self) -> None:
+        """Raise UsageError unless the family is stated."""
+        if self.bits is None and self.radii is None:
+            raise UsageError("The radii are missing; give --bits N, or --radii FILE.toml.")
+
+    def quantiser(self, bits: int) -> Quantiser:
+        """The quantiser of so many bits, its conventions those stated. Raises RadiiError."""
+        from qverify.family.steps import Quantiser
+
+        stated = {name: getattr(self, name) for name in ("scheme", "rounding", "kernel", "batchnorm")}
+        return replace(Quantiser(bits), **{name: value for name, value in stated.items() if value is not None})
+
+    def options(self) -> Options:
+        """How to compute. Raises UsageError."""
+        from qverify.budget import parse_memory
+        from qverify.verification.verdict import Options
+
+        return Options(
+            method=self.method,
+            formulation=self.formulation,
+            solver=self.solver,
+            clip=self.clip_input,
+            seconds=self.seconds,
+            jobs=self.jobs,
+            device=self.device,
+            memory=None if self.memory is None else parse_memory(self.memory),
+        )
