@@ -29,7 +29,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models figures scale test slow lint types bench clean
+.PHONY: help demo models figures scale test slow lint types docs bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -76,9 +76,14 @@ lint: $(STAMP)  ## ruff: rules and formatting
 types: $(STAMP)  ## mypy
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## the documentation as a site, site/index.html
+	@test -x $(BIN)/mkdocs || { \
+	  echo "what makes the site needs Python 3.11 or newer; name one: make clean docs PYTHON=python3.12" >&2; exit 1; }
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .ci/mkdocs.yml
+
 bench: $(STAMP)  ## the benchmarks (the default options of pytest exclude them)
 	$(BIN)/python -m pytest -o addopts='-q --strict-markers' tests/benchmarks --benchmark-only $(PYTEST_ARGS)
 
-clean:  ## remove .venv, caches and reports
-	rm -rf $(VENV) build dist *.egg-info demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+clean:  ## remove .venv, caches, reports and the site
+	rm -rf $(VENV) build dist *.egg-info demo-report site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
