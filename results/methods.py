@@ -24,7 +24,10 @@ def make(settings: StudySettings) -> Path:
     found = []
     for scheme, rounding in CONVENTIONS:
         for model in models:
-            cases = {name: StudyCase(model, model.bits or 0, scheme, rounding, name) for name in METHODS}
+            cases = {
+                name: StudyCase(model=model, bits=model.bits or 0, scheme=scheme, rounding=rounding, method=name)
+                for name in METHODS
+            }
             found.append(
                 (model, cases["auto"].convention, {name: decided(case, settings) for name, case in cases.items()})
             )
@@ -41,7 +44,8 @@ def make(settings: StudySettings) -> Path:
     ]
     title = f"Robust networks by method, {results[0].samples} samples of {settings.data}; everything quantised"
     plots.save(charts.bars(content, title), folder / "methods")
-    last = StudyCase(models[0], models[0].bits or 0, *CONVENTIONS[0], "bp")
+    scheme, rounding = CONVENTIONS[0]
+    last = StudyCase(model=models[0], bits=models[0].bits or 0, scheme=scheme, rounding=rounding, method="bp")
     text = {
         "title": "Interval bounds, backward bounds, exact",
         "plot": "methods",

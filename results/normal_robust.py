@@ -34,7 +34,7 @@ def make(settings: StudySettings) -> Path:
     """Compute what is missing, then write the folder of the figure; returns it."""
     models = settings.here(MODELS)
     cases = [
-        StudyCase(model, bits, scheme, rounding, "auto")
+        StudyCase(model=model, bits=bits, scheme=scheme, rounding=rounding, method="auto")
         for scheme, rounding in CONVENTIONS
         for bits in BITS
         for model in models

@@ -41,7 +41,9 @@ def main() -> int:
         for name in ("samples", "kills"):
             if getattr(given, name) is not None and getattr(given, name) < 1:
                 raise UsageError(f"--{name} takes a number of at least 1.")
-        settings = StudySettings(given.models, given.out, given.data, given.samples, given.timeout)
+        settings = StudySettings(
+            models=given.models, out=given.out, data=given.data, samples=given.samples, timeout=given.timeout
+        )
         bench = ScaleBench(settings, given.seed, given.kills)
         for part in given.only or PARTS:
             say(f"part {part}")

@@ -55,7 +55,7 @@ CONVENTIONS = (("paper", "any"), ("channel", "nearest"))
 """Schemes and roundings: the paper's, and what an integer quantiser that rounds to nearest gets."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudyCase:
     """One verification of all samples."""
 
@@ -70,7 +70,7 @@ class StudyCase:
         return f"scheme {self.scheme}, rounding {self.rounding}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What came out of a `StudyCase`, in the order of the columns of data.csv; counts as in report.py.
 
@@ -92,7 +92,7 @@ class Result:
     timeout: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """Where the networks and samples are, where results go, and the time limits of the exact step, seconds a sample.
 
@@ -174,19 +174,19 @@ def decided(case: StudyCase, settings: StudySettings) -> Result:
         raise KeyboardInterrupt
     tally = work.tally
     return Result(
-        case.model.name,
-        case.bits,
-        case.scheme,
-        case.rounding,
-        case.method,
-        tally.samples,
-        tally.clean,
-        tally.guaranteed,
-        tally.attack if options.attack else None,
-        tally.statuses["unknown"],
-        tally.independent,
-        round(sum(tally.seconds.values()), 1),
-        math.inf if limit is None else limit,
+        model=case.model.name,
+        bits=case.bits,
+        scheme=case.scheme,
+        rounding=case.rounding,
+        method=case.method,
+        samples=tally.samples,
+        clean=tally.clean,
+        guaranteed=tally.guaranteed,
+        attack=tally.attack if options.attack else None,
+        unknown=tally.statuses["unknown"],
+        independent_positions=tally.independent,
+        seconds=round(sum(tally.seconds.values()), 1),
+        timeout=math.inf if limit is None else limit,
     )
 
 

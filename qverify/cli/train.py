@@ -40,7 +40,7 @@ _KEEP_EVERY = 10.0
 _TELL_EVERY = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainGiven:
     """The command line, as click parsed it; `settings` are those of `Settings`."""
 

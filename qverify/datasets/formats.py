@@ -37,7 +37,7 @@ CIFAR_SHAPE = (3, 32, 32)
 _NPZ_KEYS = {False: (("x_test", "y_test"), ("x", "y")), True: (("x_train", "y_train"),)}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RawSamples(Brief):
     """What lies at `path`, not yet checked: x and y of any type, and what a refusal is to call each.
 
@@ -68,7 +68,9 @@ def read_npz(path: Path, train: bool) -> RawSamples:
     content = _content(path)
     keys, x, y = _arrays(path, _plain(path, content), _NPZ_KEYS[train])
     sha256, shown = hashlib.sha256(content).hexdigest(), shown_path(path)
-    return RawSamples(path, x, y, f"{keys[0]} of {shown}", f"{keys[1]} of {shown}", sha256)
+    return RawSamples(
+        path=path, x=x, y=y, x_name=f"{keys[0]} of {shown}", y_name=f"{keys[1]} of {shown}", sha256=sha256
+    )
 
 
 def read_cifar_npz(path: Path, train: bool) -> RawSamples:
@@ -93,7 +95,14 @@ def read_idx(folder: Path, train: bool) -> RawSamples:
         paths.append(path)
         contents.append(_content(path))
     x, y = (_idx_array(path, content, axes) for path, content, axes in zip(paths, contents, (3, 1), strict=True))
-    return RawSamples(folder, x, y, str(paths[0]), str(paths[1]), hashlib.sha256(b"".join(contents)).hexdigest())
+    return RawSamples(
+        path=folder,
+        x=x,
+        y=y,
+        x_name=str(paths[0]),
+        y_name=str(paths[1]),
+        sha256=hashlib.sha256(b"".join(contents)).hexdigest(),
+    )
 
 
 def read_cifar_folder(folder: Path, train: bool) -> RawSamples:
@@ -236,7 +245,14 @@ def _cifar(path: Path, batches: dict[str, bytes], sha256: str) -> RawSamples:
         data, numbers = _batch(name, content)
         images.append(data.reshape(-1, *CIFAR_SHAPE))
         labels.extend(numbers)
-    return RawSamples(path, np.concatenate(images), np.array(labels), f"data of {path}", f"labels of {path}", sha256)
+    return RawSamples(
+        path=path,
+        x=np.concatenate(images),
+        y=np.array(labels),
+        x_name=f"data of {path}",
+        y_name=f"labels of {path}",
+        sha256=sha256,
+    )
 
 
 def _batch(name: str, content: bytes) -> tuple[Any, list[int]]:

@@ -36,7 +36,7 @@ _TWICE = 1.01 / 255
 """What pixels that were divided by 255 twice do not exceed."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class _Guess(Brief):
     """What may be wrong with the data: `done` says what was done to put it right, `advice` how a user does."""
 
@@ -159,13 +159,13 @@ def _guesses(
     if len(y) < LEAST:
         return
     if y.min() >= 1:
-        yield _Guess("the labels less 1", "; number the classes from 0", x, y - 1)
+        yield _Guess(done="the labels less 1", advice="; number the classes from 0", x=x, y=y - 1)
     yield from _other_classes(x, y, answers, network.output_size)
 
 
 def _other_units(x: Array, y: Any, low: float, high: float) -> Iterator[_Guess]:
     def guess(done: str, advice: str, changed: Array) -> _Guess:
-        return _Guess(done, advice, changed, y, of_units=True)
+        return _Guess(done=done, advice=advice, x=changed, y=y, of_units=True)
 
     if low >= 0.0 and high <= 1.5:
         yield guess("the inputs multiplied by 255", _scaling("255"), x * 255.0)
@@ -209,7 +209,7 @@ def _other_axes(x: Array, y: Any, shape: tuple[int, ...]) -> Iterator[_Guess]:
         if not any(np.array_equal(changed, other) for other in seen):
             seen.append(changed)
             recipe = f"x.reshape(-1, {', '.join(map(str, stored))}).transpose{(0, *(axis + 1 for axis in order))}"
-            yield _Guess("the axes of the inputs in another order", f": {recipe}", changed, y)
+            yield _Guess(done="the axes of the inputs in another order", advice=f": {recipe}", x=changed, y=y)
 
 
 def _other_classes(x: Array, y: Any, answers: Any, classes: int) -> Iterator[_Guess]:
@@ -224,4 +224,4 @@ def _other_classes(x: Array, y: Any, answers: Any, classes: int) -> Iterator[_Gu
     if (outputs != np.arange(classes)).any():
         moved = [f"{label} is output {output}" for label, output in enumerate(outputs.tolist()) if label != output]
         shown = ", ".join(moved[:4]) + (", ..." if len(moved) > 4 else "")
-        yield _Guess("the classes in another order", f": label {shown}", x, outputs[y])
+        yield _Guess(done="the classes in another order", advice=f": label {shown}", x=x, y=outputs[y])

@@ -57,7 +57,7 @@ class Constant(Brief):
     sources: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tensor:
     """The output of `layers[layer]`, seen under the full ONNX shape `shape` (batch 1).
 
@@ -185,7 +185,7 @@ class Node(Brief):
         return axis + rank if axis < 0 else axis
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, kw_only=True)
 class NetworkBuilder(Brief):
     """The layers so far. `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that
     reads float64 computes in float32."""
@@ -217,12 +217,12 @@ class NetworkBuilder(Brief):
             unique, count = f"{name}_{count}", count + 1
         producers = tuple(t.layer for t in inputs)
         self.layers.append(kind(unique, producers, self.sample_shape(shape), **fields))
-        return Tensor(len(self.layers) - 1, shape, double=any(t.double for t in inputs))
+        return Tensor(layer=len(self.layers) - 1, shape=shape, double=any(t.double for t in inputs))
 
     def change(self, tensor: Tensor, shape: Shape | None = None, **fields: Any) -> Tensor:
         """Replace fields of the layer behind an exclusive tensor."""
         self.layers[tensor.layer] = replace(self.layers[tensor.layer], **fields)
-        return Tensor(tensor.layer, tensor.shape if shape is None else shape, double=tensor.double)
+        return Tensor(layer=tensor.layer, shape=tensor.shape if shape is None else shape, double=tensor.double)
 
     def uses(self, tensor: Tensor, sources: frozenset[str]) -> Tensor:
         """Remember that the weighted layer behind `tensor` holds numbers from these constants."""

@@ -20,7 +20,7 @@ _IMAGE = "(1, channels, length) or (1, channels, height, width)"
 _ONE_SAMPLE = ": export it with a first axis for the batch that is open or 1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WindowAxis:
     """A window sliding along one axis of an image of `size`, padded by `begin` and `end`."""
 
@@ -114,7 +114,7 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
     if auto_pad.startswith("SAME") and max(dilations) > 1:
         raise Refusal(f"runtimes disagree on auto_pad {auto_pad} with dilations; write the pads out")
     axes = [
-        WindowAxis(size, k, stride, dilation, begin, end)
+        WindowAxis(size=size, kernel=k, stride=stride, dilation=dilation, begin=begin, end=end)
         for size, k, stride, dilation, begin, end in zip(
             sizes, kernel, strides, dilations, pads[:rank], pads[rank:], strict=True
         )
@@ -247,7 +247,7 @@ def reduce_mean(node: Node, builder: NetworkBuilder) -> Value:
 def _means(node: Node, builder: NetworkBuilder, x: Tensor) -> Tensor:
     """One mean a channel over all positions of x (1, channels, ...)."""
     positions = prod(x.shape[2:])
-    window = Window((WindowAxis(), WindowAxis(positions, positions)), rank=1)
+    window = Window((WindowAxis(), WindowAxis(size=positions, kernel=positions)), rank=1)
     return _average(node, builder, x, window, 1.0 / positions)
 
 

@@ -200,7 +200,7 @@ class _Walk:
             names = listed([quoted(i.name) for i in inputs], 5)
             advice = ": make the others initializers of the values they are to have" if inputs else ""
             self.refusals.add(f"{len(inputs)} inputs ({names}); supported is one{advice}")
-        self.builder = NetworkBuilder("input", (1,), False)
+        self.builder = NetworkBuilder(input_name="input", input_shape=(1,), batched=False)
         if not inputs:
             return
         name, kind = inputs[0].name, inputs[0].type.tensor_type
@@ -208,10 +208,11 @@ class _Walk:
             known = kind.elem_type in TensorProto.DataType.values() and kind.elem_type
             found = TensorProto.DataType.Name(kind.elem_type).lower() if known else "no tensor of a known type"
             self.refusals.add(f"input {quoted(name)} is {found}; supported are float32 and float64")
-        shape = self._input_shape(name, kind)
-        if shape is not None:
-            self.builder = NetworkBuilder(name, *shape)
-            self.values[name] = Tensor(0, shape[0], double=kind.elem_type == TensorProto.DOUBLE)
+        found_shape = self._input_shape(name, kind)
+        if found_shape is not None:
+            shape, batched = found_shape
+            self.builder = NetworkBuilder(input_name=name, input_shape=shape, batched=batched)
+            self.values[name] = Tensor(layer=0, shape=shape, double=kind.elem_type == TensorProto.DOUBLE)
 
     def _input_shape(self, name: str, kind: onnx.TypeProto.Tensor) -> tuple[Shape, bool] | None:
         """The full shape at batch 1, and whether its first axis is the batch; None if it is not known."""
@@ -306,7 +307,7 @@ class _Walk:
             return value
         if isinstance(value, Constant) or (name and name not in self.values):
             self.refusals.add(f"output {quoted(name)} does not depend on the input")
-        return Tensor(0, ())
+        return Tensor(layer=0, shape=())
 
 
 def _shared(builder: NetworkBuilder) -> list[str]:

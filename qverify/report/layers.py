@@ -19,7 +19,7 @@ WITHIN = 30.0
 """Seconds for one case; the means are over the samples that were counted by then."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class Layers(Brief):
     """Every Relu of one case, means over `samples` samples; `missing` says why there are none.
 
@@ -47,7 +47,7 @@ def _layers(case: StoredCase, sources: Sources) -> Layers:
     indices = [row.index for row in case.rows]
     chosen = [indices[k] for k in spread_out(len(indices))]
     if not chosen:
-        return Layers(case, 0, [], "Not counted: no sample is decided.")
+        return Layers(case=case, samples=0, relus=[], missing="Not counted: no sample is decided.")
     try:
         network, samples = sources.network(case), sources.samples(case)
         if chosen[-1] >= len(samples):
@@ -58,7 +58,12 @@ def _layers(case: StoredCase, sources: Sources) -> Layers:
         counted = unstable_neurons(network, radii, x[chosen], Options(clip=clipping(case)), deadline)
         other = not same_radii(case, network, radii)
     except QVerifyError as error:
-        return Layers(case, 0, [], f"Not counted: {str(error).rstrip('.')}.")
+        return Layers(case=case, samples=0, relus=[], missing=f"Not counted: {str(error).rstrip('.')}.")
     if not counted.samples:
-        return Layers(case, 0, [], f"Not counted: BP at every layer takes longer than {WITHIN:g} s for a few samples.")
-    return Layers(case, counted.samples, list(counted.relus.values()), other_radii=other)
+        return Layers(
+            case=case,
+            samples=0,
+            relus=[],
+            missing=f"Not counted: BP at every layer takes longer than {WITHIN:g} s for a few samples.",
+        )
+    return Layers(case=case, samples=counted.samples, relus=list(counted.relus.values()), other_radii=other)

@@ -39,7 +39,7 @@ _SLACK = 1e-7
 """How far the margins that two programs evaluate may be apart, as a part of the largest output."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What the witness says, evaluated afresh on its own input: a class, and the margin of the true one over others.
 
@@ -149,7 +149,9 @@ def _answer(case: StoredCase, row: Row, sample: Array) -> Answer | None:
     own = float(margins(outputs[None], [row.label])[0])
     slack = _SLACK * float(np.abs(outputs).max())
     others = [value for value in (row.margin_upper, margin) if value is not None and abs(value - own) > slack]
-    return Answer(data_uri(x), _answered(outputs, row.label), own, recorded=others[0] if others else None)
+    return Answer(
+        picture=data_uri(x), predicted=_answered(outputs, row.label), margin=own, recorded=others[0] if others else None
+    )
 
 
 def _answered(outputs: Array, label: int) -> int:
@@ -193,7 +195,7 @@ def _sought_again(case: StoredCase, pictures: list[Picture], sources: Sources) -
         if witness is not None:
             predicted = _answered(witness.network.evaluate(witness.input[None])[0], witness.label)
             picture = data_uri(witness.input.reshape(samples.shape))
-            answer = Answer(picture, predicted, witness.margin, again=True)
+            answer = Answer(picture=picture, predicted=predicted, margin=witness.margin, again=True)
             open_[indices[verdict.index]] = replace(open_[indices[verdict.index]], answer=answer)
     return [open_.get(picture.row.index, picture) for picture in pictures]
 

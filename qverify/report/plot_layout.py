@@ -97,7 +97,7 @@ def _fill(lines: list[str], text: str, room: float, size: float, level: int) -> 
         lines[-1] = text.lstrip()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Panels:
     """Panels of one size, in inches, with room between them and around them; `count` of them in `across` columns."""
 

@@ -55,7 +55,16 @@ def sweep_figure(rows: Sequence[Row], title: str) -> Figure:
         named = max(height(name, _LABEL) for name in names) + 2 * _PAD
         below = _legend_height(len(parts) + 1, columns, "quantised")
         top, bottom = _EDGE + height(heading, _TITLE) + _PAD + named, below + 0.62
-        grid = Panels(len(models), across, panel, 0.8, 0.25, top, bottom, (0.3, named + 0.32))
+        grid = Panels(
+            count=len(models),
+            across=across,
+            panel=panel,
+            left=0.8,
+            right=0.25,
+            top=top,
+            bottom=bottom,
+            gaps=(0.3, named + 0.32),
+        )
         figure, panels = grid.figure()
         for place, (axes, model, name) in enumerate(zip(panels, models, names, strict=True)):
             _panel(axes, [row for row in rows if row.model == model], [row.place for row in rows])
@@ -134,7 +143,7 @@ def factor_figure(brackets: Sequence[Bracket], title: str, max_factor: float) ->
         heading = _broken(title, room)
         below = _legend_height(3, 3)
         top = _EDGE + height(heading, _TITLE) + 2 * _PAD
-        grid = Panels(1, 1, panel, left, right, top, below + 0.62)
+        grid = Panels(count=1, across=1, panel=panel, left=left, right=right, top=top, bottom=below + 0.62)
         figure, (axes,) = grid.figure()
         _histograms(axes, proved, broken, max_factor)
         axes.set_xlabel(f"factor on the radii (not shown, {hidden})", fontsize=_LABEL)

@@ -89,11 +89,11 @@ class Assembly:
         if (entry.model,) not in self._packed:
             self._packed[(entry.model,)] = self.parcels.add(network)
         task = Task(
-            case_id(entry.name, question.identity()),
-            self._packed[(entry.model,)],
-            self._packed[(entry.data,)],
-            self.parcels.add(Setting(problem.radii, options)),
-            None if options.seconds is None else options.seconds + GRACE,
+            case=case_id(entry.name, question.identity()),
+            network=self._packed[(entry.model,)],
+            samples=self._packed[(entry.data,)],
+            setting=self.parcels.add(Setting(problem.radii, options)),
+            limit=None if options.seconds is None else options.seconds + GRACE,
         )
         self.cases.append(BatchCase(question=question, indices=problem.indices, task=task))
         self.labels[task.case] = problem.samples.y

@@ -57,7 +57,14 @@ class BatchDirectory:
         Raises DataError if its files are damaged; OutputError if the directory cannot be written or is in use.
         """
         lines = RowLines("key", ("key", "case"), " and start again")
-        files = Files(Path(path), BATCH, {ROWS: lines}, (CASES, RUNS), batch_faults, _more_cases)
+        files = Files(
+            folder=Path(path),
+            question=BATCH,
+            rows={ROWS: lines},
+            may_differ=(CASES, RUNS),
+            faults=batch_faults,
+            changed=_more_cases,
+        )
         asked = {name: question.to_json() for name, question in cases.items()}
         _, found = opened(files, {CASES: asked}, start.to_json(), True)
         return BatchDirectory(files.folder, *found[ROWS])

@@ -50,7 +50,7 @@ def _nothing(kept: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Files:
     """A question and its rows in `folder`.
 

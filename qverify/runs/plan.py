@@ -16,17 +16,17 @@ from qverify.files.toml import read_toml
 from qverify.text.escapes import shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One case of a plan: one model, one data set, one family, one method. Either `bits` or `radii` is None."""
 
     model: str
     data: str
-    bits: int | None
-    scheme: str | None
-    rounding: str | None
-    radii: str | None
     method: str
+    bits: int | None = None
+    scheme: str | None = None
+    rounding: str | None = None
+    radii: str | None = None
 
     @property
     def name(self) -> str:
@@ -35,7 +35,7 @@ class Entry:
         return f"{Path(self.model).stem}-{Path(self.data).stem}-{family}-{self.method}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What the file says, under the names it has there; paths hold from the current directory."""
 
@@ -93,10 +93,13 @@ class Plan:
 
     def entries(self) -> list[Entry]:
         """The product, models outermost."""
-        by_bits = [(*point, None) for point in itertools.product(self.bits, self.schemes, self.roundings)]
-        families = [*by_bits, *((None, None, None, path) for path in self.radii)]
+        families: list[dict[str, Any]] = [
+            {"bits": bits, "scheme": scheme, "rounding": rounding}
+            for bits, scheme, rounding in itertools.product(self.bits, self.schemes, self.roundings)
+        ]
+        families += [{"radii": path} for path in self.radii]
         product = itertools.product(self.models, self.data, families, self.methods)
-        return [Entry(model, data, *family, method) for model, data, family, method in product]
+        return [Entry(model=model, data=data, method=method, **family) for model, data, family, method in product]
 
 
 # -- reading values -------------------------------------------------------------------------------

@@ -64,7 +64,9 @@ class RadiusDirectory:
         """
         rows: dict[str, Reader] = {ROWS: _BRACKETS} | ({LAYERS: _LAYERS} if layers else {})
         others = () if layers else (LAYERS,)
-        files = Files(Path(path), QUESTION, rows, _MAY_DIFFER, record_faults, others=others)
+        files = Files(
+            folder=Path(path), question=QUESTION, rows=rows, may_differ=_MAY_DIFFER, faults=record_faults, others=others
+        )
         _, found = opened(files, question.to_json(), start.to_json(), resume)
         return RadiusDirectory(files.folder, found)
 

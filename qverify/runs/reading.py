@@ -40,7 +40,7 @@ class StoredRun(Brief):
         return list(map(printable, used_solvers(self.starts)))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class StoredCase(Brief):
     """`name` is that in the batch, else empty; `title` is for people. One row an index, in the order of the indices."""
 
@@ -150,7 +150,14 @@ def _case(run: StoredRun, name: str, question: Question, rows: list[Row], notes:
         said.append(f"{title}: {other}.")
     if len(latest) < stop - start:
         said.append(f"{title}: {len(latest)} of {stop - start} samples are decided; accuracies refer to these.")
-    return StoredCase(run, name, title, question, [latest[index] for index in sorted(latest)], tuple(said))
+    return StoredCase(
+        run=run,
+        name=name,
+        title=title,
+        question=question,
+        rows=[latest[index] for index in sorted(latest)],
+        notes=tuple(said),
+    )
 
 
 def _limit(seconds: float | None) -> str:

@@ -58,7 +58,9 @@ class SweepDirectory:
     @staticmethod
     def start(path: str, question: Question, start: Start, resume: bool = False) -> SweepDirectory:
         """Begin a sweep in `path`, or go on with the one there; arguments and errors as `RunDirectory.start`."""
-        files = Files(Path(path), QUESTION, {ROWS: _COLUMNS}, _MAY_DIFFER, sweep_faults)
+        files = Files(
+            folder=Path(path), question=QUESTION, rows={ROWS: _COLUMNS}, may_differ=_MAY_DIFFER, faults=sweep_faults
+        )
         _, found = opened(files, question.to_json(), start.to_json(), resume)
         file, rows = found[ROWS]
         return SweepDirectory(files.folder, file, {row.key: row for row in rows})

@@ -64,7 +64,14 @@ class RunDirectory:
         a run and `resume` is not set, or if it asked something else; DataError if its files are damaged; OutputError
         if the directory cannot be written or is in use.
         """
-        files = Files(Path(path), RUN, {ROWS: RowLines()}, _MAY_DIFFER, record_faults, widened)
+        files = Files(
+            folder=Path(path),
+            question=RUN,
+            rows={ROWS: RowLines()},
+            may_differ=_MAY_DIFFER,
+            faults=record_faults,
+            changed=widened,
+        )
         record, found = opened(files, question.to_json(), start.to_json(), resume)
         starts = list(map(Start.from_json, record[RUNS]))
         return RunDirectory(files.folder, found[ROWS][0], starts, found[ROWS][1])

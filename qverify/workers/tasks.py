@@ -34,7 +34,7 @@ class Setting(Brief):
     options: Options
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """The cheap stages on the samples from `start` up to `stop`; or, if `exact`, all stages on the one there is.
 

@@ -74,7 +74,9 @@ def test_samples_are_a_range_or_a_number(tmp_path, stated, wanted):
 
 def test_what_is_left_out_has_the_defaults_of_verify(tmp_path):
     (entry,) = read(tmp_path, BASE + "bits = 8\n").entries()
-    assert entry == plans.Entry(str(tmp_path / "a.onnx"), "digits", 8, "paper", "any", None, "auto")
+    assert entry == plans.Entry(
+        model=str(tmp_path / "a.onnx"), data="digits", bits=8, scheme="paper", rounding="any", radii=None, method="auto"
+    )
 
 
 @pytest.mark.parametrize(

@@ -319,8 +319,10 @@ def batch(**more: Any) -> tuple[Here, dict[int, Row]]:
     """The rows of a batch of one case, by index."""
     network, x, y = problem()
     parcels, ways = Parcels(), options(**more)
-    names = [parcels.add(value) for value in (network, (0, x, y), Setting(RADII, ways))]
-    one = Plain("a", range(len(x)), Task("a", *names), ways.seconds)
+    network_name, samples, setting = map(parcels.add, (network, (0, x, y), Setting(RADII, ways)))
+    one = Plain(
+        "a", range(len(x)), Task(case="a", network=network_name, samples=samples, setting=setting), ways.seconds
+    )
     engine, rows = Here(parcels), {}
     work = dispatch.Dispatch(engine, [one], set(), lambda new: rows.update({r.index: r for r in new}), Silent())
     work.run(threading.Event())

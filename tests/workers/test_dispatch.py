@@ -27,7 +27,7 @@ def row(index: int, status: str = "verified", **more: Any) -> Row:
 
 
 def case(name: str, indices: range) -> Plain:
-    return Plain(name, indices, Task(name, "n", "s", name, 5.0))
+    return Plain(name, indices, Task(case=name, network="n", samples="s", setting=name, limit=5.0))
 
 
 def cheap(task: Task) -> Found:
