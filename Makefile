@@ -9,11 +9,15 @@ TORCH_INDEX ?=
 FIGURES_ARGS ?=
 # More arguments for results/scale.py, e.g. make scale SCALE_ARGS='--only page --samples 500'
 SCALE_ARGS ?=
+# The Python that the wheel is tested in, and where its torch comes from, e.g. make wheel WHEEL_PYTHON=python3.13 \
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu
+WHEEL_PYTHON ?= $(PYTHON)
 # More arguments for pytest, e.g. make test PYTEST_ARGS='-k bounds -x'
 PYTEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+WHEEL := .venv-wheel
 STAMP := $(VENV)/.installed
 CACHE := $(CURDIR)/$(VENV)/cache
 
@@ -29,7 +33,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models figures scale test slow lint types docs bench clean
+.PHONY: help demo models figures scale test slow wheel lint types docs bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -69,6 +73,17 @@ test: $(STAMP)  ## the tests that belong to every change, on all cores
 slow: $(STAMP)  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+# Tests that read sources find the package beside them, so these run where there is none but the installed one.
+wheel: $(STAMP)  ## build the wheel, install it into an environment of its own, and run the tests against it
+	rm -rf build dist $(WHEEL)
+	$(BIN)/python -m pip wheel --no-deps -w dist .
+	"$(WHEEL_PYTHON)" -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(WHEEL)/bin/python -m pip install -c constraints.txt "`ls dist/*.whl`[dev]"
+	mkdir $(WHEEL)/checkout
+	cp -r .ci tests models results docs README.md LICENSE Makefile pyproject.toml constraints.txt $(WHEEL)/checkout
+	cd $(WHEEL)/checkout && ../bin/python -m pytest -n auto $(PYTEST_ARGS)
+
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,5 +100,5 @@ bench: $(STAMP)  ## the benchmarks (the default options of pytest exclude them)
 	$(BIN)/python -m pytest -o addopts='-q --strict-markers' tests/benchmarks --benchmark-only $(PYTEST_ARGS)
 
 clean:  ## remove .venv, caches, reports and the site
-	rm -rf $(VENV) build dist *.egg-info demo-report site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(WHEEL) build dist *.egg-info demo-report site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
