@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from string import Template
 from typing import Any
 
+from qverify.files.dotted import dotted
 from qverify.files.places import PLACES
 from qverify.report.curves import Curve, curves, svg
 from qverify.report.layers import Layers, layers_of
@@ -208,19 +209,15 @@ def _manifest(line: Line, name: str) -> str:
     """What was asked, with hashes; when and with which solvers it was answered; what the verdicts rest on."""
     case = line.case
     asked = {key: value for key, value in case.question.to_json().items() if key != PLACES}
-    entries = [("run", case.title), *_flat(asked)]
+    entries = [("run", case.title), *_entries(asked)]
     for number, start in enumerate(case.run.starts, start=1):
-        entries += [(f"start {number}: {key}", value) for key, value in _flat(start.to_json())]
+        entries += [(f"start {number}: {key}", value) for key, value in _entries(start.to_json())]
     rows = "".join(f"<div><dt>{_text(key)}</dt><dd>{_text(case.bare(value))}</dd></div>" for key, value in entries)
     said = footer(line.tally, case.question, case.run.solvers)
     rests = "".join(f"<li>{_text(case.bare(text))}</li>" for text in said)
     return f"<details><summary>{_text(name)}</summary><ul>{rests}</ul><dl>{rows}</dl></details>"
 
 
-def _flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values as text."""
-    for key, value in record.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
+def _entries(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Dotted keys, and values as text."""
+    return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in dotted(record)]

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from qverify.analysis.grid import Bracket
 from qverify.analysis.sweeps import PARTS, Row
+from qverify.files.atomic import partial_path
 from qverify.files.names import short_names
 from qverify.report.plot_layout import DPI, Panels, height, legend_columns, plain_style, wrapped
 from qverify.runs.folder import writing
@@ -193,7 +194,7 @@ def _ticks(positive: list[float], zero: bool) -> list[float]:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write STEM.png and STEM.svg, both or neither, the same bytes for the same figure. Raises OutputError."""
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    partial = [path.with_name(f"{path.name}.partial") for path in paths]
+    partial = list(map(partial_path, paths))
     options: list[dict[str, Any]] = [{"dpi": DPI, "pil_kwargs": {"optimize": True}}, {"metadata": {"Date": None}}]
     with plain_style():
         for path, place, kind, more in zip(paths, partial, ("png", "svg"), options, strict=True):

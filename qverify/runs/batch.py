@@ -25,7 +25,7 @@ from qverify.console.signals import stoppable
 from qverify.datasets.samples import Labels
 from qverify.errors import InternalError
 from qverify.runs.assembly import Assembly, BatchCase
-from qverify.runs.folder import RUNS, Files, append, opened, writing
+from qverify.runs.folder import RUNS, Directory, Files, append, opened, writing
 from qverify.runs.plan import Plan
 from qverify.runs.question import Question
 from qverify.runs.start import Start
@@ -43,12 +43,12 @@ _PLAIN_EVERY = 60.0
 BATCH = "batch.json"
 
 
-class BatchDirectory:
-    """A directory open for appending, by one process at a time; a context manager. `rows`: key -> row."""
+class BatchDirectory(Directory):
+    """The directory of a batch. `rows`: key -> row."""
 
     def __init__(self, path: Path, file: BinaryIO, rows: dict[str, Row]):
-        self.path, self.rows = path, rows
-        self._file = file
+        super().__init__(path, {ROWS: file})
+        self.rows = rows
 
     @staticmethod
     def start(path: str, cases: Mapping[str, Question], start: Start) -> BatchDirectory:
@@ -73,18 +73,11 @@ class BatchDirectory:
         """Append rows; they survive a reboot once this returns. Raises OutputError; the rows before are kept."""
         kept = f"{len(self.rows)} samples" if self.rows else ""
         with writing(self.path / ROWS, kept, "with the same command"):
-            append(self._file, b"".join(json.dumps(row.to_json(), allow_nan=False).encode() + b"\n" for row in rows))
-            os.fsync(self._file.fileno())
+            append(
+                self.files[ROWS], b"".join(json.dumps(row.to_json(), allow_nan=False).encode() + b"\n" for row in rows)
+            )
+            os.fsync(self.files[ROWS].fileno())
         self.rows |= {row.key: row for row in rows}
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> BatchDirectory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _more_cases(kept: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,17 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from qverify.errors import DataError, OutputError, UsageError
+from qverify.files.atomic import write_atomically
+from qverify.files.dotted import dotted, within
 from qverify.files.paths import new_folder
 from qverify.files.places import PLACES
 from qverify.files.strict_json import parsed
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Line = TypeVar("Line")
 
@@ -101,6 +106,24 @@ def opened(
     return record, found
 
 
+class Directory:
+    """A directory open for appending, by one process at a time; a context manager, which closes `files`, by name."""
+
+    def __init__(self, path: Path, files: Mapping[str, BinaryIO]):
+        self.path, self.files = path, files
+
+    def close(self) -> None:
+        """Let another process in."""
+        for file in self.files.values():
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def _agreed(files: Files, question: dict[str, Any], resume: bool, contents: Mapping[str, bytes]) -> dict[str, Any]:
     """The question to keep, without the session. Raises UsageError, DataError."""
     folder, path = files.folder, files.folder / files.question
@@ -159,17 +182,14 @@ def append(file: BinaryIO, line: bytes) -> None:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write `record` as JSON so that whoever reads the file finds the old one or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    try:
+
+    def write(partial: Path) -> None:
         with open(partial, "w") as file:
             file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+
+    write_atomically(path, write)
 
 
 @contextlib.contextmanager
@@ -207,7 +227,7 @@ def _recorded(path: Path, faults: Callable[[dict[str, Any]], list[str]]) -> dict
 
 def _differences(before: dict[str, Any], now: dict[str, Any], may_differ: Collection[str]) -> list[str]:
     """Which answers to 'what was asked?' differ, in words; of many, the first few."""
-    then, today = _flat(before, may_differ), _flat(now, may_differ)
+    then, today = _entries(before, may_differ), _entries(now, may_differ)
     found = []
     for key in {**then, **today}:
         if then.get(key) != today.get(key):
@@ -219,17 +239,10 @@ def _differences(before: dict[str, Any], now: dict[str, Any], may_differ: Collec
     return found if more <= 0 else [*found[:_NAMED], f"and {more} more"]
 
 
-def _flat(record: dict[str, Any], may_differ: Collection[str], prefix: str = "") -> dict[str, str]:
+def _entries(record: dict[str, Any], may_differ: Collection[str]) -> dict[str, str]:
     """The entries of the question under dotted keys, as JSON writes them (tuples as lists); null counts as absent."""
-    entries: dict[str, str] = {}
-    for key, value in record.items():
-        if prefix + key in may_differ or value is None:
-            continue
-        if isinstance(value, dict):
-            entries |= _flat(value, may_differ, f"{prefix}{key}.")
-        else:
-            entries[prefix + key] = json.dumps(value)
-    return entries
+    entries = {key: value for key, value in dotted(record) if value is not None}
+    return {key: json.dumps(value) for key, value in entries.items() if not any(within(key, one) for one in may_differ)}
 
 
 def _appending(path: Path, lock: bool) -> tuple[BinaryIO, bool]:

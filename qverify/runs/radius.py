@@ -26,7 +26,7 @@ from qverify.console.signals import stoppable
 from qverify.errors import InternalError
 from qverify.files.places import PLACES
 from qverify.runs.csv_rows import Columns
-from qverify.runs.folder import Files, Reader, append, opened, writing
+from qverify.runs.folder import Directory, Files, Reader, append, opened, writing
 from qverify.runs.given import Given
 from qverify.runs.problem import FamilyProblem
 from qverify.runs.question import Question
@@ -42,14 +42,14 @@ _BRACKETS = Columns(Bracket, "a search for factors")
 _LAYERS = Columns(LayerRow, "a search layer by layer")
 
 
-class RadiusDirectory:
-    """A directory open for appending, by one process at a time; a context manager.
+class RadiusDirectory(Directory):
+    """The directory of a search.
 
     `brackets`: the samples by index; `layers`: the layers by `LayerRow.key`.
     """
 
     def __init__(self, path: Path, found: dict[str, tuple[BinaryIO, Any]]):
-        self.path, self._files = path, {name: file for name, (file, _) in found.items()}
+        super().__init__(path, {name: file for name, (file, _) in found.items()})
         rows: dict[str, list[Any]] = {name: rows for name, (_, rows) in found.items()}
         self.brackets: dict[int, Bracket] = {bracket.index: bracket for bracket in rows[ROWS]}
         self.layers: dict[tuple[str, str, float, str], LayerRow] = {row.key: row for row in rows.get(LAYERS, [])}
@@ -73,21 +73,14 @@ class RadiusDirectory:
     def add(self, bracket: Bracket) -> None:
         """Append one sample. Raises OutputError; the rows before it are kept."""
         with writing(self.path / ROWS, f"{len(self.brackets)} samples" if self.brackets else ""):
-            append(self._files[ROWS], _BRACKETS.text([bracket]).encode())
+            append(self.files[ROWS], _BRACKETS.text([bracket]).encode())
         self.brackets[bracket.index] = bracket
 
     def add_layer(self, row: LayerRow) -> None:
         """Append one layer, where `start` was told so. Raises OutputError."""
         with writing(self.path / LAYERS, f"{len(self.brackets)} samples and {len(self.layers)} layers"):
-            append(self._files[LAYERS], _LAYERS.text([row]).encode())
+            append(self.files[LAYERS], _LAYERS.text([row]).encode())
         self.layers[row.key] = row
-
-    def __enter__(self) -> RadiusDirectory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from qverify.family.steps import Quantiser
 from qverify.files.places import PLACES
 from qverify.remarks import quiet
 from qverify.runs.csv_rows import Columns
-from qverify.runs.folder import Files, append, opened, writing
+from qverify.runs.folder import Directory, Files, append, opened, writing
 from qverify.runs.given import Given
 from qverify.runs.problem import Problem, with_ranges
 from qverify.runs.question import Question, StatedRadii
@@ -48,12 +48,12 @@ _MAY_DIFFER = ("model_files", "data_source", PLACES, "runs")
 _COLUMNS = Columns(Row, "a sweep")
 
 
-class SweepDirectory:
-    """A directory open for appending, by one process at a time; a context manager. `rows`: the rows by `Row.key`."""
+class SweepDirectory(Directory):
+    """The directory of a sweep. `rows`: the rows by `Row.key`."""
 
     def __init__(self, path: Path, file: BinaryIO, rows: dict[Key, Row]):
-        self.path, self.rows = path, rows
-        self._file = file
+        super().__init__(path, {ROWS: file})
+        self.rows = rows
 
     @staticmethod
     def start(path: str, question: Question, start: Start, resume: bool = False) -> SweepDirectory:
@@ -68,14 +68,8 @@ class SweepDirectory:
     def add(self, row: Row) -> None:
         """Append one row. Raises OutputError; the rows before it are kept."""
         with writing(self.path / ROWS, f"{len(self.rows)} points" if self.rows else ""):
-            append(self._file, csv_text([row]).encode())
+            append(self.files[ROWS], csv_text([row]).encode())
         self.rows[row.key] = row
-
-    def __enter__(self) -> SweepDirectory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def csv_text(rows: Iterable[Row], header: bool = False) -> str:

@@ -27,7 +27,7 @@ from qverify.errors import InternalError, ModelError, OutputError
 from qverify.family.members import Witness
 from qverify.files.places import PLACES
 from qverify.onnx import reader as onnx_io
-from qverify.runs.folder import RUNS, Files, append, opened, writing
+from qverify.runs.folder import RUNS, Directory, Files, append, opened, writing
 from qverify.runs.problem import FamilyProblem
 from qverify.runs.question import Question, widened
 from qverify.runs.start import SolverUsed, Start
@@ -45,15 +45,12 @@ _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.
 and numbers computed on another machine may differ in the last digit."""
 
 
-class RunDirectory:
-    """A directory open for appending, by one process at a time; a context manager.
-
-    `rows`: index -> row; `starts`: all that worked on it, this one included.
-    """
+class RunDirectory(Directory):
+    """The directory of one run. `rows`: index -> row; `starts`: all that worked on it, this one included."""
 
     def __init__(self, path: Path, file: BinaryIO, starts: list[Start], rows: dict[int, Row]):
-        self.path, self.starts, self.rows = path, starts, rows
-        self._file = file
+        super().__init__(path, {ROWS: file})
+        self.starts, self.rows = starts, rows
 
     @staticmethod
     def start(path: str, question: Question, start: Start, resume: bool = False) -> RunDirectory:
@@ -79,7 +76,7 @@ class RunDirectory:
     def add(self, row: Row) -> None:
         """Append one row. Raises OutputError; the rows before it are kept."""
         with writing(self.path / ROWS, self._kept()):
-            append(self._file, json.dumps(row.to_json(), allow_nan=False).encode() + b"\n")
+            append(self.files[ROWS], json.dumps(row.to_json(), allow_nan=False).encode() + b"\n")
         self.rows[row.index] = row
 
     def add_witness(self, index: int, x: Array, witness: Witness) -> None:
@@ -102,15 +99,6 @@ class RunDirectory:
 
     def _kept(self) -> str:
         return f"{len(self.rows)} samples" if self.rows else ""
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> RunDirectory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class VerifyWork:

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,8 @@ import onnx
 import torch
 
 from qverify.errors import DataError, InternalError, OutputError, UsageError
+from qverify.files.atomic import partial_path, write_atomically
+from qverify.files.dotted import dotted
 from qverify.network import Network
 from qverify.onnx.reader import load, save
 from qverify.text.escapes import shown
@@ -62,10 +63,10 @@ def read_checkpoint(model: Path, question: dict[str, Any]) -> dict[str, Any]:
         content = torch.load(io.BytesIO(kept[:-_DIGEST]), weights_only=True)
         if content["format"] != FORMAT:
             raise ValueError
-        old, state = _flat(content["question"]), dict(content["state"])
+        old, state = dict(dotted(content["question"])), dict(content["state"])
     except Exception as error:  # torch.load raises nearly anything on a damaged file
         raise DataError(f"The checkpoint {path} is damaged or of another version; delete it and start anew.") from error
-    new = _flat(question)
+    new = dict(dotted(question))
     differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if differing:
         key = differing[0]
@@ -74,14 +75,6 @@ def read_checkpoint(model: Path, question: dict[str, Any]) -> dict[str, Any]:
             f" {shown(new.get(key))} now); ask the same, or delete it and start anew."
         )
     return state
-
-
-def _flat(question: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Settings within settings by one name each, `settings.epochs`."""
-    found: dict[str, Any] = {}
-    for key, value in question.items():
-        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-    return found
 
 
 def remove_checkpoint(model: Path) -> None:
@@ -133,17 +126,14 @@ def versions() -> dict[str, str]:
 
 def _write(path: Path, write: Callable[[Path], Any], keep: bool = True) -> None:
     """Make a file; without `keep`, only try to."""
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
         if keep:
-            os.replace(partial, path)
+            write_atomically(path, write)
         else:
-            partial.unlink()
+            write(partial_path(path))
+            partial_path(path).unlink()
     except (OSError, ValueError) as error:  # onnx_io.save: ModelError
-        with contextlib.suppress(OSError):
-            partial.unlink()
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         reason = getattr(cause, "strerror", None) or str(error).rstrip(".")
         raise OutputError(f"{path} cannot be written ({reason}); free some space or name another --out.") from error

@@ -73,7 +73,7 @@ def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
     network = NETWORKS["dense"](rng)
     x, radii = rng.normal(size=(1, network.input_size)), random_radii(network, rng, 0.05)
     (whole,) = worst_case_discrepancy(network, x, radii, Options(method="exact"))
-    assert whole.complete and whole.detail == "" and "detail" not in whole.row()
+    assert whole.complete and whole.detail == "" and "detail" not in whole.to_json()
     if "seconds" in ways:  # every bound is there in time, and nothing is left for the solver
         monkeypatch.setattr(
             "qverify.analysis.discrepancies._Discrepancies._bounds", _late(discrepancy._Discrepancies._bounds)
@@ -81,7 +81,7 @@ def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
     else:
         monkeypatch.setattr("qverify.exact.search._BYTES", 1e12)
     (found,) = worst_case_discrepancy(network, x, radii, Options(method="exact", **ways))
-    assert not found.complete and reason in found.detail and found.row()["detail"] == found.detail
+    assert not found.complete and reason in found.detail and found.to_json()["detail"] == found.detail
     assert (found.lower <= whole.lower + 1e-9).all() and (found.upper >= whole.upper - 1e-9).all()
 
 

@@ -208,7 +208,7 @@ class FullDisk:
 def test_a_full_disk_keeps_the_rows_before_it(tmp_path):
     size = len(filled(tmp_path / "size", 1))
     with begun(tmp_path / "run") as run:
-        run._file = FullDisk(run._file, 2 * size + 10)
+        run.files = {ROWS: FullDisk(run.files[ROWS], 2 * size + 10)}
         run.add(line(0))
         run.add(line(1))
         with pytest.raises(
