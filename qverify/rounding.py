@@ -65,8 +65,11 @@ def chord(xp: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
     return slope, xp.where(straddles, needed * (1.0 + 8.0 * UNIT) + TINY, 0.0 * one)
 
 
-class Rounding:
-    """Allowances for one floating-point type; `Rounding(dtype, enabled=False)` gives zeros."""
+class Allowances:
+    """The rounding allowances of one floating-point type; `Allowances(dtype, enabled=False)` are all 0.
+
+    `unit`: its unit roundoff; `tiny`: the absolute part, for underflow.
+    """
 
     def __init__(self, dtype: torch.dtype, enabled: bool = True):
         import torch

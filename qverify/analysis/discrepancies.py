@@ -168,19 +168,28 @@ class _Discrepancies:
         own = bounds.sample(position)
         family = self.cascade.own_family(bounds, position)
         lower, upper, attained = own.lower[-1].copy(), own.upper[-1].copy(), np.zeros((2, len(nominal)))
-        case = SearchedSample(family, x, int(nominal.argmax()), own, np.full(len(nominal), -np.inf))
+        case = SearchedSample(
+            family=family, x=x, label=int(nominal.argmax()), bounds=own, lower=np.full(len(nominal), -np.inf)
+        )
         left = None if options.seconds is None else max(0.0, options.seconds - spent)
         memory = program_memory(options, self.cascade.memory)
         reason = ""
         with solver_process(options, self.cascade.memory) as lent:
             began = time.perf_counter()
-            settings = SearchSettings(options.solver, options.formulation, left, False, stop, memory)
+            settings = SearchSettings(
+                solver=options.solver,
+                formulation=options.formulation,
+                seconds=left,
+                early=False,
+                stop=stop,
+                memory=memory,
+            )
             with closing(Search(self.cascade.maps, settings, case, lent)) as search:
                 for i, sign in [(i, sign) for i in range(len(nominal)) for sign in (1.0, -1.0)]:
                     if stop.is_set():
                         return None
                     known = search.minimum(sign * np.eye(len(nominal))[i])
-                    if not search.settled(known):
+                    if not search.answered(known):
                         reason = reason or search.detail or "time limit"
                     if sign > 0:
                         lower[i], attained[0, i] = max(lower[i], known.lower), min(nominal[i], known.upper)

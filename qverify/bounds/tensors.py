@@ -25,7 +25,7 @@ from qverify.family.family import Family
 from qverify.family.kernels import Kernel
 from qverify.layers import Conv, Dense, Scale
 from qverify.network import Network
-from qverify.rounding import Rounding
+from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 
 
@@ -170,7 +170,7 @@ class BoundModel(Brief):
     scale: dict[int, tuple[Tensor, Tensor]]
     activation: dict[int, Tensor]
     ceiling: dict[int, float]
-    rounding: Rounding
+    rounding: Allowances
     device: torch.device
     dtype: torch.dtype
     cuts: dict[int, tuple[Cut, ...]] = field(default_factory=dict)
@@ -198,7 +198,7 @@ class BoundModel(Brief):
             elif isinstance(layer, Scale):
                 scale[i] = (tensor(layer.scale), tensor(layer.shift))
         activation = {i: tensor(radius) for i, radius in family.activation.items()}
-        rounding, where, network = Rounding(dtype), torch.device(device), family.network
+        rounding, where, network = Allowances(dtype), torch.device(device), family.network
         index = {layer.name: i for i, layer in enumerate(network.layers)}
         cuts = {
             i: tuple(Cut.of(cut, index[cut.source], tensor) for cut in own) for i, own in family.saturations.items()

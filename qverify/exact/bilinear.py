@@ -21,7 +21,7 @@ from scipy import sparse
 from qverify.arrays import Array
 from qverify.bounds.sample import SampleBounds
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
-from qverify.exact.program import IntArray, Program
+from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.relational import Maps
 from qverify.family.family import outward
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
@@ -29,7 +29,8 @@ from qverify.rounding import chord
 
 
 class Bilinear:
-    """The bilinear program of one sample. `columns[i]`: variables of layer i's output; `weights[i]`, `biases[i]`.
+    """The bilinear program of one sample, exact. Indices of its variables: `columns[i]` those of layer i's output,
+    `weights[i]` and `biases[i]` those of its parameters.
 
     `cuts=False` leaves the ends of (1) out: the bare definition.
     """
@@ -43,7 +44,7 @@ class Bilinear:
         self.weights: dict[int, IntArray] = {}
         self.biases: dict[int, IntArray] = {}
         for index, layer in enumerate(self.network.layers):
-            block = self.builder.variables(f"layer {index}", bounds.lower[index], bounds.upper[index])
+            block = self.builder.add_variables(f"layer {index}", bounds.lower[index], bounds.upper[index])
             self.columns[index] = block
             BILINEAR[type(layer)](self, index, layer, block)
         self.program: Program = self.builder.build()
@@ -53,27 +54,27 @@ class Bilinear:
 
     def _scale(self, index: int, layer: Scale, block: IntArray) -> None:
         x = self.columns[layer.inputs[0]]
-        self.builder.rows([(np.ones(layer.size), block), (-layer.scale, x)], layer.shift, layer.shift)
+        self.builder.add_rows([(np.ones(layer.size), block), (-layer.scale, x)], layer.shift, layer.shift)
 
     def _add(self, index: int, layer: Add, block: IntArray) -> None:
         first, second = (self.columns[i] for i in layer.inputs)
         one = np.ones(layer.size)
-        self.builder.rows([(one, block), (-one, first), (-one, second)], 0.0, 0.0)
+        self.builder.add_rows([(one, block), (-one, first), (-one, second)], 0.0, 0.0)
 
     def _affine(self, index: int, layer: Dense | Conv, block: IntArray) -> None:
         x = self.columns[layer.inputs[0]]
         one = np.ones(layer.size)
         if index not in self.family.weight:
             constant = per_output(layer, layer.bias)
-            self.builder.rows([(-as_matrix(layer, layer.weight), x), (one, block)], constant, constant)
+            self.builder.add_rows([(-as_matrix(layer, layer.weight), x), (one, block)], constant, constant)
             return
         weight = outward(layer.weight.ravel(), self.family.weight[index].ravel())
-        weights = self.builder.variables(f"weight {index}", *weight)
-        biases = self.builder.variables(f"bias {index}", *outward(layer.bias, self.family.bias[index]))
+        weights = self.builder.add_variables(f"weight {index}", *weight)
+        biases = self.builder.add_variables(f"bias {index}", *outward(layer.bias, self.family.bias[index]))
         self.weights[index], self.biases[index] = weights, biases
-        rows = self.builder.rows([(one, block), (-one, per_output(layer, biases))], 0.0, 0.0)
+        rows = self.builder.add_rows([(one, block), (-one, per_output(layer, biases))], 0.0, 0.0)
         output, source, entry = self._uses(layer)
-        self.builder.products(rows[output], weights[entry], x[source], -np.ones(len(output)))
+        self.builder.add_products(rows[output], weights[entry], x[source], -np.ones(len(output)))
         if self.cuts:
             self._cuts(index, layer.inputs[0], block)
 
@@ -91,31 +92,35 @@ class Bilinear:
         tilt: Any = matrices.radius @ sparse.diags(slope)
         x, one = self.columns[source], np.ones(len(block))
         spread = matrices.radius @ intercept + matrices.bias_radius
-        rounded = Rounded(matrices.absolute @ reach + abs(matrices.bias) + spread, len(reach), float(reach.sum()))
-        self.builder.rows([(one, block), (-(matrices.weight + tilt), x)], -np.inf, matrices.bias + spread, rounded)
-        self.builder.rows([(one, block), (-(matrices.weight - tilt), x)], matrices.bias - spread, np.inf, rounded)
+        rounded = Rounded(
+            mass=matrices.absolute @ reach + abs(matrices.bias) + spread, terms=len(reach), reach=float(reach.sum())
+        )
+        self.builder.add_rows([(one, block), (-(matrices.weight + tilt), x)], -np.inf, matrices.bias + spread, rounded)
+        self.builder.add_rows([(one, block), (-(matrices.weight - tilt), x)], matrices.bias - spread, np.inf, rounded)
 
     def _relu(self, index: int, layer: Relu, block: IntArray) -> None:
         source = layer.inputs[0]
         low, high = self.bounds.lower[source], self.bounds.upper[source]
         z, one = self.columns[source], np.ones(layer.size)
-        a = self.builder.variables(f"activation {index}", np.maximum(low, 0.0), np.maximum(high, 0.0))
-        self.builder.rows([(one, a), (-one, z)], 0.0, np.where(high <= 0, np.inf, np.maximum(0.0, -low)))
+        a = self.builder.add_variables(f"activation {index}", np.maximum(low, 0.0), np.maximum(high, 0.0))
+        self.builder.add_rows([(one, a), (-one, z)], 0.0, np.where(high <= 0, np.inf, np.maximum(0.0, -low)))
         split = np.flatnonzero((low < 0) & (high > 0))
         if len(split):
-            s = self.builder.binaries(f"active {index}", len(split))
+            s = self.builder.add_binaries(f"active {index}", len(split))
             one_split = np.ones(len(split))
             # a <= z - L (1 - s) and a <= U s
-            self.builder.rows([(one_split, a[split]), (-one_split, z[split]), (-low[split], s)], -np.inf, -low[split])
-            self.builder.rows([(one_split, a[split]), (-high[split], s)], -np.inf, 0.0)
+            self.builder.add_rows(
+                [(one_split, a[split]), (-one_split, z[split]), (-low[split], s)], -np.inf, -low[split]
+            )
+            self.builder.add_rows([(one_split, a[split]), (-high[split], s)], -np.inf, 0.0)
         radius = np.broadcast_to(self.bounds.activation[index], layer.size)
-        self.builder.rows([(one, block), (-one, a)], -radius, radius)
+        self.builder.add_rows([(one, block), (-one, a)], -radius, radius)
 
-    def combination(self, row: Array) -> tuple[Array, float]:
-        """The objective `min row . output` as (cost, offset)."""
-        cost = np.zeros(self.program.variables)
+    def combination(self, row: Array) -> Objective:
+        """The objective `min row . output`."""
+        cost = np.zeros(self.program.variable_count)
         cost[self.columns[len(self.network.layers) - 1]] = row
-        return cost, 0.0
+        return Objective(cost)
 
 
 BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {

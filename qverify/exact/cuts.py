@@ -33,12 +33,13 @@ from qverify.rounding import allowance
 from qverify.text.brief import Brief
 
 _VIOLATED = 1e-6
-"""A row counts as violated by more than this times the range of x."""
+"""The violation from which a row counts as violated, relative to the range of x."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Switched(Brief):
-    """The switched variables of a program (k of them): x, s, r, `constant` = c - r (k,), and their terms `w_j v_j`.
+    """The switched variables of a program, k of them: indices x and s, r, `constant` = c - r, `slack`, the rounding
+    allowance of their rows, and `range`, the width of x, all (k,); and their terms `w_j v_j`.
 
     A term belongs to number `of`, has variable `column` and coefficient `weight`, and lies in [`low`, `high`].
     """
@@ -57,25 +58,43 @@ class Switched(Brief):
 
     @staticmethod
     def of_program(program: Program) -> Switched:
-        """Find them; a binary whose rows have another form has no part in this."""
+        """The switched variables found in the rows; a binary whose rows have another form is passed over."""
         columns = program.rows.tocsc()
-        found = [f for s in np.flatnonzero(program.integer) if (f := _read(program, columns, int(s)))]
-        x, s = (np.array([f[k] for f in found], dtype=np.int64) for k in (0, 1))
-        r, constant = (np.array([f[k] for f in found], dtype=np.float64) for k in (2, 3))
-        of = np.repeat(np.arange(len(found)), [len(f[4]) for f in found])
-        column = np.concatenate([f[4] for f in found] or [np.zeros(0, dtype=np.int64)])
-        weight = np.concatenate([f[5] for f in found] or [np.zeros(0)])
+        read = [_neuron(program, columns, int(s)) for s in np.flatnonzero(program.integer)]
+        found = [neuron for neuron in read if neuron is not None]
+        x = np.array([neuron.x for neuron in found], dtype=np.int64)
+        s = np.array([neuron.s for neuron in found], dtype=np.int64)
+        r = np.array([neuron.r for neuron in found], dtype=np.float64)
+        constant = np.array([neuron.constant for neuron in found], dtype=np.float64)
+        of = np.repeat(np.arange(len(found)), [len(neuron.column) for neuron in found])
+        column = np.concatenate([np.zeros(0, dtype=np.int64), *(neuron.column for neuron in found)])
+        weight = np.concatenate([np.zeros(0), *(neuron.weight for neuron in found)])
         ends = weight * program.lower[column], weight * program.upper[column]
         low, high = np.minimum(*ends), np.maximum(*ends)
         mass = np.bincount(of, np.maximum(abs(low), abs(high)), len(found)) + abs(constant) + 2.0 * abs(r)
         slack = allowance(mass, int(np.bincount(of, minlength=1).max()))
-        return Switched(x, s, r, constant, slack, (program.upper - program.lower)[x], of, column, weight, low, high)
+        return Switched(
+            x=x,
+            s=s,
+            r=r,
+            constant=constant,
+            slack=slack,
+            range=(program.upper - program.lower)[x],
+            of=of,
+            column=column,
+            weight=weight,
+            low=low,
+            high=high,
+        )
 
     def __len__(self) -> int:
         return len(self.x)
 
     def violated(self, point: Array) -> tuple[Any, Array]:
-        """The rows (*) that cut off `point` (n,), at most one a variable x: CSR (q, n) and lower limits (q,)."""
+        """Rows (*) that cut off `point` (n,), at most one a variable x: CSR (q, n) and lower limits (q,).
+
+        Sound: whatever the point is, they hold for every point of the program with binaries 0 or 1.
+        """
         count, s = len(self), point[self.s]
         terms = self.weight * point[self.column]
         inside = terms - self.low * (1.0 - s)[self.of]
@@ -95,26 +114,39 @@ class Switched(Brief):
         return rows, (low - self.r - self.slack)[own]
 
 
-def _read(program: Program, columns: Any, s: int) -> tuple[int, int, float, float, IntArray, Array] | None:
-    """(x, s, r, c - r, columns of v, w) if the rows with binary s are the two of a switched variable."""
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class _Neuron(Brief):
+    """One switched variable: `x`, `s`, `r`, `constant` = c - r, and the variables `column` (q,) and coefficients
+    `weight` (q,) of its terms."""
+
+    x: int
+    s: int
+    r: float
+    constant: float
+    column: IntArray
+    weight: Array
+
+
+def _neuron(program: Program, columns: Any, s: int) -> _Neuron | None:
+    """The switched variable with the binary s; None if the rows of s are not those two. `columns`: the rows as CSC."""
     users = columns.indices[columns.indptr[s] : columns.indptr[s + 1]]
     if len(users) != 2 or not np.isinf(program.row_upper[users]).all() or np.isinf(program.row_lower[users]).any():
         return None
-    (short, long), (ids, values) = _ordered(program.rows, users)
-    if len(ids[0]) != 2:
+    short, long = sorted((int(row) for row in users), key=lambda row: _entries(program, row)[0].size)
+    (short_ids, short_values), (ids, values) = _entries(program, short), _entries(program, long)
+    if len(short_ids) != 2:
         return None
-    x = int(ids[0][ids[0] != s][0])
-    own, other = ids[1] == x, ids[1] == s
-    if values[0][ids[0] == x].tolist() != [-1.0] or values[1][own].tolist() != [-1.0]:
+    x = int(short_ids[short_ids != s][0])
+    own, switch = ids == x, ids == s
+    if short_values[short_ids == x].tolist() != [-1.0] or values[own].tolist() != [-1.0]:
         return None
     r = -float(program.row_lower[short])
-    constant = float(values[1][other][0]) - float(program.row_lower[long]) - r
-    terms = ~own & ~other
-    return x, s, r, constant, ids[1][terms].astype(np.int64), values[1][terms]
+    constant = float(values[switch][0]) - float(program.row_lower[long]) - r
+    terms = ~own & ~switch
+    return _Neuron(x=x, s=s, r=r, constant=constant, column=ids[terms].astype(np.int64), weight=values[terms])
 
 
-def _ordered(rows: Any, users: Any) -> tuple[list[int], tuple[list[Any], list[Any]]]:
-    """Two rows, the shorter first: their numbers, columns and values."""
-    order = sorted((int(i) for i in users), key=lambda i: rows.indptr[i + 1] - rows.indptr[i])
-    parts = [slice(rows.indptr[i], rows.indptr[i + 1]) for i in order]
-    return order, ([rows.indices[p] for p in parts], [rows.data[p] for p in parts])
+def _entries(program: Program, row: int) -> tuple[Any, Array]:
+    """Columns and values (k,) of one row."""
+    part = slice(program.rows.indptr[row], program.rows.indptr[row + 1])
+    return program.rows.indices[part], program.rows.data[part]

@@ -1,4 +1,4 @@
-"""What a solver's answer is worth: the one place that maps (status, dual bound, incumbent) to a verdict.
+"""Rulings on questions: the one place that maps a solver's status, dual bound and incumbent to a verdict.
 
 Nothing a solver says is believed beyond this:
 
@@ -24,9 +24,9 @@ from qverify.exact.gain import Gain
 from qverify.exact.solvers.base import Ending, Outcome
 
 TOLERANCE = 1e-8
-"""Ten times the tolerance that solvers are set to; what is taken off their bounds is this times the network's gain."""
+"""Ten times the tolerance that solvers are set to. This times the network's gain is taken off their bounds."""
 _CROSSING = 1e-9
-"""A plain float64 forward pass differs from exact arithmetic by much less than this, relative to what it adds up."""
+"""The error granted to a float64 forward pass, relative to what it adds up; the real one is much smaller."""
 
 _BOUNDED = {
     Ending.OPTIMAL,
@@ -38,7 +38,7 @@ _BOUNDED = {
 
 
 class Ruling(Enum):
-    """What is known of one question `min row . output > 0 over the family`."""
+    """The state of one question `min row . output > 0 over the family`: HOLDS proved, BROKEN by a member, else OPEN."""
 
     HOLDS = "holds"
     BROKEN = "broken"
@@ -47,26 +47,29 @@ class Ruling(Enum):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a minimum: `lower` is proved, `upper` attained by a concrete member (inf: none yet)."""
+    """Bounds on a minimum: `lower` is proved, `upper` attained by a concrete member (inf: none yet)."""
 
     lower: float
     upper: float = math.inf
 
 
 def tolerance(gain: Gain, bilinear: bool) -> float:
-    """What is taken off a bound that is a solver's word, of a relational or of a bilinear program; heuristic."""
+    """The allowance taken off a dual bound that is a solver's word, by kind of program. Heuristic."""
     return TOLERANCE * (gain.magnitudes if bilinear else gain.ranges)
 
 
 def proved_bound(outcome: Outcome, allowed: float) -> float:
-    """The lower bound that an outcome proves, less `allowed` (`tolerance`; 0 for one from duals); -inf if none."""
+    """The dual bound of an outcome, less `allowed`; -inf if none.
+
+    Sound with `allowed` 0 where it was computed from duals; less `tolerance` where it is a solver's word, heuristic.
+    """
     if outcome.status not in _BOUNDED or math.isnan(outcome.dual_bound) or outcome.dual_bound == math.inf:
         return -math.inf
     return float(outcome.dual_bound) - allowed
 
 
 def rule(known: Known, scale: float) -> Ruling:
-    """The verdict on one question. Raises InternalError if bound and member contradict each other.
+    """The ruling on one question. Raises InternalError if bound and member contradict each other.
 
     `scale`: the sizes that a forward pass adds up for it (`Gain.magnitudes`); small outputs need a small tolerance.
     """
@@ -81,7 +84,7 @@ def rule(known: Known, scale: float) -> Ruling:
 
 
 def reason(outcome: Outcome) -> str:
-    """Why a question is still open after this outcome, in words for the user."""
+    """The reason, in words for the user, why a question is still open after this outcome."""
     if outcome.status in (Ending.INFEASIBLE, Ending.UNBOUNDED):
         return f"the solver calls a program {outcome.status.value} that has a solution; try another --solver"
     if outcome.status is Ending.FAILED:

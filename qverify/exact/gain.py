@@ -16,37 +16,49 @@ from qverify.bounds.sample import SampleBounds
 from qverify.exact.relational import Maps
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import TINY
+from qverify.text.brief import Brief
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gain:
-    """By how much the objective `row . output` can move at most, to first order, if in every layer at once each value
-    is off by its own range (`ranges`), or by the sum of the absolute terms it is made of (`magnitudes`). What
-    underflows on the way is made up for (rounding.py)."""
+    """The gain G of mathematics.md, formula (20): to first order, the largest change of the objective `row . output`
+    if in every layer at once each value is off by its own range (`ranges`), or by the sum of the absolute terms that it
+    is made of (`magnitudes`).
+
+    Heuristic: a margin above a solver's tolerances is taken in proportion to it (`decide.tolerance`), and no proof
+    rests on it. Allows for products that underflow (rounding.py).
+    """
 
     ranges: float
     magnitudes: float
 
 
 def gain(maps: Maps, bounds: SampleBounds, row: Array) -> Gain:
-    """See `Gain`: absolute values of weights propagated backwards from `row`, through Relus that can be active."""
+    """Gain of `row . output`, row (n_out,): absolute weights propagated backwards, through Relus that can be active.
+
+    Raises KeyError for a layer of a type that has no entry in `GAIN`.
+    """
     layers = maps.family.network.layers
     weight = [np.zeros(layer.size) for layer in layers]
     weight[-1] = np.abs(row)
     ranges = magnitudes = 0.0
     for i in range(len(layers) - 1, -1, -1):
-        width, size = GAIN[type(layers[i])](maps, bounds, i, weight)
-        ranges += float(weight[i] @ width)
-        magnitudes += float(weight[i] @ size)
-    return Gain(ranges, magnitudes)
+        sizes = GAIN[type(layers[i])](maps, bounds, i, weight)
+        ranges += float(weight[i] @ sizes.ranges)
+        magnitudes += float(weight[i] @ sizes.magnitudes)
+    return Gain(ranges=ranges, magnitudes=magnitudes)
 
 
-Sizes = tuple[Array, Array]
-"""Of each output of one layer, its range and the absolute terms it is made of, summed (size,)."""
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Sizes(Brief):
+    """Of the outputs of one layer their ranges, and the absolute terms that each is made of, summed; both (size,)."""
+
+    ranges: Array
+    magnitudes: Array
 
 
 def _own(bounds: SampleBounds, index: int) -> Sizes:
-    return bounds.upper[index] - bounds.lower[index], bounds.reach(index)
+    return Sizes(ranges=bounds.upper[index] - bounds.lower[index], magnitudes=bounds.reach(index))
 
 
 def _gain_input(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
@@ -55,12 +67,12 @@ def _gain_input(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array
 
 def _gain_affine(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
     (source,) = maps.family.network.layers[index].inputs
-    matrices, (width, _), (range_in, reach) = maps[index], _own(bounds, index), _own(bounds, source)
-    reach = reach + TINY
-    spread = matrices.absolute @ range_in + 2.0 * (matrices.bias_radius + matrices.radius @ reach)
+    matrices, own, read = maps[index], _own(bounds, index), _own(bounds, source)
+    reach = read.magnitudes + TINY
+    spread = matrices.absolute @ read.ranges + 2.0 * (matrices.bias_radius + matrices.radius @ reach)
     size = matrices.absolute @ reach + abs(matrices.bias) + matrices.bias_radius + TINY * (1.0 + reach.sum())
     weight[source] += matrices.absolute.T @ weight[index] + TINY
-    return np.maximum(width, spread), size
+    return Sizes(ranges=np.maximum(own.ranges, spread), magnitudes=size)
 
 
 def _gain_relu(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
@@ -71,9 +83,9 @@ def _gain_relu(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]
 
 def _gain_scale(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
     layer: Any = maps.family.network.layers[index]
-    width, size = _own(bounds, index)
+    own = _own(bounds, index)
     weight[layer.inputs[0]] += weight[index] * abs(layer.scale) + TINY
-    return width, size + abs(layer.shift) + TINY
+    return Sizes(ranges=own.ranges, magnitudes=own.magnitudes + abs(layer.shift) + TINY)
 
 
 def _gain_add(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:

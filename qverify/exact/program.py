@@ -1,8 +1,9 @@
-"""A mathematical program as plain data: what a solver needs, and nothing a solver decides.
+"""A mathematical program as plain data, and objectives over its variables.
 
-    minimise    cost . v + offset
-    subject to  row_lower <= rows @ v + products(v) <= row_upper
-                lower <= v <= upper,   v_i integer where integer[i]
+    row_lower <= rows @ v + products(v) <= row_upper
+    lower <= v <= upper,   v_i integer where integer[i]
+
+and an `Objective` over its variables, `minimise cost . v + offset`, of which one after the other is asked.
 
 `products(v)[r]` is the sum of `coefficient * v[first] * v[second]` over the entries with `row == r`.
 The relational program (mathematics.md, sections 2 and 3) has none; the bilinear one lives by them.
@@ -10,7 +11,7 @@ The relational program (mathematics.md, sections 2 and 3) has none; the bilinear
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ from qverify.text.brief import Brief
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Products(Brief):
-    """Bilinear terms in coordinate form; four arrays of one length."""
+    """Bilinear terms `coefficient * v[first] * v[second]` of rows `row`, in coordinate form: four arrays (k,)."""
 
     row: IntArray
     first: IntArray
@@ -37,15 +38,35 @@ class Products(Brief):
 
 
 def no_products() -> Products:
+    """The products of a linear program: none."""
     none = np.zeros(0, dtype=np.int64)
-    return Products(none, none, none, np.zeros(0))
+    return Products(row=none, first=none, second=none, coefficient=np.zeros(0))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Program(Brief):
-    """See the module docstring. n variables, m rows; `rows` is an (m, n) CSR matrix.
+class Objective(Brief):
+    """The linear function `cost . v + offset` of a program's variables, cost (n,), that is to be minimised."""
 
-    `blocks` maps a name to the indices of its variables, for reading a point back.
+    cost: Array
+    offset: float = 0.0
+
+    def value(self, point: Array) -> float:
+        """The objective at a point (n,), in numpy: an incumbent's value is never taken from a solver's word."""
+        return float(self.cost @ point + self.offset)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Box(Brief):
+    """The ranges `lower <= v <= upper` (n,) of a program's variables."""
+
+    lower: Array
+    upper: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Program(Brief):
+    """Variables and rows, as the module docstring has them: n variables, m rows; `rows` is an (m, n) CSR matrix.
+
     Raises InternalError if anything is not finite where it must be, or sizes do not fit.
     Row limits may be infinite; variable bounds may not: every variable is boxed.
     """
@@ -56,17 +77,14 @@ class Program(Brief):
     rows: Any
     row_lower: Array
     row_upper: Array
-    cost: Array
-    offset: float = 0.0
     products: Products = field(default_factory=no_products)
-    blocks: dict[str, IntArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, m = len(self.lower), len(self.row_lower)
-        sizes = (self.upper.shape, self.integer.shape, self.cost.shape, self.rows.shape, self.row_upper.shape)
-        if sizes != ((n,), (n,), (n,), (m, n), (m,)) or not sparse.isspmatrix_csr(self.rows):
+        sizes = (self.upper.shape, self.integer.shape, self.rows.shape, self.row_upper.shape)
+        if sizes != ((n,), (n,), (m, n), (m,)) or not sparse.isspmatrix_csr(self.rows):
             raise InternalError(f"A program of {n} variables and {m} rows has parts of other sizes: {sizes}.")
-        finite = (self.lower, self.upper, self.cost, self.rows.data, self.products.coefficient)
+        finite = (self.lower, self.upper, self.rows.data, self.products.coefficient)
         if (
             not all(np.isfinite(a).all() for a in finite)
             or np.isnan(self.row_lower).any()
@@ -77,13 +95,11 @@ class Program(Brief):
             raise InternalError("A program has an empty range for a variable or a row.")
 
     @property
-    def variables(self) -> int:
+    def variable_count(self) -> int:
+        """The number n of variables."""
         return len(self.lower)
 
     @property
     def row_count(self) -> int:
+        """The number m of rows."""
         return len(self.row_lower)
-
-    def objective(self, cost: Array, offset: float) -> Program:
-        """The same program with another objective."""
-        return replace(self, cost=cost, offset=offset)

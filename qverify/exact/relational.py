@@ -29,7 +29,7 @@ from scipy import sparse
 from qverify.arrays import Array
 from qverify.bounds.sample import SampleBounds
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, per_output
-from qverify.exact.program import IntArray, Program
+from qverify.exact.program import IntArray, Objective, Program
 from qverify.family.family import Family
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.network import Network
@@ -39,7 +39,7 @@ from qverify.text.brief import Brief
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Map(Brief):
     """One affine layer as matrices: centre W, radius R (CSR), b, r_b (n_out,)."""
 
@@ -50,12 +50,12 @@ class Map(Brief):
 
     @cached_property
     def absolute(self) -> Any:
-        """`|W| + R` (CSR), the scale of rounding errors."""
+        """`|W| + R` (CSR): the largest absolute weights of any member, which rounding errors are in proportion to."""
         return abs(self.weight) + self.radius
 
 
 class Maps:
-    """The affine layers of a family as matrices, by index; each is made when it is first asked for, for all threads."""
+    """The affine layers of a family as matrices, by index: made when first asked for, and shared by threads."""
 
     def __init__(self, family: Family):
         self.family = family
@@ -70,7 +70,7 @@ class Maps:
             return self._made[index]
 
     def radius_sum(self, source: int) -> Array:
-        """(size,): the radii that multiply each output of layer `source`, summed; 0 where |x_j| does not matter."""
+        """The sums (size,) of the radii that multiply each output of layer `source`; 0 where |x_j| does not matter."""
         with self._lock:
             if source not in self._radius_sums:
                 total = np.zeros(self.family.network.layers[source].size)
@@ -85,20 +85,23 @@ class Maps:
         assert isinstance(layer, (Dense, Conv))
         weight, bias = as_matrix(layer, layer.weight), per_output(layer, layer.bias)
         if index not in self.family.weight:
-            return Map(weight, sparse.csr_matrix(weight.shape), bias, np.zeros_like(bias))
+            return Map(
+                weight=weight, radius=sparse.csr_matrix(weight.shape), bias=bias, bias_radius=np.zeros_like(bias)
+            )
         radius = as_matrix(layer, self.family.weight[index])
-        return Map(weight, radius, bias, per_output(layer, self.family.bias[index]))
+        return Map(weight=weight, radius=radius, bias=bias, bias_radius=per_output(layer, self.family.bias[index]))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Magnitude(Brief):
-    """A linear upper bound on |x| of one layer: `slope * x + intercept`, or a variable `column` >= 0 where exact."""
+    """Linear upper bounds on |x| of one layer, each (size,): the chords `slope * x + intercept`, sound; or variables of
+    the program, exact, where `column` >= 0 (and slope and intercept are 0)."""
 
     slope: Array
     intercept: Array
     column: IntArray
 
-    def terms(self, radius: Any, sign: float, columns: IntArray) -> tuple[list[tuple[Any, IntArray]], Array]:
+    def row_terms(self, radius: Any, sign: float, columns: IntArray) -> tuple[list[tuple[Any, IntArray]], Array]:
         """`sign * radius @ |x|` as row terms and a constant; radius CSR (m, n), columns: where x lives."""
         terms = [(sign * (radius @ sparse.diags(self.slope)), columns)]
         exact = np.flatnonzero(self.column >= 0)
@@ -107,9 +110,9 @@ class Magnitude(Brief):
         return terms, sign * (radius @ self.intercept)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class End(Brief):
-    """One end of (1) for some outputs of an affine layer: `terms` + `constant`, and what making them may have rounded.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class IntervalEnd(Brief):
+    """One end of (1) for m outputs of an affine layer, `terms` + `constant`, and the masses of what was rounded in it.
 
     `mass` (m,), `count`, `reach`: as in `builder.Rounded`.
     """
@@ -121,17 +124,17 @@ class End(Brief):
     reach: float
 
     def rounded(self, more: Any) -> Rounded:
-        """That of a row whose limit has `more` added to the constant, or taken from it (absolute values)."""
-        return Rounded(self.mass + abs(more), self.count, self.reach)
+        """The masses of a row whose limit has `more` (m,) added to the constant, or taken from it (absolute values)."""
+        return Rounded(mass=self.mass + abs(more), terms=self.count, reach=self.reach)
 
 
 class Relational:
-    """The relational program of one sample. `program` has a zero objective; ask `combination` for one.
+    """The relational program of one sample. `program` has no objective; ask `combination` for one.
 
-    Every point of the family, in exact arithmetic, is a point of it: what was rounded in making a row moves its
-    limits outwards. `columns[i]`: the variables of layer i, where it has any. `relaxed[i]`: coordinates of layer i
-    whose |x_j| is bounded by a chord and weighted by some radius. Raises InternalError through
-    `Program` if bounds are not finite.
+    Sound in floating point: every member of the family, in exact arithmetic, is a point of it, since limits are moved
+    outwards by what was rounded in making a row. `columns[i]`: the variables of layer i, where it has any.
+    `relaxed[i]`: coordinates of layer i whose |x_j| is bounded by a chord and weighted by some radius. Raises
+    InternalError through `Program` if bounds are not finite.
     """
 
     def __init__(self, maps: Maps, bounds: SampleBounds, signs: Mapping[int, BoolArray] | None = None):
@@ -160,19 +163,19 @@ class Relational:
         block = self._block(index)
         own = (-np.ones(len(block)), block)
         for sign in (-1.0, 1.0):
-            end = self._end(index, np.arange(len(block)), sign)
+            end = self._interval_end(index, np.arange(len(block)), sign)
             # lo(x) <= z reads `end - z <= -constant`, and likewise z <= hi(x).
             below, above = (-np.inf, -end.constant) if sign < 0 else (-end.constant, np.inf)
-            self.builder.rows([*end.terms, own], below, above, end.rounded(0.0))
+            self.builder.add_rows([*end.terms, own], below, above, end.rounded(0.0))
 
     def _scale(self, index: int, layer: Scale) -> None:
         x = self.columns[layer.inputs[0]]
-        self.builder.rows([(np.ones(layer.size), self._block(index)), (-layer.scale, x)], layer.shift, layer.shift)
+        self.builder.add_rows([(np.ones(layer.size), self._block(index)), (-layer.scale, x)], layer.shift, layer.shift)
 
     def _add(self, index: int, layer: Add) -> None:
         first, second = (self.columns[i] for i in layer.inputs)
         one = np.ones(layer.size)
-        self.builder.rows([(one, self._block(index)), (-one, first), (-one, second)], 0.0, 0.0)
+        self.builder.add_rows([(one, self._block(index)), (-one, first), (-one, second)], 0.0, 0.0)
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu: then formula (3) needs no variable for this layer."""
@@ -180,21 +183,21 @@ class Relational:
         return len(users) == 1 and isinstance(self.network.layers[users[0]], Relu)
 
     def _block(self, index: int) -> IntArray:
-        block = self.builder.variables(f"layer {index}", self.bounds.lower[index], self.bounds.upper[index])
+        block = self.builder.add_variables(f"layer {index}", self.bounds.lower[index], self.bounds.upper[index])
         self.columns[index] = block
         return block
 
-    def _end(self, index: int, chosen: IntArray, sign: float) -> End:
+    def _interval_end(self, index: int, chosen: IntArray, sign: float) -> IntervalEnd:
         """One end of (1) for the chosen outputs of an affine layer; sign -1 for lo, +1 for hi."""
         (source,) = self.network.layers[index].inputs
         matrices, columns, magnitude = self.maps[index], self.columns[source], self._magnitude(source)
         radius, bias, bias_radius = matrices.radius[chosen], matrices.bias[chosen], matrices.bias_radius[chosen]
-        terms, constant = magnitude.terms(radius, sign, columns)
+        terms, constant = magnitude.row_terms(radius, sign, columns)
         reach = self.bounds.reach(source)
         mass = matrices.absolute[chosen] @ reach + abs(bias) + bias_radius + abs(constant)
         constant = constant + bias + sign * bias_radius
         terms = [(matrices.weight[chosen], columns), *terms]
-        return End(terms, constant, mass, len(reach), float(reach.sum()))
+        return IntervalEnd(terms=terms, constant=constant, mass=mass, count=len(reach), reach=float(reach.sum()))
 
     def _magnitude(self, source: int) -> Magnitude:
         if source in self.magnitudes:
@@ -205,21 +208,21 @@ class Relational:
         column = np.full(len(low), -1)
         exact = np.flatnonzero(straddles & self.signs.get(source, np.zeros(len(low), dtype=bool)))
         if len(exact):
-            column[exact] = self._sign_variables(source, exact, (slope[exact], intercept[exact]))
+            column[exact] = self._sign_variables(source, exact, slope[exact], intercept[exact])
             slope[exact], intercept[exact] = 0.0, 0.0
         self.relaxed[source] = np.flatnonzero(straddles & (column < 0) & (self.maps.radius_sum(source) > 0))
-        self.magnitudes[source] = Magnitude(slope, intercept, column)
+        self.magnitudes[source] = Magnitude(slope=slope, intercept=intercept, column=column)
         return self.magnitudes[source]
 
-    def _sign_variables(self, source: int, exact: IntArray, line: tuple[Array, Array]) -> IntArray:
-        """v_j <= |x_j| exactly, by a binary for the sign of x_j; the chord `line` keeps the LP relaxation tight."""
+    def _sign_variables(self, source: int, exact: IntArray, slope: Array, intercept: Array) -> IntArray:
+        """v_j <= |x_j| exactly, by a binary for the sign of x_j; the chord keeps the linear relaxation tight."""
         low, high = self.bounds.lower[source][exact], self.bounds.upper[source][exact]
         x, one = self.columns[source][exact], np.ones(len(exact))
-        v = self.builder.variables(f"magnitude {source}", np.zeros(len(exact)), np.maximum(-low, high))
-        s = self.builder.binaries(f"sign {source}", len(exact))
-        self.builder.rows([(one, v), (-one, x), (-2.0 * low, s)], -np.inf, -2.0 * low)
-        self.builder.rows([(one, v), (one, x), (-2.0 * high, s)], -np.inf, 0.0)
-        self.builder.rows([(one, v), (-line[0], x)], -np.inf, line[1])
+        v = self.builder.add_variables(f"magnitude {source}", np.zeros(len(exact)), np.maximum(-low, high))
+        s = self.builder.add_binaries(f"sign {source}", len(exact))
+        self.builder.add_rows([(one, v), (-one, x), (-2.0 * low, s)], -np.inf, -2.0 * low)
+        self.builder.add_rows([(one, v), (one, x), (-2.0 * high, s)], -np.inf, 0.0)
+        self.builder.add_rows([(one, v), (-slope, x)], -np.inf, intercept)
         return v
 
     def _relu(self, index: int, layer: Relu) -> None:
@@ -237,27 +240,27 @@ class Relational:
         upper_rows = np.flatnonzero((high > 0) & (hi_low >= 0))
         split_rows = np.flatnonzero((high > 0) & (hi_low < 0))
 
-        def end(chosen: IntArray, sign: float) -> End:
+        def end(chosen: IntArray, sign: float) -> IntervalEnd:
             if fused:
-                return self._end(source, chosen, sign)
+                return self._interval_end(source, chosen, sign)
             zero, columns = np.zeros(len(chosen)), self.columns[source][chosen]
-            return End([(np.ones(len(chosen)), columns)], zero, zero, 1, 0.0)
+            return IntervalEnd(terms=[(np.ones(len(chosen)), columns)], constant=zero, mass=zero, count=1, reach=0.0)
 
         def own(chosen: IntArray) -> tuple[Array, IntArray]:
             return -np.ones(len(chosen)), block[chosen]
 
         if len(lower_rows):
             lo, r = end(lower_rows, -1.0), radius[lower_rows]
-            self.builder.rows([*lo.terms, own(lower_rows)], -np.inf, r - lo.constant, lo.rounded(r))
+            self.builder.add_rows([*lo.terms, own(lower_rows)], -np.inf, r - lo.constant, lo.rounded(r))
         if len(upper_rows):
             hi, r = end(upper_rows, 1.0), radius[upper_rows]
-            self.builder.rows([*hi.terms, own(upper_rows)], -r - hi.constant, np.inf, hi.rounded(r))
+            self.builder.add_rows([*hi.terms, own(upper_rows)], -r - hi.constant, np.inf, hi.rounded(r))
         if len(split_rows):
             hi, r, big = end(split_rows, 1.0), radius[split_rows], hi_low[split_rows]
-            s = self.builder.binaries(f"active {index}", len(split_rows))
+            s = self.builder.add_binaries(f"active {index}", len(split_rows))
             rounded = hi.rounded(r + abs(big))
-            self.builder.rows([*hi.terms, own(split_rows), (big, s)], big - r - hi.constant, np.inf, rounded)
-            self.builder.rows([own(split_rows), (high[split_rows], s)], -r, np.inf)
+            self.builder.add_rows([*hi.terms, own(split_rows), (big, s)], big - r - hi.constant, np.inf, rounded)
+            self.builder.add_rows([own(split_rows), (high[split_rows], s)], -r, np.inf)
 
     def _range_gap(self, index: int, chosen: IntArray) -> tuple[Array, Array]:
         """For some outputs of an affine layer: a lower bound on `hi(x) - lo(x)`, and one on `hi(x)`."""
@@ -281,16 +284,17 @@ class Relational:
 
     # -- objectives -------------------------------------------------------------------------------
 
-    def combination(self, row: Array) -> tuple[Array, float]:
-        """The objective `min row . output` as (cost, offset); exact for a dense last layer (independent rows).
+    def combination(self, row: Array) -> Objective:
+        """The objective `min row . output`; exact for a dense last layer (independent rows).
 
-        What was rounded in folding that layer is taken off the offset: the objective is nowhere above the true one.
+        The rounding allowance of folding that layer is taken off the offset: the objective is nowhere above the true
+        one, so its minimum is a sound bound.
         """
-        cost = np.zeros(self.program.variables)
+        cost = np.zeros(self.program.variable_count)
         last = len(self.network.layers) - 1
         if not self.folded:
             cost[self.columns[last]] = row
-            return cost, 0.0
+            return Objective(cost)
         matrices = self.maps[last]
         source = self.network.layers[last].inputs[0]
         magnitude, size, reach = self._magnitude(source), abs(row), self.bounds.reach(source)
@@ -301,11 +305,7 @@ class Relational:
         lift = float(radius @ magnitude.intercept)
         mass = float(size @ matrices.absolute @ reach + size @ (abs(matrices.bias) + matrices.bias_radius)) + lift
         offset = float(row @ matrices.bias - size @ matrices.bias_radius) - lift
-        return cost, offset - allowance(mass, len(reach) + len(row), float(reach.sum()))
-
-    @cached_property
-    def binaries(self) -> int:
-        return int(self.program.integer.sum())
+        return Objective(cost, offset - allowance(mass, len(reach) + len(row), float(reach.sum())))
 
 
 RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {

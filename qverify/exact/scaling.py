@@ -15,19 +15,19 @@ import numpy as np
 from scipy import sparse
 
 from qverify.arrays import Array
-from qverify.exact.program import Products, Program
-from qverify.exact.solvers.base import Limits, Outcome, Session, value_at
+from qverify.exact.program import Objective, Products, Program
+from qverify.exact.solvers.base import Limits, Outcome, Session
 from qverify.exact.solvers.duality import dual_value
 from qverify.rounding import allowance
 from qverify.text.brief import Brief
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scaled(Brief):
-    """`program` is `original` in the variables v' with v = shift + unit * v', its rows divided by `row_unit`.
+    """A program in units: `program` is `original` in v' with v = shift + unit * v' (n,), rows over `row_unit` (m,).
 
     Units are powers of two. Where products occur, shift is 0 and a unit covers the magnitude; elsewhere the range.
-    Every point of `original` is one of `program`: limits are moved outwards by what shifting rounds.
+    Sound: every point of `original` is one of `program`, since limits are moved outwards by what shifting rounds.
     """
 
     original: Program
@@ -38,7 +38,7 @@ class Scaled(Brief):
 
     @staticmethod
     def of(original: Program) -> Scaled:
-        """Choose the units for a program. Integer variables keep theirs."""
+        """The program in units chosen for it; integer variables keep theirs."""
         lower, upper = original.lower, original.upper
         bilinear = len(original.products) > 0
         reach = np.maximum(abs(lower), abs(upper)) if bilinear else upper - lower
@@ -64,27 +64,34 @@ class Scaled(Brief):
             rows=sparse.csr_matrix(sparse.diags(1.0 / row_unit) @ rows),
             row_lower=(original.row_lower - activity - np.where(away > 0, below, 0.0)) / row_unit,
             row_upper=(original.row_upper - activity + np.where(away > 0, above, 0.0)) / row_unit,
-            products=Products(p.row, p.first, p.second, products / row_unit[p.row]),
+            products=Products(row=p.row, first=p.first, second=p.second, coefficient=products / row_unit[p.row]),
         )
-        return Scaled(original, program, shift, unit, row_unit)
+        return Scaled(original=original, program=program, shift=shift, unit=unit, row_unit=row_unit)
 
-    def minimise(self, session: Session, cost: Array, offset: float, limits: Limits, relax: bool) -> Outcome:
-        """`session.minimise` on the scaled program, in terms of the original one.
+    def objective(self, objective: Objective) -> tuple[Objective, float]:
+        """The objective in the variables v', divided by a power of two that leaves its largest cost at about 1; and
+        that power."""
+        cost = objective.cost * self.unit
+        one = float(power_of_two(abs(cost).max(initial=0.0)))
+        return Objective(cost / one, (objective.offset + float(objective.cost @ self.shift)) / one), one
 
-        The bound of a linear program is computed afresh from its duals, which holds whatever the solver did.
+    def minimise(self, session: Session, objective: Objective, limits: Limits, relax: bool) -> Outcome:
+        """The outcome, in the original units, of a minimisation by a session on the scaled program.
+
+        The bound of a linear program is computed afresh from its duals, and so is sound whatever the solver did; that
+        of another program is the solver's word.
         """
-        scaled = cost * self.unit
-        one = float(power_of_two(abs(scaled).max(initial=0.0)))
+        scaled, one = self.objective(objective)
         above, below = (None if stop is None else stop / one for stop in (limits.stop_above, limits.stop_below))
-        limits = Limits(limits.seconds, above, below)
-        outcome = session.minimise(scaled / one, (offset + float(cost @ self.shift)) / one, limits, relax)
+        limits = Limits(seconds=limits.seconds, stop_above=above, stop_below=below)
+        outcome = session.minimise(scaled, limits, relax)
         point, duals, bound, incumbent = outcome.point, outcome.row_duals, outcome.dual_bound * one, None
         if point is not None:
             point = np.clip(self.shift + self.unit * point, self.original.lower, self.original.upper)
-            incumbent = value_at(cost, offset, point)
+            incumbent = objective.value(point)
         if duals is not None:
             duals = duals * one / self.row_unit
-            bound = dual_value(self.original, cost, offset, duals)
+            bound = dual_value(self.original, objective, duals)
         return replace(outcome, incumbent=incumbent, point=point, row_duals=duals, dual_bound=bound)
 
 
@@ -95,8 +102,8 @@ class InUnits(Brief):
     scaled: Scaled
     session: Session
 
-    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
-        return self.scaled.minimise(self.session, cost, offset, limits, relax)
+    def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
+        return self.scaled.minimise(self.session, objective, limits, relax)
 
     def close(self) -> None:
         self.session.close()

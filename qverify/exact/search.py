@@ -31,33 +31,37 @@ from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.gain import Gain, gain
 from qverify.exact.relational import Maps, Relational
+from qverify.exact.size import count_coefficients, count_products
 from qverify.exact.solvers.base import Ending, Limits, Outcome, Session, remaining
 from qverify.exact.solvers.host import TREE, open_session
 from qverify.exact.solvers.process import Hosted, Lent
 from qverify.exact.witness import follow
 from qverify.family.family import Family
 from qverify.family.members import Recipe, Witness
-from qverify.layers import Conv, Dense
 from qverify.text.brief import Brief
 
 BILINEAR_PRODUCTS = 5_000
-"""What the relational program leaves open goes to the bilinear one up to this many products."""
+"""The most products of a bilinear program that is asked where the relational one leaves the sample open."""
 _BYTES = 200
-"""A coefficient of a program, in the program, on its way to the solver and there (measured, HiGHS)."""
+"""Bytes a coefficient takes in the program, on its way to the solver and there (measured, HiGHS)."""
 _RATE = 2e6
 """Coefficients a second at which programs are made and loaded."""
 _ROUNDS = 12
-"""Rounds of added sign binaries; each adds up to _SIGNS of them."""
+"""The most rounds in which sign binaries are added."""
 _SIGNS = 64
+"""The most sign binaries added in a round."""
+_PARTS = 4
+"""Coefficients that a product of a bilinear program counts for: its own, and those of the cuts and rows around it."""
 _NEGLIGIBLE = 1e-9
-"""A chord that lies less than this above |x_j|, relative to the range of x_j, is not worth a binary."""
+"""The gap between chord and |x_j|, relative to the range of x_j, up to which a sign binary is not worth it."""
 INDEPENDENT = "independent positions"
+"""The scope of a bound that is sound and not exact (mathematics.md, section 6)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How to search. `seconds` is a limit per sample; `early`: stop at the sign of the margin, not at its value;
-    `memory`: bytes for programs and solver, None for no limit."""
+    """Solver, formulation and limits of a search. `seconds` is a limit per sample; `early`: stop at the sign of the
+    margin, not at its value; `memory`: bytes for programs and solver, None for no limit."""
 
     solver: str = "auto"
     formulation: str = "relational"
@@ -68,12 +72,12 @@ class SearchSettings:
 
 
 class _TooMuch(Exception):
-    """A program is not even begun; why."""
+    """A program too large to be made; the message says for what."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SearchedSample(Brief):
-    """One sample: x (n_in,), its bounds, and `lower` (classes,), what is proved of its margins.
+    """One sample: x (n_in,), its bounds on every layer, and `lower` (classes,), the margins proved before.
 
     `recipe` is the worst member known, None for the network itself; `polish` descends from one member to a worse one.
     """
@@ -91,59 +95,63 @@ class Search:
     """The questions of one sample, over programs that are built and loaded once; solvers work in the process `lent`,
     or here without one.
 
-    After `margins`: `lower`, `upper` (classes,) are the margins proved and attained, `recipe` the worst member and
-    `best` its margin, `scope` whether the last program was exact, `detail` why something is open.
+    After `decide`: `lower`, `upper` (classes,) are the margins proved and attained, `recipe` the worst member and
+    `attained` its margin, `scope` whether the last program was exact, `detail` why something is open.
     """
 
     def __init__(self, maps: Maps, settings: SearchSettings, case: SearchedSample, lent: Lent | None = None):
         self.maps, self.settings, self.case, self._lent = maps, settings, case, lent
         self.lower, self.upper = case.lower.copy(), np.full(len(case.lower), math.inf)
         self.recipe: Recipe | None = None
-        self.best = math.inf
+        self.attained = math.inf
         network = maps.family.network
-        self._attained(network.evaluate(case.x[None])[0])
+        self._take_in(network.evaluate(case.x[None])[0])
         if case.recipe is not None:
             self._consider(case.recipe, case.recipe.witness())
         self.detail = ""
         self.bilinear = settings.formulation == "bilinear"
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
-        self._gain = Gain(0.0, 0.0)
+        self._gain = Gain(ranges=0.0, magnitudes=0.0)
         self._signs: dict[int, Any] = {}
         self._program: Relational | Bilinear | None = None
         self._sessions: dict[str, Session] = {}
 
     # -- what is asked ----------------------------------------------------------------------------
 
-    def margins(self) -> Ruling:
-        """Is every margin positive over the family? Raises InternalError, SolverError, ModelTooLarge."""
+    def decide(self) -> Ruling:
+        """The ruling on whether every margin is positive over the family.
+
+        Raises InternalError where bound and member contradict each other, SolverError without a usable solver,
+        ModelTooLarge where its licence does not admit the program.
+        """
         closed = self.lower > 0.0
         closed[self.case.label] = True
         try:
-            self._affordable()
-            ruling = self._margins(closed)
+            self._check_size()
+            ruling = self._decide_rivals(closed)
             if ruling is Ruling.OPEN and self._goes_on_bilinear():
                 try:
-                    ruling = self._margins(closed)
+                    ruling = self._decide_rivals(closed)
                 except ModelTooLarge as error:  # the relational answer stands
                     self.detail, self.bilinear = str(error), False
             return ruling
         except _TooMuch as reason:
             self.detail = str(reason)
-            return Ruling.BROKEN if self.best <= 0.0 else Ruling.OPEN
+            return Ruling.BROKEN if self.attained <= 0.0 else Ruling.OPEN
         finally:
             self.close()
 
-    def _margins(self, closed: Any) -> Ruling:
+    def _decide_rivals(self, closed: Any) -> Ruling:
         for rival in np.argsort(self.lower, kind="stable"):
-            skip = closed[rival] if self.settings.early else self.lower[rival] >= self.best
+            skip = closed[rival] if self.settings.early else self.lower[rival] >= self.attained
             if skip or rival == self.case.label:
                 continue
             row = np.zeros(len(self.lower))
             row[self.case.label], row[rival] = 1.0, -1.0
-            known = self._minimise(row, Known(float(self.lower[rival]), float(self.upper[rival])))
+            known = self._minimise(row, Known(lower=float(self.lower[rival]), upper=float(self.upper[rival])))
             self.lower[rival], self.upper[rival] = known.lower, min(known.upper, self.upper[rival])
             ruling = decide.rule(known, self._gain.magnitudes)
-            if ruling is Ruling.BROKEN or self.best <= 0.0:
+            if ruling is Ruling.BROKEN or self.attained <= 0.0:
                 return Ruling.BROKEN
             closed[rival] |= ruling is Ruling.HOLDS
             if self.expired():
@@ -156,12 +164,12 @@ class Search:
         Programs stay loaded for the next row; `close` gives them back.
         """
         try:
-            self._affordable()
+            self._check_size()
         except _TooMuch as reason:
             self.detail = str(reason)
-            return Known(-math.inf)
-        known = self._minimise(row, Known(-math.inf))
-        if not self.settled(known) and self._goes_on_bilinear():
+            return Known(lower=-math.inf)
+        known = self._minimise(row, Known(lower=-math.inf))
+        if not self.answered(known) and self._goes_on_bilinear():
             try:
                 known = self._minimise(row, known)
             except ModelTooLarge as error:
@@ -179,6 +187,7 @@ class Search:
 
     @property
     def scope(self) -> str:
+        """`exact`, or INDEPENDENT where the last program took the positions of a convolution as independent."""
         return INDEPENDENT if self.maps.family.network.shares_weights and not self.bilinear else "exact"
 
     # -- one row ----------------------------------------------------------------------------------
@@ -188,10 +197,10 @@ class Search:
         for _ in range(_ROUNDS):
             if not self.bilinear:
                 known, _ = self._ask(row, known, relax=True)
-            if self.settled(known):
+            if self.answered(known):
                 break
             known, outcome = self._ask(row, known)
-            if self.settled(known) or self.expired():
+            if self.answered(known) or self.expired():
                 break
             if outcome.point is not None and self._refine(outcome.point):
                 continue
@@ -201,8 +210,8 @@ class Search:
         return known
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
-        """One solve; what it adds to what is known. `target`: end at an incumbent that looks negative."""
-        program, name = self._open(relax)
+        """Bounds on the minimum after one solve, and its outcome. `target`: end at an incumbent that looks negative."""
+        program, name = self._session(relax)
         early = self.settings.early and not relax
         allowed = 0.0 if name == TREE else decide.tolerance(self._gain, self.bilinear)
         limits = Limits(
@@ -210,17 +219,17 @@ class Search:
             stop_above=allowed if early else None,
             stop_below=-allowed if early and target else None,
         )
-        outcome = self._sessions[name].minimise(*program.combination(row), limits, relax)
+        outcome = self._sessions[name].minimise(program.combination(row), limits, relax)
         self.detail = decide.reason(outcome)
         upper = known.upper
         if outcome.point is not None and np.isfinite(outcome.point).all():
             upper = min(upper, self._member(program, outcome.point, row, not relax))
-        return Known(max(known.lower, decide.proved_bound(outcome, allowed)), upper), outcome
+        return Known(lower=max(known.lower, decide.proved_bound(outcome, allowed)), upper=upper), outcome
 
-    def settled(self, known: Known) -> bool:
-        """Whether nothing more is to be found out: the sign of the margin (`early`), or the minimum itself."""
+    def answered(self, known: Known) -> bool:
+        """Whether a question is answered: the sign of the margin (`early`), or the minimum itself up to tolerance."""
         if self.settings.early:
-            return known.lower > 0.0 or self.best <= 0.0
+            return known.lower > 0.0 or self.attained <= 0.0
         return known.upper - known.lower <= 2.0 * decide.tolerance(self._gain, self.bilinear)
 
     def expired(self) -> bool:
@@ -232,9 +241,9 @@ class Search:
     def _member(self, program: Relational | Bilinear, point: Array, row: Array, polish: bool) -> float:
         """The value of `row` at the member that follows `point`; a worse member than any before is kept."""
         case = self.case
-        recipe, witness = follow(case.family, (case.x, case.label), program, (point, row))
+        recipe, witness = follow(case.family, program, x=case.x, label=case.label, point=point, row=row)
         value = float(row @ self._consider(recipe, witness))
-        if polish and self.settings.early and self.best > 0.0 and case.polish is not None and not self.bilinear:
+        if polish and self.settings.early and self.attained > 0.0 and case.polish is not None and not self.bilinear:
             better = case.polish(recipe)
             value = min(value, float(row @ self._consider(better, better.witness())))
         return value
@@ -242,23 +251,23 @@ class Search:
     def _consider(self, recipe: Recipe, witness: Witness) -> Array:
         """The outputs of a member; it is kept if it is the worst so far."""
         output = witness.network.evaluate(witness.input[None])[0]
-        if self._attained(output):
+        if self._take_in(output):
             self.recipe = recipe
         return output
 
-    def _attained(self, output: Array) -> bool:
+    def _take_in(self, output: Array) -> bool:
         """Take the margins of a member into `upper`; whether its worst is below all before."""
         margin = output[self.case.label] - output
         margin[self.case.label] = np.inf
         self.upper = np.minimum(self.upper, margin)
-        before, self.best = self.best, min(self.best, float(margin.min()))
-        return self.best < before
+        before, self.attained = self.attained, min(self.attained, float(margin.min()))
+        return self.attained < before
 
     # -- programs ---------------------------------------------------------------------------------
 
-    def _affordable(self) -> None:
+    def _check_size(self) -> None:
         """Raises _TooMuch if the program is too large for the memory, or would not be there before the time is up."""
-        size = count_products(self.maps.family) * 4 if self.bilinear else count_coefficients(self.maps.family)
+        size = _PARTS * count_products(self.maps.family) if self.bilinear else count_coefficients(self.maps.family)
         memory, left = self.settings.memory, remaining(self._until)
         if memory is not None and size * _BYTES > memory:
             share = f"its share of the memory is {memory / 2**30:.2g}; more: --memory, fewer --jobs"
@@ -267,7 +276,7 @@ class Search:
             self._until = time.monotonic()
             raise _TooMuch(f"time limit: to set up the program alone takes about {size / _RATE:.1g} s")
 
-    def _open(self, relax: bool) -> tuple[Relational | Bilinear, str]:
+    def _session(self, relax: bool) -> tuple[Relational | Bilinear, str]:
         """The program and whose session minimises over it: our own tree for relaxations and where HiGHS was chosen."""
         if self._program is None:
             if self.bilinear:
@@ -283,7 +292,7 @@ class Search:
             if self._lent is not None:
                 self._sessions[name] = Hosted(self._lent, name, program, stop)
             else:
-                self._sessions[name] = open_session(None if name == TREE else solvers.get(name), program, stop)
+                self._sessions[name] = open_session(None if name == TREE else solvers.adapter(name), program, stop)
         return self._program, name
 
     def _refine(self, point: Array) -> bool:
@@ -317,7 +326,7 @@ class Search:
 
 
 def overstated(program: Relational, point: Array) -> list[tuple[float, int, int]]:
-    """(weighted gap, layer, coordinate) wherever the chord lies above |x_j| at this point and some radius cares."""
+    """Gap weighted by radii, layer and coordinate, wherever a chord lies above |x_j| at a point (n,) and it matters."""
     found = []
     for i, relaxed in program.relaxed.items():
         magnitude, x = program.magnitudes[i], point[program.columns[i]]
@@ -326,14 +335,3 @@ def overstated(program: Relational, point: Array) -> list[tuple[float, int, int]
         weighted = gap * program.maps.radius_sum(i)
         found += [(float(weighted[j]), i, int(j)) for j in relaxed if gap[j] > _NEGLIGIBLE * width[j]]
     return found
-
-
-def count_coefficients(family: Family) -> int:
-    """Coefficients in the relational program: two rows for each output of an affine layer, padding counted in."""
-    return 2 * sum(la.size * la.fan_in for la in family.network.layers if isinstance(la, (Dense, Conv)))
-
-
-def count_products(family: Family) -> int:
-    """Products of variables in the bilinear program, padding counted in."""
-    layers = [family.network.layers[i] for i in family.weight]
-    return sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))

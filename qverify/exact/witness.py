@@ -27,10 +27,10 @@ from qverify.text.brief import Brief
 
 
 def follow(
-    family: Family, sample: tuple[Array, int], program: Relational | Bilinear, asked: tuple[Array, Array]
+    family: Family, program: Relational | Bilinear, *, x: Array, label: int, point: Array, row: Array
 ) -> tuple[Recipe, Witness]:
-    """The member that follows a point of the program; `sample` is (x, label), `asked` (point, row minimised)."""
-    (x, label), (point, row) = sample, asked
+    """Recipe and witness of the member that follows a point (n,) of the sample's program, where `row . output` was
+    minimised. Heuristic: the member need not attain the point; its own margin counts."""
     values = {i: point[columns] for i, columns in program.columns.items()}
     if isinstance(program, Bilinear):
         weights = {i: (point[w], point[program.biases[i]]) for i, w in program.weights.items()}
@@ -38,12 +38,12 @@ def follow(
         return recipe, recipe.witness()
     target = Target(family.network, values, row)
     witness = realise(family, x, values[0], label, target)  # fills in the positions
-    return Recipe(family, x, values[0], label, target.positions()), witness
+    return Recipe(family, x, values[0], label, target.choice()), witness
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explicit(Brief):
-    """A `Choice` that states the weights: a point of the bilinear program."""
+    """A `Choice` that states the weights `given[i]` of layer i, and its outputs `values[i]`: a bilinear point."""
 
     given: Mapping[int, tuple[Array, Array]]
     values: Mapping[int, Array]
@@ -63,8 +63,8 @@ class Target:
         self._network, self._values, self._row = network, values, row
         self._made = PositionChoice({}, {}, {}, {})
 
-    def positions(self) -> PositionChoice:
-        """The positions taken, layer by layer; complete once `realise` is through."""
+    def choice(self) -> PositionChoice:
+        """The positions taken, by layer; complete after `realise`."""
         return self._made
 
     def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -75,7 +75,7 @@ class Target:
         return self._made.weights(index, layer, x, radius)
 
     def _position(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> Array:
-        wanted = self._wanted(index)
+        wanted = self._target(index)
         if wanted is None:
             return np.where(self._row > 0, -1.0, 1.0)
         centre = layer.weight @ x + layer.bias
@@ -84,7 +84,7 @@ class Target:
 
     def _kernel(self, index: int, layer: Conv, x: Array) -> None:
         """A kernel cannot please every position: each entry goes where most of the wanted change pulls it."""
-        wanted = self._wanted(index)
+        wanted = self._target(index)
         assert wanted is not None  # only a dense last layer has no variables
         change = wanted - layer.apply(layer.weight, x[None])[0] - np.repeat(layer.bias, layer.positions)
         if index not in self._values:  # a Relu follows: what is to be 0 there may be anything below
@@ -94,7 +94,7 @@ class Target:
         self._made.kernel[index] = np.sign(pull).reshape(layer.weight.shape)
         self._made.bias[index] = np.sign(change.reshape(len(layer.bias), -1).sum(axis=1))
 
-    def _wanted(self, index: int) -> Array | None:
+    def _target(self, index: int) -> Array | None:
         """Values for the output of an affine layer; those of the Relu that alone reads it; None: nobody reads it."""
         if index in self._values:
             return self._values[index]

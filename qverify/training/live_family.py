@@ -23,7 +23,7 @@ from qverify.family.family import Family, Radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import expected
 from qverify.layers import Conv, Dense, Relu
-from qverify.rounding import Rounding
+from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 from qverify.training.live_network import LiveNetwork
 
@@ -87,7 +87,7 @@ def _bound_model(
         else:
             weight, bias = like.new_tensor(layer.weight), like.new_tensor(layer.bias)
             affine[i] = Affine(layer, weight, torch.zeros_like(weight), bias, torch.zeros_like(bias))
-    rounding = Rounding(like.dtype, enabled=False)
+    rounding = Allowances(like.dtype, enabled=False)
     model = BoundModel(live.network, affine, {}, activation, ceiling or {}, rounding, like.device, like.dtype)
     return replace(model, zero_exact=ceiling is not None)
 

@@ -300,7 +300,7 @@ class Cascade:
             worst = int(batch.lower[sample].argmin())
             row = np.zeros(batch.lower.shape[1])
             row[batch.labels[sample]], row[worst] = 1.0, -1.0
-            known = Known(float(batch.lower[sample, worst]), float(batch.best[sample]))
+            known = Known(lower=float(batch.lower[sample, worst]), upper=float(batch.best[sample]))
             scale = math.inf
             if self.model.operations <= _SMALL:
                 scale = gain(self.maps, batch.bounds.sample(position), row).magnitudes

@@ -100,11 +100,11 @@ class ExactStep:
         with solver_process(self.options, cascade.memory) as lent:
             began = time.perf_counter()
             search = Search(cascade.maps, self._settings(seconds), self._case(position, seconds), lent)
-            ruling = search.margins()
+            ruling = search.decide()
         early = self.options.method != "exact"
         if cascade.stop.is_set() and (ruling is Ruling.OPEN or not early):
             return None  # without `early` the sign may be settled and the value of the margin not
-        batch.lower[sample], batch.best[sample] = search.lower, search.best
+        batch.lower[sample], batch.best[sample] = search.lower, search.attained
         if search.recipe is not None:
             batch.recipes[sample] = search.recipe
         batch.seconds[sample] += time.perf_counter() - began
@@ -132,12 +132,12 @@ class ExactStep:
     def _settings(self, seconds: float | None) -> SearchSettings:
         options = self.options
         return SearchSettings(
-            options.solver,
-            options.formulation,
-            seconds,
-            options.method != "exact",
-            self.cascade.stop,
-            program_memory(options, self.cascade.memory),
+            solver=options.solver,
+            formulation=options.formulation,
+            seconds=seconds,
+            early=options.method != "exact",
+            stop=self.cascade.stop,
+            memory=program_memory(options, self.cascade.memory),
         )
 
     def _case(self, position: int, seconds: float | None) -> SearchedSample:
@@ -156,4 +156,12 @@ class ExactStep:
             found = attack(model, one, labels, model.tensor(batch.lower[[sample]]), start, deadline)
             return found.recipe(family, x, label, 0) if bool(found.margin.isfinite().all()) else recipe
 
-        return SearchedSample(family, x, label, bounds, batch.lower[sample], batch.recipes.get(sample), polish)
+        return SearchedSample(
+            family=family,
+            x=x,
+            label=label,
+            bounds=bounds,
+            lower=batch.lower[sample],
+            recipe=batch.recipes.get(sample),
+            polish=polish,
+        )

@@ -20,7 +20,7 @@ from qverify.exact.bilinear import Bilinear
 from qverify.exact.branching import Tree
 from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
-from qverify.exact.search import count_products
+from qverify.exact.size import count_products
 from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Radii
 from qverify.onnx import reader as onnx_io
@@ -44,9 +44,11 @@ def test_relational_against_bilinear(width, benchmark, report):
     row = np.array([1.0, -1.0, 0.0])
 
     def solve(program, solver):
-        session = Tree(Scaled.of(program.program)) if solver == "highs" else solvers.get(solver).open(program.program)
+        session = (
+            Tree(Scaled.of(program.program)) if solver == "highs" else solvers.adapter(solver).open(program.program)
+        )
         began = time.perf_counter()
-        outcome = session.minimise(*program.combination(row), Limits(seconds=BILINEAR_LIMIT))
+        outcome = session.minimise(program.combination(row), Limits(seconds=BILINEAR_LIMIT))
         session.close()
         return outcome, time.perf_counter() - began
 

@@ -16,7 +16,7 @@ from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.family.family import Family, Radii
 from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
 from qverify.network import Network, margins
-from qverify.rounding import Rounding
+from qverify.rounding import Allowances
 from tests.support.bounds import (
     BOXES,
     CLIP,
@@ -301,7 +301,7 @@ def trainable(network, family, parameters):
         i: Affine(old.layer, weight, old.radius, bias, old.bias_radius)
         for (i, old), (weight, bias) in zip(plain.affine.items(), pairs, strict=True)
     }
-    return replace(plain, affine=affine, rounding=Rounding(torch.float64, enabled=False))
+    return replace(plain, affine=affine, rounding=Allowances(torch.float64, enabled=False))
 
 
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", "conv_conv", "residual"])
@@ -331,7 +331,7 @@ def test_float32_without_allowance_agrees_with_float64():
         for i, a in model.affine.items()
     }
     activation = {i: r.float() for i, r in model.activation.items()}
-    rounding = Rounding(torch.float32, enabled=False)
+    rounding = Allowances(torch.float32, enabled=False)
     single = replace(model, affine=affine, activation=activation, dtype=torch.float32, rounding=rounding)
     got = interval_bounds(single, bounds.lower[0].float(), bounds.upper[0].float())
     for i in range(len(bounds.lower)):

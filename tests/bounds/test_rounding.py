@@ -19,7 +19,7 @@ from qverify.errors import InternalError, RadiiError
 from qverify.family.family import Family, Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
-from qverify.rounding import Rounding, finite
+from qverify.rounding import Allowances, finite
 from tests.support.networks import NETWORKS, inputs, mlp, random_radii
 from tests.support.rationals import badly_scaled, corner_member, exact, moved, random_signs, relative_radii
 
@@ -33,7 +33,7 @@ def outside(lower, upper, values):
 def bounds_of(family, x, rounding=True):
     model = BoundModel.of(family)
     if not rounding:
-        model = replace(model, rounding=Rounding(torch.float64, enabled=False))
+        model = replace(model, rounding=Allowances(torch.float64, enabled=False))
     return model, interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
 
 
@@ -170,17 +170,17 @@ def test_gamma_is_at_least_highams_and_refuses_what_it_cannot_bound():
     """Oracle: n u / (1 - n u) in exact rationals."""
     unit = Fraction(1, 2**53)
     for n in (1, 10, 784, 10**6):
-        assert Fraction(Rounding(torch.float64).gamma(n)) >= n * unit / (1 - n * unit)
+        assert Fraction(Allowances(torch.float64).gamma(n)) >= n * unit / (1 - n * unit)
     with pytest.raises(InternalError, match="too long"):
-        Rounding(torch.float32).gamma(10**6)
-    assert Rounding(torch.float64, enabled=False).gamma(10**6) == 0
+        Allowances(torch.float32).gamma(10**6)
+    assert Allowances(torch.float64, enabled=False).gamma(10**6) == 0
 
 
 def test_widen_moves_both_ends_outwards_even_without_mass():
     zero = torch.zeros(3, dtype=torch.float64)
-    low, high = Rounding(torch.float64).widen(zero, zero, zero, 4)
+    low, high = Allowances(torch.float64).widen(zero, zero, zero, 4)
     assert (low < 0).all() and (high > 0).all()
-    same = Rounding(torch.float64, enabled=False).widen(zero, zero, zero + 1, 4)
+    same = Allowances(torch.float64, enabled=False).widen(zero, zero, zero + 1, 4)
     assert same[0] is zero and same[1] is zero
 
 

@@ -316,7 +316,7 @@ def test_solvers_lists_all_and_what_auto_takes():
 
 
 def test_no_solver_at_all_is_status_3(monkeypatch):
-    gone = Availability(False, "", "", "", "Install it.")
+    gone = Availability(works=False, remedy="Install it.")
     for solver in ADAPTERS.values():
         monkeypatch.setattr(type(solver), "availability", lambda self: gone)
     monkeypatch.setattr(type(ADAPTERS["gurobi"]), "full_licence", lambda self: False)

@@ -22,7 +22,7 @@ from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support.networks import conv, dense, mlp, relu
 
-HIGHS = solvers.get("highs")
+HIGHS = solvers.adapter("highs")
 
 
 class Liar:
@@ -41,9 +41,9 @@ class Liar:
         session, liar = HIGHS.open(program, threads, stop), self
 
         class Session:
-            def minimise(self, cost, offset, limits, relax=False):
+            def minimise(self, objective, limits, relax=False):
                 liar.asked += 1
-                return liar.lie(session.minimise(cost, offset, limits, relax), relax)
+                return liar.lie(session.minimise(objective, limits, relax), relax)
 
             def close(self):
                 session.close()
@@ -66,13 +66,13 @@ def with_liar(monkeypatch, lie, seed=0, method="auto"):
     liar = Liar(lie)
 
     class LyingTree(Tree):
-        def minimise(self, cost, offset, limits, relax=False):
+        def minimise(self, objective, limits, relax=False):
             liar.asked += 1
-            return lie(super().minimise(cost, offset, limits, relax), relax)
+            return lie(super().minimise(objective, limits, relax), relax)
 
     monkeypatch.setattr("qverify.exact.solvers.host.Tree", LyingTree)
     monkeypatch.setattr("qverify.exact.search.solvers.choose", lambda name, products: liar)
-    monkeypatch.setattr("qverify.exact.search.solvers.get", lambda name: liar)
+    monkeypatch.setattr("qverify.exact.search.solvers.adapter", lambda name: liar)
     verdicts = verify(network, x, labels, radii, Options(method=method, isolated=False))
     assert liar.asked > 0
     return verdicts
@@ -103,7 +103,7 @@ def test_a_missing_bound_verifies_nothing(monkeypatch, bound):
 @pytest.mark.parametrize("status", [Ending.INFEASIBLE, Ending.UNBOUNDED, Ending.FAILED])
 def test_a_false_status_is_unknown_whatever_the_bound(monkeypatch, status):
     def lie(outcome, relaxed):
-        return Outcome(status, 5.0, None, None, message="boom")
+        return Outcome(status=status, dual_bound=5.0, message="boom")
 
     verdicts = with_liar(monkeypatch, lie)
     for true, verdict in zip(truth(), verdicts, strict=True):
@@ -155,28 +155,36 @@ def test_a_slightly_high_bound_is_caught_by_the_member_of_its_own_point(monkeypa
 
 
 def test_rule():
-    assert rule(Known(1e-9), 1.0) is Ruling.HOLDS
-    assert rule(Known(0.0), 1.0) is Ruling.OPEN
-    assert rule(Known(-1.0, 1.0), 1.0) is Ruling.OPEN
-    assert rule(Known(-1.0, 0.0), 1.0) is Ruling.BROKEN
-    assert rule(Known(-math.inf), 1.0) is Ruling.OPEN
+    assert rule(Known(lower=1e-9), 1.0) is Ruling.HOLDS
+    assert rule(Known(lower=0.0), 1.0) is Ruling.OPEN
+    assert rule(Known(lower=-1.0, upper=1.0), 1.0) is Ruling.OPEN
+    assert rule(Known(lower=-1.0, upper=0.0), 1.0) is Ruling.BROKEN
+    assert rule(Known(lower=-math.inf), 1.0) is Ruling.OPEN
 
 
-@pytest.mark.parametrize("known", [Known(0.1, 0.0), Known(3.0, 2.9), Known(1e-30, 5e-31), Known(2e-20, 1e-20)])
+@pytest.mark.parametrize(
+    "known",
+    [
+        Known(lower=0.1, upper=0.0),
+        Known(lower=3.0, upper=2.9),
+        Known(lower=1e-30, upper=5e-31),
+        Known(lower=2e-20, upper=1e-20),
+    ],
+)
 def test_a_member_below_a_bound_is_an_error_however_small_the_outputs_are(known):
     with pytest.raises(InternalError):
         rule(known, 10.0 * known.lower)
-    assert rule(Known(known.upper * (1 + 1e-10), known.upper), 10.0) is (
+    assert rule(Known(lower=known.upper * (1 + 1e-10), upper=known.upper), 10.0) is (
         Ruling.HOLDS if known.upper > 0 else Ruling.BROKEN
     )
 
 
 def test_proved_bound_takes_the_tolerance_off():
-    assert proved_bound(Outcome(Ending.OPTIMAL, 2.0, None, None), 0.5) == 1.5
-    assert proved_bound(Outcome(Ending.TIME_LIMIT, -2.0, None, None), 0.5) == -2.5
+    assert proved_bound(Outcome(status=Ending.OPTIMAL, dual_bound=2.0), 0.5) == 1.5
+    assert proved_bound(Outcome(status=Ending.TIME_LIMIT, dual_bound=-2.0), 0.5) == -2.5
     for status in Ending:
-        assert proved_bound(Outcome(status, math.inf, None, None), 0.0) == -math.inf
-        assert proved_bound(Outcome(status, math.nan, None, None), 0.0) == -math.inf
+        assert proved_bound(Outcome(status=status, dual_bound=math.inf), 0.0) == -math.inf
+        assert proved_bound(Outcome(status=status, dual_bound=math.nan), 0.0) == -math.inf
 
 
 def test_too_large_for_gurobi_is_refused_by_name_and_auto_goes_on():
@@ -185,7 +193,7 @@ def test_too_large_for_gurobi_is_refused_by_name_and_auto_goes_on():
     x = rng.normal(size=(1, 30))
     labels = network.evaluate(x).argmax(1)
     radii = Radii(input=1e-4, weight=1e-5)
-    if solvers.get("gurobi").full_licence():
+    if solvers.adapter("gurobi").full_licence():
         pytest.skip("the licence here has no limit")
     with pytest.raises(ModelTooLarge, match=r"2000 variables.*--solver highs"):
         verify(network, x, labels, radii, Options("exact", solver="gurobi"))
@@ -196,7 +204,9 @@ class _Broken:
     name, products = "gurobi", True
 
     def availability(self):
-        return Availability(False, "1", "none", "", "Gurobi finds no licence; use `--solver highs`.")
+        return Availability(
+            works=False, version="1", licence="none", remedy="Gurobi finds no licence; use `--solver highs`."
+        )
 
 
 def test_no_licence_is_a_solver_error(monkeypatch):

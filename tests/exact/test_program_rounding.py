@@ -83,8 +83,8 @@ def is_point(program, point):
 
 def point_of(asked, values, weights=None):
     """The exact values of a member as a point; binaries are left open, magnitudes are |x|, activations max(z, 0)."""
-    point = [None] * asked.program.variables
-    for name, columns in asked.program.blocks.items():
+    point = [None] * asked.program.variable_count
+    for name, columns in asked.builder.blocks.items():
         kind, _, number = name.rpartition(" ")
         index = int(number)
         for k, column in enumerate(columns):
@@ -176,8 +176,9 @@ def test_members_are_exact_points_of_both_programs(number, rng):
             ]
             assert is_point(scaled.program, moved)
             for row in rows:
-                cost, offset = program.combination(row)
-                value = sum((c * v for c, v in zip(exact(cost), point, strict=True) if c), Fraction(offset))
+                asked_for = program.combination(row)
+                costs = zip(exact(asked_for.cost), point, strict=True)
+                value = sum((c * v for c, v in costs if c), Fraction(asked_for.offset))
                 assert value <= sum((a * b for a, b in zip(exact(row), values[-1], strict=True)), Fraction(0))
 
 
@@ -189,7 +190,7 @@ def test_rows_of_convex_hulls_cut_no_member_off(number, rng):
     program, found = asked.program, 0
     switched = Switched.of_program(program)
     for _ in range(6):
-        made_up = program.lower + rng.random(program.variables) * (program.upper - program.lower)
+        made_up = program.lower + rng.random(program.variable_count) * (program.upper - program.lower)
         made_up[program.integer] = rng.uniform(0.05, 0.95, int(program.integer.sum()))
         made_up[switched.x] = program.upper[switched.x]
         rows, limits = switched.violated(made_up)

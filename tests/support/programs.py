@@ -6,6 +6,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy import sparse
+from scipy.optimize import linprog
 
 from qverify.bounds.backward import tightened_bounds
 from qverify.bounds.interval import interval_bounds
@@ -19,7 +21,7 @@ from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family
 from qverify.layers import Add, Dense, Input, Relu
 from qverify.network import Network
-from tests.support.networks import NETWORKS, dense, mlp, relu, scale
+from tests.support.networks import NETWORKS, dense, inputs, mlp, random_radii, relu, scale
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -57,10 +59,9 @@ def difference(network: Network, first: int = 0, second: int = 1) -> Array:
 
 def optimum(program: Relational | Bilinear, row: Array, solver: str = "highs", relax: bool = False) -> float:
     """The minimum of `row . output`, solved to optimality: dual bound and incumbent agree."""
-    cost, offset = program.combination(row)
-    session = solvers.get(solver).open(program.program)
+    session = solvers.adapter(solver).open(program.program)
     try:
-        outcome = session.minimise(cost, offset, Limits(seconds=60.0), relax)
+        outcome = session.minimise(program.combination(row), Limits(seconds=60.0), relax)
     finally:
         session.close()
     assert outcome.status is Ending.OPTIMAL, outcome.message
@@ -68,20 +69,31 @@ def optimum(program: Relational | Bilinear, row: Array, solver: str = "highs", r
     return outcome.dual_bound
 
 
+def with_binaries(program: Program, cost: np.ndarray, values: np.ndarray, rows=None, lower=None):
+    """scipy's optimum of the linear program with the binaries at these values; None if there is no point."""
+    low, high = program.lower.copy(), program.upper.copy()
+    low[program.integer] = high[program.integer] = values
+    below, above = np.isfinite(program.row_lower), np.isfinite(program.row_upper)
+    matrix = sparse.vstack([-program.rows[below], program.rows[above]])
+    limits = np.concatenate([-program.row_lower[below], program.row_upper[above]])
+    found = linprog(cost, matrix, limits, bounds=list(zip(low, high, strict=True)), method="highs")
+    return found.fun if found.status == 0 else None
+
+
 def violation(asked: Relational, values: list[Array]) -> float:
     """By how much the rows and bounds are broken at these layer values, with |x| and its sign where they have
     variables, and each binary of a ReLU at its better end."""
-    program = asked.program
-    point = np.zeros(program.variables)
+    program, blocks = asked.program, asked.builder.blocks
+    point = np.zeros(program.variable_count)
     for i, columns in asked.columns.items():
         point[columns] = values[i]
-        if f"sign {i}" in program.blocks:
+        if f"sign {i}" in blocks:
             x = values[i][all_signs(asked.bounds)[i]]
-            point[program.blocks[f"magnitude {i}"]], point[program.blocks[f"sign {i}"]] = np.abs(x), x >= 0
+            point[blocks[f"magnitude {i}"]], point[blocks[f"sign {i}"]] = np.abs(x), x >= 0
     worst = float(np.maximum(program.lower - point, point - program.upper).max())
     rows, activity = program.rows.toarray(), program.rows @ point
     free = np.zeros(program.row_count, dtype=bool)
-    for name, block in program.blocks.items():
+    for name, block in blocks.items():
         for s in block if name.startswith("active") else ():
             mine = rows[:, s] != 0
             free |= mine
@@ -140,6 +152,15 @@ MORE = {
 ALL = NETWORKS | MORE
 CONVOLUTIONS = [name for name in NETWORKS if name.startswith("conv")]
 DENSE = [name for name in ALL if name not in CONVOLUTIONS]
+
+
+def tiny(seed: int, most: int = 4) -> tuple[Family, np.ndarray]:
+    """A dense network of 1 to 3 hidden layers of 2 to `most` neurons with unequal radii, and a sample."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, most + 1, 3 + seed % 3)
+    network = mlp(rng, *sizes)
+    family = Family.of(network, random_radii(network, rng, (0.03, 0.1, 0.3)[seed // 3 % 3]))
+    return family, inputs(network, rng)[seed % 6]
 
 
 # --- corners: an oracle that shares no code with qverify ---------------------------------------------------

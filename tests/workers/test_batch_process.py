@@ -27,12 +27,12 @@ def worker(code: str) -> list[str]:
 
 AT_SAMPLE = """
 from qverify.exact.search import Search
-before = Search.margins
+before = Search.decide
 def margins(search):
     if search.case.label == {label}:
         {what}
     return before(search)
-Search.margins = margins
+Search.decide = margins
 """
 
 

@@ -13,7 +13,7 @@ _GUROBI, _HIGHS, _SCIP = GurobiSolver(), HighsSolver(), ScipSolver()
 ADAPTERS: dict[str, Solver] = {solver.name: solver for solver in (_HIGHS, _GUROBI, _SCIP)}
 
 
-def get(name: str) -> Solver:
+def adapter(name: str) -> Solver:
     """The solver of that name, whether or not it works here. Raises UsageError for an unknown name."""
     if name not in ADAPTERS:
         raise UsageError(f"There is no solver {name!r}; choose one of: auto, {', '.join(ADAPTERS)}.")
@@ -27,7 +27,7 @@ def choose(name: str, program_needs_products: bool) -> Solver:
     licence, which may then refuse the size (ModelTooLarge). Raises SolverError, with a remedy, if none works.
     """
     if name != "auto":
-        return _checked(get(name), program_needs_products)
+        return _working(adapter(name), program_needs_products)
     if _GUROBI.full_licence():
         return _GUROBI
     others: list[Solver] = [_SCIP, _GUROBI] if program_needs_products else [_HIGHS, _GUROBI]
@@ -40,7 +40,7 @@ def choose(name: str, program_needs_products: bool) -> Solver:
     raise SolverError("No solver works here. " + " ".join(remedies))
 
 
-def _checked(solver: Solver, program_needs_products: bool) -> Solver:
+def _working(solver: Solver, program_needs_products: bool) -> Solver:
     if program_needs_products and not solver.products:
         able = " or ".join(f"--solver {other.name}" for other in ADAPTERS.values() if other.products)
         raise SolverError(f"{solver.name} cannot solve programs with products of variables; use {able}.")
@@ -50,4 +50,4 @@ def _checked(solver: Solver, program_needs_products: bool) -> Solver:
     return solver
 
 
-__all__ = ["ADAPTERS", "choose", "get"]
+__all__ = ["ADAPTERS", "adapter", "choose"]

@@ -1,4 +1,4 @@
-"""What every solver adapter offers, and nothing else of a solver reaches the rest of qverify.
+"""The interface of solver adapters: nothing else of a solver reaches the rest of qverify.
 
 An adapter opens a `Session` on a `Program`; the session is asked to minimise one objective after the
 other over the same rows (one per rival class) and answers with an `Outcome`. Adapters translate
@@ -17,8 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from qverify.arrays import Array
-from qverify.exact.program import Program
+from qverify.exact.program import Objective, Program
 from qverify.text.brief import Brief
+
+_PAST = 1e-8
+"""Relative distance of a solver's own stop behind the one asked for: ten times its tolerance."""
+HUGE = 1e20
+"""The size from which solvers mean infinity."""
 
 
 class Ending(Enum):
@@ -34,12 +39,12 @@ class Ending(Enum):
     FAILED = "solver failure"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Outcome(Brief):
-    """What a solver said of one minimisation. Nothing in here is trusted without a check.
+    """Status, dual bound and incumbent of one minimisation. Nothing in here is trusted without a check (decide.py).
 
     `dual_bound`: proved lower bound on the minimum, -inf if none; never above the incumbent, and above
-    `stop_above` where the status is BOUND_REACHED (`settled` sees to both). `incumbent` and `point`: value and
+    `stop_above` where the status is BOUND_REACHED (`reconciled` sees to both). `incumbent` and `point`: value and
     variables of the best solution found, None if none. `row_duals` (m,): only for a program without
     integers or products, in the convention `cost = rows.T @ row_duals + reduced costs` for
     minimisation (positive where row_lower is active), else None. `nodes`: branch-and-bound nodes.
@@ -47,29 +52,29 @@ class Outcome(Brief):
 
     status: Ending
     dual_bound: float
-    incumbent: float | None
-    point: Array | None
+    incumbent: float | None = None
+    point: Array | None = None
     row_duals: Array | None = None
     seconds: float = 0.0
     nodes: int = 0
     message: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Availability:
-    """Whether a solver works on this machine, with what licence and what limits."""
+    """Version, licence and size limits of a solver on this machine, if it works."""
 
     works: bool
-    version: str
-    licence: str
-    limits: str
+    version: str = ""
+    licence: str = ""
+    limits: str = ""
     remedy: str = ""
     """If it does not work: one sentence on how to get it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When to stop a minimisation early. None: no such stop."""
+    """Time limit and early stops of a minimisation. None: no such stop."""
 
     seconds: float | None = None
     stop_above: float | None = None
@@ -78,11 +83,20 @@ class Limits:
     """Stop as soon as an incumbent is at or below this."""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Asked(Brief):
+    """One minimisation as it was asked for; `integers`: whether integrality is kept and there is any."""
+
+    objective: Objective
+    limits: Limits
+    integers: bool
+
+
 class Session(Protocol):
     """One program, loaded once and solved for several objectives."""
 
-    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
-        """Minimise `cost . v + offset`. With `relax`, integrality is dropped (an LP: row_duals are returned).
+    def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
+        """Minimise the objective. With `relax`, integrality is dropped (an LP: row_duals are returned).
 
         Raises ModelTooLarge if the licence does not admit the size, SolverError if the solver is unusable.
         """
@@ -108,23 +122,18 @@ class Solver(Protocol):
         ...
 
 
-def value_at(cost: Array, offset: float, point: Array) -> float:
-    """The objective at a point, in numpy: an incumbent's value is never taken from a solver's word."""
-    return float(cost @ point + offset)
-
-
 def remaining(until: float | None) -> float | None:
     """Seconds left until a time of `time.monotonic`, at least 0; None for no limit."""
     return None if until is None else max(0.0, until - time.monotonic())
 
 
 def just_above(limit: float) -> float:
-    """Where to put a solver's own stop so that its bound then exceeds `limit`: solvers compare with a tolerance."""
-    return limit + 1e-8 * max(1.0, abs(limit))
+    """The stop to give a solver so that its bound then exceeds `limit`: solvers compare with a tolerance."""
+    return limit + _PAST * max(1.0, abs(limit))
 
 
-def settled(status: Ending, bound: float, incumbent: float | None, limits: Limits) -> tuple[Ending, float]:
-    """Ending and dual bound, never more optimistic than the numbers at hand.
+def reconciled(status: Ending, bound: float, incumbent: float | None, limits: Limits) -> tuple[Ending, float]:
+    """Ending and dual bound, no more optimistic than bound, incumbent and limits admit.
 
     A bound above the incumbent contradicts it (tolerances), so the lower of the two is reported. A stop whose
     reason the numbers do not bear out is no stop of that kind: FAILED, with the bound kept.
@@ -139,7 +148,7 @@ def settled(status: Ending, bound: float, incumbent: float | None, limits: Limit
     return status, bound
 
 
-def bound_or_nothing(bound: float, huge: float = 1e20) -> float:
+def bound_or_nothing(bound: float, huge: float = HUGE) -> float:
     """A solver's dual bound, with every way of saying 'none' (NaN, +-1e20, +-1e100, +-inf) turned into -inf."""
     return float(bound) if np.isfinite(bound) and abs(bound) < huge else -math.inf
 

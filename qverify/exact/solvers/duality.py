@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qverify.arrays import Array
-from qverify.exact.program import Program
+from qverify.exact.program import Box, Objective, Program
 from qverify.rounding import allowance
 
 
@@ -25,17 +25,18 @@ class Duality:
         self._absolute = abs(rows).T
         self._terms = sum(rows.shape)
 
-    def usable(self, row_duals: Array) -> Array:
+    def feasible(self, row_duals: Array) -> Array:
         """Duals (m,) with those set to zero that push against an infinite row limit (a solver's dual infeasibility)."""
         wrong = ((row_duals > 0) & np.isinf(self._lower)) | ((row_duals < 0) & np.isinf(self._upper))
         return np.asarray(np.where(wrong | ~np.isfinite(row_duals), 0.0, row_duals), dtype=np.float64)
 
-    def value(self, box: tuple[Array, Array], cost: Array, offset: float, row_duals: Array) -> float:
-        """A number at most `min cost . v + offset` for v in the box and the rows, by `usable` duals.
+    def bound(self, box: Box, objective: Objective, row_duals: Array) -> float:
+        """The dual bound on the objective over the box and the rows, formula (18), from `feasible` duals (m,).
 
-        At optimal duals it is the optimum. -inf if the sums overflow.
+        Sound in floating point, allowance (17) taken off; at optimal duals it is the optimum up to that. -inf if the
+        sums overflow.
         """
-        low, high = box
+        cost, offset, low, high = objective.cost, objective.offset, box.lower, box.upper
         reduced = cost - self._rows @ row_duals
         ends = np.minimum(reduced * low, reduced * high).sum()
         up, down = row_duals > 0, row_duals < 0
@@ -47,12 +48,12 @@ class Duality:
         return bound if math.isfinite(bound) else -math.inf
 
 
-def usable_duals(program: Program, row_duals: Array) -> Array:
-    """See `Duality.usable`."""
-    return Duality(program.rows, program.row_lower, program.row_upper).usable(row_duals)
+def feasible_duals(program: Program, row_duals: Array) -> Array:
+    """See `Duality.feasible`."""
+    return Duality(program.rows, program.row_lower, program.row_upper).feasible(row_duals)
 
 
-def dual_value(program: Program, cost: Array, offset: float, row_duals: Array) -> float:
-    """See `Duality.value`: a bound on a linear program, or on the relaxation of a mixed-integer one."""
+def dual_value(program: Program, objective: Objective, row_duals: Array) -> float:
+    """See `Duality.bound`: a bound on a linear program, or on the relaxation of a mixed-integer one."""
     duality = Duality(program.rows, program.row_lower, program.row_upper)
-    return duality.value((program.lower, program.upper), cost, offset, row_duals)
+    return duality.bound(Box(lower=program.lower, upper=program.upper), objective, row_duals)

@@ -20,29 +20,39 @@ from scipy import sparse
 
 from qverify.arrays import Array
 from qverify.errors import ModelTooLarge, SolverError
-from qverify.exact.program import Program
+from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import (
+    Asked,
     Availability,
     Ending,
     Limits,
     Outcome,
     bound_or_nothing,
     just_above,
-    settled,
     summed_rows,
-    value_at,
 )
-from qverify.exact.solvers.duality import dual_value, usable_duals
+from qverify.exact.solvers.session import BOUNDLESS, AdapterSession, Claim, required_package
 
 TOLERANCE = 1e-9
 """FeasibilityTol, IntFeasTol and OptimalityTol: the least Gurobi admits. Tight, because an integrality
 tolerance times a big-M constant leaks into the bound."""
 
 FREE_VARIABLES, FREE_ROWS, FREE_VARIABLES_WITH_PRODUCTS = 2000, 2000, 200
-"""What the licence in the pip package admits (measured with gurobipy 13: one more of any is refused)."""
+"""The sizes that the licence in the pip package admits (measured with gurobipy 13: one more of any is refused)."""
 
 TOO_LARGE = 10010
 """Gurobi's error number for a model beyond the size limit of the licence."""
+
+ENDINGS = {
+    "OPTIMAL": Ending.OPTIMAL,
+    "INFEASIBLE": Ending.INFEASIBLE,
+    "INF_OR_UNBD": Ending.INFEASIBLE,  # every variable is boxed
+    "UNBOUNDED": Ending.UNBOUNDED,
+    "TIME_LIMIT": Ending.TIME_LIMIT,
+    "INTERRUPTED": Ending.INTERRUPTED,
+    "USER_OBJ_LIMIT": Ending.TARGET_REACHED,  # or BOUND_REACHED: see `_ending`
+}
+"""Endings by the names of Gurobi's status codes in GRB; FAILED where one is not named here."""
 
 REMEDY = (
     "install a full licence (free for academics: request it at gurobi.com, store the file as ~/gurobi.lic"
@@ -52,11 +62,8 @@ REMEDY = (
 
 @functools.lru_cache(maxsize=1)
 def library() -> Any:
-    try:
-        import gurobipy
-    except ImportError as error:
-        raise SolverError(f"Gurobi cannot be loaded ({error}); install it with `pip install gurobipy`.") from error
-    return gurobipy
+    """The package gurobipy. Raises SolverError if it cannot be imported."""
+    return required_package("gurobipy", "Gurobi", "install it with `pip install gurobipy`")
 
 
 def _environment() -> Any:
@@ -79,7 +86,7 @@ def _environment() -> Any:
 
 @functools.lru_cache(maxsize=1)
 def probe() -> tuple[bool, str]:
-    """Whether the licence is full, and when it ends. Raises SolverError if there is none.
+    """Whether the licence is full, and its end in words. Raises SolverError if there is none.
 
     Asked of Gurobi itself, by solving a model one variable over the small limit: no attribute or
     parameter tells the kinds of licence apart. 0.01 s, once a process (a failure is not remembered).
@@ -100,7 +107,7 @@ def probe() -> tuple[bool, str]:
         environment.dispose()
 
 
-def _failure(error: Any, program: Program) -> SolverError | None:
+def _fatal(error: Any, program: Program) -> SolverError | None:
     """The exception for a GurobiError that no other objective could avoid, None if the error is of one solve."""
     if error.errno == TOO_LARGE:
         limit = (
@@ -110,8 +117,8 @@ def _failure(error: Any, program: Program) -> SolverError | None:
         )
         other = "scip" if len(program.products) else "highs"
         return ModelTooLarge(
-            f"The program has {program.variables} variables and {program.row_count} rows; the licence that comes with"
-            f" gurobipy admits {limit}. Use `--solver {other}`, or {REMEDY}."
+            f"The program has {program.variable_count} variables and {program.row_count} rows; the licence that comes"
+            f" with gurobipy admits {limit}. Use `--solver {other}`, or {REMEDY}."
         )
     if error.errno == library().GRB.Error.NO_LICENSE:
         return SolverError(f"Gurobi lost its licence ({error}); {REMEDY}.")
@@ -125,7 +132,7 @@ class _Loaded:
     def __init__(self, program: Program, environment: Any, integers: bool):
         self.model = library().Model(env=environment)
         kinds = np.where(program.integer & integers, "I", "C")
-        self.variables = self.model.addMVar(program.variables, lb=program.lower, ub=program.upper, vtype=kinds)
+        self.variables = self.model.addMVar(program.variable_count, lb=program.lower, ub=program.upper, vtype=kinds)
         linear = np.setdiff1d(np.arange(program.row_count), program.products.row)
         equal = program.row_lower == program.row_upper
         at_least = linear[np.isfinite(program.row_lower[linear]) & ~equal[linear]]
@@ -163,17 +170,18 @@ class _Loaded:
                 self.model.addMQConstr(quadratic, None, sense, limit, variables[left], variables[right])
 
     def row_duals(self, row_count: int) -> Array:
+        """The row duals (m,): those of the constraints of each row, summed."""
         duals = np.zeros(row_count)
         if self.constraints is not None:
             np.add.at(duals, self.sources, self.constraints.Pi)
         return duals
 
 
-class GurobiSession:
+class GurobiSession(AdapterSession):
     """See `Session`. The program and its relaxation are two models, each loaded when first asked for."""
 
     def __init__(self, program: Program, threads: int, stop: threading.Event | None):
-        self._program, self._threads, self._stop = program, threads, stop
+        super().__init__(program, stop)
         self._environment = _environment()
         for name in ("FeasibilityTol", "IntFeasTol", "OptimalityTol"):
             self._environment.setParam(name, TOLERANCE)
@@ -182,27 +190,27 @@ class GurobiSession:
         self._environment.setParam("Threads", threads)
         self._loaded: dict[bool, _Loaded] = {}
 
-    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
-        if self._stop is not None and self._stop.is_set():
-            return Outcome(Ending.INTERRUPTED, -math.inf, None, None)
-        integers = not relax and bool(self._program.integer.any())
+    def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
+        """See `Session.minimise`."""
+        if (outcome := self._interrupted()) is not None:
+            return outcome
+        asked = Asked(objective, limits, self._integers(relax))
         started = time.perf_counter()
         try:
-            if integers not in self._loaded:
-                self._loaded[integers] = _Loaded(self._program, self._environment, integers)
-            loaded = self._loaded[integers]
-            loaded.variables.Obj = cost
-            loaded.model.ObjCon = offset
+            if asked.integers not in self._loaded:
+                self._loaded[asked.integers] = _Loaded(self._program, self._environment, asked.integers)
+            loaded = self._loaded[asked.integers]
+            loaded.variables.Obj = objective.cost
+            loaded.model.ObjCon = objective.offset
             self._set(loaded.model, limits)
             loaded.model.optimize(self._callback())
         except library().GurobiError as error:
-            failure = _failure(error, self._program)
+            failure = _fatal(error, self._program)
             if failure is not None:
                 raise failure from error
-            return Outcome(
-                Ending.FAILED, -math.inf, None, None, seconds=time.perf_counter() - started, message=str(error)
-            )
-        return self._outcome(loaded, limits, integers, (cost, offset, time.perf_counter() - started))
+            return self._failed(str(error), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return self._finish(asked, self._claim(loaded, asked), seconds)
 
     def _set(self, model: Any, limits: Limits) -> None:
         """Stops, in the units of the objective with its constant. BestBdStop also fires on equality, and within
@@ -224,45 +232,45 @@ class GurobiSession:
 
         return end_when_told
 
-    def _outcome(self, loaded: _Loaded, limits: Limits, integers: bool, asked: tuple[Array, float, float]) -> Outcome:
-        cost, offset, seconds = asked
-        model = loaded.model
-        point = np.array(loaded.variables.X) if model.SolCount > 0 else None
-        incumbent = None if point is None else value_at(cost, offset, point)
-        duals, bound = None, -math.inf
-        status = self._status(model, limits)
-        if status in (Ending.INFEASIBLE, Ending.FAILED):
+    def _claim(self, loaded: _Loaded, asked: Asked) -> Claim:
+        """The claim of Gurobi after a solve."""
+        model, program = loaded.model, self._program
+        status, bound, duals = _ending(model, asked.limits), -math.inf, None
+        if status in BOUNDLESS:
             pass
-        elif integers or len(self._program.products):
+        elif asked.integers or len(program.products):
             bound = bound_or_nothing(model.ObjBound)
         elif model.Status == library().GRB.OPTIMAL:  # Pi exists only then
-            duals = usable_duals(self._program, loaded.row_duals(self._program.row_count))
-            bound = dual_value(self._program, cost, offset, duals)
-        status, bound = settled(status, bound, incumbent, limits)
-        return Outcome(
-            status, bound, incumbent, point, duals, seconds, int(model.NodeCount), f"Gurobi status {model.Status}"
+            duals = loaded.row_duals(program.row_count)
+        return Claim(
+            status=status,
+            point=np.array(loaded.variables.X) if model.SolCount > 0 else None,
+            dual_bound=bound,
+            row_duals=duals,
+            nodes=int(model.NodeCount),
+            message=f"Gurobi status {model.Status}",
         )
 
-    def _status(self, model: Any, limits: Limits) -> Ending:
-        """Gurobi has one status for both stops: the dual bound tells them apart."""
-        grb, status = library().GRB, model.Status
-        proved = status == grb.USER_OBJ_LIMIT and limits.stop_above is not None and model.ObjBound > limits.stop_above
-        meaning = {
-            grb.OPTIMAL: Ending.OPTIMAL,
-            grb.INFEASIBLE: Ending.INFEASIBLE,
-            grb.INF_OR_UNBD: Ending.INFEASIBLE,  # every variable is boxed
-            grb.UNBOUNDED: Ending.UNBOUNDED,
-            grb.TIME_LIMIT: Ending.TIME_LIMIT,
-            grb.INTERRUPTED: Ending.INTERRUPTED,
-            grb.USER_OBJ_LIMIT: Ending.BOUND_REACHED if proved else Ending.TARGET_REACHED,
-        }
-        return meaning.get(status, Ending.FAILED)
-
     def close(self) -> None:
+        """See `Session.close`."""
         for loaded in self._loaded.values():
             loaded.model.dispose()
         self._loaded.clear()
         self._environment.dispose()
+
+
+@functools.lru_cache(maxsize=1)
+def _endings() -> dict[int, Ending]:
+    """`ENDINGS` by Gurobi's numbers."""
+    return {getattr(library().GRB, name): ending for name, ending in ENDINGS.items()}
+
+
+def _ending(model: Any, limits: Limits) -> Ending:
+    """Why the solve ended. Gurobi has one status for both stops: the dual bound tells them apart."""
+    above = limits.stop_above
+    if model.Status == library().GRB.USER_OBJ_LIMIT and above is not None and model.ObjBound > above:
+        return Ending.BOUND_REACHED
+    return _endings().get(model.Status, Ending.FAILED)
 
 
 class GurobiSolver:
@@ -279,21 +287,24 @@ class GurobiSolver:
             return False
 
     def availability(self) -> Availability:
+        """See `Solver.availability`."""
         try:
             version = ".".join(str(part) for part in library().gurobi.version())
         except SolverError as error:
-            return Availability(False, "", "", "", str(error))
+            return Availability(works=False, remedy=str(error))
         try:
             full, ends = probe()
         except SolverError as error:
-            return Availability(False, version, "none", "", str(error))
+            return Availability(works=False, version=version, licence="none", remedy=str(error))
         if full:
-            return Availability(True, version, f"full ({ends})", "none")
+            return Availability(works=True, version=version, licence=f"full ({ends})", limits="none")
         limits = (
             f"{FREE_VARIABLES} variables, {FREE_ROWS} rows,"
             f" {FREE_VARIABLES_WITH_PRODUCTS} variables once products occur; a full licence lifts them"
         )
-        return Availability(True, version, f"size-limited, bundled with gurobipy ({ends})", limits)
+        return Availability(
+            works=True, version=version, licence=f"size-limited, bundled with gurobipy ({ends})", limits=limits
+        )
 
     def open(self, program: Program, threads: int = 1, stop: threading.Event | None = None) -> GurobiSession:
         """Load a program. Raises SolverError if Gurobi or its licence is missing."""

@@ -11,26 +11,25 @@ What an `Outcome` of this adapter guarantees, beyond base.py:
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from typing import Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.errors import SolverError
-from qverify.exact.program import Program
+from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import (
+    Asked,
     Availability,
     Ending,
     Limits,
     Outcome,
     bound_or_nothing,
-    settled,
     summed_rows,
-    value_at,
 )
-from qverify.exact.solvers.duality import dual_value, usable_duals
+from qverify.exact.solvers.session import BOUNDLESS, AdapterSession, Claim, required_package
 
 TOLERANCE = 1e-9
 """Primal, dual and integrality tolerance. HiGHS admits down to 1e-10 and defaults to 1e-6 and 1e-7. Big-M times the
@@ -46,6 +45,18 @@ SEARCHES = ("mip_heuristic_run_root_reduced_cost", "mip_heuristic_run_rens", "mi
 them the MIPs of 100 MNIST samples took 11.4 s instead of 15.5 s, those that end with a bound 8.2 s instead of 12.9 s.
 Versions that do not know an option ignore it."""
 
+ENDINGS = {
+    "kOptimal": Ending.OPTIMAL,
+    "kModelEmpty": Ending.OPTIMAL,
+    "kInfeasible": Ending.INFEASIBLE,
+    "kUnboundedOrInfeasible": Ending.INFEASIBLE,  # every variable is boxed
+    "kUnbounded": Ending.UNBOUNDED,
+    "kTimeLimit": Ending.TIME_LIMIT,
+    "kInterrupt": Ending.INTERRUPTED,  # or the reason that `Watch` had
+}
+"""Endings by the names of HighsModelStatus; FAILED where one is not named here."""
+ERROR = "HiGHS reports an error"
+
 REMEDY = "install it with `pip install highspy`"
 
 _scheduler = threading.local()
@@ -54,11 +65,8 @@ _scheduler = threading.local()
 
 @functools.lru_cache(maxsize=1)
 def library() -> Any:
-    try:
-        import highspy
-    except ImportError as error:
-        raise SolverError(f"HiGHS cannot be loaded ({error}); {REMEDY}.") from error
-    return highspy
+    """The package highspy. Raises SolverError if it cannot be imported."""
+    return required_package("highspy", "HiGHS", REMEDY)
 
 
 def _instance(threads: int) -> Any:
@@ -82,17 +90,17 @@ def _instance(threads: int) -> Any:
     return highs
 
 
-def load(program: Program, threads: int, integers: bool) -> Any:
+def load_program(program: Program, threads: int, integers: bool) -> Any:
     """An instance holding the program, with a zero objective; arrays go over whole."""
     package, highs, rows = library(), _instance(threads), summed_rows(program)
     status = highs.passModel(
-        program.variables,
+        program.variable_count,
         program.row_count,
         rows.nnz,
         int(package.MatrixFormat.kRowwise),
         int(package.ObjSense.kMinimize),
         0.0,
-        np.zeros(program.variables),
+        np.zeros(program.variable_count),
         program.lower,
         program.upper,
         program.row_lower,
@@ -140,6 +148,14 @@ class Watch:
         return None
 
 
+def set_objective(highs: Any, objective: Objective) -> None:
+    """Have the instance minimise this, over all of its variables."""
+    count = len(objective.cost)
+    cost = np.ascontiguousarray(objective.cost, dtype=np.float64)
+    highs.changeColsCost(count, np.arange(count, dtype=np.int32), cost)
+    highs.changeObjectiveOffset(float(objective.offset))
+
+
 def use_threads(highs: Any, threads: int) -> None:
     """Have the instance work with that many threads, whatever the last one in this thread had."""
     if getattr(_scheduler, "threads", threads) != threads:
@@ -165,88 +181,72 @@ def listen(highs: Any, watch: Watch, integers: bool, limits: Limits) -> None:
         highs.startCallback(kinds.kCallbackSimplexInterrupt)
 
 
-class HighsSession:
+def run_solver(highs: Any, watch: Watch) -> bool:
+    """Solve; False if HiGHS reports an error. Raises what was raised in the callback."""
+    ok = bool(highs.run() != library().HighsStatus.kError)
+    if watch.error is not None:
+        raise watch.error
+    return ok
+
+
+def release(highs: Any) -> None:
+    """Give the instance's memory back."""
+    highs.setCallback(None, None)
+    highs.clear()
+
+
+class HighsSession(AdapterSession):
     """See `Session`. The program and its relaxation are two instances, each loaded when first asked for,
     so that one relaxation starts from the basis of the last whatever was solved between them."""
 
     def __init__(self, program: Program, threads: int, stop: threading.Event | None):
-        self._program, self._threads, self._stop = program, threads, stop
-        self._columns = np.arange(program.variables, dtype=np.int32)
+        super().__init__(program, stop)
+        self._threads = threads
         self._instances: dict[bool, Any] = {}
 
-    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
-        if self._stop is not None and self._stop.is_set():
-            return Outcome(Ending.INTERRUPTED, -np.inf, None, None)
-        integers = not relax and bool(self._program.integer.any())
-        if integers not in self._instances:
-            self._instances[integers] = load(self._program, self._threads, integers)
-        highs, watch = self._instances[integers], Watch(limits, self._stop)
+    def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
+        """See `Session.minimise`."""
+        if (outcome := self._interrupted()) is not None:
+            return outcome
+        asked = Asked(objective, limits, self._integers(relax))
+        if asked.integers not in self._instances:
+            self._instances[asked.integers] = load_program(self._program, self._threads, asked.integers)
+        highs, watch = self._instances[asked.integers], Watch(limits, self._stop)
         started = time.perf_counter()
-        self._set(highs, cost, offset, limits)
-        limit_time(highs, limits.seconds, integers)
-        listen(highs, watch, integers, limits)
-        ok = highs.run() != library().HighsStatus.kError
-        seconds = time.perf_counter() - started
-        if watch.error is not None:
-            raise watch.error
-        if not ok:
-            return Outcome(Ending.FAILED, -np.inf, None, None, seconds=seconds, message="HiGHS reports an error")
-        return self._outcome(highs, watch, (integers, limits), (cost, offset, seconds))
-
-    def _set(self, highs: Any, cost: Array, offset: float, limits: Limits) -> None:
-        """Objective, heuristics, workers."""
         use_threads(highs, self._threads)
-        highs.changeColsCost(len(self._columns), self._columns, np.ascontiguousarray(cost, dtype=np.float64))
-        highs.changeObjectiveOffset(float(offset))
+        set_objective(highs, objective)
         for name in SEARCHES:
             highs.setOptionValue(name, limits.stop_above is None)
-
-    def _outcome(
-        self, highs: Any, watch: Watch, how: tuple[bool, Limits], asked: tuple[Array, float, float]
-    ) -> Outcome:
-        (integers, limits), (cost, offset, seconds) = how, asked
-        info, solution = highs.getInfo(), highs.getSolution()
-        status = self._status(highs, watch)
-        known = status not in (Ending.INFEASIBLE, Ending.FAILED)
-        feasible = info.primal_solution_status == int(library().SolutionStatus.kSolutionStatusFeasible)
-        point = np.array(solution.col_value) if known and solution.value_valid and feasible else None
-        duals, bound = None, -np.inf
-        if integers and known:
-            bound = bound_or_nothing(info.mip_dual_bound)
-        elif known and solution.dual_valid:
-            duals = usable_duals(self._program, np.array(solution.row_dual))
-            bound = dual_value(self._program, cost, offset, duals)
-        incumbent = None if point is None else value_at(cost, offset, point)
-        status, bound = settled(status, bound, incumbent, limits)
-        return Outcome(
-            status,
-            bound,
-            incumbent,
-            point,
-            duals,
-            seconds,
-            max(int(info.mip_node_count), 0) if integers else 0,
-            highs.modelStatusToString(highs.getModelStatus()),
-        )
-
-    def _status(self, highs: Any, watch: Watch) -> Ending:
-        model = library().HighsModelStatus
-        meaning = {
-            model.kOptimal: Ending.OPTIMAL,
-            model.kModelEmpty: Ending.OPTIMAL,
-            model.kInfeasible: Ending.INFEASIBLE,
-            model.kUnboundedOrInfeasible: Ending.INFEASIBLE,  # every variable is boxed
-            model.kUnbounded: Ending.UNBOUNDED,
-            model.kTimeLimit: Ending.TIME_LIMIT,
-            model.kInterrupt: watch.reason or Ending.INTERRUPTED,
-        }
-        return meaning.get(highs.getModelStatus(), Ending.FAILED)
+        limit_time(highs, limits.seconds, asked.integers)
+        listen(highs, watch, asked.integers, limits)
+        ok = run_solver(highs, watch)
+        seconds = time.perf_counter() - started
+        return self._finish(asked, _claim(highs, watch, asked), seconds) if ok else self._failed(ERROR, seconds)
 
     def close(self) -> None:
+        """See `Session.close`."""
         for highs in self._instances.values():
-            highs.setCallback(None, None)
-            highs.clear()
+            release(highs)
         self._instances.clear()
+
+
+def _claim(highs: Any, watch: Watch, asked: Asked) -> Claim:
+    """The claim of HiGHS after a solve."""
+    info, solution, ending = highs.getInfo(), highs.getSolution(), highs.getModelStatus()
+    status = ENDINGS.get(ending.name, Ending.FAILED)
+    if ending == library().HighsModelStatus.kInterrupt:
+        status = watch.reason or status
+    known = status not in BOUNDLESS
+    feasible = info.primal_solution_status == int(library().SolutionStatus.kSolutionStatusFeasible)
+    duals = known and not asked.integers and solution.dual_valid
+    return Claim(
+        status=status,
+        point=np.array(solution.col_value) if known and solution.value_valid and feasible else None,
+        dual_bound=bound_or_nothing(info.mip_dual_bound) if known and asked.integers else -math.inf,
+        row_duals=np.array(solution.row_dual) if duals else None,
+        nodes=max(int(info.mip_node_count), 0) if asked.integers else 0,
+        message=highs.modelStatusToString(ending),
+    )
 
 
 class HighsSolver:
@@ -256,11 +256,12 @@ class HighsSolver:
     products = False
 
     def availability(self) -> Availability:
+        """See `Solver.availability`."""
         try:
             version = _instance(1).version()
         except SolverError as error:
-            return Availability(False, "", "", "", str(error))
-        return Availability(True, version, "open source (MIT)", "no products of variables")
+            return Availability(works=False, remedy=str(error))
+        return Availability(works=True, version=version, licence="open source (MIT)", limits="no products of variables")
 
     def open(self, program: Program, threads: int = 1, stop: threading.Event | None = None) -> HighsSession:
         """Load a program. Raises SolverError if it has products or HiGHS is missing."""

@@ -24,7 +24,7 @@ NEEDS_MORE = "it needs more memory than its share; more: --memory, fewer --jobs"
 
 
 class Failed(SolverError):
-    """What went wrong is about one program; others may be solved."""
+    """An error of one program; others may be solved."""
 
 
 def open_session(solver: Solver | None, program: Program, stop: threading.Event | None = None) -> Session:
@@ -45,21 +45,24 @@ class Host:
         self._loaded: set[str] = set()
 
     def open(self, number: int, name: str, program: Program) -> None:
+        """Open a session on a program, by the solver of that name or TREE. Raises SolverError."""
         self._load("highs" if name == TREE else name)
-        self._sessions[number] = open_session(None if name == TREE else solvers.get(name), program)
+        self._sessions[number] = open_session(None if name == TREE else solvers.adapter(name), program)
 
     def minimise(self, number: int, *asked: Any) -> Any:
+        """The outcome of a minimisation by a session; see `Session.minimise`."""
         return self._sessions[number].minimise(*asked)
 
     def close(self, number: int) -> None:
+        """Close a session, if it is open."""
         if (session := self._sessions.pop(number, None)) is not None:
             session.close()
 
     def limit(self, memory: int | None) -> bool:
-        """From now on let this process have so many bytes beyond its code and no more, where the system can.
+        """Set the bytes that this process may take beyond its code, where the system can.
 
         The code of a solver maps far more than it touches, and is not counted. False if it holds too much already from
-        what it did before: then another process does better.
+        earlier programs: then another process does better.
         """
         self._memory = memory
         try:
@@ -84,7 +87,7 @@ class Host:
         memory, self._memory = self._memory, None
         self._allow()
         before = _mapped()
-        solvers.get(name).availability()
+        solvers.adapter(name).availability()
         self._loaded.add(name)
         self._own += _mapped() - before
         self._memory = memory
@@ -106,11 +109,11 @@ def main() -> None:
     say(None)
     while True:
         verb, arguments = messages.get()
-        say(_answer(getattr(host, verb), arguments))
+        say(_reply(getattr(host, verb), arguments))
 
 
-def _answer(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """What the method returns, or the error it raises."""
+def _reply(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """The return value of the method, or the error it raises."""
     try:
         return method(*arguments)
     except QVerifyError as error:

@@ -17,28 +17,28 @@ import numpy as np
 
 from qverify.arrays import Array
 from qverify.errors import SolverError
-from qverify.exact.program import IntArray, Program
+from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.solvers import highs
 from qverify.exact.solvers.base import Limits
 from qverify.text.brief import Brief
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Solved(Brief):
-    """One linear program after HiGHS: `point` (n,) and `duals` (m,) where it gave any.
+    """Point (n,) and row duals (m,) of one linear program after HiGHS, where it gave any.
 
     `infeasible`: HiGHS says there is no point, and `duals` then is the ray that shows it. `above`: it stopped as the
     minimum is above the number asked about. `finished`: it was not stopped by the clock or from outside.
     """
 
-    point: Array | None
-    duals: Array | None
+    point: Array | None = None
+    duals: Array | None = None
     infeasible: bool = False
     above: bool = False
     finished: bool = True
 
 
-class Linear:
+class LinearProgram:
     """A linear program that stays loaded: the relaxation of `program`, whose rows and variable ranges may change.
 
     Raises SolverError if HiGHS is missing or refuses the program.
@@ -46,21 +46,19 @@ class Linear:
 
     def __init__(self, program: Program, stop: threading.Event | None = None):
         self._stop = stop
-        self._highs = highs.load(program, 1, integers=False)
-        self._variables = np.arange(program.variables, dtype=np.int32)
+        self._highs = highs.load_program(program, 1, integers=False)
         for name, value in (("presolve", "off"), ("solver", "simplex")):
             self._highs.setOptionValue(name, value)
 
-    def objective(self, cost: Array, offset: float) -> None:
-        """Minimise `cost . v + offset` from now on."""
-        self._highs.changeColsCost(len(cost), self._variables, np.ascontiguousarray(cost, dtype=np.float64))
-        self._highs.changeObjectiveOffset(float(offset))
+    def set_objective(self, objective: Objective) -> None:
+        """Set the objective to minimise from now on."""
+        highs.set_objective(self._highs, objective)
 
-    def ranges(self, columns: IntArray, lower: Array, upper: Array) -> None:
-        """Variables `columns` (k,) lie in [lower, upper] (k,) from now on."""
+    def set_ranges(self, columns: IntArray, lower: Array, upper: Array) -> None:
+        """Set the ranges [lower, upper] (k,) of the variables `columns` (k,) from now on."""
         self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
 
-    def add(self, rows: Any, lower: Array) -> None:
+    def add_rows(self, rows: Any, lower: Array) -> None:
         """Append rows `rows @ v >= lower`; rows CSR (k, n)."""
         status = self._highs.addRows(
             rows.shape[0],
@@ -74,31 +72,29 @@ class Linear:
         if status == highs.library().HighsStatus.kError:
             raise SolverError("HiGHS refuses a row (a coefficient of 1e15 or more?); try `--solver scip`.")
 
-    def drop(self, rows: IntArray) -> None:
+    def drop_rows(self, rows: IntArray) -> None:
         """Take rows out; those after them move up."""
         if len(rows):
             self._highs.deleteRows(len(rows), rows.astype(np.int32))
 
     def solve(self, seconds: float | None, above: float = np.inf) -> Solved:
-        """Solve from the last basis, for at most `seconds`; a minimum `above` this need not be found."""
+        """Point and duals after a solve from the last basis, of at most `seconds`; a minimum `above` may stay open."""
         solver, kinds = self._highs, highs.library().HighsModelStatus
         highs.use_threads(solver, 1)
         highs.limit_time(solver, seconds, integers=False)
         solver.setOptionValue("objective_bound", float(above))
         watch = highs.Watch(Limits(), self._stop)
         highs.listen(solver, watch, integers=False, limits=Limits())
-        solver.run()
-        if watch.error is not None:
-            raise watch.error
+        highs.run_solver(solver, watch)
         status = solver.getModelStatus()
         if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
-            return Solved(None, self._ray(), infeasible=True)
+            return Solved(duals=self._ray(), infeasible=True)
         solution = solver.getSolution()
         optimal = status in (kinds.kOptimal, kinds.kModelEmpty)
         point = np.array(solution.col_value) if optimal and solution.value_valid else None
         duals = np.array(solution.row_dual) if solution.dual_valid else None
         finished = status not in (kinds.kTimeLimit, kinds.kInterrupt)
-        return Solved(point, duals, above=status == kinds.kObjectiveBound, finished=finished)
+        return Solved(point=point, duals=duals, above=status == kinds.kObjectiveBound, finished=finished)
 
     def _ray(self) -> Array | None:
         """Multipliers of the rows that show there is no point (Farkas), if HiGHS has them."""
@@ -106,5 +102,5 @@ class Linear:
         return np.array(ray) if exists else None
 
     def close(self) -> None:
-        self._highs.setCallback(None, None)
-        self._highs.clear()
+        """Give HiGHS's memory back."""
+        highs.release(self._highs)

@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.errors import ModelTooLarge, SolverError
-from qverify.exact.program import Program
+from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import Ending, Limits, Outcome
 from qverify.exact.solvers.host import NEEDS_MORE, Failed
 from qverify.processes import TOO_LITTLE, command, ended, environment
@@ -63,7 +62,7 @@ class SolverProcess:
             )
         except OSError as error:
             raise SolverError(f"A process for the solver cannot be started ({error.strerror}).") from error
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._collect, daemon=True).start()
         self.alive = True
         try:
             self._wait(time.monotonic() + _START, None)
@@ -74,7 +73,7 @@ class SolverProcess:
                 raise SolverError(f"A process for the solver cannot be started ({end}).") from end
             raise
 
-    def _read(self) -> None:
+    def _collect(self) -> None:
         """Hand on the answers; the end of them as None, in a thread since pipes cannot be waited for everywhere."""
         assert self._process.stdout is not None
         try:
@@ -84,7 +83,7 @@ class SolverProcess:
             self._answers.put(None)
 
     def ask(self, verb: str, *arguments: Any, until: float | None = None, stop: threading.Event | None = None) -> Any:
-        """What `Host.verb` returns. Raises what it raises, and Gone; `until`: a time of `time.monotonic`."""
+        """The return value of `Host.verb`. Raises its errors, and Gone; `until`: a time of `time.monotonic`."""
         try:
             self._send((verb, arguments))
             answer = self._wait(until, stop)
@@ -117,7 +116,7 @@ class SolverProcess:
                 raise Gone(NEEDS_MORE if status == TOO_LITTLE else f"its process {ended(status)}")
             return answer[0]
 
-    def number(self) -> int:
+    def next_number(self) -> int:
         """A number for a new session."""
         return next(self._numbers)
 
@@ -140,13 +139,13 @@ class Hosted:
         self._process: SolverProcess | None = None
         self._number = 0
 
-    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
-        """See `Session.minimise`; an overdue process is killed, and what it knew is lost."""
+    def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
+        """See `Session.minimise`; an overdue process is killed, and its bound is lost."""
         began = time.perf_counter()
         until = None if limits.seconds is None else time.monotonic() + limits.seconds + OVERDUE
         try:
-            process = self._opened(until)
-            found = process.ask("minimise", self._number, cost, offset, limits, relax, until=until, stop=self._stop)
+            process = self._process_with_program(until)
+            found = process.ask("minimise", self._number, objective, limits, relax, until=until, stop=self._stop)
             assert isinstance(found, Outcome)
             return found
         except Gone as end:
@@ -159,13 +158,13 @@ class Hosted:
             if self._process is None and not isinstance(error, Failed):
                 raise
             status, reason = Ending.FAILED, str(error).rstrip(".")
-        return Outcome(status, -np.inf, None, None, seconds=time.perf_counter() - began, message=reason)
+        return Outcome(status=status, dual_bound=-np.inf, seconds=time.perf_counter() - began, message=reason)
 
-    def _opened(self, until: float | None) -> SolverProcess:
+    def _process_with_program(self, until: float | None) -> SolverProcess:
         """The process, with the program loaded: anew where the last one has gone."""
         process = self._host.process()
         if process is not self._process:
-            self._number = process.number()
+            self._number = process.next_number()
             process.ask("open", self._number, self._name, self._program, until=until, stop=self._stop)
             self._process = process
         return process

@@ -18,20 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.errors import SolverError
-from qverify.exact.program import Program
+from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import (
+    Asked,
     Availability,
     Ending,
     Limits,
     Outcome,
     bound_or_nothing,
     just_above,
-    settled,
     summed_rows,
-    value_at,
 )
+from qverify.exact.solvers.session import BOUNDLESS, AdapterSession, Claim, required_package
 
 TOLERANCE = 1e-9
 """Feasibility and integrality tolerance (SCIP's default: 1e-6, which times a big-M constant would leak into the
@@ -53,6 +52,20 @@ PARAMETERS = {
     "lp/threads": 1,
 }
 
+ENDINGS = {
+    "optimal": Ending.OPTIMAL,
+    "infeasible": Ending.INFEASIBLE,
+    "inforunbd": Ending.INFEASIBLE,  # every variable is boxed
+    "unbounded": Ending.UNBOUNDED,
+    "timelimit": Ending.TIME_LIMIT,
+    "userinterrupt": Ending.INTERRUPTED,
+    "duallimit": Ending.BOUND_REACHED,
+    "primallimit": Ending.TARGET_REACHED,
+}
+"""Endings by SCIP's words for its status; FAILED where one is not named here."""
+
+FOREVER = 1e20
+"""SCIP's default for limits/time, in seconds, and the most that it admits."""
 NEVER = 1e99
 """SCIP's default for limits/dual and limits/primal: no such stop."""
 
@@ -61,11 +74,8 @@ REMEDY = "install it with `pip install 'qverify[scip]'`"
 
 @functools.lru_cache(maxsize=1)
 def library() -> Any:
-    try:
-        import pyscipopt
-    except ImportError as error:
-        raise SolverError(f"SCIP cannot be loaded ({error}); {REMEDY}.") from error
-    return pyscipopt
+    """The package pyscipopt. Raises SolverError if it cannot be imported."""
+    return required_package("pyscipopt", "SCIP", REMEDY)
 
 
 @functools.lru_cache(maxsize=1)
@@ -99,11 +109,12 @@ def _watcher() -> Any:
     return Watcher
 
 
-class ScipSession:
+class ScipSession(AdapterSession):
     """See `Session`. One SCIP model; each minimise starts afresh from the original rows."""
 
     def __init__(self, program: Program, stop: threading.Event | None):
-        self._program, self._stop, self._relaxed = program, stop, False
+        super().__init__(program, stop)
+        self._relaxed = False
         self._model = library().Model()
         self._model.hideOutput()
         self._model.setParams(PARAMETERS)
@@ -143,23 +154,24 @@ class ScipSession:
             elif (lower or 0.0) > 0.0 or (upper or 0.0) < 0.0:  # an empty row that excludes zero
                 self._model.addCons(scip.ExprCons(scip.Expr({self._terms[0]: 0.0}), lhs=lower, rhs=upper))
 
-    def minimise(self, cost: Array, offset: float, limits: Limits, relax: bool = False) -> Outcome:
-        if self._stop is not None and self._stop.is_set():
-            return Outcome(Ending.INTERRUPTED, -math.inf, None, None)
+    def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
+        """See `Session.minimise`."""
+        if (outcome := self._interrupted()) is not None:
+            return outcome
+        asked = Asked(objective, limits, self._integers(relax))
         started = time.perf_counter()
-        self._set(cost, offset, limits, relax)
+        self._set(objective, limits, relax)
         try:
             self._model.optimizeNogil()
         except Exception as error:  # PySCIPOpt raises plain Exception for every error of SCIP
-            return Outcome(
-                Ending.FAILED, -math.inf, None, None, seconds=time.perf_counter() - started, message=str(error)
-            )
+            return self._failed(str(error), time.perf_counter() - started)
         if self._watcher is not None and self._watcher.error is not None:
             raise self._watcher.error
-        return self._outcome(cost, offset, limits, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return self._finish(asked, self._claim(asked), seconds)
 
-    def _set(self, cost: Array, offset: float, limits: Limits, relax: bool) -> None:
-        model, scip = self._model, library().scip
+    def _set(self, objective: Objective, limits: Limits, relax: bool) -> None:
+        model, scip, cost, offset = self._model, library().scip, objective.cost, objective.offset
         model.freeTransform()
         if relax != self._relaxed:
             for k in np.flatnonzero(self._program.integer):
@@ -167,42 +179,24 @@ class ScipSession:
             self._relaxed = relax
         used = np.flatnonzero(cost)
         model.setObjective(scip.Expr({self._terms[k]: float(cost[k]) for k in used}))
-        model.setParam("limits/time", 1e20 if limits.seconds is None else min(max(float(limits.seconds), 0.0), 1e20))
+        seconds = FOREVER if limits.seconds is None else min(max(float(limits.seconds), 0.0), FOREVER)
+        model.setParam("limits/time", seconds)
         above, below = limits.stop_above, limits.stop_below
         # limits/dual also fires on equality
         model.setParam("limits/dual", NEVER if above is None else just_above(above) - offset)
         model.setParam("limits/primal", -NEVER if below is None else below - offset)
 
-    def _outcome(self, cost: Array, offset: float, limits: Limits, seconds: float) -> Outcome:
+    def _claim(self, asked: Asked) -> Claim:
+        """The claim of SCIP after a solve."""
         model, word = self._model, self._model.getStatus()
-        status = {
-            "optimal": Ending.OPTIMAL,
-            "infeasible": Ending.INFEASIBLE,
-            "inforunbd": Ending.INFEASIBLE,  # every variable is boxed
-            "unbounded": Ending.UNBOUNDED,
-            "timelimit": Ending.TIME_LIMIT,
-            "userinterrupt": Ending.INTERRUPTED,
-            "duallimit": Ending.BOUND_REACHED,
-            "primallimit": Ending.TARGET_REACHED,
-        }.get(word, Ending.FAILED)
-        known = status not in (Ending.INFEASIBLE, Ending.FAILED)
-        point = None
-        if known and model.getNSols() > 0:
-            best = model.getBestSol()
-            point = np.array([model.getSolVal(best, variable) for variable in self._variables])
-        bound = bound_or_nothing(model.getDualbound()) + offset if known else -math.inf
-        incumbent = None if point is None else value_at(cost, offset, point)
-        status, bound = settled(status, bound, incumbent, limits)
-        return Outcome(
-            status,
-            bound,
-            incumbent,
-            point,
-            None,
-            seconds,
-            int(model.getNTotalNodes()),
-            f"SCIP status {word}",
-        )
+        status, point, bound = ENDINGS.get(word, Ending.FAILED), None, -math.inf
+        if status not in BOUNDLESS:
+            bound = bound_or_nothing(model.getDualbound()) + asked.objective.offset
+            if model.getNSols() > 0:
+                best = model.getBestSol()
+                point = np.array([model.getSolVal(best, variable) for variable in self._variables])
+        nodes, message = int(model.getNTotalNodes()), f"SCIP status {word}"
+        return Claim(status=status, point=point, dual_bound=bound, nodes=nodes, message=message)
 
     def close(self) -> None:
         """Free the problem; the model itself goes with the session."""
@@ -217,12 +211,15 @@ class ScipSolver:
     products = True
 
     def availability(self) -> Availability:
+        """See `Solver.availability`."""
         try:
             model = library().Model()
         except SolverError as error:
-            return Availability(False, "", "", "", str(error))
+            return Availability(works=False, remedy=str(error))
         numbers = (model.getMajorVersion(), model.getMinorVersion(), model.getTechVersion())
-        return Availability(True, ".".join(map(str, numbers)), "open source (Apache-2.0)", "none")
+        return Availability(
+            works=True, version=".".join(map(str, numbers)), licence="open source (Apache-2.0)", limits="none"
+        )
 
     def open(self, program: Program, threads: int = 1, stop: threading.Event | None = None) -> ScipSession:
         """Load a program. Raises SolverError if SCIP is missing."""

@@ -274,7 +274,7 @@ def test_the_smallest_share_is_enough_to_load_every_solver(solver, problem, plan
     planted()
     with process.borrowed(16 << 20) as lent:
         session = process.Hosted(lent, solver, program.program)
-        outcome = session.minimise(*program.combination(row), Limits())
+        outcome = session.minimise(program.combination(row), Limits())
         session.close()
     assert outcome.status is Ending.OPTIMAL, outcome.message
     assert outcome.incumbent == pytest.approx(optimum(program, row), abs=1e-6)

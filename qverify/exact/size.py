@@ -1,0 +1,17 @@
+"""Sizes of programs, before any is made: upper bounds from shapes alone."""
+
+from __future__ import annotations
+
+from qverify.family.family import Family
+from qverify.layers import Conv, Dense
+
+
+def count_coefficients(family: Family) -> int:
+    """The number of coefficients in the relational program, two rows an output of an affine layer; with padding."""
+    return 2 * sum(la.size * la.fan_in for la in family.network.layers if isinstance(la, (Dense, Conv)))
+
+
+def count_products(family: Family) -> int:
+    """The number of products of variables in the bilinear program; with padding."""
+    layers = [family.network.layers[i] for i in family.weight]
+    return sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))
