@@ -21,7 +21,7 @@ _HOMES = {
     "load": "onnx",
     "save": "onnx",
     "Network": "network",
-    "Radii": "family.family",
+    "Radii": "family.radii",
     "Quantiser": "family.steps",
     "verify": "verification.cascade",
     "Options": "verification.verdict",
@@ -51,7 +51,7 @@ __all__ = [
 if TYPE_CHECKING:
     from qverify.analysis.discrepancies import Discrepancy, worst_case_discrepancy
     from qverify.errors import QVerifyWarning
-    from qverify.family.family import Radii
+    from qverify.family.radii import Radii
     from qverify.family.steps import Quantiser
     from qverify.network import Network
     from qverify.onnx.reader import load, save

@@ -17,8 +17,9 @@ Batchnorm = Literal["folded", "separate", "either"]
 """What toolchains do with a BatchNormalization (family/batchnorm.py)."""
 
 SCHEMES: tuple[str, ...] = get_args(Scheme)
-RANGED = ("tensor", "channel")
-"""The schemes that take their steps from ranges."""
+PER_CHANNEL = {"tensor": False, "channel": True}
+"""The schemes that take their steps from ranges: whether weights have one step a channel, or one a tensor."""
+RANGED = tuple(PER_CHANNEL)
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
 KERNELS: tuple[str, ...] = get_args(KernelMode)
 BATCHNORMS: tuple[str, ...] = get_args(Batchnorm)

@@ -1,4 +1,4 @@
-"""Where modules lay before they moved into packages: old paths go on working, with a DeprecationWarning."""
+"""Where modules and names lay before they moved: old paths go on working, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -112,6 +112,19 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Python has put the old path into the module as its own; put it right."""
         if module.__spec__ is not None:
             module.__spec__ = self._specs.pop(module.__spec__.name)
+
+
+def former_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a module from which names have moved; `names`: old name -> `qverify.package.module:name`."""
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home, _, new = names[name].partition(":")
+        warnings.warn(f"{module}.{name} is {home}.{new} now", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(home), new)
+
+    return find
 
 
 def install() -> None:

@@ -27,7 +27,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SITE = (ROOT / ".ci" / "mkdocs.yml").read_text(encoding="utf-8")
 PAGES = sorted(DOCS.rglob("*.md"))
 ALSO = {
-    "qverify.family.family.load_radii",
+    "qverify.family.radii.load_radii",
     "qverify.analysis.sweeps.sweep",
     "qverify.analysis.factors.largest_factors",
     "qverify.analysis.layers.layer_radii",

@@ -24,7 +24,7 @@ from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import Row
 from qverify.choices import STAGES
 from qverify.errors import QVerifyError
-from qverify.family.family import KINDS
+from qverify.family.radii import KINDS
 from qverify.runs import plan
 from qverify.runs import question as questions
 from qverify.runs import start as starts

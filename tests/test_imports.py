@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -46,7 +47,7 @@ def test_modules_are_found_where_they_lay_before():
     code = """
 import warnings
 warnings.simplefilter("error")
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 try:
     import qverify.quantisation
 except DeprecationWarning as said:
@@ -65,3 +66,31 @@ for old, now in MOVED.items():
     assert importlib.import_module(f"qverify.{old}") is importlib.import_module(f"qverify.{now}"), old
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+FORMER = {
+    "qverify.quantisation": ("Radii", "Family", "load_radii", "read_radii", "KINDS", "outward"),
+    "qverify.family.family": ("Radii", "Family", "load_radii", "read_radii", "KINDS", "outward"),
+    "qverify.training.live_family": ("Quantiser", "StatedRadii", "RangeRadii"),
+    "qverify.verification.attack": ("forward",),
+    "qverify.verification.exact_step": ("in_threads", "program_memory", "solver_process"),
+    "qverify.verification.hints": ("names",),
+}
+"""Names that a module had, and has no longer or under another name."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in FORMER.items() for name in names])
+def test_names_are_found_where_they_lay_before(module, name):
+    assert getattr(importlib.import_module(module), name) is not None
+
+
+def test_a_name_that_moved_says_where_it_is_now():
+    from qverify.family import family, radii
+
+    with pytest.warns(
+        DeprecationWarning, match=r"^qverify.family.family.load_radii is qverify.family.radii.load_radii"
+    ):
+        assert family.load_radii is radii.load_radii
+    with pytest.raises(AttributeError, match=r"module 'qverify\.family\.family' has no attribute 'nothing'"):
+        _ = family.nothing

@@ -13,7 +13,8 @@ from qverify.bounds import backward, interval
 from qverify.bounds.sample import SampleBounds
 from qverify.exact import bilinear, gain, relational
 from qverify.family import family as quantisation
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Input, Layer
 from qverify.network import Network
 from qverify.onnx import writer as onnx_export
@@ -54,11 +55,13 @@ def test_a_type_that_nothing_knows_is_never_passed_over(rng, monkeypatch):
     assert np.isfinite(unknown.evaluate(rng.random((2, 3)))).all()
     with pytest.raises(KeyError):
         Family.of(unknown, Radii(0.1))
-    monkeypatch.setitem(quantisation.RESOLVED, Twice, quantisation._exact)
+    monkeypatch.setitem(quantisation.RESOLVED, Twice, quantisation._no_radius)
     with pytest.raises(KeyError):
         qverify.verify(unknown, rng.random((2, 3)), [0, 0], Radii(0.1))
     bounds = SampleBounds(
-        [np.zeros(layer.size) for layer in unknown.layers], [np.ones(layer.size) for layer in unknown.layers], {3: 0.1}
+        lower=[np.zeros(layer.size) for layer in unknown.layers],
+        upper=[np.ones(layer.size) for layer in unknown.layers],
+        activation={3: 0.1},
     )
     maps = relational.Maps(Family.of(unknown, Radii(0.1)))
     for ask in (

@@ -13,7 +13,7 @@ import pytest
 from qverify import datasets
 from qverify.cli import app as cli
 from qverify.errors import DataError
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.verification.cascade import verify

@@ -7,7 +7,8 @@ import pytest
 from scipy.signal import correlate2d
 
 from qverify.errors import ModelError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
 from qverify.network import Network, margins
 from tests.support.networks import NETWORKS, conv, conv_of, convolve, dense, inputs, mlp, random_radii, sample_member

@@ -19,7 +19,7 @@ from qverify import QVerifyWarning, datasets, load, save, verify, worst_case_dis
 from qverify.analysis import factors as radius
 from qverify.analysis import layers as layer_radius
 from qverify.analysis import sweeps as sweep
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.remarks import quiet, remark
 from tests.support.commands import qverify
 from tests.support.onnx_models import model, node, weights

@@ -21,7 +21,7 @@ from qverify.analysis import factors as radius
 from qverify.analysis import layers as layer_radius
 from qverify.analysis import sweeps as sweep
 from qverify.errors import QVerifyError
-from qverify.family import family as quantisation
+from qverify.family import radii as stated_radii
 from qverify.family.family import Family
 from qverify.family.steps import Quantiser
 from qverify.layers import Conv, Dense, Input, Relu, Scale
@@ -90,7 +90,7 @@ def calls(folder: Path) -> dict[str, Call]:
         ),
         "Radii.scaled": (RADII.scaled, {"factor": 2.0}),
         "Radii.only": (lambda kind: RADII.only("input", kind), {"kind": "weight"}),
-        "load_radii": (quantisation.load_radii, {"path": radii_file(folder)}),
+        "load_radii": (stated_radii.load_radii, {"path": radii_file(folder)}),
         "Family.of": (Family.of, {"network": NETWORK, "radii": RADII, "clip": (0.0, 1.0)}),
         "Network": (lambda layers: Network(layers).evaluate(X), {"layers": NETWORK.layers}),
         "Network.evaluate": (NETWORK.evaluate, {"x": X}),

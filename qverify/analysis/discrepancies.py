@@ -25,17 +25,16 @@ from qverify.budget import Deadline
 from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
 from qverify.exact.search import Search, SearchedSample, SearchSettings
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked_inputs
-from qverify.verification.cascade import Cascade
-from qverify.verification.exact_step import in_threads, program_memory, solver_process
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Discrepancy(Brief):
     """One sample's interval of `f_hat(x_hat) - f(x)` per output; arrays (n_out,).
 
@@ -91,7 +90,7 @@ def worst_case_discrepancy(
         raise UsageError(f"The discrepancy has no method {options.method!r}; choose one of: {offered}.")
     flat = checked_inputs(network, x)
     hints.remark_on(network, radii, flat)
-    work = _Discrepancies(Cascade(network, radii, options, stop))
+    work = _Discrepancies(Setup(network, radii, options, stop))
     found: list[Discrepancy] = []
 
     def tell(result: Discrepancy) -> None:
@@ -99,94 +98,116 @@ def worst_case_discrepancy(
         if on_result is not None:
             on_result(result)
 
-    for start in range(0, len(flat), work.cascade.chunk):
-        if not work.cascade.stop.is_set():
-            work.run(start, flat[start : start + work.cascade.chunk], tell)
+    for start in range(0, len(flat), work.setup.chunk):
+        if not work.setup.stop.is_set():
+            work.run(start, flat[start : start + work.setup.chunk], tell)
     return sorted(found, key=lambda result: result.index)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class _Bounded(Brief):
+    """A chunk of samples after the bounds: x (N, n_in), `nominal` f(x) (N, n_out), the `bounds` on all layers.
+
+    `misfits[i]`: why integer kernels may not compute sample i in real arithmetic. `seconds`: spent on each so far.
+    """
+
+    x: Array
+    nominal: Array
+    bounds: Bounds
+    misfits: list[str]
+    seconds: float
+
+
 class _Discrepancies:
-    def __init__(self, cascade: Cascade):
-        self.cascade = cascade
-        self.network, self.options = cascade.network, cascade.options
+    """The discrepancies of samples, chunk by chunk."""
+
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        self.network, self.options = setup.network, setup.options
 
     def run(self, start: int, x: Array, tell: Callable[[Discrepancy], None]) -> None:
-        began, cascade = time.perf_counter(), self.cascade
-        limit = self.options.seconds
-        deadline = Deadline.after(None if limit is None else limit * len(x), cascade.stop)
-        cascade.where = f"bounds: {len(x)} samples"
+        """Tell the discrepancies of samples x (N, n_in), numbered from `start`."""
+        began, setup, limit = time.perf_counter(), self.setup, self.options.seconds
         nominal = self.network.evaluate(x)
         try:
-            bounds = self._bounds(x, deadline)
+            bounds = self._bounds(x, setup.deadline(None if limit is None else limit * len(x)))
         except OutOfTime:
-            if cascade.stop.is_set():
+            if setup.stop.is_set():
                 return
             message = f"Not even interval bounds could be computed in {limit:g} s a sample; give a longer time limit."
             raise UsageError(message) from None
-        reasons = misfits(cascade.model, bounds)
+        reasons = misfits(setup.model, bounds)
         seconds = (time.perf_counter() - began) / len(x)
+        chunk = _Bounded(x=x, nominal=nominal, bounds=bounds, misfits=reasons, seconds=seconds)
         if self.options.method == "exact":
-            cascade.where = f"exact: {len(x)} samples"
-            self._exact(start, (x, nominal), (bounds, reasons, seconds), tell)
-            return
-        lower, upper = (side[-1].cpu().numpy() for side in (bounds.lower, bounds.upper))
-        for i, (f, low, high) in enumerate(zip(nominal, lower, upper, strict=True)):
-            low, high = np.nextafter(low - f, -np.inf), np.nextafter(high - f, np.inf)
-            found = Discrepancy(start + i, f, low, high, None, None, self.options.method, seconds, False, reasons[i])
-            tell(found)
+            self._exact(start, chunk, tell)
+        else:
+            self._bounded(start, chunk, tell)
 
     def _bounds(self, x: Array, deadline: Deadline) -> Bounds:
-        """On all layers; those on the outputs by the method asked for. Raises OutOfTime."""
-        bounds = self.cascade.intervals(x, deadline)
+        """Bounds on all layers; those on the outputs by the method asked for. Raises OutOfTime."""
+        bounds = self.setup.intervals(x, deadline)
         if self.options.method == "exact":
-            bounds = tightened_bounds(self.cascade.model, bounds, deadline)
+            bounds = tightened_bounds(self.setup.model, bounds, deadline)
         if self.options.method != "ibp":
-            bounds.lower[-1], bounds.upper[-1] = backward_outputs(self.cascade.model, bounds, deadline)
+            bounds.lower[-1], bounds.upper[-1] = backward_outputs(self.setup.model, bounds, deadline)
         return bounds
 
-    def _exact(
-        self,
-        start: int,
-        samples: tuple[Array, Array],
-        known: tuple[Bounds, list[str], float],
-        tell: Callable[[Discrepancy], None],
-    ) -> None:
-        """The exact step on samples (x, f(x)), of which (bounds, misfits, seconds each) are known."""
-        (x, nominal), (bounds, reasons, seconds) = samples, known
+    def _bounded(self, start: int, chunk: _Bounded, tell: Callable[[Discrepancy], None]) -> None:
+        """The discrepancies that the bounds alone prove."""
+        lower, upper = (side[-1].cpu().numpy() for side in (chunk.bounds.lower, chunk.bounds.upper))
+        for i, (nominal, low, high) in enumerate(zip(chunk.nominal, lower, upper, strict=True)):
+            found = Discrepancy(
+                index=start + i,
+                nominal=nominal,
+                lower=np.nextafter(low - nominal, -np.inf),
+                upper=np.nextafter(high - nominal, np.inf),
+                attained_lower=None,
+                attained_upper=None,
+                method=self.options.method,
+                seconds=chunk.seconds,
+                complete=False,
+                detail=chunk.misfits[i],
+            )
+            tell(found)
+
+    def _exact(self, start: int, chunk: _Bounded, tell: Callable[[Discrepancy], None]) -> None:
+        """The exact step on every sample of a chunk."""
 
         def work(position: int) -> Discrepancy | None:
-            if self.cascade.stop.is_set():
+            if self.setup.stop.is_set():
                 return None
-            found = self._one((x[position], nominal[position]), bounds, position, seconds)
-            said = [reasons[position], found.detail] if found else []
+            found = self._one(chunk, position)
+            said = [chunk.misfits[position], found.detail] if found else []
             return found and replace(found, index=start + position, detail="; ".join(filter(None, said)))
 
-        in_threads(self.options, self.cascade.stop, work, len(x), tell)
+        self.setup.in_threads(work, len(chunk.x), tell)
 
-    def _one(self, sample: tuple[Array, Array], bounds: Bounds, position: int, spent: float) -> Discrepancy | None:
-        (x, nominal), options, stop = sample, self.options, self.cascade.stop
-        own = bounds.sample(position)
-        family = self.cascade.own_family(bounds, position)
+    def _one(self, chunk: _Bounded, position: int) -> Discrepancy | None:
+        """The exact step on one sample; None if the run was stopped before both ends of every output were asked."""
+        nominal, setup, options, spent = chunk.nominal[position], self.setup, self.options, chunk.seconds
+        own = chunk.bounds.sample(position)
+        family = setup.own_family(chunk.bounds, position)
         lower, upper, attained = own.lower[-1].copy(), own.upper[-1].copy(), np.zeros((2, len(nominal)))
+        no_margins = np.full(len(nominal), -np.inf)
         case = SearchedSample(
-            family=family, x=x, label=int(nominal.argmax()), bounds=own, lower=np.full(len(nominal), -np.inf)
+            family=family, x=chunk.x[position], label=int(nominal.argmax()), bounds=own, lower=no_margins
         )
         left = None if options.seconds is None else max(0.0, options.seconds - spent)
-        memory = program_memory(options, self.cascade.memory)
         reason = ""
-        with solver_process(options, self.cascade.memory) as lent:
+        with setup.solver_process() as lent:
             began = time.perf_counter()
             settings = SearchSettings(
                 solver=options.solver,
                 formulation=options.formulation,
                 seconds=left,
                 early=False,
-                stop=stop,
-                memory=memory,
+                stop=setup.stop,
+                memory=setup.program_memory,
             )
-            with closing(Search(self.cascade.maps, settings, case, lent)) as search:
+            with closing(Search(setup.maps, settings, case, lent)) as search:
                 for i, sign in [(i, sign) for i in range(len(nominal)) for sign in (1.0, -1.0)]:
-                    if stop.is_set():
+                    if setup.stop.is_set():
                         return None
                     known = search.minimum(sign * np.eye(len(nominal))[i])
                     if not search.answered(known):
@@ -196,6 +217,16 @@ class _Discrepancies:
                     else:
                         upper[i], attained[1, i] = min(upper[i], -known.lower), max(nominal[i], -known.upper)
             seconds = spent + time.perf_counter() - began
-        low, high = np.nextafter(lower - nominal, -np.inf), np.nextafter(upper - nominal, np.inf)
         low_seen, high_seen = attained - nominal
-        return Discrepancy(0, nominal, low, high, low_seen, high_seen, "exact", seconds, not reason, reason)
+        return Discrepancy(
+            index=0,
+            nominal=nominal,
+            lower=np.nextafter(lower - nominal, -np.inf),
+            upper=np.nextafter(upper - nominal, np.inf),
+            attained_lower=low_seen,
+            attained_upper=high_seen,
+            method="exact",
+            seconds=seconds,
+            complete=not reason,
+            detail=reason,
+        )

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,19 +29,21 @@ from qverify.arrays import Array
 from qverify.budget import part_of
 from qverify.choices import FACTOR_METHODS
 from qverify.errors import InternalError, RadiiError, UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.kinds import expected
 from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.arguments import checked, checked_question
 from qverify.verification.cascade import verdicts
+from qverify.verification.threads import as_they_come
 from qverify.verification.verdict import Options, Status, Verdict
 
 _CHUNK = 1024
 _COARSE = 3
-"""IBP stops bisecting 2^3 places of the grid apart if BP follows, whose bracket is another one: that many times fewer
-families are built."""
+"""Exponent of the coarsest bracket of IBP where BP follows: it stops 2^3 places of the grid apart, since BP moves its
+bracket anyway, and 2^3 times fewer families are built."""
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -56,7 +57,7 @@ class _Stage(Brief):
     finest: int = 0
 
     def upwards(self, status: Status) -> bool:
-        """Go on above a factor of this status? An unknown is no proof, and no failing member either."""
+        """The bisection goes on above a factor of this status. An unknown is no proof, and no failing member either."""
         return status is not Status.FALSIFIED if self.name == "attack" else status is Status.VERIFIED
 
 
@@ -80,11 +81,11 @@ class _Chunk:
 
     @property
     def done(self) -> Any:
-        """(N,): the bisection under way has nothing left to ask."""
+        """(N,): the ends of the bisection under way are neighbours."""
         return self.high - self.low <= 1
 
-    def take(self, sample: int, place: int, verdict: Verdict, stage: _Stage) -> None:
-        """What `verify` said of one sample at one place. Raises InternalError if it contradicts what is known."""
+    def hear(self, sample: int, place: int, verdict: Verdict, stage: _Stage) -> None:
+        """Narrow the bracket of one sample by its verdict at one place. Raises InternalError where these contradict."""
         self.predicted[sample] = verdict.predicted
         self.seconds[sample] += verdict.seconds
         if stage.upwards(verdict.status):
@@ -107,17 +108,18 @@ class _Chunk:
             )
 
     def bracket(self, sample: int, grid: Grid) -> Bracket:
+        """The bracket of one sample as it is now."""
         low, high = int(self.proved[sample]), int(self.broken[sample])
         return Bracket(
-            self.start + sample,
-            int(self.y[sample]),
-            int(self.predicted[sample]),
-            grid.at(low),
-            grid.at(high),
-            self.proved_by[sample],
-            self.broken_by[sample],
-            self.detail[sample] if high - low > 1 else "",
-            round(float(self.seconds[sample]), 6),
+            index=self.start + sample,
+            label=int(self.y[sample]),
+            predicted=int(self.predicted[sample]),
+            lower=grid.at(low),
+            upper=grid.at(high),
+            proved_by=self.proved_by[sample],
+            broken_by=self.broken_by[sample],
+            detail=self.detail[sample] if high - low > 1 else "",
+            seconds=round(float(self.seconds[sample]), 6),
         )
 
 
@@ -148,7 +150,7 @@ class FactorSearch:
 
     @property
     def stages(self) -> list[_Stage]:
-        """What is done, in order."""
+        """The rounds of bisection, in order."""
         options, cheap = self.options, replace(self.options, method="ibp")
         stages = [_Stage("ibp", replace(cheap, attack=False), 0 if options.method == "ibp" else _COARSE)]
         if options.method != "ibp":
@@ -179,28 +181,29 @@ class FactorSearch:
     def _bisect(
         self, chunk: _Chunk, stage: _Stage, tell: Callable[[Bracket], None] | None, tick: Callable[[], None]
     ) -> None:
-        """One stage. Level by level, the multiples of 2^level are asked that lie inside a sample's interval.
+        """One stage. Level by level, each sample is verified at the multiple of 2^level strictly inside its interval,
+        if any.
 
         At each level that is at most one, since a multiple of twice as much lay between two of them. So all samples
         meet at the same places, and each place is visited once.
         """
         chunk.begin()
         self._hand_over(chunk, tell)
-        for level in range(self.grid.levels, stage.finest - 1, -1):
+        for level in range(self.grid.halvings, stage.finest - 1, -1):
             places = ((chunk.low >> level) + 1) << level
             asked = places < chunk.high
             groups = [(int(p), np.flatnonzero(asked & (places == p))) for p in np.unique(places[asked])]
             with contextlib.closing(self._verified(chunk, stage, groups)) as found:
                 for place, samples, verdicts in found:
                     for verdict in verdicts:
-                        chunk.take(int(samples[verdict.index]), place, verdict, stage)
+                        chunk.hear(int(samples[verdict.index]), place, verdict, stage)
                     self._hand_over(chunk, tell)
                     tick()
             if self.stop.is_set():
                 return
 
     def _hand_over(self, chunk: _Chunk, tell: Callable[[Bracket], None] | None) -> None:
-        """Tell what the last stage is through with."""
+        """Tell the brackets that the last stage completed and that were not told before."""
         for sample in np.flatnonzero(chunk.done & ~chunk.told) if tell is not None else ():
             chunk.told[sample] = True
             if tell is not None:
@@ -215,23 +218,14 @@ class FactorSearch:
         if workers > 1:
             options = replace(options, memory=part_of(options.memory, workers))
 
-        def work(place: int, samples: Any) -> list[Verdict]:
+        def work(group: tuple[int, Any]) -> list[Verdict]:
+            place, samples = group
             radii = self.radii.scaled(self.grid.factors[place - 1])
             found = verdicts(self.network, chunk.x[samples], chunk.y[samples], radii, options, None, self.stop)
             return [replace(verdict, recipe=None) for verdict in found]  # a recipe holds on to its whole family
 
-        if workers <= 1:
-            yield from ((place, samples, work(place, samples)) for place, samples in groups)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            futures = {pool.submit(work, *group): group for group in groups}
-            try:
-                for future in as_completed(futures):
-                    yield (*futures[future], future.result())
-            except BaseException:  # also Ctrl-C: end the solves under way, then let it through
-                self.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+        with contextlib.closing(as_they_come(work, groups, workers, self.stop)) as results:
+            yield from ((*group, found) for group, found in results)
 
 
 def largest_factors(

@@ -1,4 +1,5 @@
-"""The factors on the radii that a search tries, and what it finds of one sample: a bracket between two of them."""
+"""The grid of factors on the radii that a search tries, and the bracket between two of them that it finds of a
+sample."""
 
 from __future__ import annotations
 
@@ -57,8 +58,8 @@ class Grid:
         return len(self.factors) + 1
 
     @property
-    def levels(self) -> int:
-        """Enough halvings to come from the whole grid to two neighbours."""
+    def halvings(self) -> int:
+        """Number of halvings from the whole grid to two neighbours."""
         return self.beyond.bit_length()
 
     def at(self, place: int) -> float | None:
@@ -66,12 +67,12 @@ class Grid:
         return self.factors[place - 1] if 0 < place < self.beyond else None
 
     def has(self, factor: float | None) -> bool:
-        """Whether it is a factor of the grid, or none; the last digits may be those of another machine."""
+        """The factor is one of the grid, or None; its last digits may be those of another machine."""
         place = bisect.bisect_left(self.factors, (factor or 0.0) * (1 - 1e-9))
         return place < len(self.factors) and self.factors[place] <= (factor or 0.0) * (1 + 1e-9)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bracket:
     """One sample, in the order of the columns of factors.csv: where between two factors it stops being verified.
 
@@ -93,7 +94,7 @@ class Bracket:
 
     @property
     def factor(self) -> float:
-        """What is guaranteed, for statistics: `lower`, and 0 where nothing is proved."""
+        """The guaranteed factor, for statistics: `lower`, and 0 where nothing is proved."""
         return self.lower or 0.0
 
     @property

@@ -17,7 +17,8 @@ from typing import Any
 from qverify.analysis.grid import Grid
 from qverify.choices import FACTOR_METHODS
 from qverify.errors import DataError, UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.kinds import OPTIONS, described, expected, is_number
 from qverify.network import Network, margins
 from qverify.text.brief import Brief
@@ -27,7 +28,7 @@ from qverify.verification.cascade import verdicts
 from qverify.verification.verdict import Options, Status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerRow:
     """One layer, in the order of the columns of layers.csv.
 
@@ -51,7 +52,7 @@ class LayerRow:
 
     @property
     def key(self) -> tuple[str, str, float, str]:
-        """What tells apart the rows of one directory."""
+        """The identity of a row among those of one directory."""
         return (self.layer, self.kind, self.accuracy, self.method)
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class LayerRow:
         return [name for name, held in holds.items() if not held]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class LayerRadii(Brief):
     """The radii of one layer, all others 0. `largest`: those of the layer, and of its biases if it has any."""
 
@@ -95,14 +96,28 @@ def single_layers(network: Network, radii: Radii) -> list[LayerRadii]:
     """
     family = Family.of(network, radii)
     entry = Radii(family.input.reshape(network.input_shape), input_range=radii.input_range)
-    found = [LayerRadii(network.layers[0].name, "input", entry, float(family.input.max()), None)]
+    found = [
+        LayerRadii(
+            layer=network.layers[0].name,
+            kind="input",
+            radii=entry,
+            largest=float(family.input.max()),
+            bias_largest=None,
+        )
+    ]
     for i, layer in enumerate(network.layers):
         if i in family.weight:
             weight, bias = family.weight[i], family.bias[i]
             own = Radii(layers={layer.name: {"weight": weight, "bias": bias}})
             has_bias = bool(getattr(layer, "has_bias", False))
             found.append(
-                LayerRadii(layer.name, "weight", own, float(weight.max()), float(bias.max()) if has_bias else None)
+                LayerRadii(
+                    layer=layer.name,
+                    kind="weight",
+                    radii=own,
+                    largest=float(weight.max()),
+                    bias_largest=float(bias.max()) if has_bias else None,
+                )
             )
         elif i in family.activation:
             radius = family.activation[i]
@@ -110,7 +125,11 @@ def single_layers(network: Network, radii: Radii) -> list[LayerRadii]:
             ceilings, cuts = ({name: of[name]} if name in of else {} for of in (radii.ceilings, radii.saturations))
             rows = {name: {"activation": radius.reshape(layer.shape)}}
             own = Radii(layers=rows, ceilings=ceilings, saturations=cuts)  # type: ignore[arg-type]
-            found.append(LayerRadii(layer.name, "activation", own, float(radius.max()), None))
+            found.append(
+                LayerRadii(
+                    layer=layer.name, kind="activation", radii=own, largest=float(radius.max()), bias_largest=None
+                )
+            )
     return [one for one in found if one.largest > 0 or (one.bias_largest or 0) > 0]
 
 
@@ -182,17 +201,17 @@ class LayerSearch:
             return None if factor is None or radius is None else factor * radius
 
         return LayerRow(
-            one.layer,
-            one.kind,
-            self.accuracy,
-            self.options.method,
-            factor,
-            times(one.largest),
-            times(one.bias_largest),
-            reached,
-            place == grid.beyond - 1,
-            len(self.x),
-            round(seconds, 3),
+            layer=one.layer,
+            kind=one.kind,
+            accuracy=self.accuracy,
+            method=self.options.method,
+            factor=factor,
+            radius=times(one.largest),
+            bias_radius=times(one.bias_largest),
+            reached=reached,
+            at_end=place == grid.beyond - 1,
+            samples=len(self.x),
+            seconds=round(seconds, 3),
         )
 
 

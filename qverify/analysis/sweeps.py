@@ -15,7 +15,8 @@ from typing import Any
 
 from qverify.choices import KINDS, VERIFY_METHODS, Batchnorm, Rounding, Scheme
 from qverify.errors import RadiiError, UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import described, expected, is_number, is_word
 from qverify.network import Network
@@ -49,7 +50,7 @@ class Point(Brief):
     value: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One point of one curve, in the order of the columns of sweep.csv.
 
@@ -75,12 +76,12 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """What tells apart the rows of one sweep."""
+        """The identity of a row among those of one sweep."""
         return (self.model, self.part, self.bits, self.value)
 
     @property
     def place(self) -> float:
-        """Where on the axis."""
+        """The place on the axis: the bit-width, or the radius."""
         return float(self.bits if self.value is None else self.value)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,7 +160,8 @@ def sweep(
     on_verdict: Callable[[Verdict], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[Row]:
-    """Verify all samples for every (part, point) of `cases`, as `grid` makes them; a row as soon as one is done.
+    """The counts of verdicts on all samples for every (part, point) of `cases`, as `grid` makes them: a row as soon as
+    one is done.
 
     The arguments and errors are those of `verify`; without `options` IBP alone, which is what a guarantee by
     bounds needs. Setting `stop` from another thread ends the sweep soon, and no row is made of a point that was cut
@@ -184,10 +186,10 @@ def sweep(
             return
         count = Counter(verdict.status for verdict in found)
         yield Row(
-            network.source,
-            part,
-            point.bits,
-            point.value,
+            model=network.source,
+            part=part,
+            bits=point.bits,
+            value=point.value,
             **Family.of(network, radii, options.clip).largest(),
             method=options.method,
             samples=len(found),

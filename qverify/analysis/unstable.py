@@ -1,4 +1,4 @@
-"""How many neurons the exact step would have to branch on, layer by layer."""
+"""Numbers of unstable neurons, which the exact step may have to branch on, layer by layer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qverify.arrays import Array
 from qverify.bounds.backward import tightened_bounds, unstable
 from qverify.bounds.interval import OutOfTime
 from qverify.budget import Deadline
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.layers import Relu
 from qverify.network import Network
 from qverify.text.brief import Brief
-from qverify.verification.cascade import Cascade
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options
 
 MOST = 200
@@ -24,7 +24,7 @@ _TOGETHER = 8
 """Samples between two looks at the clock where BP refines every layer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Unstable:
     """One Relu: its name and size, and its unstable neurons, the mean over samples, by IBP and after BP at every layer
     (None if not asked for)."""
@@ -51,25 +51,25 @@ def unstable_neurons(
     deadline: Deadline | None = None,
     on_samples: Callable[[int], None] = lambda count: None,
 ) -> Counted:
-    """Count for samples x (N, n_in), in their order, until the deadline.
+    """Numbers of unstable neurons on samples x (N, n_in), counted in their order until the deadline.
 
     `options.method`: `ibp`, or any other for BP too. `on_samples` hears how many are done.
     """
-    cascade, refine = Cascade(network, radii, options), options.method != "ibp"
+    setup, refine = Setup(network, radii, options), options.method != "ibp"
     deadline = deadline or Deadline()
     relus = [i for i, layer in enumerate(network.layers) if isinstance(layer, Relu)]
     totals, done = np.zeros((2, len(relus))), 0
-    step = min(cascade.chunk, _TOGETHER) if refine else cascade.chunk
+    step = min(setup.chunk, _TOGETHER) if refine else setup.chunk
     for start in range(0, len(x), step):
         try:
-            rough = cascade.intervals(x[start : start + step], deadline)
+            rough = setup.intervals(x[start : start + step], deadline)
         except OutOfTime:
             break
-        bounds = [rough, tightened_bounds(cascade.model, rough, deadline)] if refine else [rough]
+        bounds = [rough, tightened_bounds(setup.model, rough, deadline)] if refine else [rough]
         if refine and deadline.passed():
             break
         for row, found in enumerate(bounds):
-            totals[row] += [int(unstable(cascade.model, found, i).sum()) for i in relus]
+            totals[row] += [int(unstable(setup.model, found, i).sum()) for i in relus]
         done += len(rough)
         on_samples(done)
     if not done:
@@ -79,7 +79,9 @@ def unstable_neurons(
     return Counted(
         done,
         {
-            i: Unstable(layer.name, layer.size, float(means[0, k]), float(means[1, k]) if refine else None)
+            i: Unstable(
+                name=layer.name, size=layer.size, ibp=float(means[0, k]), bp=float(means[1, k]) if refine else None
+            )
             for k, (i, layer) in enumerate(layers.items())
         },
     )

@@ -20,7 +20,8 @@ from qverify.family.kernels import INT16, IntegerLayer, dropped, overflowing, sa
 
 
 def misfits(model: BoundModel, bounds: Bounds) -> list[str]:
-    """For each sample of `bounds` why integer kernels may not compute it in real arithmetic, in words; empty: they do.
+    """Per sample of `bounds` the reasons why integer kernels may not compute it in real arithmetic, in words; empty if
+    they do. Sound.
 
     Every layer that may overflow is named.
     """
@@ -30,16 +31,16 @@ def misfits(model: BoundModel, bounds: Bounds) -> list[str]:
     sums, pairs, relus = ([list[str]() for _ in range(count)] for _ in range(3))
     for layer in kernel.layers:
         if not layer.always:
-            _note(sums, layer.name, _sums(model, bounds, layer))
+            _name_where(sums, layer.name, _sums(model, bounds, layer))
         if kernel.mode == "any" and not layer.pairs_fit:
-            _note(pairs, layer.name, _pairs(model, bounds, layer))
+            _name_where(pairs, layer.name, _pairs(model, bounds, layer))
     for name in kernel.dead:
-        _note(relus, name, _alive(model, bounds, name))
+        _name_where(relus, name, _alive(model, bounds, name))
     found = zip(sums, pairs, relus, strict=True)
     return ["; ".join([*kernel.refused, *overflowing(s), *saturating(p), *dropped(r)]) for s, p, r in found]
 
 
-def _note(found: list[list[str]], name: str, wrong: Tensor) -> None:
+def _name_where(found: list[list[str]], name: str, wrong: Tensor) -> None:
     """Add `name`, once, to the lists of the samples where `wrong` (N,) holds."""
     for sample in torch.nonzero(wrong).flatten().tolist():
         if name not in found[sample]:
@@ -47,14 +48,14 @@ def _note(found: list[list[str]], name: str, wrong: Tensor) -> None:
 
 
 def _alive(model: BoundModel, bounds: Bounds, name: str) -> Tensor:
-    """(N,): without this Relu something below 0 might pass."""
+    """(N,): samples on which something below 0 may pass without this Relu."""
     index = model.network.index(name)
     (source,) = model.network.layers[index].inputs
     below = bounds.lower[source] < 0
     return below.any(1) | (index in model.cuts)
 
 
-def _entry(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> tuple[Affine, Tensor, Tensor]:
+def _reading(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> tuple[Affine, Tensor, Tensor]:
     """The layer's geometry, and the ends (N, n_in) of what it reads."""
     index = model.network.index(layer.name)
     (source,) = model.network.layers[index].inputs
@@ -62,24 +63,25 @@ def _entry(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> tuple[Affi
 
 
 def _sums(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> Tensor:
-    """(N,): some output's sum may leave the accumulator."""
-    affine, lower, upper = _entry(model, bounds, layer)
+    """(N,): samples on which the sum of some output may leave the accumulator, formula (23)."""
+    affine, lower, upper = _reading(model, bounds, layer)
     x = (torch.maximum(lower.abs(), upper.abs()) / layer.entry + 1.0).clamp(max=layer.levels)
     kernel, bias = model.tensor(layer.integers()), model.tensor(layer.bias_integers())
     parts = [torch.zeros(0, dtype=torch.bool, device=model.device)]
-    step = pieces(8 * (affine.layer.size + x.shape[1]), affine.layer.size * affine.layer.fan_in, model.memory)
+    floats, products = affine.layer.size + x.shape[1], affine.layer.size * affine.layer.fan_in
+    step = pieces(floats=8 * floats, operations=products, memory=model.memory)
     for start in range(0, len(x), step):
-        sums = affine.forward(kernel, x[start : start + step]) + affine.spread(bias)
+        sums = affine.apply(kernel, x[start : start + step]) + affine.spread(bias)
         parts.append(layer.overflow(sums).any(1))
     return torch.cat(parts)
 
 
 def _pairs(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> Tensor:
-    """(N,): two products of some output may leave int16 together.
+    """(N,): samples on which two products of some output may leave int16 together, formula (24).
 
     Positions of a convolution share a kernel: each of its entries is taken with the largest input it meets anywhere.
     """
-    affine, _, upper = _entry(model, bounds, layer)
+    affine, _, upper = _reading(model, bounds, layer)
     x = ((upper - layer.offset) / layer.entry + 1.0).clamp(0.0, layer.levels)
     kernel = model.tensor(layer.stored()).flatten(1)
     if affine.is_conv:
@@ -91,7 +93,7 @@ def _pairs(model: BoundModel, bounds: Bounds, layer: IntegerLayer) -> Tensor:
     groups = x.shape[1]
     kernel = kernel.reshape(groups, -1, kernel.shape[1])
     parts = [torch.zeros(0, dtype=torch.bool, device=model.device)]
-    step = pieces(4 * kernel.numel(), 8 * kernel.numel(), model.memory)
+    step = pieces(floats=4 * kernel.numel(), operations=8 * kernel.numel(), memory=model.memory)
     for start in range(0, len(x), step):
         products = kernel * x[start : start + step, :, None]
         two = products.topk(min(2, products.shape[3]), dim=3).values.sum(3)

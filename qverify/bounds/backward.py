@@ -29,14 +29,14 @@ from torch import Tensor
 
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
-from qverify.budget import Deadline, pieces
+from qverify.budget import Deadline
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import chord, finite
 from qverify.text.brief import Brief
 
 
 @dataclass(eq=False, repr=False)
-class _Pass(Brief):
+class _BackwardPass(Brief):
     """One backward pass. `rows[i]`: coefficients waiting at layer i; `absolute`: e of `c x - e |x|` at the input."""
 
     model: BoundModel
@@ -50,7 +50,7 @@ class _Pass(Brief):
         before = self.rows.get(index)
         self.rows[index] = coefficients if before is None else before + coefficients
 
-    def box(self, index: int) -> tuple[Tensor, Tensor]:
+    def ends(self, index: int) -> tuple[Tensor, Tensor]:
         """The bounds on layer `index`, (B, 1, size) each."""
         return self.bounds.lower[index].unsqueeze(1), self.bounds.upper[index].unsqueeze(1)
 
@@ -69,9 +69,12 @@ class _Pass(Brief):
 
 
 def backward_bound(model: BoundModel, bounds: Bounds, index: int, rows: Tensor) -> Tensor:
-    """Lower bounds (B, S) on `rows . output of layer index`, rows (B, S, size), for the B samples of `bounds`."""
+    """Lower bounds (B, S) on `rows . output of layer index`, rows (B, S, size), for the B samples of `bounds`. Sound.
+
+    Raises RadiiError where they overflow.
+    """
     zero = torch.zeros(rows.shape[:2], dtype=model.dtype, device=model.device)
-    state = _Pass(model, bounds, zero, zero.clone(), {index: rows})
+    state = _BackwardPass(model, bounds, zero, zero.clone(), {index: rows})
     for i in range(index, 0, -1):
         coefficients = state.rows.pop(i, None)
         if coefficients is not None:
@@ -81,8 +84,8 @@ def backward_bound(model: BoundModel, bounds: Bounds, index: int, rows: Tensor) 
     return result
 
 
-def _at_input(state: _Pass) -> Tensor:
-    lower, upper = state.box(0)
+def _at_input(state: _BackwardPass) -> Tensor:
+    lower, upper = state.ends(0)
     c = state.rows.get(0)
     if c is None:
         c = torch.zeros_like(state.constant).unsqueeze(2) * lower
@@ -98,7 +101,7 @@ def _at_input(state: _Pass) -> Tensor:
     return ends.sum(2)
 
 
-def _affine(state: _Pass, index: int, a: Tensor) -> None:
+def _affine(state: _BackwardPass, index: int, a: Tensor) -> None:
     affine = state.model.affine[index]
     (source,) = state.model.network.layers[index].inputs
     size = a.abs()
@@ -115,13 +118,13 @@ def _affine(state: _Pass, index: int, a: Tensor) -> None:
         state.add(source, centre)
         return
     absolute = affine.transpose_radius(size)
-    if affine.is_conv and affine.layer.positions > 1:  # type: ignore[union-attr]
-        _shared(state, affine, source, a, (centre, absolute))
+    if affine.shares_kernel:
+        _shared_kernel(state, affine, source, a, centre, absolute)
     elif source == 0:
         state.add(0, centre)
         state.absolute = absolute if state.absolute is None else state.absolute + absolute
     else:
-        slope, intercept = chord(torch, *state.box(source))
+        slope, intercept = chord(torch, *state.ends(source))
         state.add(source, centre - absolute * slope)
         state.constant = state.constant - (absolute * intercept).sum(2)
 
@@ -133,10 +136,11 @@ def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
     return a.reshape(*a.shape[:2], len(affine.bias), -1).sum(3)
 
 
-def _shared(state: _Pass, affine: Affine, source: int, a: Tensor, independent: tuple[Tensor, Tensor]) -> None:
-    """A convolution: per row the better of independent positions and kernel entries summed first."""
-    centre, absolute = independent
-    lower, upper = state.box(source)
+def _shared_kernel(
+    state: _BackwardPass, affine: Affine, source: int, a: Tensor, centre: Tensor, absolute: Tensor
+) -> None:
+    """A convolution: per row the better of independent positions, `centre x - absolute |x|`, and formula (11)."""
+    lower, upper = state.ends(source)
     slope, intercept = chord(torch, lower, upper)
     first = centre - absolute * slope
     first_constant = -(absolute * intercept).sum(2)
@@ -154,7 +158,7 @@ def _shared(state: _Pass, affine: Affine, source: int, a: Tensor, independent: t
         state.absolute = kept if state.absolute is None else state.absolute + kept
 
 
-def _summed_first(state: _Pass, affine: Affine, source: int, a: Tensor) -> tuple[Tensor, Tensor]:
+def _summed_first(state: _BackwardPass, affine: Affine, source: int, a: Tensor) -> tuple[Tensor, Tensor]:
     """Formula (11): `(W_k - R_k slope_k) S_k - R_k intercept_k`; coefficients (B, S, n_in) and constants (B, S)."""
     layer = affine.layer
     assert isinstance(layer, Conv)
@@ -179,9 +183,9 @@ def _summed_first(state: _Pass, affine: Affine, source: int, a: Tensor) -> tuple
     return coefficients, constant.masked_fill(overflow, -torch.inf)
 
 
-def _relu(state: _Pass, index: int, a: Tensor) -> None:
+def _relu(state: _BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
-    lower, upper = state.box(source)
+    lower, upper = state.ends(source)
     radius = state.bounds.activation[index]
     radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
     # x >= alpha (z - r): exact where the sign of z - r is known; else the steeper side.
@@ -200,7 +204,7 @@ def _relu(state: _Pass, index: int, a: Tensor) -> None:
     state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2], source)
 
 
-def _scale(state: _Pass, index: int, a: Tensor) -> None:
+def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
     scale, shift = state.model.scale[index]
     (source,) = state.model.network.layers[index].inputs
     state.add(source, a * scale)
@@ -210,7 +214,7 @@ def _scale(state: _Pass, index: int, a: Tensor) -> None:
     state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), a.shape[2], source)
 
 
-def _add(state: _Pass, index: int, a: Tensor) -> None:
+def _add(state: _BackwardPass, index: int, a: Tensor) -> None:
     for source in state.model.network.layers[index].inputs:
         state.add(source, a)
         lower, upper = state.bounds.lower[source], state.bounds.upper[source]
@@ -218,11 +222,11 @@ def _add(state: _Pass, index: int, a: Tensor) -> None:
         state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), 2, source)
 
 
-def _input(state: _Pass, index: int, a: Tensor) -> None:
+def _input(state: _BackwardPass, index: int, a: Tensor) -> None:
     state.add(index, a)
 
 
-BACKWARD: dict[type[Layer], Callable[[_Pass, int, Tensor], None]] = {
+BACKWARD: dict[type[Layer], Callable[[_BackwardPass, int, Tensor], None]] = {
     Input: _input,
     Dense: _affine,
     Conv: _affine,
@@ -234,7 +238,7 @@ BACKWARD: dict[type[Layer], Callable[[_Pass, int, Tensor], None]] = {
 
 def _capacity(model: BoundModel) -> int:
     """Rows, samples times rows each, of one pass: ten tensors of the widest layer each, three products a weight."""
-    return pieces(10 * model.widest, 3 * model.operations, model.memory)
+    return model.rows_that_fit(10, model.widest, 3)
 
 
 def _in_pieces(model: BoundModel, bounds: Bounds, rows: Tensor, deadline: Deadline | None) -> Tensor:
@@ -263,7 +267,10 @@ def backward_margins(model: BoundModel, bounds: Bounds, labels: Tensor, deadline
 
 
 def backward_outputs(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> tuple[Tensor, Tensor]:
-    """Bounds (N, n_out) on every output, BP intersected with `bounds`."""
+    """Lower and upper bounds (N, n_out) on every output: BP, intersected with `bounds`. Sound.
+
+    Where the deadline passes, those of `bounds`.
+    """
     last = len(model.network.layers) - 1
     everything = torch.ones(len(bounds), model.network.output_size, dtype=torch.bool, device=model.device)
     return _refined(model, bounds, last, everything, deadline)
@@ -307,20 +314,21 @@ def _refined(
 
 
 def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
-    """(N, size): neurons of the Relu `index` that need a binary or a relaxation: `z` or `z - r_a` changes sign."""
+    """Mask (N, size) of the unstable neurons of the Relu `index`: `z` or `z - r_a` changes sign, so that they need a
+    binary or a relaxation."""
     (source,) = model.network.layers[index].inputs
     radius = bounds.activation[index]
     return (bounds.upper[source] > 0) & (bounds.lower[source] < radius)
 
 
 def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> Bounds:
-    """BP at every layer: bounds on unstable pre-activations refined in order, intervals propagated on from there.
+    """Bounds on every layer by BP: those on unstable pre-activations refined in order, intervals propagated from there.
 
     Each layer uses the refined bounds of the layers before it. Nested in `bounds`, sound; where the deadline passes,
     the rest is as in `bounds`.
     """
     layers = model.network.layers
-    new = Bounds([bounds.lower[0]], [bounds.upper[0]], bounds.activation)
+    new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=bounds.activation)
     targets = {layers[i].inputs[0]: i for i in model.network.relus}
     for index in range(1, len(layers)):
         if deadline is not None and deadline.passed():

@@ -39,12 +39,15 @@ class OutOfTime(Exception):
 
 
 def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: Deadline | None = None) -> Bounds:
-    """Bounds on every layer for the input box (N, n_in). Raises RadiiError if they overflow, and OutOfTime."""
-    bounds = Bounds([], [], {i: r for i, r in model.activation.items() if i not in model.per_sample})
+    """Bounds on every layer for the input boxes [lower, upper], (N, n_in) each. Sound. Raises RadiiError if they
+    overflow, and OutOfTime."""
+    bounds = Bounds(
+        lower=[], upper=[], activation={i: r for i, r in model.activation.items() if i not in model.relus_per_sample}
+    )
     for index in range(len(model.network.layers)):
         if deadline is not None and deadline.passed():
             raise OutOfTime
-        ends = _usable(model, 0, (lower, upper)) if index == 0 else interval_step(model, bounds, index)
+        ends = _without_overflow(model, 0, (lower, upper)) if index == 0 else interval_step(model, bounds, index)
         bounds.lower.append(ends[0])
         bounds.upper.append(ends[1])
     return bounds
@@ -52,11 +55,11 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: D
 
 def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     """Bounds (N, size) on layer `index` from those on its producers; sets its activation radius in `bounds`."""
-    return _usable(model, index, INTERVAL[type(model.network.layers[index])](model, bounds, index))
+    return _without_overflow(model, index, INTERVAL[type(model.network.layers[index])](model, bounds, index))
 
 
-def _usable(model: BoundModel, index: int, ends: Ends) -> Ends:
-    """The ends, of which sums and widths may be formed. Raises RadiiError where these could overflow."""
+def _without_overflow(model: BoundModel, index: int, ends: Ends) -> Ends:
+    """Overflow guard: the ends themselves; RadiiError unless four times each is finite, so that widths and sums are."""
     finite(model.network.layers[index].name, *(4.0 * end for end in ends))
     return ends
 
@@ -64,46 +67,54 @@ def _usable(model: BoundModel, index: int, ends: Ends) -> Ends:
 def affine_interval(affine: Affine, lower: Tensor, upper: Tensor) -> Ends:
     """Exact ends (N, n_out), before any rounding allowance, for inputs in [lower, upper] (N, n_in)."""
     bias, spread = affine.spread(affine.bias), affine.spread(affine.bias_radius)
-    split = _Split(affine, lower, upper)
+    split = _SplitBySign(affine, lower, upper)
     return split.lower() + bias - spread, split.upper() + bias + spread
 
 
-class _Split:
-    """Kernels and inputs split by sign, once for both ends.
+class _SplitBySign:
+    """The linear part of an affine layer, kernels and inputs split by sign once for both ends.
 
-    The lower end is the upper one with (W + R, u) and (W - R, l) exchanged, and the last sum added.
+    The lower end is the upper one with (W + R, u) and (W - R, l) exchanged, and the sum over straddling inputs added.
+    That sum is taken as if straddling intervals were symmetric, [-min(u, -l), min(u, -l)], plus its excess over that.
     """
 
     def __init__(self, affine: Affine, lower: Tensor, upper: Tensor):
         self.affine, self.ends = affine, (lower, upper)
         high, low = affine.weight + affine.radius, affine.weight - affine.radius
-        self.high, self.low = (high.clamp(min=0), high.clamp(max=0)), (low.clamp(min=0), low.clamp(max=0))
+        self.high_positive, self.high_negative = high.clamp(min=0), high.clamp(max=0)
+        self.low_positive, self.low_negative = low.clamp(min=0), low.clamp(max=0)
         self.signed = not bool((lower >= 0).all())
         self.below = self.signed and bool((upper < 0).any())
         self.right = upper.clamp(min=0) if self.signed else upper
         self.left = lower.clamp(min=0) if self.signed else lower
-        self.overlap = self._overlap() if self.signed else None
+        self.symmetric = self._symmetric() if self.signed else None
 
     def upper(self) -> Tensor:
-        forward, (lower, upper) = self.affine.forward, self.ends
-        out = forward(self.high[0], self.right) + forward(self.high[1], self.left)
+        """The upper end (N, n_out), without the bias."""
+        apply, (lower, upper) = self.affine.apply, self.ends
+        out = apply(self.high_positive, self.right) + apply(self.high_negative, self.left)
         if self.signed:
-            out = out + forward(self.low[1], lower.clamp(max=0))
+            out = out + apply(self.low_negative, lower.clamp(max=0))
         if self.below:
-            out = out + forward(self.low[0], upper.clamp(max=0))
-        return out if self.overlap is None else out - self.overlap - self._uneven(self.high[0], -self.low[1])
+            out = out + apply(self.low_positive, upper.clamp(max=0))
+        if self.symmetric is None:
+            return out
+        return out - self.symmetric - self._excess(self.high_positive, -self.low_negative)
 
     def lower(self) -> Tensor:
-        forward, (lower, upper) = self.affine.forward, self.ends
-        out = forward(self.low[0], self.left) + forward(self.low[1], self.right)
+        """The lower end (N, n_out), without the bias."""
+        apply, (lower, upper) = self.affine.apply, self.ends
+        out = apply(self.low_positive, self.left) + apply(self.low_negative, self.right)
         if self.signed:
-            out = out + forward(self.high[0], lower.clamp(max=0))
+            out = out + apply(self.high_positive, lower.clamp(max=0))
         if self.below:
-            out = out + forward(self.high[1], upper.clamp(max=0))
-        return out if self.overlap is None else out + self.overlap + self._uneven(-self.low[1], self.high[0])
+            out = out + apply(self.high_negative, upper.clamp(max=0))
+        if self.symmetric is None:
+            return out
+        return out + self.symmetric + self._excess(-self.low_negative, self.high_positive)
 
-    def _overlap(self) -> Tensor | None:
-        """The last sum of the module docstring, taken as if straddling intervals were symmetric; None if it is empty.
+    def _symmetric(self) -> Tensor | None:
+        """The sum over straddling inputs as if their intervals were symmetric; None if every term is 0.
 
         `min((w + R)^+, -(w - R)^-)` is `(R - |w|)^+`.
         """
@@ -112,40 +123,43 @@ class _Split:
             return None
         lower, upper = self.ends
         reach = torch.minimum(upper, -lower).clamp(min=0)
-        return self.affine.forward(smaller, reach)
+        return self.affine.apply(smaller, reach)
 
-    def _uneven(self, right: Tensor, left: Tensor) -> Tensor | float:
-        """What the last sum exceeds that by; `right` >= 0 multiplies u and `left` >= 0 multiplies -l."""
+    def _excess(self, right: Tensor, left: Tensor) -> Tensor | float:
+        """The excess of the sum over straddling inputs; `right` >= 0 multiplies u and `left` >= 0 multiplies -l."""
         lower, upper = self.ends
-        uneven = (lower < 0) & (upper > 0) & (upper != -lower)
-        if not bool(uneven.any()):
+        asymmetric = (lower < 0) & (upper > 0) & (upper != -lower)
+        if not bool(asymmetric.any()):
             return 0.0
-        u, m = torch.where(uneven, upper, 0.0), torch.where(uneven, -lower, 0.0)
-        return _uneven(self.affine, right, left, u, m)
+        u, m = torch.where(asymmetric, upper, 0.0), torch.where(asymmetric, -lower, 0.0)
+        excess = _excess_of_conv if self.affine.is_conv else _excess_of_dense
+        return excess(self.affine, right, left, u, m)
 
 
-def _uneven(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
-    """What `min(high right, low left)` exceeds `min(high, low) min(right, left)` by, summed; elementwise, in chunks."""
-    if affine.is_conv:
-        return _uneven_conv(affine, high, low, right, left)
+def _excess_of_dense(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
+    """Sums (N, n_out) of `min(high right, low left) - min(high, low) min(right, left)`, elementwise, in chunks.
+
+    `high`, `low` like the kernel, `right`, `left` (N, n_in); all at least 0.
+    """
     samples, columns = torch.nonzero(right > 0, as_tuple=True)
-    parts = [torch.zeros(len(right), len(high), dtype=right.dtype, device=right.device)]
-    step = pieces(8 * len(high), 8 * len(high), affine.memory)
+    total = torch.zeros(len(right), len(high), dtype=right.dtype, device=right.device)
+    step = _terms_that_fit(affine, len(high))
     for start in range(0, len(samples), step):
         s, j = samples[start : start + step], columns[start : start + step]
         a, b, u, m = high.T[j], low.T[j], right[s, j, None], left[s, j, None]
         excess = torch.minimum(a * u, b * m) - torch.minimum(a, b) * torch.minimum(u, m)
-        parts[0] = parts[0].index_add(0, s, excess)
-    return parts[0]
+        total = total.index_add(0, s, excess)
+    return total
 
 
-def _uneven_conv(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
+def _excess_of_conv(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
+    """`_excess_of_dense` for a convolution, position by position."""
     layer = affine.layer
     assert isinstance(layer, Conv)
     shape = (layer.groups, 1, -1, layer.fan_in)
     a, b = high.reshape(shape), low.reshape(shape)
-    each = 8 * layer.groups * layer.positions * layer.fan_in
-    rows, channels = pieces(each * a.shape[2], each * a.shape[2], affine.memory), pieces(each, each, affine.memory)
+    each = layer.groups * layer.positions * layer.fan_in
+    rows, channels = _terms_that_fit(affine, each * a.shape[2]), _terms_that_fit(affine, each)
     parts = []
     for start in range(0, len(right), rows):
         u = affine.patches(right[start : start + rows]).unsqueeze(3)
@@ -160,8 +174,13 @@ def _uneven_conv(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left:
     return torch.cat(parts)
 
 
+def _terms_that_fit(affine: Affine, terms: int) -> int:
+    """Rows of so many terms each that are worked on at once: eight temporary tensors, about as many operations."""
+    return pieces(8 * terms, 8 * terms, affine.memory)
+
+
 def magnitude(lower: Tensor, upper: Tensor) -> Tensor:
-    """Largest absolute value over each sample's box: (N, n) -> (N, 1)."""
+    """Largest absolute values (N, 1) over the boxes [lower, upper], (N, n) each."""
     if not lower.shape[1]:
         return torch.zeros(len(lower), 1, dtype=lower.dtype, device=lower.device)
     return torch.maximum(lower.abs(), upper.abs()).amax(1, keepdim=True)
@@ -200,7 +219,7 @@ def _relu(model: BoundModel, bounds: Bounds, index: int) -> Ends:
 
 
 def _activation_radius(model: BoundModel, bounds: Bounds, index: int, upper: Tensor) -> Tensor:
-    """(N, size): the radius of a Relu that clips, for these samples; `upper`: the largest values that enter it."""
+    """Radii (N, size) of a Relu that clips, for these samples; `upper` (N, size): the largest values that enter it."""
     radius, cuts = model.activation[index], model.cuts.get(index, ())
     for cut in cuts:
         radius = radius + cut.widening(bounds.lower[cut.source], bounds.upper[cut.source])
@@ -253,25 +272,27 @@ def interval_margins(model: BoundModel, bounds: Bounds, labels: Tensor) -> Tenso
     lower, upper = bounds.lower[source], bounds.upper[source]
     margin = torch.empty(len(labels), classes, dtype=lower.dtype, device=lower.device)
     for label in torch.unique(labels).tolist():
-        chosen = labels == label
-        margin = _fold(model, affine, label, margin, (chosen, lower[chosen], upper[chosen]))
+        chosen = torch.nonzero(labels == label, as_tuple=True)[0]
+        folded = _folded_margins(model, affine, label, lower[chosen], upper[chosen])
+        margin = margin.index_put((chosen,), folded)
     finite(model.network.layers[last].name, margin)
     return margin.masked_fill(own, torch.inf)
 
 
-def _fold(model: BoundModel, affine: Affine, label: int, margin: Tensor, box: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    chosen, lower, upper = box
+def _folded_margins(model: BoundModel, affine: Affine, label: int, lower: Tensor, upper: Tensor) -> Tensor:
+    """Lower bounds (N, classes) on `y_label - y_j` for inputs of the dense last layer in [lower, upper] (N, n_in)."""
     folded = Affine(
-        affine.layer,
-        affine.weight[label] - affine.weight,
-        affine.radius[label] + affine.radius,
-        affine.bias[label] - affine.bias,
-        affine.bias_radius[label] + affine.bias_radius,
+        layer=affine.layer,
+        weight=affine.weight[label] - affine.weight,
+        radius=affine.radius[label] + affine.radius,
+        bias=affine.bias[label] - affine.bias,
+        bias_radius=affine.bias_radius[label] + affine.bias_radius,
     )
-    low = _Split(folded, lower, upper).lower() + folded.bias - folded.bias_radius
-    if model.rounding.enabled:
-        # The mass of the rows before they are subtracted: cancellation must not shrink the allowance.
-        constant = affine.bias.abs() + affine.bias_radius
-        mass = (affine.mass + affine.mass[label]) * magnitude(lower, upper) + constant + constant[label]
-        low, _ = model.rounding.widen(low, low, mass, affine.terms)
-    return margin.index_put((torch.nonzero(chosen, as_tuple=True)[0],), low)
+    low = _SplitBySign(folded, lower, upper).lower() + folded.bias - folded.bias_radius
+    if not model.rounding.enabled:
+        return low
+    # The mass of the rows before they are subtracted: cancellation must not shrink the allowance.
+    constant = affine.bias.abs() + affine.bias_radius
+    mass = (affine.mass + affine.mass[label]) * magnitude(lower, upper) + constant + constant[label]
+    low, _ = model.rounding.widen(low, low, mass, affine.terms)
+    return low

@@ -1,4 +1,4 @@
-"""The bounds of one sample as numpy arrays: what programs are built from. Loads no torch."""
+"""The bounds of one sample as numpy arrays, from which programs are built. Loads no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qverify.arrays import Array
 from qverify.text.brief import Brief
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SampleBounds(Brief):
     """Bounds of one sample as numpy: `lower[i]`, `upper[i]` (size,) per layer, `activation[i]` (size,) per Relu."""
 
@@ -20,5 +20,5 @@ class SampleBounds(Brief):
     activation: Mapping[int, Array]
 
     def reach(self, index: int) -> Array:
-        """(size,): the largest absolute value of each output of a layer."""
+        """Largest absolute values (size,) of the outputs of a layer."""
         return np.maximum(abs(self.lower[index]), abs(self.upper[index]))

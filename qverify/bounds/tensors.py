@@ -1,4 +1,4 @@
-"""A quantised family as tensors: what the bounds compute with, on any device.
+"""A quantised family as tensors on any device, and bounds on its layers.
 
 Shapes: N samples (or B of a chunk), S rows (specifications) per sample. Tensors between layers are flat,
 as in `qverify.network`.
@@ -19,7 +19,7 @@ from torch.nn.grad import conv2d_input
 
 from qverify.arrays import Array
 from qverify.bounds.sample import SampleBounds
-from qverify.budget import PIECE
+from qverify.budget import PIECE, pieces
 from qverify.family.batchnorm import Saturation
 from qverify.family.family import Family
 from qverify.family.kernels import Kernel
@@ -34,7 +34,7 @@ def _direct() -> Any:
     return torch.backends.cudnn.flags(enabled=False)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class Affine(Brief):
     """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
 
@@ -55,7 +55,7 @@ class Affine(Brief):
 
     @cached_property
     def mass(self) -> Tensor:
-        """(n_out,): the sum of `|w| + R` per output, the scale of its rounding errors."""
+        """Sums (n_out,) of `|w| + R` per output, the scale of its rounding errors."""
         return self.spread((self.weight.detach().abs() + self.radius.detach()).flatten(1).sum(1))
 
     @cached_property
@@ -68,28 +68,33 @@ class Affine(Brief):
         return isinstance(self.layer, Conv)
 
     @property
+    def shares_kernel(self) -> bool:
+        """Several positions use one kernel (mathematics.md, section 6)."""
+        return isinstance(self.layer, Conv) and self.layer.positions > 1
+
+    @property
     def terms(self) -> int:
-        """How many products one output sums (and positions, for the sums over them)."""
+        """Number of products that one output sums (and of positions, for the sums over them)."""
         return self.layer.fan_in + (self.layer.positions if isinstance(self.layer, Conv) else 0)
 
     @property
     def unfolded(self) -> int:
-        """Floats of what all output positions look at; 0 for a dense layer."""
+        """Floats of one sample's `patches`; 0 for a dense layer."""
         layer = self.layer
         return layer.positions * layer.fan_in * layer.groups if isinstance(layer, Conv) else 0
 
     def spread(self, channel: Tensor) -> Tensor:
-        """(c_out,) -> (n_out,): one number per channel to one per output."""
+        """Numbers (n_out,) per output from numbers (c_out,) per channel."""
         return channel.repeat_interleave(self.layer.positions) if isinstance(self.layer, Conv) else channel
 
     def pad(self, x: Tensor) -> Tensor:
-        """(N, n_in) -> padded images; convolutions only."""
+        """Padded images (N, c_in, h, w) of inputs (N, n_in); convolutions only."""
         layer: Any = self.layer
         top, left, bottom, right = layer.pads
         return F.pad(x.reshape(-1, *layer.in_shape), (left, right, top, bottom))
 
-    def forward(self, kernel: Tensor, x: Tensor) -> Tensor:
-        """The linear map with `kernel`, no bias: (N, n_in) -> (N, n_out)."""
+    def apply(self, kernel: Tensor, x: Tensor) -> Tensor:
+        """Outputs (N, n_out) of the linear map with `kernel`, without a bias, for inputs x (N, n_in)."""
         layer = self.layer
         if isinstance(layer, Dense):
             return x @ kernel.T
@@ -98,7 +103,7 @@ class Affine(Brief):
         return out.reshape(len(x), layer.size)
 
     def transpose(self, kernel: Tensor, rows: Tensor) -> Tensor:
-        """The transposed map: (..., n_out) -> (..., n_in)."""
+        """Rows (..., n_in) that the transposed map makes of `rows` (..., n_out)."""
         layer = self.layer
         if isinstance(layer, Dense):
             return rows @ kernel
@@ -117,13 +122,13 @@ class Affine(Brief):
         return size @ self.radius[:, :1] if self.even_rows else self.transpose(self.radius, size)
 
     def patches(self, x: Tensor) -> Tensor:
-        """(N, n_in) -> (N, groups, positions, fan_in); convolutions only."""
+        """Inputs (N, groups, positions, fan_in) that each output position reads, of x (N, n_in); convolutions only."""
         layer: Any = self.layer
         columns = F.unfold(self.pad(x), layer.weight.shape[2:], layer.dilations, 0, layer.strides)
         return columns.reshape(len(x), layer.groups, layer.fan_in, layer.positions).transpose(2, 3)
 
     def scatter(self, columns: Tensor) -> Tensor:
-        """The adjoint of `patches`: (N, groups, fan_in, positions) -> (N, n_in)."""
+        """Inputs (N, n_in) that the adjoint of `patches` makes of `columns` (N, groups, fan_in, positions)."""
         layer: Any = self.layer
         top, left, bottom, right = layer.pads
         _, height, width = layer.in_shape
@@ -133,7 +138,7 @@ class Affine(Brief):
         return image[:, :, top : top + height, left : left + width].reshape(len(columns), -1)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Cut(Brief):
     """A `batchnorm.Saturation` as tensors; `source` is a layer index."""
 
@@ -146,18 +151,26 @@ class Cut(Brief):
 
     @staticmethod
     def of(cut: Saturation, source: int, tensor: Callable[[Any], Tensor]) -> Cut:
-        """With its numbers as tensors."""
-        return Cut(source, tensor(cut.low), tensor(cut.high), tensor(cut.gain), tensor(cut.drift), cut.straight)
+        """The tensors of one; `source`: the index of its layer."""
+        return Cut(
+            source=source,
+            low=tensor(cut.low),
+            high=tensor(cut.high),
+            gain=tensor(cut.gain),
+            drift=tensor(cut.drift),
+            straight=cut.straight,
+        )
 
     def widening(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """(N, size): what it adds to the radius of its Relu, where the layer cut off has these bounds (N, size)."""
+        """Widening (N, size) of the radius of its Relu, where the layer cut off has these bounds (N, size); formula
+        (29)."""
         raised = self.low - lower
         if self.straight:  # from a Relu that gives at least max(lower, 0) to what the cut leaves
             raised = torch.minimum(raised, self.low + self.drift - lower.clamp(min=0))
         return self.gain * torch.maximum(upper - self.high, raised).clamp(min=0)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class BoundModel(Brief):
     """A family with all its numbers on one device and in one type.
 
@@ -180,7 +193,10 @@ class BoundModel(Brief):
 
     @staticmethod
     def of(family: Family, device: str | torch.device = "cpu", memory: int = PIECE) -> BoundModel:
-        """For verification: float64 with rounding allowances. `memory`: bytes for temporary tensors, roughly."""
+        """The tensors of a family for verification: float64 with rounding allowances.
+
+        `memory`: bytes for temporary tensors, roughly.
+        """
         memory = min(memory, PIECE)
         dtype = torch.float64
 
@@ -194,7 +210,9 @@ class BoundModel(Brief):
                 exact = i not in family.weight
                 radius = torch.zeros_like(weight) if exact else tensor(family.weight[i])
                 bias_radius = torch.zeros_like(bias) if exact else tensor(family.bias[i])
-                affine[i] = Affine(layer, weight, radius, bias, bias_radius, memory)
+                affine[i] = Affine(
+                    layer=layer, weight=weight, radius=radius, bias=bias, bias_radius=bias_radius, memory=memory
+                )
             elif isinstance(layer, Scale):
                 scale[i] = (tensor(layer.scale), tensor(layer.shift))
         activation = {i: tensor(radius) for i, radius in family.activation.items()}
@@ -204,14 +222,14 @@ class BoundModel(Brief):
             i: tuple(Cut.of(cut, index[cut.source], tensor) for cut in own) for i, own in family.saturations.items()
         }
         return BoundModel(
-            network,
-            affine,
-            scale,
-            activation,
-            dict(family.ceiling),
-            rounding,
-            where,
-            dtype,
+            network=network,
+            affine=affine,
+            scale=scale,
+            activation=activation,
+            ceiling=dict(family.ceiling),
+            rounding=rounding,
+            device=where,
+            dtype=dtype,
             cuts=cuts,
             zero_exact=family.zero_exact,
             kernel=family.kernel,
@@ -219,11 +237,12 @@ class BoundModel(Brief):
         )
 
     @property
-    def per_sample(self) -> set[int]:
-        """The Relus whose activation radius depends on the sample, because the scheme clips or keeps 0."""
+    def relus_per_sample(self) -> set[int]:
+        """Indices of the Relus whose activation radius depends on the sample, because the scheme clips or keeps 0."""
         return set(self.activation) if self.zero_exact else {*self.ceiling, *self.cuts}
 
     def tensor(self, array: Any) -> Tensor:
+        """An array on the device and in the type of the model."""
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
 
     @cached_property
@@ -236,8 +255,13 @@ class BoundModel(Brief):
         """Multiplications of one forward pass."""
         return sum(a.layer.size * a.layer.fan_in for a in self.affine.values()) + 1
 
+    def rows_that_fit(self, copies: int, floats: int, passes: int) -> int:
+        """Rows or samples worked on at once, at least 1: each takes `copies` tensors of `floats` floats, and costs
+        `passes` forward passes."""
+        return pieces(copies * floats, passes * self.operations, self.memory)
 
-@dataclass(eq=False, repr=False)
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class Bounds(Brief):
     """Bounds on every layer's output for N samples: `lower[i]`, `upper[i]` (N, size).
 
@@ -252,9 +276,11 @@ class Bounds(Brief):
         return len(self.lower[0])
 
     def take(self, samples: Any) -> Bounds:
-        """The same for a subset of samples (a slice, or an index tensor)."""
+        """The bounds of a subset of samples (a slice, or an index tensor)."""
         activation = {i: (r if r.ndim == 1 else r[samples]) for i, r in self.activation.items()}
-        return Bounds([t[samples] for t in self.lower], [t[samples] for t in self.upper], activation)
+        return Bounds(
+            lower=[t[samples] for t in self.lower], upper=[t[samples] for t in self.upper], activation=activation
+        )
 
     def sample(self, index: int) -> SampleBounds:
         """One sample's bounds as numpy arrays."""
@@ -263,7 +289,11 @@ class Bounds(Brief):
             return np.asarray(tensor.detach().cpu().numpy())
 
         activation = {i: numpy(r if r.ndim == 1 else r[index]) for i, r in self.activation.items()}
-        return SampleBounds([numpy(t[index]) for t in self.lower], [numpy(t[index]) for t in self.upper], activation)
+        return SampleBounds(
+            lower=[numpy(t[index]) for t in self.lower],
+            upper=[numpy(t[index]) for t in self.upper],
+            activation=activation,
+        )
 
     @staticmethod
     def concatenate(parts: list[Bounds]) -> Bounds:
@@ -275,4 +305,4 @@ class Bounds(Brief):
         }
         lower = [torch.cat([p.lower[i] for p in parts]) for i in range(count)]
         upper = [torch.cat([p.upper[i] for p in parts]) for i in range(count)]
-        return Bounds(lower, upper, activation)
+        return Bounds(lower=lower, upper=upper, activation=activation)

@@ -15,7 +15,8 @@ from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.datasets import Samples
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense
 from qverify.network import Network
 from qverify.runs.given import Given

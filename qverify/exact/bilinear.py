@@ -23,7 +23,7 @@ from qverify.bounds.sample import SampleBounds
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.relational import Maps
-from qverify.family.family import outward
+from qverify.family.family import outer_interval
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import chord
 
@@ -68,9 +68,9 @@ class Bilinear:
             constant = per_output(layer, layer.bias)
             self.builder.add_rows([(-as_matrix(layer, layer.weight), x), (one, block)], constant, constant)
             return
-        weight = outward(layer.weight.ravel(), self.family.weight[index].ravel())
+        weight = outer_interval(layer.weight.ravel(), self.family.weight[index].ravel())
         weights = self.builder.add_variables(f"weight {index}", *weight)
-        biases = self.builder.add_variables(f"bias {index}", *outward(layer.bias, self.family.bias[index]))
+        biases = self.builder.add_variables(f"bias {index}", *outer_interval(layer.bias, self.family.bias[index]))
         self.weights[index], self.biases[index] = weights, biases
         rows = self.builder.add_rows([(one, block), (-one, per_output(layer, biases))], 0.0, 0.0)
         output, source, entry = self._uses(layer)

@@ -34,11 +34,11 @@ def follow(
     values = {i: point[columns] for i, columns in program.columns.items()}
     if isinstance(program, Bilinear):
         weights = {i: (point[w], point[program.biases[i]]) for i, w in program.weights.items()}
-        recipe = Recipe(family, x, values[0], label, Explicit(weights, values))
+        recipe = Recipe(family=family, x=x, x_hat=values[0], label=label, choice=Explicit(weights, values))
         return recipe, recipe.witness()
     target = Target(family.network, values, row)
     witness = realise(family, x, values[0], label, target)  # fills in the positions
-    return Recipe(family, x, values[0], label, target.choice()), witness
+    return Recipe(family=family, x=x, x_hat=values[0], label=label, choice=target.choice()), witness
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +61,7 @@ class Target:
 
     def __init__(self, network: Network, values: Mapping[int, Array], row: Array):
         self._network, self._values, self._row = network, values, row
-        self._made = PositionChoice({}, {}, {}, {})
+        self._made = PositionChoice(neuron={}, kernel={}, bias={}, offsets={})
 
     def choice(self) -> PositionChoice:
         """The positions taken, by layer; complete after `realise`."""

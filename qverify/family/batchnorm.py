@@ -27,7 +27,7 @@ everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ _REMEDY = (
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Saturation(Brief):
     """A range that cuts off values on their way into a Relu: what exceeds it widens the activation radius.
 
@@ -63,9 +63,9 @@ class Saturation(Brief):
     straight: bool
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class Separate(Brief):
-    """What toolchains that do not fold add to the radii; layers by name.
+    """Radii and clipping that toolchains add which keep a BatchNormalization apart; layers by name.
 
     `weight`, `bias`: radii around the folded numbers, like the layer's own; `before`: by Relu, what its input may be
     off by (size,); `saturations`: by Relu; `integers`: the layers before as such toolchains quantise them; `refused`:
@@ -101,97 +101,150 @@ def kept_apart(network: Network, quantiser: Quantiser) -> list[BatchNorm]:
     return chosen
 
 
-def separate(
-    network: Network, quantiser: Quantiser, norms: list[BatchNorm], ranges: tuple[list[Range], dict[str, Range]]
-) -> Separate:
-    """The radii of toolchains that keep `norms` apart.
+class Ranges(NamedTuple):
+    """Smallest and largest values on calibration data, widened to contain 0: of the output of each layer, and, by name,
+    of the layers that a BatchNormalization was folded into, as they were before."""
 
-    `ranges`: of the output of each layer, and of the layers before the `norms`, by name.
+    outputs: list[Range]
+    before: dict[str, Range]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class _Scaling(Brief):
+    """Factors of a BatchNormalization, a channel: `size` (c,) is |a| = |scale / deviation|, `error` (c,) its radius
+    r_scale / deviation."""
+
+    size: Array
+    error: Array
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class _RoundingBetween(Brief):
+    """The rounding of z, on the way from the layer before into a BatchNormalization.
+
+    `radius`: of z; `ends`: what z is clipped to; `gain` (c,): by how much y moves at most where z moves by 1; `drift`
+    (c,): how far above the folded one an end may lie behind it.
     """
+
+    radius: float
+    ends: Range
+    gain: Array
+    drift: Array
+
+
+def separate(network: Network, quantiser: Quantiser, norms: list[BatchNorm], ranges: Ranges) -> Separate:
+    """The radii of toolchains that keep `norms` apart (mathematics.md, section 11)."""
     found = Separate()
     for norm in norms:
-        _add(found, network, quantiser, norm, ranges)
+        _add_norm(found, network, quantiser, norm, ranges)
     return found
 
 
-def _add(
-    found: Separate,
-    network: Network,
-    quantiser: Quantiser,
-    norm: BatchNorm,
-    ranges: tuple[list[Range], dict[str, Range]],
-) -> None:
+def _add_norm(found: Separate, network: Network, quantiser: Quantiser, norm: BatchNorm, ranges: Ranges) -> None:
     index = network.index(norm.layer)
     (source,) = network.layers[index].inputs
     layer: Any = network.layers[index]
-    z_range = ranges[1][norm.layer] if norm.before is not None else ranges[0][source]
+    z_range = ranges.before[norm.layer] if norm.before is not None else ranges.outputs[source]
     z_step = quantiser.activation_step(*z_range)
     rounded, r_offset = quantiser.weight_radii(np, np.full(len(norm.scale), abs(norm.scale).max()), norm.offset, z_step)
-    ratio = np.where(norm.scale == 0, 0.0, rounded) / norm.deviation  # 0 stays 0
-    factor = abs(norm.scale / norm.deviation)
+    error = np.where(norm.scale == 0, 0.0, rounded) / norm.deviation  # 0 stays 0
+    scaling = _Scaling(size=abs(norm.scale / norm.deviation), error=error)
     found.refused += _unfit(norm, quantiser, z_step)
     if norm.before is None:
-        found.weight[norm.layer] = np.broadcast_to(ratio.reshape(-1, 1, 1, 1), layer.weight.shape)
-        found.bias[norm.layer] = ratio * abs(norm.mean) + r_offset
+        found.weight[norm.layer] = np.broadcast_to(error.reshape(-1, 1, 1, 1), layer.weight.shape)
+        found.bias[norm.layer] = error * abs(norm.mean) + r_offset
     else:
-        own = integer_layer(norm.before, quantiser, quantiser.activation_step(*ranges[0][source]), ranges[0][source])
+        read = ranges.outputs[source]
+        own = integer_layer(norm.before, quantiser, quantiser.activation_step(*read), read)
         found.integers.append(own)
-        weight, bias = _around_folded(norm, quantiser, own, (factor, ratio))
+        weight, bias = _around_folded(norm, quantiser, own, scaling)
         found.weight[norm.layer], found.bias[norm.layer] = weight, bias + r_offset
     if norm.before is not None or not isinstance(network.layers[source], (Relu, Input)):
         ends = quantiser.activation_range(*z_range)
-        moved = [ratio * abs(end - norm.mean) + r_offset for end in ends]
-        rounding = factor + ratio, quantiser.activation_radius(z_step), ends, np.maximum(*moved)
-        _round_between(found, network, index, norm, rounding)
+        moved = [error * abs(end - norm.mean) + r_offset for end in ends]
+        between = _RoundingBetween(
+            radius=quantiser.activation_radius(z_step),
+            ends=ends,
+            gain=scaling.size + scaling.error,
+            drift=np.maximum(*moved),
+        )
+        _round_between(found, network, index, norm, between)
 
 
 def _unfit(norm: BatchNorm, quantiser: Quantiser, z_step: float) -> list[str]:
-    """Why scale and offset, quantised per tensor like a weight and its bias, do not fit; empty if they do."""
+    """Reasons why scale and offset, quantised per tensor like a weight and its bias, do not fit; empty if they do."""
     low, high = (np.full(len(norm.scale), end) for end in (min(0.0, norm.scale.min()), max(0.0, norm.scale.max())))
-    own = IntegerLayer(norm.layer, quantiser.bits, norm.scale[:, None], norm.offset, low, high, z_step, 0.0)
+    own = IntegerLayer(
+        name=norm.layer,
+        bits=quantiser.bits,
+        weight=norm.scale[:, None],
+        bias=norm.offset,
+        low=low,
+        high=high,
+        entry=z_step,
+        offset=0.0,
+    )
     if reason := own.never():
         return [reason]
     return [] if own.always else overflowing([own.name])
 
 
 def integer_layer(layer: Dense | Conv, quantiser: Quantiser, entry: float, input_range: Range) -> IntegerLayer:
-    """A layer as the quantiser of a scheme has it, its weights' range a channel or the whole tensor's."""
+    """The integers of a layer under a scheme; the range of its weights is a channel's or the whole tensor's.
+
+    `entry`: the step of its input, `input_range`: what that is clipped to.
+    """
     flat = layer.weight.reshape(len(layer.weight), -1)
     low, high = np.minimum(flat.min(axis=1), 0.0), np.maximum(flat.max(axis=1), 0.0)
-    if quantiser.scheme == "tensor":
+    if not quantiser.per_channel:
         low, high = np.full(len(low), low.min()), np.full(len(high), high.max())
     bias = layer.bias if layer.has_bias else np.zeros_like(layer.bias)
-    return IntegerLayer(layer.name, quantiser.bits, layer.weight, bias, low, high, entry, input_range[0])
+    return IntegerLayer(
+        name=layer.name,
+        bits=quantiser.bits,
+        weight=layer.weight,
+        bias=bias,
+        low=low,
+        high=high,
+        entry=entry,
+        offset=input_range[0],
+    )
 
 
-def _around_folded(
-    norm: BatchNorm, quantiser: Quantiser, own: IntegerLayer, factors: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    """The first two lines of the module docstring; `factors`: |a| and r_scale / deviation."""
-    layer, (factor, ratio) = norm.before, factors
+def _around_folded(norm: BatchNorm, quantiser: Quantiser, own: IntegerLayer, scaling: _Scaling) -> tuple[Array, Array]:
+    """Radii of the folded weights and biases, formulas (26) and (27), the latter without r_offset."""
+    layer = norm.before
     assert layer is not None
     radius, bias_radius = quantiser.weight_radii(np, own.top, own.bias, own.entry)
     bias_radius = bias_radius if layer.has_bias else np.zeros_like(bias_radius)
     shape = (-1, *[1] * (layer.weight.ndim - 1))
-    a, r, rows = (values.reshape(shape) for values in (factor, ratio, radius))
+    a, r, rows = (values.reshape(shape) for values in (scaling.size, scaling.error, radius))
     weight = a * rows + r * (abs(layer.weight) + rows)
-    return weight, factor * bias_radius + ratio * (abs(layer.bias) + abs(norm.mean) + bias_radius)
+    bias = scaling.size * bias_radius + scaling.error * (abs(layer.bias) + abs(norm.mean) + bias_radius)
+    return weight, bias
 
 
-def _round_between(
-    found: Separate, network: Network, index: int, norm: BatchNorm, rounding: tuple[Array, float, Range, Array]
-) -> None:
-    """The third line; `rounding`: its factor, the radius of z, the range of z, and how far its ends move behind it."""
-    (factor, radius, z_range, drift), layer = rounding, network.layers[index]
+def _round_between(found: Separate, network: Network, index: int, norm: BatchNorm, between: _RoundingBetween) -> None:
+    """Radius and clipping of the Relu behind layer `index`, formulas (28) and (29)."""
+    layer = network.layers[index]
     behind = network.relu_behind(index)
     assert behind is not None  # `kept_apart`
-    positions = layer.size // len(factor)
+    positions = layer.size // len(between.gain)
     a = norm.scale / norm.deviation
-    ends = [a * (end - norm.mean) + norm.offset for end in z_range]
-    gain = np.where(a == 0, 0.0, factor / np.where(a == 0, 1.0, abs(a)))
+    ends = [a * (end - norm.mean) + norm.offset for end in between.ends]
+    gain = np.where(a == 0, 0.0, between.gain / np.where(a == 0, 1.0, abs(a)))
     name = network.layers[behind].name
-    found.before[name] = found.before.get(name, np.zeros(layer.size)) + np.repeat(factor * radius, positions)
+    found.before[name] = found.before.get(name, np.zeros(layer.size)) + np.repeat(
+        between.gain * between.radius, positions
+    )
     below, above = np.minimum(*ends), np.maximum(*ends)
-    low, high, gain, drift = (np.repeat(array, positions) for array in (below, above, gain, drift))
-    cut = Saturation(norm.layer, low, high, gain, drift, network.consumers[index] == (behind,))
+    low, high, gain, drift = (np.repeat(array, positions) for array in (below, above, gain, between.drift))
+    cut = Saturation(
+        source=norm.layer,
+        low=low,
+        high=high,
+        gain=gain,
+        drift=drift,
+        straight=network.consumers[index] == (behind,),
+    )
     found.saturations[name] = (*found.saturations.get(name, ()), cut)

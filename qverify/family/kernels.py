@@ -37,7 +37,7 @@ _ROOM = 1.001
 _INSTEAD = "--scheme paper and --radii speak of real arithmetic"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class IntegerLayer(Brief):
     """One layer as an integer kernel computes it.
 
@@ -62,7 +62,7 @@ class IntegerLayer(Brief):
 
     @property
     def room(self) -> float:
-        """How much larger integers of products may be than with b bits: each factor has up to b + 1."""
+        """Factor of formula (22) on products of integers of b bits: each of them may have up to b + 1."""
         return _ROOM * (finest(self.bits) / self.levels) ** 2
 
     @property
@@ -97,11 +97,11 @@ class IntegerLayer(Brief):
 
     @property
     def accumulator(self) -> float:
-        """What a sum may reach; int16 kernels accumulate in 64 bits."""
+        """The largest sum that an accumulator holds: int32 up to 8 bits, int64 above."""
         return INT32 if self.bits <= 8 else 2.0**63 - 1
 
     def never(self) -> str:
-        """Why this layer is not covered whatever its input, in words; empty if it may be."""
+        """The reason why this layer is not covered whatever its input, in words; empty if it may be."""
         used = (self.top > 0) | (self.bias != 0)
         step = np.where(self.top > 0, self.top / self.levels, 1.0) * self.entry
         if (step[used] < LEAST_STEP * self.room).any():
@@ -112,17 +112,17 @@ class IntegerLayer(Brief):
 
     @cached_property
     def always(self) -> bool:
-        """Whether sums fit for every input that a quantiser can give."""
+        """Sums fit for every input that a quantiser can give, formula (23)."""
         sums = self.integers().reshape(len(self.bias), -1).sum(axis=1) * self.levels + self.bias_integers()
         return bool((sums * self.room <= self.accumulator).all())
 
     @cached_property
     def pairs_fit(self) -> bool:
-        """Whether any two products fit into int16 for every input; int16 kernels do not add pairs."""
+        """Any two products fit into int16 for every input, formula (24); int16 kernels do not add pairs."""
         return self.bits > 8 or bool((largest_two(self.stored()) * self.levels <= INT16).all())
 
     def overflow(self, sums: Any) -> Any:
-        """Which of these bounds on sums, bias included (numbers, arrays, tensors), may leave the accumulator."""
+        """Elementwise: a bound on a sum, bias included, may leave the accumulator; for numbers, arrays and tensors."""
         return sums * self.room > self.accumulator
 
 
@@ -135,7 +135,8 @@ def finest(bits: int) -> float:
 
 
 def borderline(name: str, low: float, high: float, bits: int) -> list[str]:
-    """What is wrong with a range of which nobody can say whether its step is a number of float32, in words."""
+    """The reason against a range whose step may or may not be a normal number of float32, in words; nothing for
+    others."""
     surely_none, surely_some = 0.999 * (2.0**bits - 1) * 2.0**-126, 1.001 * finest(bits) * LEAST_STEP
     if surely_none < high - low <= surely_some:
         return [f"the range of {name!r} has a step at the very end of float32; {_INSTEAD}"]
@@ -143,19 +144,19 @@ def borderline(name: str, low: float, high: float, bits: int) -> list[str]:
 
 
 def overflowing(layers: list[str]) -> list[str]:
-    """What is wrong where sums of these layers may overflow, in words; nothing for none."""
+    """The reason why sums of these layers are not covered, in words; nothing for none."""
     named = ", ".join(map(repr, layers))
     return [f"bias and products of {named} may leave int32 together; {_INSTEAD}"] if layers else []
 
 
 def saturating(layers: list[str]) -> list[str]:
-    """What is wrong where pairs of products of these layers may saturate, in words; nothing for none."""
+    """The reason why pairs of products of these layers are not covered, in words; nothing for none."""
     named = ", ".join(map(repr, layers))
     return [f"pairs of products of {named} may leave int16; {SEVEN_BITS}"] if layers else []
 
 
 def dropped(relus: list[str]) -> list[str]:
-    """What is wrong where these Relus, 0 on all calibration data, may not be 0 without them; nothing for none."""
+    """The reason why these Relus, 0 on all calibration data, are not covered, in words; nothing for none."""
     named = ", ".join(map(repr, relus))
     return [f"Relu {named} is 0 on all calibration data, where toolchains may drop it; {_INSTEAD}"] if relus else []
 
@@ -166,7 +167,7 @@ def largest_two(values: Array) -> Array:
     return np.asarray(flat[:, -2:].sum(axis=1))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Kernel(Brief):
     """The integer kernels that a family of radii stands for: `mode` of `KERNELS`, and every layer in every form.
 
@@ -181,11 +182,12 @@ class Kernel(Brief):
 
     @staticmethod
     def of(mode: str, layers: list[IntegerLayer], refused: Iterable[str] = (), dead: Iterable[str] = ()) -> Kernel:
-        """With the layers that no input lets through taken out and named, behind what is `refused` already."""
+        """The kernels of these layers: those that are never covered are taken out and named in `refused`, behind what
+        is there already."""
         found = {layer: layer.never() for layer in layers}
         reasons = [*refused, *(reason for reason in found.values() if reason)]
         kept = tuple(layer for layer in layers if not found[layer])
-        return Kernel(mode, kept, tuple(dict.fromkeys(reasons)), tuple(dead))
+        return Kernel(mode=mode, layers=kept, refused=tuple(dict.fromkeys(reasons)), dead=tuple(dead))
 
     def saturating(self) -> list[str]:
         """The names of the layers in which pairs of products may leave int16 for some input, each once."""

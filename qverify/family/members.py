@@ -20,7 +20,7 @@ from qverify.network import Network, margins
 from qverify.text.brief import Brief
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Witness(Brief):
     """A concrete member of the family and an input of it: evidence, not opinion.
 
@@ -36,7 +36,7 @@ class Witness(Brief):
 
 
 class Choice(Protocol):
-    """Where inside the family a member lies; `realise` asks layer by layer, in order."""
+    """The place of a member in the family; `realise` asks layer by layer, in order."""
 
     def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
         """Weight and bias of layer `index`, whose input in this very member is `x` (n,)."""
@@ -78,10 +78,12 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
     if not np.isfinite(output).all():
         raise InternalError("A member of the family evaluates to NaN or infinity; its numbers overflow float64.")
     rival = int(np.argmax(np.where(np.arange(output.shape[1]) == label, -np.inf, output[0])))
-    return Witness(member, point, label, rival, float(margins(output, np.array([label]))[0]))
+    return Witness(
+        network=member, input=point, label=label, rival=rival, margin=float(margins(output, np.array([label]))[0])
+    )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class PositionChoice(Brief):
     """A member given by positions in [-1, 1]; mathematics.md, formula (1), read backwards."""
 
@@ -100,9 +102,12 @@ class PositionChoice(Brief):
         return self.offsets[index] * radius
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Recipe(Brief):
-    """All it takes to make a member again: a few numbers a neuron, where the member itself has one a weight."""
+    """The place of a member and its input: a few numbers a neuron, where the member itself has one a weight.
+
+    `x`, `x_hat` (n_in,): the sample and its quantised input.
+    """
 
     family: Family
     x: Array
@@ -128,7 +133,7 @@ def _exceeds(value: Array, centre: Array, radius: Array) -> Array:
 
 
 def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[str]:
-    """Why (member, x_hat) is not in the quantised family of `family.network` at sample `x` (n_in,); empty if it is.
+    """The reasons why (member, x_hat) is not in the quantised family at sample `x` (n_in,); empty if it is.
 
     Exact: the comparisons are decided in exact arithmetic, without a tolerance. Where the scheme
     clips, pass the family `with_activation` of the sample.

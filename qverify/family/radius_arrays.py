@@ -12,7 +12,8 @@ from qverify.errors import RadiiError
 
 
 def radius_array(value: Any, shape: tuple[int, ...], what: str) -> Array:
-    """`value` broadcast to `shape`; a 1-d value runs along the first axis (channels). RadiiError if it cannot."""
+    """The radius `value` as an array of `shape`; a 1-d value runs along the first axis (channels). Raises
+    RadiiError."""
     try:
         if not _of_numbers(value):
             raise TypeError

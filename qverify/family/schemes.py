@@ -27,7 +27,7 @@ import numpy as np
 from qverify.arrays import Array
 from qverify.choices import BATCHNORMS, KERNELS, RANGED, ROUNDINGS, SCHEMES
 from qverify.errors import DataError, RadiiError
-from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
+from qverify.family.batchnorm import Range, Ranges, Separate, integer_layer, kept_apart, separate
 from qverify.family.kernels import IntegerLayer, Kernel, borderline
 from qverify.family.steps import Quantiser
 from qverify.kinds import NETWORK, expected, is_word
@@ -39,11 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _CHUNK = 1024
-Range = tuple[float, float]
 
 
 def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any) -> dict[str, Any]:
-    """The keyword arguments of `Radii` for one quantiser. Raises RadiiError; see `Radii.from_bits`."""
+    """The radii of one quantiser, as keyword arguments of `Radii`. Raises RadiiError; see `Radii.from_bits`."""
     bits, scheme = quantiser.bits, quantiser.scheme
     least = 2 if is_word(scheme, RANGED) else 1
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not least <= bits <= 32:
@@ -79,8 +78,9 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
             " use --scheme paper or --radii."
         )
     norms = kept_apart(network, quantiser)
-    ranges, before = calibrate(network, calibration, norms)
-    apart = separate(network, quantiser, norms, (ranges, before))
+    found = calibrate(network, calibration, norms)
+    apart = separate(network, quantiser, norms, found)
+    ranges, before = found
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
     ceilings, dead = {}, []
     rounded = {network.layers[i].name: ranges[i] for i in (0, *network.relus)} | before
@@ -131,11 +131,9 @@ def _affine_radii(
     return layers, integers
 
 
-def calibrate(network: Network, x: Any, norms: Iterable[BatchNorm] = ()) -> tuple[list[Range], dict[str, Range]]:
-    """Smallest and largest value of every layer's output on the samples `x` (N, ...), widened to contain 0.
-
-    And those of the layers that `norms` were folded into, as they were before, by name.
-    """
+def calibrate(network: Network, x: Any, norms: Iterable[BatchNorm] = ()) -> Ranges:
+    """The ranges of all layers on the samples `x` (N, ...), and of the layers that `norms` were folded into, as they
+    were before. Raises RadiiError for data that do not fit, or whose activations are not finite."""
     ranges: list[Range] = [(0.0, 0.0)] * len(network.layers)
     before: dict[str, Range] = {}
     unfolded: dict[str, Any] = {norm.layer: norm.before for norm in norms if norm.before is not None}
@@ -145,7 +143,7 @@ def calibrate(network: Network, x: Any, norms: Iterable[BatchNorm] = ()) -> tupl
             if (own := unfolded.get(network.layers[i].name)) is not None:
                 value = forward(own, [values[j] for j in own.inputs])
                 before[own.name] = _widened(before.get(own.name, (0.0, 0.0)), value)
-    return ranges, before
+    return Ranges(ranges, before)
 
 
 def _widened(ends: Range, values: Array) -> Range:

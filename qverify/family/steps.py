@@ -22,6 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from qverify.choices import PER_CHANNEL
+from qverify.errors import InternalError
 from qverify.family.kernels import LEAST_STEP, finest
 
 FLOAT32_SLACK = 2.0**-21
@@ -46,13 +48,20 @@ class Quantiser:
     batchnorm: str = "either"
 
     @property
+    def per_channel(self) -> bool:
+        """Whether weights have one step a channel, or one a tensor. Raises InternalError where they have none."""
+        if self.scheme not in PER_CHANNEL:
+            raise InternalError(f"Scheme {self.scheme} takes no steps from ranges.")
+        return PER_CHANNEL[self.scheme]
+
+    @property
     def share(self) -> float:
-        """Of a step, that a value may be off by."""
+        """Largest rounding error, as a share of the step."""
         return 0.5 if self.rounding == "nearest" else 1.0
 
     @property
-    def levels(self) -> float:
-        """Steps from 0 to the largest weight."""
+    def weight_levels(self) -> float:
+        """Number of steps from 0 to the largest weight, 2^(b-1) - 1."""
         return float(2.0 ** (self.bits - 1) - 1)
 
     def activation_step(self, low: float, high: float) -> float:
@@ -60,15 +69,16 @@ class Quantiser:
         return 1.0 if self.degenerate(low, high) else (high - low) / (2.0**self.bits - 1)
 
     def degenerate(self, low: float, high: float) -> bool:
-        """Whether a range has no step of its own, and so the step 1."""
+        """The range has no step of its own, and so the step 1."""
         return (high - low) / (2.0**self.bits - 1) <= LEAST_STEP
 
     def activation_range(self, low: float, high: float) -> tuple[float, float]:
-        """What values are clipped to: the range itself; for a degenerate one whole numbers, of either signedness."""
-        return (0.0, self.levels) if self.degenerate(low, high) else (low, high)
+        """The ends that values are clipped to: those of the range itself; of a degenerate one whole numbers, of either
+        signedness."""
+        return (0.0, self.weight_levels) if self.degenerate(low, high) else (low, high)
 
     def activation_radius(self, step: Any) -> Any:
-        """The error of rounding to that step."""
+        """Radius of an activation or of the input, in its own unit: the error of rounding to that step."""
         return step * (self.share + (2.0**self.bits - 1) * FLOAT32_SLACK)
 
     def weight_radii(self, xp: Any, sizes: Any, bias: Any, entry: float) -> tuple[Any, Any]:
@@ -76,8 +86,8 @@ class Quantiser:
 
         `sizes` (c_out,): the largest |w| that shares the step of a channel. `entry`: the step of what the layer reads.
         """
-        step = sizes / self.levels
-        radius = step * (self.share + self.levels * FLOAT32_SLACK)
+        step = sizes / self.weight_levels
+        radius = step * (self.share + self.weight_levels * FLOAT32_SLACK)
         # Also where only the smallest step that is covered vanishes; weights of 0 stay 0.
         vanishes = sizes <= finest(self.bits) * LEAST_STEP
         one, zero = xp.ones_like(sizes), xp.zeros_like(sizes)

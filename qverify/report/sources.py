@@ -16,7 +16,8 @@ from qverify.choices import RANGED
 from qverify.datasets import Samples
 from qverify.datasets import sources as data_sources
 from qverify.errors import DataError, QVerifyError
-from qverify.family.family import Family, Radii, load_radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii, load_radii
 from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
 from qverify.files.names import file_name, without_folders

@@ -13,7 +13,8 @@ from qverify.console.output import say
 from qverify.datasets import Samples, units
 from qverify.errors import UsageError
 from qverify.exact.decide import TOLERANCE
-from qverify.family.family import Family, Radii, read_radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii, read_radii
 from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
 from qverify.files.places import place

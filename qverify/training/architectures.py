@@ -42,11 +42,11 @@ def build(text: str, input_shape: tuple[int, ...], classes: int, generator: torc
     kind, _, rest = text.strip().partition(":")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if kind == "mlp":
-        size, dense = prod(input_shape), _numbers(text, rest)
+        size, dense = prod(input_shape), _widths(text, rest)
     elif kind == "conv":
         convolutions, _, tail = rest.partition("/")
         size = _convolutions(text, convolutions, input_shape, layers)
-        dense = _numbers(text, tail) if tail or "/" in rest else []
+        dense = _widths(text, tail) if tail or "/" in rest else []
     else:
         raise UsageError(f"There is no architecture {text!r}; write for example {EXAMPLES}.")
     layers["flatten"] = nn.Flatten()
@@ -72,7 +72,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                     layer.bias.zero_()
 
 
-def _numbers(text: str, part: str) -> list[int]:
+def _widths(text: str, part: str) -> list[int]:
     words = [word.strip() for word in part.split(",")]
     if not all(re.fullmatch(r"[1-9]\d{0,6}", word, re.ASCII) for word in words):
         raise UsageError(f"The architecture {text!r} is not understood at {part!r}; write for example {EXAMPLES}.")

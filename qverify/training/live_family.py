@@ -1,10 +1,10 @@
 """The quantised family of a network in training: radii around live weights, as `bounds` reads them.
 
-Two kinds. `StatedRadii`: numbers, from scheme `paper` or a radii file. `RangeRadii`: steps that follow the ranges of
-the weights, schemes `tensor` and `channel`, differentiated through; the ranges of activations are tracked over the
-batches. Both give a `BoundModel` in the type of the weights and without rounding allowance, so that the training loss
-is computed by the very functions that verify (mathematics.md, section 13). All radii are multiplied by a factor, which
-the ramp raises from 0 to 1.
+Two kinds. `StatedFamily`: radii that are numbers, from scheme `paper` or a file. `RangeFamily`: steps that follow the
+ranges of the weights, schemes `tensor` and `channel`, differentiated through; the ranges of activations are tracked
+over the batches. Both give a `BoundModel` in the type of the weights and without rounding allowance, so that the
+training loss is computed by the very functions that verify (mathematics.md, section 13). All radii are multiplied by a
+factor, which the ramp raises from 0 to 1.
 """
 
 from __future__ import annotations
@@ -19,25 +19,35 @@ from torch import Tensor
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.errors import RadiiError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import expected
 from qverify.layers import Conv, Dense, Relu
+from qverify.moved import former_names
 from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 from qverify.training.live_network import LiveNetwork
 
+__getattr__ = former_names(
+    __name__,
+    {
+        "RangeRadii": "qverify.training.live_family:RangeFamily",
+        "StatedRadii": "qverify.training.live_family:StatedFamily",
+    },
+)
+
 Clip = tuple[float, float]
 Pair = tuple[Tensor, Tensor]
 _FADE = 0.999
-"""What a tracked range loses a batch while no value reaches it: it follows the weights within some thousand batches."""
+"""Decay of a tracked range per batch while no value reaches it: it follows the weights within some thousand batches."""
 
 
 class LiveFamily(Protocol):
     """The family at any moment of training."""
 
     def observe(self, values: list[Tensor]) -> None:
-        """Take note of the outputs of all layers on one batch."""
+        """Track the ranges of the outputs (N, size) of all layers on one batch."""
         ...
 
     def model(self, factor: float) -> BoundModel:
@@ -45,7 +55,7 @@ class LiveFamily(Protocol):
         ...
 
     def input_radius(self, factor: float) -> Tensor:
-        """(n_in,) or a scalar."""
+        """The radius of the input times `factor`, (n_in,) or a scalar."""
         ...
 
     def radii(self, x: Any) -> Radii:
@@ -53,16 +63,17 @@ class LiveFamily(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to keep beside the weights."""
+        """The tracked ranges, which a checkpoint has to keep beside the weights; empty without any."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
+        """Put back the ranges that `state` gave."""
         ...
 
 
 def live_bounds(family: LiveFamily, factor: float, x: Tensor, clip: Clip | None = None) -> tuple[BoundModel, Bounds]:
-    """IBP around samples x (N, ...) at `factor` times the radii, differentiable."""
+    """The family at `factor` times the radii and IBP bounds around samples x (N, ...), differentiable, without
+    allowances for rounding: to train on, not to verify with."""
     model = family.model(factor)
     x = x.flatten(1)
     radius = family.input_radius(factor)
@@ -83,17 +94,32 @@ def _bound_model(
         if i in live.parameters:
             weight, bias = live.parameters[i]
             bias = like.new_zeros(len(weight)) if bias is None else bias
-            affine[i] = Affine(layer, weight, weights[i][0], bias, weights[i][1])
+            affine[i] = Affine(layer=layer, weight=weight, radius=weights[i][0], bias=bias, bias_radius=weights[i][1])
         else:
             weight, bias = like.new_tensor(layer.weight), like.new_tensor(layer.bias)
-            affine[i] = Affine(layer, weight, torch.zeros_like(weight), bias, torch.zeros_like(bias))
+            affine[i] = Affine(
+                layer=layer,
+                weight=weight,
+                radius=torch.zeros_like(weight),
+                bias=bias,
+                bias_radius=torch.zeros_like(bias),
+            )
     rounding = Allowances(like.dtype, enabled=False)
-    model = BoundModel(live.network, affine, {}, activation, ceiling or {}, rounding, like.device, like.dtype)
+    model = BoundModel(
+        network=live.network,
+        affine=affine,
+        scale={},
+        activation=activation,
+        ceiling=ceiling or {},
+        rounding=rounding,
+        device=like.device,
+        dtype=like.dtype,
+    )
     return replace(model, zero_exact=ceiling is not None)
 
 
-class StatedRadii:
-    """Radii that do not depend on the weights."""
+class StatedFamily:
+    """A family whose radii do not depend on the weights: scheme `paper`, or a radii file."""
 
     def __init__(self, live: LiveNetwork, radii: Radii):
         """Raises RadiiError if `radii` do not fit the network, or follow from its ranges."""
@@ -133,8 +159,8 @@ class StatedRadii:
 
 
 @dataclass(eq=False, repr=False)
-class RangeRadii(Brief):
-    """Radii of schemes `tensor` and `channel`: gradients flow from the radii to the largest weights.
+class RangeFamily(Brief):
+    """A family of schemes `tensor` and `channel`: gradients flow from the radii to the largest weights.
 
     `high[i]`, `low[i]`: the range of layer i's output on recent batches, widened to contain 0; the gradient takes them
     for constants.
@@ -160,7 +186,7 @@ class RangeRadii(Brief):
         for i, (weight, bias) in self.live.parameters.items():
             top = weight.abs().flatten(1).amax(1)
             offset = torch.zeros_like(top) if bias is None else bias
-            top = top.max().expand(len(top)) if quantiser.scheme == "tensor" else top
+            top = top if quantiser.per_channel else top.max().expand(len(top))
             radius, spread = quantiser.weight_radii(torch, top, offset, steps[layers[i].inputs[0]])
             rows = (factor * radius).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
             weights[i] = rows, factor * (torch.zeros_like(spread) if bias is None else spread)
@@ -188,6 +214,6 @@ def live_family(live: LiveNetwork, stated: Quantiser | Radii) -> LiveFamily:
     """The family that `stated` asks for. Raises RadiiError."""
     expected(live, LiveNetwork, "The network in training", "a LiveNetwork, as LiveNetwork.trace gives", RadiiError)
     if isinstance(stated, Radii):
-        return StatedRadii(live, stated)
+        return StatedFamily(live, stated)
     radii = Radii.of(stated, live.network, np.zeros((1, live.network.input_size)))
-    return StatedRadii(live, radii) if stated.scheme == "paper" else RangeRadii(live, stated)
+    return StatedFamily(live, radii) if stated.scheme == "paper" else RangeFamily(live, stated)

@@ -35,68 +35,23 @@ from torch.nn import functional as F
 from qverify.bounds.interval import interval_margins
 from qverify.datasets import Samples
 from qverify.errors import DataError, ModelError, RadiiError, TrainingError, UsageError
-from qverify.family.family import Radii
-from qverify.kinds import RADII, SAMPLES, clipping_range, expected
+from qverify.family.radii import Radii
+from qverify.kinds import RADII, SAMPLES, expected
 from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
 from qverify.training.augmentation import distorted
 from qverify.training.live_family import LiveFamily, Quantiser, live_bounds, live_family
 from qverify.training.live_network import LiveNetwork
+from qverify.training.settings import Settings
 from qverify.verification.arguments import callbacks, usable_device
 
 _VALIDATION_BATCH = 1000
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train. Shares are of the whole training. Raises UsageError.
-
-    `kappa`: final weight of the nominal loss. `ramp`: share over which the radii grow. `factor`: of the radii trained
-    for, 1 for those that will be verified. `weight_limit`: 0 for none. `distortion`: how far images are turned,
-    sheared, scaled and moved, 0 for not at all (augmentation.py). `validation`: share of the training samples kept for
-    choosing the best epoch. `threads`: 0 for torch's own choice.
-    """
-
-    epochs: int = 60
-    batch_size: int = 256
-    lr: float = 5e-3
-    kappa: float = 0.5
-    ramp: float = 0.5
-    factor: float = 1.0
-    weight_limit: float = 1.0
-    distortion: float = 0.0
-    clip: tuple[float, float] | None = None
-    validation: float = 0.05
-    seed: int = 0
-    device: str = "cpu"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        whole = {"epochs": 1, "batch_size": 1, "seed": 0, "threads": 0}
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-                raise UsageError(f"{name} is {shown(value)}; give a whole number from {least}.")
-        limits = {
-            "lr": (1e-9, 10.0),
-            "kappa": (0.0, 1.0),
-            "ramp": (0.0, 1.0),
-            "factor": (0.0, 100.0),
-            "weight_limit": (0.0, 1e6),
-            "distortion": (0.0, 1.0),
-            "validation": (0.0, 0.5),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-                raise UsageError(f"{name} is {shown(value)}; give a number from {low:g} to {high:g}.")
-        clipping_range(self.clip, UsageError)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What one epoch came to: mean losses and the validation accuracies at the full radii (None without any)."""
+    """Mean losses of one epoch, and the validation accuracies at the full radii (None without any)."""
 
     number: int
     factor: float
@@ -108,10 +63,27 @@ class Epoch:
 
     @property
     def score(self) -> tuple[float, float]:
-        """Epochs are ranked by the guaranteed, then by the clean accuracy; without validation the last one is best."""
+        """Rank of an epoch: by the guaranteed, then by the clean accuracy; without validation the last one is best."""
         if self.clean is None:
             return (0.0, float(self.number))
         return (self.clean if self.guaranteed is None else self.guaranteed, self.clean)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Part(Brief):
+    """Samples on the device of the training: x (N, *shape) in float32, labels y (N,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EpochLosses:
+    """One pass over the training part: the `factor` on the radii that it reached, and mean losses."""
+
+    factor: float
+    nominal: float
+    worst: float | None
 
 
 @dataclass(eq=False, repr=False)
@@ -128,7 +100,7 @@ class Training(Brief):
 
     @staticmethod
     def of(module: nn.Module, shape: tuple[int, ...], stated: Quantiser | Radii | None, settings: Settings) -> Training:
-        """For samples of that shape; `stated` None trains normally.
+        """A training of `module` on samples of that shape; `stated` None trains normally.
 
         Raises UnsupportedModel, ModelError, RadiiError, UsageError.
         """
@@ -156,7 +128,7 @@ class Training(Brief):
         stop: threading.Event | None = None,
         state: dict[str, Any] | None = None,
     ) -> Network:
-        """Train to the end, or until `stop` is set; the network of the best epoch.
+        """The network of the best epoch, after training to the end or until `stop` is set.
 
         `on_epoch` is called after every epoch, when `state()` may be kept; `state` goes on from there. Raises
         TrainingError if the loss is no longer finite, DataError if the samples do not fit.
@@ -166,7 +138,7 @@ class Training(Brief):
         callbacks(stop, on_epoch=on_epoch)
         with _reproducible(self.settings):
             train, held_out = self._split(samples)
-            batches = -(-len(train[1]) // self.settings.batch_size)
+            batches = -(-len(train.y) // self.settings.batch_size)
             self._schedule = torch.optim.lr_scheduler.OneCycleLR(
                 self._optimiser, self.settings.lr, total_steps=self.settings.epochs * batches + 1
             )
@@ -182,19 +154,28 @@ class Training(Brief):
                     break
                 clean, guaranteed = self._validate(held_out)
                 self.seconds += time.perf_counter() - began
-                self._note(Epoch(len(self.history) + 1, *found, clean, guaranteed, time.perf_counter() - began))
+                epoch = Epoch(
+                    number=len(self.history) + 1,
+                    factor=found.factor,
+                    nominal_loss=found.nominal,
+                    worst_loss=found.worst,
+                    clean=clean,
+                    guaranteed=guaranteed,
+                    seconds=time.perf_counter() - began,
+                )
+                self._record(epoch)
                 if on_epoch is not None:
                     on_epoch(self)
         return self.network()
 
     def network(self) -> Network:
-        """The best epoch's; before the first, the network as it came."""
+        """The network of the best epoch; before the first, the network as it came."""
         self.live.module.load_state_dict(self.best or self._came)
         return self.live.frozen()
 
     # -- parts of an epoch ----------------------------------------------------------------------------
 
-    def _split(self, samples: Samples) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _split(self, samples: Samples) -> tuple[_Part, _Part]:
         """Training and validation part, on the device; which sample goes where depends on nothing but their number."""
         outputs, shape = self.live.network.output_size, self.live.network.input_shape
         if samples.shape != shape:
@@ -207,13 +188,11 @@ class Training(Brief):
         kept = int(len(samples) * self.settings.validation)
         x = torch.as_tensor(samples.x, dtype=torch.float32).to(self.settings.device)
         y = torch.as_tensor(samples.y).to(self.settings.device)
-        return (x[order[kept:]], y[order[kept:]]), (x[order[:kept]], y[order[:kept]])
+        return _Part(x[order[kept:]], y[order[kept:]]), _Part(x[order[:kept]], y[order[:kept]])
 
-    def _epoch(
-        self, train: tuple[Tensor, Tensor], batches: int, stop: threading.Event | None
-    ) -> tuple[float, float, float | None] | None:
-        """One pass over the training part: the factor reached and the mean losses; None if it was stopped."""
-        x, y = train
+    def _epoch(self, train: _Part, batches: int, stop: threading.Event | None) -> _EpochLosses | None:
+        """One pass over the training part, in `batches` batches; None if it was stopped."""
+        x, y = train.x, train.y
         self.live.module.train()
         total, factor = torch.zeros(2, dtype=torch.float64), 0.0
         first = len(self.history) * batches
@@ -230,7 +209,7 @@ class Training(Brief):
             if not bool(torch.isfinite(total).all()):
                 raise self._diverged()
         nominal, worst = (total / len(x)).tolist()
-        return factor, nominal, None if self.family is None else worst
+        return _EpochLosses(factor=factor, nominal=nominal, worst=None if self.family is None else worst)
 
     def _diverged(self) -> TrainingError:
         number = len(self.history) + 1
@@ -271,11 +250,11 @@ class Training(Brief):
                 for parameter in self._parameters:
                     parameter.clamp_(-limit, limit)
 
-    def _validate(self, held_out: tuple[Tensor, Tensor]) -> tuple[float | None, float | None]:
+    def _validate(self, held_out: _Part) -> tuple[float | None, float | None]:
         """Clean accuracy and that guaranteed by IBP in float32 at the full radii, for choosing and for show."""
         self.live.module.eval()
         right = proved = 0
-        for x, y in zip(*(part.split(_VALIDATION_BATCH) for part in held_out), strict=True):
+        for x, y in zip(held_out.x.split(_VALIDATION_BATCH), held_out.y.split(_VALIDATION_BATCH), strict=True):
             if not len(y):
                 return None, None
             with torch.no_grad(), self._finite():
@@ -283,10 +262,10 @@ class Training(Brief):
                 if self.family is not None:
                     model, bounds = live_bounds(self.family, 1.0, x, self.settings.clip)
                     proved += int((interval_margins(model, bounds, y).amin(1) > 0).sum())
-        count = len(held_out[1])
+        count = len(held_out.y)
         return right / count, None if self.family is None else proved / count
 
-    def _note(self, epoch: Epoch) -> None:
+    def _record(self, epoch: Epoch) -> None:
         self.history.append(epoch)
         if self.best_epoch is None or epoch.score >= self.best_epoch.score:
             self.best_epoch = epoch
@@ -295,7 +274,7 @@ class Training(Brief):
     # -- going on later -------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on; tensors and plain data, as torch.save writes them."""
+        """The state that the next epoch depends on, in tensors and plain data, as torch.save writes them."""
         cuda = torch.cuda.get_rng_state_all() if self.settings.device.startswith("cuda") else []
         return {
             "module": self.live.module.state_dict(),

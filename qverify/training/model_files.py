@@ -1,4 +1,4 @@
-"""What training leaves on disk: the model, the `.json` beside it that says how it was made, and the checkpoint.
+"""Files of a training: the model, the `.json` beside it that says how it was made, and the checkpoint.
 
     NAME.onnx             the network of the best epoch, in float32
     NAME.json             command, settings, seed, versions, time, accuracies, sha256 of NAME.onnx
@@ -36,7 +36,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def checkpoint_path(model: Path) -> Path:
-    """Where the checkpoint of a model lies."""
+    """The path of the checkpoint of a model."""
     return model.with_name(model.name + ".checkpoint")
 
 
@@ -78,7 +78,7 @@ def read_checkpoint(model: Path, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def remove_checkpoint(model: Path) -> None:
-    """The training is finished."""
+    """Delete the checkpoint of a finished training, if there is one."""
     with contextlib.suppress(FileNotFoundError):
         checkpoint_path(model).unlink()
 
@@ -101,7 +101,7 @@ def refuse_taken(model: Path, resume: bool) -> None:
 
 
 def write_model(model: Path, network: Network, describe: Callable[[Network], dict[str, Any]]) -> dict[str, Any]:
-    """Export `network`, read it back, compare, and write the `.json`; returns what that says.
+    """Export `network`, read it back, compare, and write the `.json`; returns the content of that.
 
     `describe` adds what is known about the network as read back. Raises OutputError, and InternalError if the file does
     not hold what was trained.
@@ -118,7 +118,7 @@ def write_model(model: Path, network: Network, describe: Callable[[Network], dic
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers of a training depend on."""
+    """Versions of the software that the numbers of a training depend on."""
     modules = {"torch": torch, "numpy": np, "onnx": onnx}
     found = {name: str(module.__version__) for name, module in modules.items()}
     return {"qverify": __version__, **found, "python": platform.python_version()}

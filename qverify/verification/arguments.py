@@ -1,4 +1,4 @@
-"""What the functions of the library are given, checked before the work begins."""
+"""Arguments of the library's functions, checked before the work begins: samples, labels, callbacks, device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from qverify import datasets
 from qverify.arrays import Array
 from qverify.errors import DataError, RadiiError, UsageError
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.kinds import NETWORK, OPTIONS, RADII, described, expected
 from qverify.network import Network, numbers
 from qverify.text.escapes import shown
@@ -18,8 +18,11 @@ from qverify.verification.verdict import Options
 
 
 def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
-    """x (N, n_in) float64 and y (N,) that fit the network; raises DataError, and UsageError for another network."""
-    flat, y = checked_inputs(network, x), _labels(y)
+    """Samples x (N, n_in) in float64 and labels y (N,) that fit the network.
+
+    Raises DataError, and UsageError for what is no network.
+    """
+    flat, y = checked_inputs(network, x), _label_array(y)
     y = y[:, 0] if y.shape[1:] == (1,) else y
     if y.shape != (len(flat),) or y.dtype.kind not in "ui" or (y < 0).any() or (y >= 2**31).any():
         raise DataError(f"The labels have shape {y.shape} and type {y.dtype}; give ({len(flat)},) integers from 0.")
@@ -27,7 +30,7 @@ def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
 
 
 def checked_inputs(network: Network, x: Any) -> Array:
-    """x as (N, n_in) float64 that fits the network; raises DataError, and UsageError for another network."""
+    """Samples x (N, n_in) in float64 that fit the network. Raises DataError, and UsageError for what is no network."""
     expected(network, Network, "The network", NETWORK)
     x = numbers(x, "The samples")
     if x.ndim < 2 or not x.size:
@@ -38,7 +41,7 @@ def checked_inputs(network: Network, x: Any) -> Array:
     return datasets.flatten(datasets.Samples("the data", x, none, "", "memory"), network)
 
 
-def _labels(y: Any) -> Any:
+def _label_array(y: Any) -> Any:
     try:
         return np.asarray(y)
     except (TypeError, ValueError, RuntimeError):  # lists of several lengths, a tensor that wants its gradient
@@ -63,7 +66,7 @@ def checked_question(network: Any, radii: Any, options: Any, stop: Any) -> None:
 
 
 def usable_device(name: str) -> str:
-    """`name`, if torch can compute in float64 there; raises UsageError."""
+    """The device `name`, if torch can compute in float64 there. Raises UsageError."""
     expected(name, str, "The device", "'cpu' or 'cuda'")
     try:
         torch.zeros(1, dtype=torch.float64, device=name).item()

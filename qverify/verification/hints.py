@@ -16,20 +16,23 @@ from qverify.datasets import Samples
 from qverify.datasets.samples import Labels
 from qverify.datasets.units import doubts
 from qverify.errors import RadiiError
-from qverify.family.family import Radii
 from qverify.family.kernels import SEVEN_BITS, dropped
+from qverify.family.radii import Radii
 from qverify.kinds import RADII, expected
 from qverify.layers import Conv, Dense, Scale
+from qverify.moved import former_names
 from qverify.network import Network
 from qverify.remarks import remark
 from qverify.text.shortened import listed
+
+__getattr__ = former_names(__name__, {"names": "qverify.verification.hints:listed_names"})
 
 _SHOWN = 6
 """Names listed at most."""
 
 
 def of_family(network: Network, radii: Radii, x: Array | None) -> list[str]:
-    """What of this network or of the samples x (N, ...) goes beyond the quantisers that the radii stand for."""
+    """Remarks on features of this network, or of samples x (N, ...), beyond the quantisers that the radii stand for."""
     quantiser = radii.quantiser
     if quantiser is None:
         return []
@@ -39,7 +42,7 @@ def of_family(network: Network, radii: Radii, x: Array | None) -> list[str]:
 
 
 def remark_on(network: Network, radii: Radii | None, x: Array, y: Labels | None = None) -> None:
-    """Warn of all there is to say about samples x (N, n_in), their labels y and, unless None, the radii."""
+    """Warn with the remarks on samples x (N, n_in), their labels y and, unless None, the radii. Raises RadiiError."""
     expected(radii, (Radii, NoneType), "radii", RADII, RadiiError)
     said = [] if radii is None else of_family(network, radii, x)
     if y is not None:
@@ -47,7 +50,7 @@ def remark_on(network: Network, radii: Radii | None, x: Array, y: Labels | None 
     remark(said)
 
 
-def names(found: Sequence[str]) -> str:
+def listed_names(found: Sequence[str]) -> str:
     """Names in quotes, joined by commas; the first few of many."""
     return listed([repr(name) for name in found], _SHOWN)
 
@@ -73,8 +76,9 @@ def _not_rounded(network: Network, scheme: str) -> list[str]:
     said = []
     if network.added_biases:
         said.append(
-            f"a node of its own adds the bias of {names(network.added_biases)}; scheme {scheme} takes biases as int32,"
-            " but toolchains may round these to the bits of an activation. As a Gemm a layer has its bias inside."
+            f"a node of its own adds the bias of {listed_names(network.added_biases)}; scheme {scheme} takes biases"
+            " as int32, but toolchains may round these to the bits of an activation. As a Gemm a layer has its bias"
+            " inside."
         )
     last, places = len(network.layers) - 1, []
     for i, layer in enumerate(network.layers[:-1]):
@@ -84,8 +88,8 @@ def _not_rounded(network: Network, scheme: str) -> list[str]:
             places.append(layer.name)
     if places:
         said.append(
-            f"scheme {scheme} does not round what {names(places)} give (pooling, arithmetic, layers without a Relu),"
-            " where integer toolchains do."
+            f"scheme {scheme} does not round what {listed_names(places)} give (pooling, arithmetic, layers without a"
+            " Relu), where integer toolchains do."
         )
     return said
 
@@ -97,7 +101,7 @@ def _kernels(radii: Radii) -> list[str]:
     said += [f"few samples can be verified: {reason}." for reason in dropped(list(radii.kernel.dead))]
     if radii.kernel.mode != "any" and (found := radii.kernel.saturating()):
         said.append(
-            f"pairs of products of {names(found)} may leave int16, so kernels that add pairs in saturating int16"
+            f"pairs of products of {listed_names(found)} may leave int16, so kernels that add pairs in saturating int16"
             " (uint8 x int8 on processors without dot-product instructions) are not covered; --kernel any asks for"
             f" them too, and {SEVEN_BITS}."
         )

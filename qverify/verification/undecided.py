@@ -1,4 +1,4 @@
-"""Samples on their way through the cascade: what is proved and attained of each, and which are still open."""
+"""Samples on their way through the cascade: the margins proved and attained of each, and the ones still open."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from qverify.text.brief import Brief
 from qverify.verification.verdict import Status, Verdict
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class Batch(Brief):
     """Samples on their way through the cascade.
 
-    `lower` (N, classes): margins proved, +inf in the label's own column. `best` (N,): the worst margin attained, by
+    `lower` (N, classes): margins proved, +inf in the label's own column. `attained` (N,): the worst margin attained, by
     the member of `recipes`, or by the network itself where there is none. `open`: positions of the undecided
     samples; `bounds`: on these, in this order. `seconds` (N,): spent on each. `cut`: a stage was ended by the clock.
     """
@@ -30,7 +30,7 @@ class Batch(Brief):
     labels: Array
     predicted: Array
     lower: Array
-    best: Array
+    attained: Array
     seconds: Array
     open: Any
     recipes: dict[int, Recipe] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Batch(Brief):
     cut: bool = False
 
     def keep(self, mask: Any) -> None:
-        """Go on with the open samples where `mask` holds."""
+        """Close the open samples where `mask`, one entry an open sample, does not hold."""
         self.open = self.open[mask]
         if self.bounds is not None:
             self.bounds = self.bounds.take(torch.as_tensor(np.flatnonzero(mask), device=self.bounds.lower[0].device))
@@ -50,7 +50,7 @@ class Batch(Brief):
         return [replace(self, open=self.open[chunk], bounds=self.bounds.take(chunk)) for chunk in chunks]
 
     def join(self, parts: list[Batch]) -> None:
-        """What is open in `parts` is what is open here."""
+        """Take over the open samples of `parts`, in their order, and their bounds."""
         self.open = np.concatenate([part.open for part in parts])
         self.bounds = Bounds.concatenate([part.bounds for part in parts])
         self.cut = self.cut or any(part.cut for part in parts)
@@ -64,15 +64,17 @@ class Batch(Brief):
         return None if limit is None else float(np.maximum(0.0, limit - self.seconds[self.open]).sum())
 
     def verdict(self, sample: int, status: Status, method: str, **more: Any) -> Verdict:
+        """The verdict on one sample, with the margins and seconds that it has here; `more`: other fields of
+        `Verdict`."""
         return Verdict(
-            self.start + sample,
-            int(self.labels[sample]),
-            int(self.predicted[sample]),
-            status,
-            float(self.lower[sample].min()),
-            float(self.best[sample]),
-            method,
-            float(self.seconds[sample]),
+            index=self.start + sample,
+            label=int(self.labels[sample]),
+            predicted=int(self.predicted[sample]),
+            status=status,
+            margin_lower=float(self.lower[sample].min()),
+            margin_upper=float(self.attained[sample]),
+            method=method,
+            seconds=float(self.seconds[sample]),
             recipe=self.recipes.get(sample),
             **more,
         )

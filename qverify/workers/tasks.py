@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
-    from qverify.family.family import Radii
+    from qverify.family.radii import Radii
     from qverify.verification.row import Row
     from qverify.verification.verdict import Options
 

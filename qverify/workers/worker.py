@@ -58,7 +58,7 @@ class Bench:
         first, x, y = self._values[task.samples]
         rows: list[Row] = []
         still: list[Row] = []
-        step = cascade.chunk
+        step = cascade.setup.chunk
         for start in range(task.start, task.stop, step):
             stop = min(start + step, task.stop)
 
@@ -66,9 +66,9 @@ class Bench:
                 rows.append(replace(verdict, index=start + verdict.index).row())
 
             some = slice(start - first, stop - first)
-            batch = cascade.bounded(0, x[some], y[some], tell, task.spent)
+            batch = cascade.cheap_stages(0, x[some], y[some], tell, task.spent)
             if task.exact and len(batch.open):
-                cascade.exact(batch, tell)
+                cascade.exact_stage(batch, tell)
                 continue
             for sample in batch.open:
                 verdict = batch.verdict(int(sample), Status.UNKNOWN, "exact")

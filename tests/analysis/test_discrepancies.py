@@ -11,7 +11,8 @@ from qverify.analysis import discrepancies as discrepancy
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.budget import Deadline
 from qverify.errors import UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.verification.verdict import Options
 from tests.support.networks import NETWORKS, inputs, mlp, random_radii, sample_members
 

@@ -12,10 +12,11 @@ from qverify import datasets
 from qverify.analysis import factors as radius
 from qverify.analysis.factors import FactorSearch, largest_factors
 from qverify.analysis.grid import Bracket, Grid
-from qverify.analysis.layers import LayerRow, LayerSearch, layer_radii, single_layers
+from qverify.analysis.layers import LayerRow
 from qverify.errors import DataError, InternalError, OutputError, RadiiError, UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
 from qverify.family.members import membership
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
@@ -46,29 +47,6 @@ def question(network: Network, rng: np.random.Generator, count: int = 20) -> tup
 def places(grid: Grid, brackets: list[Bracket]) -> list[int]:
     """Where on the grid the lower ends are."""
     return [-1 if b.lower is None else grid.factors.index(b.lower) for b in brackets]
-
-
-# --- the grid ---
-
-
-@pytest.mark.parametrize(
-    ("top", "precision"), [(16, 0.01), (1, 0.05), (0.3, 0.1), (1.001, 1), (1e6, 1), (2, 0.0001), (1.5, 0.3)]
-)
-def test_the_grid_holds_0_and_1_and_its_end_in_small_steps(top, precision):
-    factors = Grid(top, precision).factors
-    assert factors[0] == 0.0 and factors[-1] == top and (1.0 in factors) == (top >= 1)
-    ratios = np.diff(np.log(factors[1:]))
-    assert ratios.min() > 0 and ratios.max() <= np.log1p(precision) + 1e-12
-    assert factors[1] <= min(1, top) / 1024
-
-
-def test_grids_that_make_no_sense():
-    for top in (0.0, -1.0, np.nan, np.inf, 1e7):
-        with pytest.raises(UsageError, match=r"The largest factor is .*; give a number above 0, up to 1e\+06"):
-            Grid(top)
-    for precision in (0.0, -0.1, 1.1, np.nan, 1e-9):
-        with pytest.raises(UsageError, match=r"The precision is .*; give a number from 0.0001 to 1"):
-            Grid(16, precision)
 
 
 # --- closed forms ---
@@ -282,7 +260,20 @@ def test_an_unknown_is_no_claim(rng, monkeypatch):
         status = Status.VERIFIED if factor < 1 else Status.UNKNOWN if factor <= 3 else Status.FALSIFIED
         if status is Status.FALSIFIED and not options.attack:
             status = Status.UNKNOWN
-        return [Verdict(i, 0, 0, status, 0, 0, options.method, 0.5, detail="time limit") for i in range(len(x))]
+        return [
+            Verdict(
+                index=i,
+                label=0,
+                predicted=0,
+                status=status,
+                margin_lower=0,
+                margin_upper=0,
+                method=options.method,
+                seconds=0.5,
+                detail="time limit",
+            )
+            for i in range(len(x))
+        ]
 
     monkeypatch.setattr(radius, "verdicts", scripted)
     network, grid = networks.mlp(rng, 3, 4, 2), Grid(16, 0.1)
@@ -298,7 +289,19 @@ def test_a_contradiction_is_an_internal_error(rng, monkeypatch):
         status = Status.FALSIFIED if options.attack else Status.VERIFIED
         factor = float(radii.weight)
         status = Status.UNKNOWN if factor > (16 if options.attack else 2) else status
-        return [Verdict(i, 0, 0, status, 0, 0, options.method, 0.0) for i in range(len(x))]
+        return [
+            Verdict(
+                index=i,
+                label=0,
+                predicted=0,
+                status=status,
+                margin_lower=0,
+                margin_upper=0,
+                method=options.method,
+                seconds=0.0,
+            )
+            for i in range(len(x))
+        ]
 
     class Reset(radius._Chunk):
         def begin(self):
@@ -351,82 +354,35 @@ def test_what_cannot_be_asked(rng):
         largest_factors(network, data[0], data[1][:1], Radii(0.1))
 
 
-# --- layer by layer ---
-
-
-@pytest.mark.parametrize("name", list(networks.NETWORKS))
-def test_single_layers_add_up_to_the_radii(name, rng):
-    network = networks.NETWORKS[name](rng)
-    radii = networks.random_radii(network, rng)
-    whole, parts = Family.of(network, radii), single_layers(network, radii)
-    own = [(one, Family.of(network, one.radii)) for one in parts]
-    for kind in ("weight", "bias", "activation"):
-        for i, values in getattr(whole, kind).items():
-            np.testing.assert_array_equal(values, sum([getattr(f, kind)[i] for _, f in own], np.zeros_like(values)))
-    np.testing.assert_array_equal(whole.input, sum([f.input for _, f in own], np.zeros_like(whole.input)))
-    assert all(sum(v > 0 for v in family.largest().values()) >= 1 for _, family in own)
-    for one, family in own:
-        kinds = {"weight", "bias"} if one.kind == "weight" else {one.kind}
-        assert {k for k, v in family.largest().items() if v > 0} <= kinds
-        assert max(one.largest, one.bias_largest or 0) == max(family.largest().values())
-
-
-def test_ceilings_and_ranges_stay_with_their_layers():
-    network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
-    radii = Radii.from_bits(8, "channel", "nearest", network, samples.x)
-    for one in single_layers(network, radii):
-        assert (one.radii.input_range is not None) == (one.kind == "input")
-        assert list(one.radii.ceilings) == ([one.layer] if one.kind == "activation" else [])
-
-
-def test_rows_of_layers_are_the_last_factor_that_verify_accepts(rng):
-    network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
-    data, radii, grid = (samples.x[:60], samples.y[:60]), Radii.from_bits(6), Grid(8, 0.05)
-    layered = {
-        ("input", "input"): Radii(input=radii.input),
-        ("dense2", "weight"): Radii(layers={"dense2": {"weight": radii.weight, "bias": radii.bias}}),
-        ("relu2", "activation"): Radii(layers={"relu2": {"activation": radii.activation}}),
-    }
-    for options in (IBP, BP):
-        rows = {(row.layer, row.kind): row for row in layer_radii(network, data, radii, 0.9, grid, options)}
-        assert len(rows) == 6
-        for key, alone in layered.items():
-            row = rows[key]
-            assert row.factor is not None and row.samples == 60 and row.method == options.method
-            above = None if row.at_end else grid.factors[grid.factors.index(row.factor) + 1]
-            for factor in (row.factor, above):
-                if factor is not None:
-                    verdicts = verify(network, *data, alone.scaled(factor), options)
-                    share = sum(v.status is Status.VERIFIED for v in verdicts) / 60
-                    assert (share >= 0.9) == (factor == row.factor)
-                    assert factor != row.factor or share == row.reached
-            own = {"input": 2.0**-6, "weight": 2.0**-5, "activation": 2.0**-5}[row.kind]
-            assert row.radius == row.factor * own
-            assert row.bias_radius == (row.radius if row.kind == "weight" else None)
-    assert {row.at_end for row in rows.values()} == {True, False}
-
-
-def test_accuracies_that_cannot_be_asked(rng):
-    network = networks.mlp(rng, 3, 4, 2)
-    x = rng.normal(size=(10, 3))
-    labels = network.evaluate(x).argmax(1)
-    labels[0] = 1 - labels[0]
-    for share in (0.0, -0.5, 1.5, np.nan):
-        with pytest.raises(UsageError, match=r"The accuracy is .*; give a share above 0 and up to 1"):
-            LayerSearch(network, (x, labels), share, IBP)
-    with pytest.raises(UsageError, match="right on 90 % of the samples, so no radius guarantees 95 %"):
-        LayerSearch(network, (x, labels), 0.95, IBP)
-    with pytest.raises(UsageError, match="not searched by method 'exact'"):
-        LayerSearch(network, (x, labels), 0.5, Options(method="exact"))
-    (row,) = layer_radii(network, (x, labels), Radii(layers={"fc0": {"weight": 0.1, "bias": 0.0}}), 0.9, COARSE)
-    assert (row.layer, row.kind, row.method, row.bias_radius) == ("fc0", "weight", "bp", 0.0)
-
-
 # --- on disk, and as a picture ---
 
-AWKWARD = Bracket(7, 1, 1, 1e-300, 0.1 + 0.2, "bp-layers", "exact", 'a, "b"', 0.123)
-NOTHING = Bracket(8, 2, 3, None, 0.0, "", "forward", "", 0.0)
-LAYER = LayerRow("a,b", "weight", 0.9, "bp", 1 / 3, 2.0**-52, None, 0.95, True, 9, 1.0)
+AWKWARD = Bracket(
+    index=7,
+    label=1,
+    predicted=1,
+    lower=1e-300,
+    upper=0.1 + 0.2,
+    proved_by="bp-layers",
+    broken_by="exact",
+    detail='a, "b"',
+    seconds=0.123,
+)
+NOTHING = Bracket(
+    index=8, label=2, predicted=3, lower=None, upper=0.0, proved_by="", broken_by="forward", detail="", seconds=0.0
+)
+LAYER = LayerRow(
+    layer="a,b",
+    kind="weight",
+    accuracy=0.9,
+    method="bp",
+    factor=1 / 3,
+    radius=2.0**-52,
+    bias_radius=None,
+    reached=0.95,
+    at_end=True,
+    samples=9,
+    seconds=1.0,
+)
 
 
 def started(path: Path, resume: bool = True, layers: bool = True) -> RadiusDirectory:
@@ -463,7 +419,20 @@ def test_rows_are_read_back_as_they_were_and_torn_ones_cut_off(tmp_path):
 
 
 def test_the_histogram_holds_every_sample_above_0():
-    brackets = [Bracket(i, 0, 0, f, 1.1 * f, "bp", "attack", "", 0.0) for i, f in enumerate((0.1, 0.5, 0.5, 2.0, 16.0))]
+    brackets = [
+        Bracket(
+            index=i,
+            label=0,
+            predicted=0,
+            lower=f,
+            upper=1.1 * f,
+            proved_by="bp",
+            broken_by="attack",
+            detail="",
+            seconds=0.0,
+        )
+        for i, f in enumerate((0.1, 0.5, 0.5, 2.0, 16.0))
+    ]
     figure = plots.factor_figure([*brackets, NOTHING], "what it shows", 16.0)
     (axes,) = figure.axes
     bars = [patch.get_height() for patch in axes.patches if hasattr(patch, "get_height")]

@@ -11,7 +11,8 @@ import pytest
 from qverify import datasets
 from qverify.analysis.sweeps import PARTS, Row, by_bits, by_value, grid, sweep
 from qverify.errors import DataError, OutputError, RadiiError, UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Relu
 from qverify.onnx import reader as onnx_io
 from qverify.report import plots
@@ -150,8 +151,40 @@ def test_parts_that_do_not_exist():
 
 # --- on disk ---
 
-AWKWARD = Row('a, "b"', "all", None, 0.1 + 0.2, 1e-300, 1 / 3, 2.0**-52, 0.0, "ibp", 9, 8, 7, None, 1, 0.123)
-BITS = Row("m", "input", 8, None, 2.0**-8, 0.0, 0.0, 0.0, "auto", 9, 8, 7, 8, 1, 12.0)
+AWKWARD = Row(
+    model='a, "b"',
+    part="all",
+    bits=None,
+    value=0.1 + 0.2,
+    input=1e-300,
+    weight=1 / 3,
+    bias=2.0**-52,
+    activation=0.0,
+    method="ibp",
+    samples=9,
+    clean=8,
+    guaranteed=7,
+    attack=None,
+    unknown=1,
+    seconds=0.123,
+)
+BITS = Row(
+    model="m",
+    part="input",
+    bits=8,
+    value=None,
+    input=2.0**-8,
+    weight=0.0,
+    bias=0.0,
+    activation=0.0,
+    method="auto",
+    samples=9,
+    clean=8,
+    guaranteed=7,
+    attack=8,
+    unknown=1,
+    seconds=12.0,
+)
 
 
 def started(path, resume: bool = True, **question) -> SweepDirectory:
@@ -206,7 +239,23 @@ def test_directories_that_are_refused(tmp_path):
 def test_a_curve_a_part_and_a_panel_a_model(tmp_path, count):
     points = [(model, part, v) for model in range(count) for part in PARTS for v in (0.0, 0.01, 0.02)]
     rows = [
-        Row(f"m{model}", part, None, v, v, v, v, v, "ibp", 50, 40, int(30 - 1000 * v), None, 0, 0.0)
+        Row(
+            model=f"m{model}",
+            part=part,
+            bits=None,
+            value=v,
+            input=v,
+            weight=v,
+            bias=v,
+            activation=v,
+            method="ibp",
+            samples=50,
+            clean=40,
+            guaranteed=int(30 - 1000 * v),
+            attack=None,
+            unknown=0,
+            seconds=0.0,
+        )
         for model, part, v in points
     ]
     figure = plots.sweep_figure(rows, "what it shows")

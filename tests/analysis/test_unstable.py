@@ -15,7 +15,8 @@ from qverify import datasets
 from qverify.analysis import unstable
 from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
 from qverify.budget import Deadline
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io

@@ -20,8 +20,8 @@ from qverify import datasets
 from qverify.bounds.backward import backward_margins
 from qverify.bounds.interval import interval_margins
 from qverify.errors import DataError
-from qverify.family.family import Radii
-from qverify.verification.cascade import Cascade
+from qverify.family.radii import Radii
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options
 from tests.support.networks import mlp
 
@@ -33,15 +33,15 @@ def main(method: str, count: int) -> None:
     except DataError:
         x = np.random.default_rng(1).random((count, 784))
     labels = network.evaluate(x).argmax(1)
-    cascade = Cascade(network, Radii.from_bits(8), Options())
+    setup = Setup(network, Radii.from_bits(8), Options())
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        for start in range(0, len(x), cascade.chunk):
-            part = slice(start, start + cascade.chunk)
-            bounds = cascade.intervals(x[part])
+        for start in range(0, len(x), setup.chunk):
+            part = slice(start, start + setup.chunk)
+            bounds = setup.intervals(x[part])
             margins = interval_margins if method == "ibp" else backward_margins
-            margins(cascade.model, bounds, torch.as_tensor(labels[part]))
+            margins(setup.model, bounds, torch.as_tensor(labels[part]))
         seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": sorted(seconds)[1], "peak": peak, "samples": len(x)}))

@@ -22,9 +22,10 @@ from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
 from qverify.exact.size import count_products
 from qverify.exact.solvers.base import Ending, Limits
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.onnx import reader as onnx_io
-from qverify.verification.cascade import Cascade, verify
+from qverify.verification.cascade import verify
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
 from tests.support.networks import mlp
 from tests.support.paths import MODELS
@@ -39,8 +40,8 @@ def test_relational_against_bilinear(width, benchmark, report):
     """The minimum of one margin, to optimality, on a network width-width-width-3 with inputs in [0, 1]."""
     network = mlp(np.random.default_rng(width), width, width, width, 3)
     x = np.random.default_rng(0).uniform(0.2, 0.8, (1, width))
-    cascade = Cascade(network, Radii(input=0.05, weight=0.05, bias=0.05, activation=0.05), Options())
-    bounds = tightened_bounds(cascade.model, cascade.intervals(x)).sample(0)
+    setup = Setup(network, Radii(input=0.05, weight=0.05, bias=0.05, activation=0.05), Options())
+    bounds = tightened_bounds(setup.model, setup.intervals(x)).sample(0)
     row = np.array([1.0, -1.0, 0.0])
 
     def solve(program, solver):
@@ -52,15 +53,15 @@ def test_relational_against_bilinear(width, benchmark, report):
         session.close()
         return outcome, time.perf_counter() - began
 
-    fast, seconds = benchmark.pedantic(lambda: solve(Relational(cascade.maps, bounds), "highs"), rounds=3)
-    slow, slow_seconds = solve(Bilinear(cascade.maps, bounds), "scip")
+    fast, seconds = benchmark.pedantic(lambda: solve(Relational(setup.maps, bounds), "highs"), rounds=3)
+    slow, slow_seconds = solve(Bilinear(setup.maps, bounds), "scip")
     cut = slow.status is not Ending.OPTIMAL
     if not cut:
         assert abs(fast.dual_bound - slow.dual_bound) < 1e-5
     report(
         f"relational (HiGHS) against bilinear (SCIP), {width}-{width}-{width}-3",
         f"{seconds:.3f} s against {'over ' if cut else ''}{slow_seconds:.2f} s",
-        f"{count_products(cascade.family)} products; {slow_seconds / seconds:.0f}x" + (" or more" if cut else ""),
+        f"{count_products(setup.family)} products; {slow_seconds / seconds:.0f}x" + (" or more" if cut else ""),
     )
 
 

@@ -21,7 +21,8 @@ from qverify.bounds.backward import (
 )
 from qverify.bounds.interval import INTERVAL, interval_bounds, interval_margins
 from qverify.bounds.tensors import BoundModel
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network, margins
 from tests.support.bounds import (

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from qverify.bounds.interval import INTERVAL, affine_interval, interval_bounds, interval_margins
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
 from qverify.network import Network, margins
 from qverify.rounding import Allowances
@@ -248,7 +249,9 @@ def test_the_published_trap_is_caught(rng):
     values = sample_members(family, x, rng, 500, True)
     assert_contained(bounds, 0, values)
     assert (values[1] < trap_lower(weight, eps, x) - 1e-3).any()
-    trapped = Bounds([bounds.lower[0], model.tensor(trap_lower(weight, eps, x)[None])], bounds.upper, {})
+    trapped = Bounds(
+        lower=[bounds.lower[0], model.tensor(trap_lower(weight, eps, x)[None])], upper=bounds.upper, activation={}
+    )
     with pytest.raises(AssertionError):
         assert_contained(trapped, 0, values)
     np.testing.assert_allclose(bounds.lower[1][0], weight @ x - eps * np.abs(x).sum(), atol=1e-10)
@@ -298,7 +301,7 @@ def trainable(network, family, parameters):
     plain = BoundModel.of(family)
     pairs = zip(parameters[::2], parameters[1::2], strict=True)
     affine = {
-        i: Affine(old.layer, weight, old.radius, bias, old.bias_radius)
+        i: Affine(layer=old.layer, weight=weight, radius=old.radius, bias=bias, bias_radius=old.bias_radius)
         for (i, old), (weight, bias) in zip(plain.affine.items(), pairs, strict=True)
     }
     return replace(plain, affine=affine, rounding=Allowances(torch.float64, enabled=False))
@@ -327,7 +330,13 @@ def test_float32_without_allowance_agrees_with_float64():
     """What training uses: the same bounds in float32, close to the sound ones."""
     _, model, _, bounds, _ = setting("conv_attributes", 41)
     affine = {
-        i: Affine(a.layer, *(t.float() for t in (a.weight, a.radius, a.bias, a.bias_radius)))
+        i: Affine(
+            layer=a.layer,
+            weight=a.weight.float(),
+            radius=a.radius.float(),
+            bias=a.bias.float(),
+            bias_radius=a.bias_radius.float(),
+        )
         for i, a in model.affine.items()
     }
     activation = {i: r.float() for i, r in model.activation.items()}

@@ -16,7 +16,8 @@ from qverify.bounds.backward import backward_bound, backward_margins, backward_o
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.tensors import BoundModel
 from qverify.errors import InternalError, RadiiError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
 from qverify.rounding import Allowances, finite

@@ -17,12 +17,14 @@ from qverify.cli import options
 from qverify.datasets import Samples
 from qverify.exact.solvers import ADAPTERS
 from qverify.exact.solvers.base import Availability
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.onnx import reader as onnx_io
 from qverify.runs.given import Given
 from qverify.runs.verify import RunDirectory
-from qverify.verification.cascade import Cascade, verify
+from qverify.verification.cascade import verify
 from qverify.verification.row import STATUSES
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
 from qverify.version import __version__
 from tests.support import networks
@@ -351,7 +353,7 @@ def test_constants_are_no_parameters(tmp_path, rng):
 def test_unstable_counts_do_not_depend_on_chunks(monkeypatch):
     given = ("inspect", DIGITS, "--data", "digits", "--samples", "0:10", "--bits", 6)
     whole = answer(*given)["layers"]
-    monkeypatch.setattr(Cascade, "chunk", property(lambda self: 3))
+    monkeypatch.setattr(Setup, "chunk", property(lambda self: 3))
     assert answer(*given)["layers"] == whole
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from qverify.analysis import sweeps as sweep
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.onnx import reader as onnx_io
 from qverify.runs.sweep import SweepDirectory
 from qverify.verification.verdict import Options

@@ -16,7 +16,7 @@ from qverify.console import progress
 from qverify.console.output import stdout_kept_clean
 from qverify.console.progress import Pace, duration
 from qverify.console.signals import stoppable
-from qverify.verification import cascade
+from qverify.verification import setup
 from qverify.verification.exact_step import ExactStep
 from tests.support.commands import qverify
 from tests.support.paths import DIGITS
@@ -107,10 +107,10 @@ def test_outside_the_main_thread_ctrl_c_is_left_alone():
 ONE = ("--data", "digits", "--bits", 8, "--samples", 1)
 AT_ONE = ("--data", "digits", "--values", "0.001", "--parts", "weight", "--samples", 1, "--method", "ibp")
 SLOW_COMMANDS = {
-    "verify": (("verify", DIGITS, *ONE, "--method", "bp"), cascade, "interval_bounds", "ibp: 1 open"),
+    "verify": (("verify", DIGITS, *ONE, "--method", "bp"), setup, "interval_bounds", "ibp: 1 open"),
     "exact": (("verify", DIGITS, *ONE, "--method", "exact", "--jobs", 1), ExactStep, "_case", "exact: 1 open"),
-    "sweep": (("sweep", DIGITS, *AT_ONE), cascade, "interval_bounds", "point 1 of 1: digits, weight, radius 0.001"),
-    "radius": (("radius", DIGITS, *ONE, "--method", "ibp"), cascade, "interval_bounds", "samples 0 to 0, ibp (stage 1"),
+    "sweep": (("sweep", DIGITS, *AT_ONE), setup, "interval_bounds", "point 1 of 1: digits, weight, radius 0.001"),
+    "radius": (("radius", DIGITS, *ONE, "--method", "ibp"), setup, "interval_bounds", "samples 0 to 0, ibp (stage 1"),
     "discrepancy": (("discrepancy", DIGITS, *ONE), discrepancy, "backward_outputs", "worst-case discrepancy by bp"),
     "inspect": (("inspect", DIGITS, *ONE), unstable, "tightened_bounds", "unstable neurons"),
 }

@@ -7,7 +7,8 @@ import pytest
 
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.relational import Maps
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
 from tests.support.networks import conv_of, inputs, random_radii, sample_members

@@ -15,7 +15,7 @@ from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling, proved_bound, rule, tolerance
 from qverify.exact.gain import Gain
 from qverify.exact.solvers.base import Availability, Ending, Outcome
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.layers import Input
 from qverify.network import Network
 from qverify.verification.cascade import verify

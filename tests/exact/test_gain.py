@@ -7,10 +7,11 @@ import pytest
 
 from qverify.exact.gain import gain
 from qverify.exact.relational import Maps
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
-from qverify.verification.cascade import Cascade
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options
 from tests.support.networks import NETWORKS, inputs, random_radii, sample_members
 from tests.support.programs import (
@@ -23,12 +24,12 @@ def test_gain_bounds_what_an_error_can_do(name, rng):
     """Members evaluated with every value off by a share of its range, or of its terms, move the output by less."""
     network = NETWORKS[name](rng)
     radii = random_radii(network, rng, 0.1)
-    cascade = Cascade(network, radii, Options())
+    setup = Setup(network, radii, Options())
     x = inputs(network, rng)[0]
-    bounds = cascade.intervals(x[None]).sample(0)
+    bounds = setup.intervals(x[None]).sample(0)
     row = rng.normal(size=network.output_size)
-    found = gain(cascade.maps, bounds, row)
-    members = sample_members(cascade.family, x, rng, 50, True)
+    found = gain(setup.maps, bounds, row)
+    members = sample_members(setup.family, x, rng, 50, True)
     spread = np.ptp(members[-1] @ row)
     assert found.magnitudes >= found.ranges * 0.4 > 0
     assert found.ranges >= 0.5 * spread

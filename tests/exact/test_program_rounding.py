@@ -16,7 +16,8 @@ from qverify.exact.bilinear import Bilinear
 from qverify.exact.cuts import Switched
 from qverify.exact.relational import Maps, Relational
 from qverify.exact.scaling import Scaled
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
 from qverify.rounding import allowance, chord

@@ -11,7 +11,8 @@ from qverify.exact import solvers
 from qverify.exact.program import Objective, Program
 from qverify.exact.relational import Maps, Relational
 from qverify.exact.solvers.base import Ending, Limits
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from tests.support.networks import inputs, mlp, random_radii, sample_members
 from tests.support.programs import (
     ALL,

@@ -13,10 +13,11 @@ from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
 from qverify.exact.solvers.base import Ending, Limits, Outcome
 from qverify.exact.solvers.duality import dual_value, feasible_duals
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
-from qverify.verification.cascade import Cascade, verify
+from qverify.verification.cascade import verify
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
 from tests.support.networks import NETWORKS, inputs, mlp, random_radii
 
@@ -89,10 +90,10 @@ def test_scaled_programs_have_the_same_optimum(name, rng):
     from scipy.optimize import LinearConstraint, milp
 
     network = NETWORKS[name](rng)
-    cascade = Cascade(network, random_radii(network, rng, 0.1), Options())
-    bounds = tightened_bounds(cascade.model, cascade.intervals(inputs(network, rng)))
+    setup = Setup(network, random_radii(network, rng, 0.1), Options())
+    bounds = tightened_bounds(setup.model, setup.intervals(inputs(network, rng)))
     for sample in range(3):
-        program = Relational(cascade.maps, bounds.sample(sample))
+        program = Relational(setup.maps, bounds.sample(sample))
         row = rng.normal(size=network.output_size)
         objective = program.combination(row)
         cost, offset = objective.cost, objective.offset
@@ -115,9 +116,9 @@ def test_scaled_programs_have_the_same_optimum(name, rng):
 def test_scaled_ranges_are_near_one(rng):
     network = mlp(rng, 4, 7, 5, 3)
     network, radii = rescaled(network, Radii(input=0.1, weight=0.02), rng)
-    cascade = Cascade(network, radii, Options())
-    bounds = cascade.intervals(rng.normal(size=(1, 4))).sample(0)
-    for program in (Relational(cascade.maps, bounds).program, Bilinear(cascade.maps, bounds).program):
+    setup = Setup(network, radii, Options())
+    bounds = setup.intervals(rng.normal(size=(1, 4))).sample(0)
+    for program in (Relational(setup.maps, bounds).program, Bilinear(setup.maps, bounds).program):
         scaled = Scaled.of(program).program
         wide = np.maximum(abs(scaled.lower), abs(scaled.upper))[program.upper > program.lower]
         assert wide.max() <= 1.5 and (len(program.products) or wide.min() >= 0.7)
@@ -127,9 +128,9 @@ def test_scaled_ranges_are_near_one(rng):
 
 def test_duals_of_a_scaled_relaxation_prove_the_same_bound(rng):
     network = NETWORKS["dense"](rng)
-    cascade = Cascade(network, random_radii(network, rng, 0.1), Options())
-    bounds = tightened_bounds(cascade.model, cascade.intervals(inputs(network, rng)))
-    program = Relational(cascade.maps, bounds.sample(0))
+    setup = Setup(network, random_radii(network, rng, 0.1), Options())
+    bounds = tightened_bounds(setup.model, setup.intervals(inputs(network, rng)))
+    program = Relational(setup.maps, bounds.sample(0))
     objective = program.combination(np.array([1.0, -1.0, 0.0]))
     scaled = Scaled.of(program.program)
     session = solvers.adapter("highs").open(scaled.program)
@@ -142,8 +143,8 @@ def test_duals_of_a_scaled_relaxation_prove_the_same_bound(rng):
 def test_a_liars_dual_bound_of_a_relaxation_is_not_used(rng):
     """The bound of a linear program is computed from its duals, whatever number came with them."""
     network = NETWORKS["dense"](rng)
-    cascade = Cascade(network, Radii(input=0.1), Options())
-    program = Relational(cascade.maps, cascade.intervals(inputs(network, rng)).sample(0))
+    setup = Setup(network, Radii(input=0.1), Options())
+    program = Relational(setup.maps, setup.intervals(inputs(network, rng)).sample(0))
 
     class Liar:
         def minimise(self, objective, limits, relax=False):
@@ -157,8 +158,8 @@ def test_a_liars_dual_bound_of_a_relaxation_is_not_used(rng):
 def test_scipy_agrees_with_the_relaxation(rng):
     """A third LP solver on the scaled rows."""
     network = NETWORKS["deep"](rng)
-    cascade = Cascade(network, random_radii(network, rng, 0.05), Options())
-    program = Relational(cascade.maps, cascade.intervals(inputs(network, rng)).sample(0))
+    setup = Setup(network, random_radii(network, rng, 0.05), Options())
+    program = Relational(setup.maps, setup.intervals(inputs(network, rng)).sample(0))
     objective = program.combination(np.array([1.0, 0.0, -1.0, 0.0]))
     scaled = Scaled.of(program.program)
     rows = scaled.program.rows.toarray()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from qverify.exact.size import count_coefficients, count_products
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from tests.support.networks import inputs, mlp, random_radii
 from tests.support.programs import (
     ALL,

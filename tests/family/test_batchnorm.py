@@ -13,7 +13,8 @@ import qverify
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
 from qverify.errors import RadiiError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from tests.support.toolchain import Form, model, outputs, quantised, without_last_rounding
 
 node = helper.make_node

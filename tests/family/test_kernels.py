@@ -15,7 +15,8 @@ from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
 from qverify.datasets.sources import find_here
 from qverify.errors import RadiiError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input, Relu
 from qverify.network import Network
 from tests.support.networks import NETWORKS, conv_taps, mlp
@@ -277,7 +278,7 @@ def test_the_exact_step_asks_too(rng):
     labels = network.evaluate(data).argmax(1)
     radii = radii_of(network, data)
     assert radii.kernel is not None
-    full = replace(radii, kernel=type(radii.kernel)("exact-accumulation", (), ("because",)))
+    full = replace(radii, kernel=type(radii.kernel)(mode="exact-accumulation", layers=(), refused=("because",)))
     before = qverify.verify(network, data, labels, radii, qverify.Options(method="exact", attack=False))
     after = qverify.verify(network, data, labels, full, qverify.Options(method="exact", attack=False))
     assert {v.status.value for v in before} >= {"verified"} and all(v.method in ("exact", "forward") for v in after)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import qverify
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from tests.support.toolchain import (
     COARSE,
     FORMS,

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qverify.errors import RadiiError, UsageError
-from qverify.family.family import Family, Radii, load_radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii, load_radii
 from qverify.runs.plan import Plan
 from tests.support.commands import qverify
 from tests.support.networks import mlp

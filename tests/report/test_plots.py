@@ -41,13 +41,42 @@ TITLE = "599 samples of digits, by auto; radius (half-width): the same number fo
 
 def rows(models: Any, parts: Any, places: Any, guaranteed: int = 30, clean: int = 48, bits: bool = False) -> list[Row]:
     return [
-        Row(m, p, v if bits else None, None if bits else v, v, v, v, v, "ibp", 50, clean, guaranteed, None, 0, 0.0)
+        Row(
+            model=m,
+            part=p,
+            bits=v if bits else None,
+            value=None if bits else v,
+            input=v,
+            weight=v,
+            bias=v,
+            activation=v,
+            method="ibp",
+            samples=50,
+            clean=clean,
+            guaranteed=guaranteed,
+            attack=None,
+            unknown=0,
+            seconds=0.0,
+        )
         for m, p, v in itertools.product(models, parts, places)
     ]
 
 
 def brackets(*factors: float | None) -> list[Bracket]:
-    return [Bracket(i, 0, 0, f, f and 1.1 * f, "bp", "attack", "", 0.0) for i, f in enumerate(factors)]
+    return [
+        Bracket(
+            index=i,
+            label=0,
+            predicted=0,
+            lower=f,
+            upper=f and 1.1 * f,
+            proved_by="bp",
+            broken_by="attack",
+            detail="",
+            seconds=0.0,
+        )
+        for i, f in enumerate(factors)
+    ]
 
 
 def inches(figure: Any) -> tuple[Any, dict[str, Any]]:
@@ -156,7 +185,22 @@ FACTORS: dict[str, tuple[list[Bracket], float]] = {
     "none": (brackets(None, None), 16.0),
     "far apart": (brackets(1e-9, 1.0, 1e9), 1e9),
     "above 1": (brackets(3.0, 5.0), 16.0),
-    "at the end": ([Bracket(0, 0, 0, 16.0, None, "bp", "", "", 0.0)], 16.0),
+    "at the end": (
+        [
+            Bracket(
+                index=0,
+                label=0,
+                predicted=0,
+                lower=16.0,
+                upper=None,
+                proved_by="bp",
+                broken_by="",
+                detail="",
+                seconds=0.0,
+            )
+        ],
+        16.0,
+    ),
     "many": (brackets(*[2.0] * 10_000), 16.0),
 }
 

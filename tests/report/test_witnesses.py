@@ -14,7 +14,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from qverify import datasets
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Add, Input, Relu
 from qverify.network import Network
 from qverify.onnx.reader import save

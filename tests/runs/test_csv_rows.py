@@ -19,9 +19,39 @@ from tests.support.refusals import sentence
 
 PATH = Path("rows")
 
-POINT = Row("m", "all", None, 0.01, 0.01, 0.01, 0.01, 0.01, "ibp", 9, 8, 5, 7, 2, 0.5)
-BRACKET = Bracket(3, 1, 1, 1.5, 1.6, "bp", "attack", "", 0.25)
-LAYER = LayerRow("dense1", "weight", 0.9, "bp", 1.5, 0.01, 0.02, 0.95, False, 20, 1.0)
+POINT = Row(
+    model="m",
+    part="all",
+    bits=None,
+    value=0.01,
+    input=0.01,
+    weight=0.01,
+    bias=0.01,
+    activation=0.01,
+    method="ibp",
+    samples=9,
+    clean=8,
+    guaranteed=5,
+    attack=7,
+    unknown=2,
+    seconds=0.5,
+)
+BRACKET = Bracket(
+    index=3, label=1, predicted=1, lower=1.5, upper=1.6, proved_by="bp", broken_by="attack", detail="", seconds=0.25
+)
+LAYER = LayerRow(
+    layer="dense1",
+    kind="weight",
+    accuracy=0.9,
+    method="bp",
+    factor=1.5,
+    radius=0.01,
+    bias_radius=0.02,
+    reached=0.95,
+    at_end=False,
+    samples=20,
+    seconds=1.0,
+)
 COLUMNS: dict[Any, Columns[Any]] = {kind: Columns(kind, "rows") for kind in (Row, Bracket, LayerRow)}
 COUNTS = [
     "",
@@ -137,12 +167,26 @@ SIZE = st.floats(0, allow_nan=False, allow_infinity=False)
 def points(draw: Any) -> Row:
     clean, wrong, unknown, broken = (draw(st.integers(0, 10**6)) for _ in range(4))
     assume(clean + wrong and unknown + broken <= clean)
-    bits, sizes = draw(st.none() | st.integers(1, 32)), [draw(SIZE) for _ in range(5)]
+    bits = draw(st.none() | st.integers(1, 32))
     proved = clean - unknown - broken
     attack = draw(st.sampled_from([None, proved + unknown]))
-    counts = (clean + wrong, clean, proved, attack, unknown)
-    place = (bits, None) if bits else (None, draw(SIZE))
-    return Row(draw(ANY_TEXT), draw(st.sampled_from(list(PARTS))), *place, *sizes[:4], "auto", *counts, sizes[4])
+    return Row(
+        model=draw(ANY_TEXT),
+        part=draw(st.sampled_from(list(PARTS))),
+        bits=bits,
+        value=None if bits else draw(SIZE),
+        input=draw(SIZE),
+        weight=draw(SIZE),
+        bias=draw(SIZE),
+        activation=draw(SIZE),
+        method="auto",
+        samples=clean + wrong,
+        clean=clean,
+        guaranteed=proved,
+        attack=attack,
+        unknown=unknown,
+        seconds=draw(SIZE),
+    )
 
 
 @st.composite
@@ -151,17 +195,17 @@ def layers(draw: Any) -> LayerRow:
     kind, bias = draw(st.sampled_from(["input", "weight", "activation"])), draw(st.none() | SIZE)
     found = factor is not None
     return LayerRow(
-        draw(ANY_TEXT),
-        kind,
-        share,
-        "bp",
-        factor,
-        radius if found else None,
-        bias if found and kind == "weight" else None,
-        draw(st.floats(share, 1)) if found else None,
-        found and draw(st.booleans()),
-        draw(st.integers(1, 10**9)),
-        seconds,
+        layer=draw(ANY_TEXT),
+        kind=kind,
+        accuracy=share,
+        method="bp",
+        factor=factor,
+        radius=radius if found else None,
+        bias_radius=bias if found and kind == "weight" else None,
+        reached=draw(st.floats(share, 1)) if found else None,
+        at_end=found and draw(st.booleans()),
+        samples=draw(st.integers(1, 10**9)),
+        seconds=seconds,
     )
 
 
@@ -169,12 +213,32 @@ def layers(draw: Any) -> LayerRow:
 def brackets(draw: Any) -> Bracket:
     index, label, seconds = draw(st.integers(0, 10**9)), draw(st.integers(0, 999)), draw(SIZE)
     if draw(st.booleans()):
-        return Bracket(index, label, draw(st.integers(0, 999)), None, 0.0, "", "forward", "", seconds)
+        return Bracket(
+            index=index,
+            label=label,
+            predicted=draw(st.integers(0, 999)),
+            lower=None,
+            upper=0.0,
+            proved_by="",
+            broken_by="forward",
+            detail="",
+            seconds=seconds,
+        )
     lower = draw(st.none() | SIZE)
     upper = draw(st.none() | SIZE.filter(lambda end: end > (-1 if lower is None else lower)))
     proved, broken = "" if lower is None else "exact", "" if upper is None else "attack"
     detail = draw(ANY_TEXT | st.just(""))
-    return Bracket(index, label, label, lower, upper, proved, broken, detail, seconds)
+    return Bracket(
+        index=index,
+        label=label,
+        predicted=label,
+        lower=lower,
+        upper=upper,
+        proved_by=proved,
+        broken_by=broken,
+        detail=detail,
+        seconds=seconds,
+    )
 
 
 @given(st.lists(points(), max_size=3), st.lists(brackets(), max_size=3), st.lists(layers(), max_size=3))

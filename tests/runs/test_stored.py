@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qverify.choices import VERIFY_METHODS
 from qverify.errors import DataError
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.runs.batch import BatchDirectory
 from qverify.runs.reading import read_runs
 from qverify.runs.start import Start
@@ -172,7 +172,17 @@ def verdicts(draw: Any) -> Verdict:
         "limit": draw(st.none() | st.floats(0, exclude_min=True, allow_infinity=False)),
     }
     seconds, index = draw(st.floats(0, 1e9)), draw(st.integers(0, 2**53 - 1))
-    return Verdict(index, label, predicted, status, lower, upper, draw(STAGE[status.value]), seconds, **more)
+    return Verdict(
+        index=index,
+        label=label,
+        predicted=predicted,
+        status=status,
+        margin_lower=lower,
+        margin_upper=upper,
+        method=draw(STAGE[status.value]),
+        seconds=seconds,
+        **more,
+    )
 
 
 @given(st.lists(verdicts(), max_size=4))

@@ -11,8 +11,9 @@ import onnxruntime
 import pytest
 
 from qverify.errors import DataError, OutputError, UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
 from qverify.family.members import membership
+from qverify.family.radii import Radii
 from qverify.runs.start import Start
 from qverify.runs.verify import ROWS, RUN, RunDirectory
 from qverify.verification.cascade import verify

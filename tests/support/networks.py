@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.network import Network
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input, Relu, Scale
 from qverify.network import Network
 from tests.support.networks import conv_taps

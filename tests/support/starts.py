@@ -17,9 +17,39 @@ from tests.support.runs_on_disk import asked, row, typed
 
 NOW = Start(started="now")
 SIX = {"samples": [0, 6]}
-POINT = Row("m", "all", None, 0.01, 0.01, 0.01, 0.01, 0.01, "ibp", 9, 8, 7, None, 1, 0.5)
-BRACKET = Bracket(0, 1, 1, 1.5, 1.6, "bp", "attack", "", 0.25)
-LAYER = LayerRow("dense1", "weight", 0.9, "bp", 1.5, 0.01, None, 0.95, False, 20, 1.0)
+POINT = Row(
+    model="m",
+    part="all",
+    bits=None,
+    value=0.01,
+    input=0.01,
+    weight=0.01,
+    bias=0.01,
+    activation=0.01,
+    method="ibp",
+    samples=9,
+    clean=8,
+    guaranteed=7,
+    attack=None,
+    unknown=1,
+    seconds=0.5,
+)
+BRACKET = Bracket(
+    index=0, label=1, predicted=1, lower=1.5, upper=1.6, proved_by="bp", broken_by="attack", detail="", seconds=0.25
+)
+LAYER = LayerRow(
+    layer="dense1",
+    kind="weight",
+    accuracy=0.9,
+    method="bp",
+    factor=1.5,
+    radius=0.01,
+    bias_radius=None,
+    reached=0.95,
+    at_end=False,
+    samples=20,
+    seconds=1.0,
+)
 
 
 def verify(folder: Path, resume: bool = True, **changes: Any) -> RunDirectory:

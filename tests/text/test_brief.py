@@ -23,10 +23,10 @@ from qverify.network import Network
 from qverify.runs.given import Given
 from qverify.runs.problem import FamilyProblem
 from qverify.text.brief import Brief
-from qverify.training.live_family import RangeRadii, live_family
+from qverify.training.live_family import RangeFamily, live_family
 from qverify.training.live_network import LiveNetwork
 from qverify.training.loop import Settings, Training
-from qverify.verification.cascade import Cascade
+from qverify.verification.setup import Setup
 from qverify.workers.tasks import Setting
 from tests.support.paths import DIGITS
 
@@ -64,8 +64,8 @@ def objects():
     training = Training.of(module, (8, 8), Quantiser(8), Settings(epochs=1, batch_size=100))
     training.run(datasets.load_train("digits"))
     live = LiveNetwork.trace(module, (8, 8))
-    cascade = Cascade(network, radii, options)
-    bounds = cascade.intervals(samples.x[:2].reshape(2, -1))
+    setup = Setup(network, radii, options)
+    bounds = setup.intervals(samples.x[:2].reshape(2, -1))
     problem = FamilyProblem.of(Given(model=DIGITS, data="digits", bits=6), network, samples)
     ones = np.ones(4)
     layers = [
@@ -80,7 +80,7 @@ def objects():
     return [
         *[verdicts, falsified, falsified.recipe, falsified.recipe.choice, falsified.witness(), options],
         *[network, *network.layers, large, *layers, samples, radii, radii.kernel, *radii.kernel.layers],
-        *[cascade.family, cascade.model, bounds, problem, single_layers(network, radii)[0], by_bits([6])[0]],
+        *[setup.family, setup.model, bounds, problem, single_layers(network, radii)[0], by_bits([6])[0]],
         *[training, live, live_family(live, Quantiser(8, "channel")), Setting(radii, options), Quantiser(8)],
         *qverify.worst_case_discrepancy(network, samples.x[:1], radii),
         Family.of(network, radii),
@@ -91,18 +91,9 @@ def test_real_objects_are_short(objects):
     verdicts, *others = objects
     assert len(repr(verdicts)) < MOST * len(verdicts)
     kinds = {type(one).__name__ for one in others}
-    assert {
-        "Verdict",
-        "Witness",
-        "Recipe",
-        "Network",
-        "Radii",
-        "Family",
-        "Samples",
-        "Training",
-        "FamilyProblem",
-    } <= kinds
-    assert any(isinstance(one, RangeRadii) for one in others)
+    named = {"Verdict", "Witness", "Recipe", "Network", "Radii", "Family", "Samples", "Training", "FamilyProblem"}
+    assert named <= kinds
+    assert any(isinstance(one, RangeFamily) for one in others)
     for one in others:
         text = repr(one)
         assert len(text) < MOST and "\n" not in text, text

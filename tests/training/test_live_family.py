@@ -11,8 +11,9 @@ import torch
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.errors import RadiiError
-from qverify.family.family import Family, Radii, load_radii
-from qverify.training.live_family import LiveFamily, Quantiser, RangeRadii, StatedRadii, live_bounds, live_family
+from qverify.family.family import Family
+from qverify.family.radii import Radii, load_radii
+from qverify.training.live_family import LiveFamily, Quantiser, RangeFamily, StatedFamily, live_bounds, live_family
 from qverify.training.live_network import LiveNetwork
 from tests.support.modules import MODULES, SHAPES, batch, live_of
 
@@ -200,7 +201,7 @@ def test_the_largest_weight_carries_the_step():
     with torch.no_grad():
         weight.copy_(torch.tensor([[0.3, -0.9, 0.2], [0.1, 0.4, -0.5]]))
     x = torch.tensor([[0.25, 0.5, 1.0]], dtype=torch.float64)
-    family = RangeRadii(live, Quantiser(32, "tensor"))  # 32 bits: nothing but the weights' own step matters
+    family = RangeFamily(live, Quantiser(32, "tensor"))  # 32 bits: nothing but the weights' own step matters
     family.observe(live.values(x))
     model = family.model(2.0**30)
     margin = interval_margins(model, interval_bounds(model, x, x), torch.tensor([0]))[0, 1]
@@ -214,9 +215,9 @@ def test_the_largest_weight_carries_the_step():
 # --- tracked ranges ---
 
 
-def observed(*batches: list[float]) -> RangeRadii:
+def observed(*batches: list[float]) -> RangeFamily:
     """Ranges after batches of one layer each."""
-    family = RangeRadii(live_of("mlp"), Quantiser(8, "tensor"))
+    family = RangeFamily(live_of("mlp"), Quantiser(8, "tensor"))
     for values in batches:
         family.observe([torch.tensor([values])])
     return family
@@ -235,7 +236,7 @@ def test_ranges_grow_at_once_and_fade_slowly():
 def test_the_ranges_are_those_of_calibration():
     x = batch("conv")
     live, family = ready("conv", Quantiser(8, "tensor"), x)
-    assert isinstance(family, RangeRadii)
+    assert isinstance(family, RangeFamily)
     values = live.frozen().evaluate_all(x.double().numpy())
     np.testing.assert_allclose(family.high, [max(0.0, v.max()) for v in values], rtol=1e-5)
     np.testing.assert_allclose(family.low, [min(0.0, v.min()) for v in values], rtol=1e-5)
@@ -258,9 +259,9 @@ def test_state_and_restore():
 
 def test_which_family():
     live = live_of("mlp")
-    assert isinstance(live_family(live, Quantiser(8)), StatedRadii)
-    assert isinstance(live_family(live, Radii(weight=0.1)), StatedRadii)
-    assert isinstance(live_family(live, Quantiser(8, "channel")), RangeRadii)
+    assert isinstance(live_family(live, Quantiser(8)), StatedFamily)
+    assert isinstance(live_family(live, Radii(weight=0.1)), StatedFamily)
+    assert isinstance(live_family(live, Quantiser(8, "channel")), RangeFamily)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import nn
 from qverify import datasets
 from qverify.datasets import Samples
 from qverify.errors import DataError, RadiiError, TrainingError, UsageError
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.training.architectures import build
 from qverify.training.live_family import Quantiser
 from qverify.training.loop import Epoch, Settings, Training
@@ -214,12 +214,12 @@ def test_the_validation_part_is_disjoint_and_its_size_as_asked():
     samples = digits(200)
     marked = replace(samples, x=np.arange(200.0)[:, None, None] * np.ones((8, 8)))
     job = training(replace(QUICK, validation=0.2))
-    (train, labels), (held_out, held_labels) = job._split(marked)
-    first, second = train[:, 0, 0].int().tolist(), held_out[:, 0, 0].int().tolist()
+    train, held_out = job._split(marked)
+    first, second = train.x[:, 0, 0].int().tolist(), held_out.x[:, 0, 0].int().tolist()
     assert (len(first), len(second)) == (160, 40) and sorted(first + second) == list(range(200))
-    assert labels.tolist() == samples.y[first].tolist() and held_labels.tolist() == samples.y[second].tolist()
+    assert train.y.tolist() == samples.y[first].tolist() and held_out.y.tolist() == samples.y[second].tolist()
     other = training(replace(QUICK, validation=0.2, seed=6))._split(marked)
-    assert other[1][0][:, 0, 0].int().tolist() == second  # of the number of samples only
+    assert other[1].x[:, 0, 0].int().tolist() == second  # of the number of samples only
 
 
 def test_what_is_held_out_is_not_trained_on(monkeypatch):
@@ -235,7 +235,7 @@ def test_what_is_held_out_is_not_trained_on(monkeypatch):
 
     monkeypatch.setattr(Training, "losses", losses)
     job.run(samples)
-    held_out = job._split(samples)[1][0]
+    held_out = job._split(samples)[1].x
     assert seen == set(range(100)) - set((100 * held_out[:, 0, 0]).round().int().tolist()) and len(seen) == 80
 
 
@@ -268,7 +268,15 @@ def test_without_validation_the_last_epoch_is_best():
 
 def test_how_epochs_are_ranked():
     def epoch(clean: float | None, guaranteed: float | None, number: int = 1) -> tuple[float, float]:
-        return Epoch(number, 1.0, 0.1, None, clean, guaranteed, 0.0).score
+        return Epoch(
+            number=number,
+            factor=1.0,
+            nominal_loss=0.1,
+            worst_loss=None,
+            clean=clean,
+            guaranteed=guaranteed,
+            seconds=0.0,
+        ).score
 
     assert epoch(0.8, 0.6) > epoch(0.9, 0.5) and epoch(0.9, 0.5) > epoch(0.8, 0.5)
     assert epoch(0.9, None) > epoch(0.8, None) and epoch(None, None, 2) > epoch(None, None, 1)

@@ -17,7 +17,7 @@ from torch import nn
 from qverify import datasets
 from qverify.datasets import Samples
 from qverify.errors import TrainingError
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.training.architectures import build

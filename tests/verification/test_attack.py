@@ -9,8 +9,9 @@ import torch
 
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
 from qverify.family.members import membership
+from qverify.family.radii import Radii
 from qverify.network import margins
 from qverify.verification import attack as module
 from tests.support.networks import inputs, mlp
@@ -20,13 +21,13 @@ from tests.support.networks import inputs, mlp
 def evaluated(monkeypatch):
     """The number of members in every forward pass, as it is made."""
     counts: list[int] = []
-    forward = module.forward
+    outputs = module.member_outputs
 
     def counted(model, bounds, positions):
         counts.append(len(positions.entry))
-        return forward(model, bounds, positions)
+        return outputs(model, bounds, positions)
 
-    monkeypatch.setattr(module, "forward", counted)
+    monkeypatch.setattr(module, "member_outputs", counted)
     return counts
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from qverify.bounds import interval
 from qverify.errors import DataError, RadiiError, UsageError
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
 from qverify.family.members import membership
+from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input
 from qverify.network import Network, margins
 from qverify.onnx.reader import to_onnx
 from qverify.verification.cascade import Cascade, verify
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
 from tests.support.networks import (
     NETWORKS,
@@ -192,8 +194,8 @@ def test_ranges_that_clip(rng):
     radii = Radii.from_bits(5, "channel", "nearest", network, 0.5 * x)
     family = Family.of(network, radii, (0.0, 1.0))
     low, high = family.box(x)
-    cascade = Cascade(network, radii, Options(clip=(0.0, 1.0)))
-    bounds = interval.interval_bounds(cascade.model, cascade.model.tensor(low), cascade.model.tensor(high))
+    model = Setup(network, radii, Options(clip=(0.0, 1.0))).model
+    bounds = interval.interval_bounds(model, model.tensor(low), model.tensor(high))
     statuses = set()
     for verdict in verify(network, x, labels, radii, Options(clip=(0.0, 1.0))):
         own = family.with_activation({i: r[verdict.index].numpy() for i, r in bounds.activation.items()})
@@ -209,7 +211,7 @@ def test_jobs_chunks_and_callbacks_change_nothing(rng, monkeypatch):
     labels = network.evaluate(x).argmax(1)
     radii = random_radii(network, rng, 0.05)
     alone = [verify(network, x[i : i + 1], labels[i : i + 1], radii, Options(jobs=1))[0] for i in range(len(x))]
-    monkeypatch.setattr("qverify.verification.cascade._CHUNK", 7)
+    monkeypatch.setattr("qverify.verification.setup._CHUNK", 7)
     heard = []
     together = verify(network, x, labels, radii, Options(jobs=4), on_verdict=heard.append)
     assert [v.status for v in together] == [v.status for v in alone]
@@ -268,7 +270,7 @@ def test_a_sample_whose_time_is_up_before_it_begins(rng):
     for method in ("auto", "exact", "bp", "ibp"):
         cascade = Cascade(network, random_radii(network, rng, 0.05), Options(method=method, seconds=1.0))
         found = []
-        batch = cascade.bounded(0, x, labels, found.append, spent=2.0)
+        batch = cascade.cheap_stages(0, x, labels, found.append, spent=2.0)
         assert not len(batch.open) and len(found) == 3
         assert all(v.status is Status.UNKNOWN and v.limit == 1.0 and "time limit" in v.detail for v in found)
 

@@ -19,11 +19,13 @@ from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.analysis.factors import largest_factors
 from qverify.analysis.grid import Grid
 from qverify.bounds import backward
+from qverify.budget import Deadline
 from qverify.errors import UsageError
 from qverify.exact import search
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.network import Network, margins
-from qverify.verification import cascade
+from qverify.verification import cascade, setup
 from qverify.verification.cascade import verify
 from qverify.verification.exact_step import ExactStep
 from qverify.verification.row import Row
@@ -121,7 +123,7 @@ def proved_by(method: str) -> dict[int, Verdict]:
 
 @pytest.mark.parametrize("method", ["auto", "ibp", "bp", "exact"])
 def test_no_time_for_interval_bounds(method, clock, truth):
-    clock.on(cascade, "interval_bounds")
+    clock.on(setup, "interval_bounds")
     found = verify(*problem(), RADII, options(method=method))
     honest(found, truth)
     assert clock.used == 1
@@ -171,11 +173,11 @@ def test_bounds_at_every_layer_take_all_the_time(method, after, truth, clock):
 def test_bounds_at_every_layer_look_at_the_clock_between_pieces(clock, monkeypatch):
     """Under a small cap there are many pieces; the first one takes all the time."""
     network, x, _ = problem()
-    monkeypatch.setattr(cascade, "working_memory", lambda memory, needed: 1500)
-    work = cascade.Cascade(network, RADII, options())
+    monkeypatch.setattr(setup, "working_memory", lambda memory, needed: 1500)
+    work = setup.Setup(network, RADII, options())
     bounds = work.intervals(x[:4])
     clock.on(backward, "backward_bound", after=True)
-    backward.tightened_bounds(work.model, bounds, cascade.Deadline.after(LIMIT, threading.Event()))
+    backward.tightened_bounds(work.model, bounds, Deadline.after(LIMIT, threading.Event()))
     assert clock.used == 1
     backward.tightened_bounds(work.model, bounds)
     assert clock.used > 4
@@ -237,7 +239,7 @@ def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(clock):
 
 def test_without_a_limit_nothing_is_ended(clock, truth):
     for stage in ("interval_bounds", "attack", "backward_margins", "tightened_bounds"):
-        clock.on(cascade, stage)
+        clock.on(setup if stage == "interval_bounds" else cascade, stage)
     found = verify(*problem(), RADII, options(seconds=None))
     assert [v.status for v in found] == [truth[v.index].status for v in found]
     assert all(v.limit is None and v.detail == "" for v in found)
@@ -265,7 +267,7 @@ def test_the_discrepancy_hands_on_the_bounds_so_far(stage, clock):
 
 
 def test_a_discrepancy_without_any_bound_is_refused_with_the_way_out(clock):
-    clock.on(cascade, "interval_bounds")
+    clock.on(setup, "interval_bounds")
     with pytest.raises(UsageError, match=r"in 50 s a sample; give a longer time limit\.$"):
         discrepancies("bp")
 
@@ -287,7 +289,7 @@ def test_unstable_neurons_are_counted_on_the_samples_there_was_time_for(clock):
     network, x, _ = problem()
     whole = unstable.unstable_neurons(network, RADII, x[:8], options())
     clock.on(unstable, "tightened_bounds", after=True, seconds=40.0)
-    deadline = cascade.Deadline.after(60.0, threading.Event())
+    deadline = Deadline.after(60.0, threading.Event())
     heard: list[int] = []
     found = unstable.unstable_neurons(network, RADII, x, options(), deadline, heard.append)
     assert (found.samples, heard) == (8, [8]) and found == whole
@@ -332,7 +334,7 @@ def batch(**more: Any) -> tuple[Here, dict[int, Row]]:
 @pytest.mark.parametrize(
     ("owner", "stage"),
     [
-        *((cascade, "interval_bounds"), (cascade, "attack"), (cascade, "backward_margins")),
+        *((setup, "interval_bounds"), (cascade, "attack"), (cascade, "backward_margins")),
         *((cascade, "tightened_bounds"), (search.Search, "_ask")),
     ],
 )
@@ -374,7 +376,7 @@ def test_bounds_of_the_first_task_are_not_lost_in_the_second(clock, truth, monke
     def late(self: worker.Bench, task: Task) -> Any:
         if task.exact and not hasattr(cascade, "late"):
             monkeypatch.setattr(cascade, "late", True, raising=False)
-            clock.on(cascade, "interval_bounds")
+            clock.on(setup, "interval_bounds")
         return perform(self, task)
 
     monkeypatch.setattr(worker.Bench, "perform", late)

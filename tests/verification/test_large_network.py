@@ -13,7 +13,7 @@ import pytest
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.analysis.factors import largest_factors
 from qverify.analysis.grid import Grid
-from qverify.family.family import Radii
+from qverify.family.radii import Radii
 from qverify.layers import Input
 from qverify.network import Network, margins
 from qverify.verification.cascade import verify
@@ -94,5 +94,5 @@ def test_a_radius_of_a_large_network_ends_in_time(large):
     grid = Grid(max_factor=1.0, precision=1.0)
     began = time.monotonic()
     (found,) = largest_factors(network, x[:1], y[:1], HARD, grid, Options(seconds=1.0, jobs=1, attack=False))
-    assert time.monotonic() - began < 4 * grid.levels * (1.0 + 1.0) + SLACK
+    assert time.monotonic() - began < 4 * grid.halvings * (1.0 + 1.0) + SLACK
     assert found.upper is None or found.factor < found.upper

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qverify.analysis import discrepancies as discrepancy
 from qverify.analysis import factors as radius
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.analysis.factors import largest_factors
@@ -15,9 +14,10 @@ from qverify.analysis.grid import Grid
 from qverify.analysis.unstable import unstable_neurons
 from qverify.budget import resident
 from qverify.errors import UsageError
-from qverify.family.family import Radii
-from qverify.verification import cascade, exact_step
-from qverify.verification.cascade import Cascade, verify
+from qverify.family.radii import Radii
+from qverify.verification import setup
+from qverify.verification.cascade import verify
+from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
 from tests.support.commands import qverify
 from tests.support.networks import NETWORKS, inputs, mlp, random_radii, samples
@@ -30,7 +30,7 @@ TINY, AMPLE = 1500, 1 << 33
 def capped(size: int, function: Any, *given: Any) -> Any:
     """What a function returns under a cap on what it may take beyond what is held already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cascade, "working_memory", lambda memory, needed: size)
+        patch.setattr(setup, "working_memory", lambda memory, needed: size)
         return function(*given)
 
 
@@ -44,8 +44,8 @@ def test_verdicts_do_not_depend_on_the_memory(name, method, rng):
     x, labels = samples(network, rng, 14)
     radii = random_radii(network, rng, 0.04)
     ways = Options(method=method, jobs=1, isolated=False)
-    assert capped(TINY, Cascade, network, radii, ways).chunk == 1
-    assert capped(AMPLE, Cascade, network, radii, ways).chunk > len(x)
+    assert capped(TINY, Setup, network, radii, ways).chunk == 1
+    assert capped(AMPLE, Setup, network, radii, ways).chunk > len(x)
     small, large = (capped(size, verify, network, x, labels, radii, ways) for size in (TINY, AMPLE))
     for found, other in zip(small, large, strict=True):
         assert (found.index, found.status, found.method) == (other.index, other.status, other.method)
@@ -77,7 +77,7 @@ def test_a_program_beyond_its_share_is_not_begun(isolated, rng, monkeypatch):
     radii = Radii(0.02, 0.02, 0.02, 0.02)
     bounds = verify(network, x, labels, radii, Options(method="bp", attack=False))
     whole = verify(network, x, labels, radii, Options(jobs=1, attack=False, isolated=False))
-    monkeypatch.setattr(exact_step, "program_memory", lambda options, memory: 1 << 14)
+    monkeypatch.setattr(setup, "program_memory", lambda options, memory: 1 << 14)
     found = verify(network, x, labels, radii, Options(jobs=1, attack=False, isolated=isolated))
     lost = [v for v in found if v.status is Status.UNKNOWN]
     assert lost and {v.index for v in lost} == {v.index for v in whole if v.method == "exact"}
@@ -89,19 +89,18 @@ def test_a_program_beyond_its_share_is_not_begun(isolated, rng, monkeypatch):
         assert verdict.margin_lower <= whole[verdict.index].margin_upper + 1e-9
     for verdict, other in zip(found, whole, strict=True):
         assert verdict in lost or verdict.status is other.status
-    monkeypatch.setattr(discrepancy, "program_memory", lambda options, memory: 1 << 14)
     for one in worst_case_discrepancy(network, x[:2], radii, Options("exact", jobs=1, isolated=isolated)):
         assert not one.complete and np.isfinite(one.worst)
 
 
 def test_the_programs_of_all_jobs_together_keep_to_the_cap():
     for jobs in (1, 2, 7):
-        each = exact_step.program_memory(Options(jobs=jobs), 8 << 30)
+        each = setup.program_memory(Options(jobs=jobs), 8 << 30)
         assert jobs * (each + (47 << 20)) <= 0.65 * (8 << 30)  # with what a process takes before it has a program
 
 
 def test_a_network_that_cannot_be_held_is_refused(rng, monkeypatch):
-    monkeypatch.setattr(cascade, "_held", lambda network: 1 << 50)
+    monkeypatch.setattr(setup, "_held", lambda network: 1 << 50)
     with pytest.raises(UsageError, match=r"give --memory \d+\.\dG or more, or fewer --jobs\.$"):
         verify(mlp(rng, 3, 4, 2), np.zeros((1, 3)), np.zeros(1, int), Radii())
 
@@ -137,8 +136,8 @@ def command(name: str, folder: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("name", [*COMMANDS, "batch"])
 def test_every_command_that_computes_takes_a_cap(name, tmp_path, monkeypatch):
     heard: list[int | None] = []
-    before = cascade.working_memory
-    monkeypatch.setattr(cascade, "working_memory", lambda size, needed: heard.append(size) or before(size, needed))
+    before = setup.working_memory
+    monkeypatch.setattr(setup, "working_memory", lambda size, needed: heard.append(size) or before(size, needed))
     result = qverify(*command(name, tmp_path), "--memory", "1.5G")
     assert result.exit_code == 0, result.stderr
     if name != "batch":  # whose work is done elsewhere
@@ -147,7 +146,7 @@ def test_every_command_that_computes_takes_a_cap(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [*COMMANDS, "batch"])
 def test_too_little_memory_is_one_sentence_before_any_work(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("qverify.verification.cascade.Cascade.__init__", None)
+    monkeypatch.setattr("qverify.verification.setup.Setup.__init__", None)
     for size in ("100M", "4X"):
         result = qverify(*command(name, tmp_path), "--memory", size)
         said = [line for line in result.stderr.splitlines() if not line.startswith("qverify: note: ")]

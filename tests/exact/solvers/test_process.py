@@ -24,10 +24,11 @@ from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.errors import SolverError
 from qverify.exact.solvers import process
 from qverify.exact.solvers.base import Ending, Limits
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
-from qverify.verification import exact_step
+from qverify.verification import setup
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict
 from tests.support.networks import conv_of, mlp, relu
@@ -188,7 +189,7 @@ def test_processes_are_used_again_whatever_the_share(problem, planted, monkeypat
     decided(problem)
     before = solver_processes()
     for share in (100 << 20, 300 << 20, 200 << 20):
-        monkeypatch.setattr(exact_step, "program_memory", lambda options, memory, share=share: share)
+        monkeypatch.setattr(setup, "program_memory", lambda options, memory, share=share: share)
         decided(problem)
     assert len(before) == 1 and solver_processes() == before
 
@@ -235,7 +236,7 @@ def test_a_hang_on_loading_the_program_is_ended_too(problem, planted):
 @pytest.mark.parametrize("where", ["opening", "solving"])
 def test_a_solver_that_wants_more_than_its_share(where, problem, planted, monkeypatch):
     expected = decided(problem, isolated=False)
-    monkeypatch.setattr(exact_step, "program_memory", lambda options, memory: 200 << 20)
+    monkeypatch.setattr(setup, "program_memory", lambda options, memory: 200 << 20)
     planted(**{where: "bytearray(2 << 30)"})
     lost = only_the_strange_one_is_lost(decided(problem), expected)
     assert "it needs more memory than its share; more: --memory, fewer --jobs" in lost.detail and lost.limit is None
@@ -245,7 +246,7 @@ def test_a_solver_that_wants_more_than_its_share(where, problem, planted, monkey
 def test_a_program_too_large_for_the_process_to_take_in(problem, planted, monkeypatch):
     """Without a time limit: nothing else would end the wait for a process that could not even read the question."""
     expected = decided(problem, isolated=False)
-    monkeypatch.setattr(exact_step, "program_memory", lambda options, memory: 200 << 20)
+    monkeypatch.setattr(setup, "program_memory", lambda options, memory: 200 << 20)
     planted()
     before = process.pickle.dump
 
@@ -368,7 +369,8 @@ def test_no_process_is_left_after_the_end():
 import sys, psutil
 from qverify import datasets, load, verify
 from qverify.network import Dense, Input, Network
-from qverify.family.family import Family, Radii
+from qverify.family.family import Family
+from qverify.family.radii import Radii
 from qverify.verification.verdict import Options
 network, samples = load(sys.argv[1]), datasets.load("digits")
 verify(network, samples.x[:3], samples.y[:3], Radii(weight=1e-3), Options(method="exact", jobs=2))

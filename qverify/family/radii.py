@@ -1,0 +1,155 @@
+"""Radii as they are stated, before a network is known (mathematics.md, sections 1 and 7).
+
+A radius is half the width of an interval, in the unit of its tensor. `Radii` is what a user states, `load_radii` reads
+it from a file, `family.Family` is the same resolved against one network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import NoneType
+from typing import Any
+
+import numpy as np
+
+from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
+from qverify.errors import RadiiError
+from qverify.family.batchnorm import Saturation
+from qverify.family.kernels import Kernel
+from qverify.family.schemes import scheme_radii
+from qverify.family.steps import Quantiser
+from qverify.files.toml import read_hashed_toml
+from qverify.kinds import described, expected, is_number, is_word
+from qverify.network import Network
+from qverify.text.brief import Brief
+from qverify.text.escapes import shown
+
+__all__ = ["KINDS", "Radii", "load_radii", "read_radii"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Radii(Brief):
+    """Quantisation radii as stated, before a network is known. Half-widths, in the tensor's own unit.
+
+    Each of `input, weight, bias, activation` is a number or an array. `layers` overrides the last
+    three for single layers by name. Shapes: a number; a 1-d array with one entry per output channel
+    (per neuron for dense layers; per channel for the activations of images); or anything that
+    broadcasts to the tensor. `ceilings` gives, per activation layer, the top of the quantiser's
+    range: what lies above is clipped, and `bounds.interval` widens the radius by as much as the sound
+    upper bound exceeds it (mathematics.md, section 7). `input_range` is the same for the
+    input, `saturations` for what is rounded on the way into a Relu. `zero_exact`: an activation that is 0 without
+    rounding is 0 with it, as in every integer format. `kernel`: the integer kernels that the radii stand
+    for; what these do not compute in real arithmetic is not verified. `quantiser`: what the radii follow from, if that.
+    """
+
+    input: Any = 0.0
+    weight: Any = 0.0
+    bias: Any = 0.0
+    activation: Any = 0.0
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    input_range: tuple[float, float] | None = None
+    saturations: Mapping[str, tuple[Saturation, ...]] = field(default_factory=dict)
+    zero_exact: bool = False
+    kernel: Kernel | None = None
+    quantiser: Quantiser | None = None
+    convention: str = "explicit radii"
+
+    def __post_init__(self) -> None:
+        inner = self.layers.values() if isinstance(self.layers, Mapping) else ()
+        for name, value in (("layers", self.layers), *(("layers[...]", one) for one in inner)):
+            expected(value, Mapping, name, 'a dictionary such as {"dense1": {"weight": 0.01}}', RadiiError)
+        expected(self.ceilings, Mapping, "ceilings", "a dictionary of numbers by the names of layers", RadiiError)
+        expected(self.saturations, Mapping, "saturations", "a dictionary by the names of layers", RadiiError)
+        if self.input_range is not None and not (isinstance(self.input_range, tuple) and len(self.input_range) == 2):
+            raise RadiiError(f"The input range is {described(self.input_range)}; give two numbers.")
+        expected(self.kernel, (Kernel, NoneType), "kernel", "a Kernel, as a scheme makes it", RadiiError)
+        expected(self.quantiser, (Quantiser, NoneType), "quantiser", "a Quantiser", RadiiError)
+        expected(self.convention, str, "convention", "text", RadiiError)
+
+    @staticmethod
+    def from_bits(
+        bits: int,
+        scheme: Scheme = "paper",
+        rounding: Rounding = "any",
+        network: Network | None = None,
+        calibration: Any = None,
+        kernel: KernelMode = "exact-accumulation",
+        batchnorm: Batchnorm = "either",
+    ) -> Radii:
+        """The radii that cover every quantiser of `bits` bits under a scheme (mathematics.md, sections 1 and 7).
+
+        `paper`: absolute, input 2^-b and 2^-(b-1) for the rest; with rounding `nearest` half of each.
+        `tensor`, `channel`: steps from the weights' range per tensor or per output channel, and from
+        the activations' range on the `calibration` inputs (N, ...); both need `network`.
+        `nearest` covers rounding to nearest only; `any` also floor, ceiling, stochastic and learned.
+        `kernel` (kernels.py) and `batchnorm` (batchnorm.py) say more of `tensor` and `channel`.
+        Raises RadiiError for a bit-width outside 1 to 32 (2 to 32 for `tensor` and `channel`), and under these for
+        what a file has that no radius covers.
+        """
+        return Radii.of(Quantiser(bits, scheme, rounding, kernel, batchnorm), network, calibration)
+
+    @staticmethod
+    def of(quantiser: Quantiser, network: Network | None = None, calibration: Any = None) -> Radii:
+        """The radii that cover a quantiser; see `from_bits`."""
+        expected(quantiser, Quantiser, "The quantiser", "a Quantiser, such as Quantiser(8)", RadiiError)
+        return Radii(**scheme_radii(quantiser, network, calibration), quantiser=quantiser)
+
+    def scaled(self, factor: float) -> Radii:
+        """All radii times one factor >= 0. Raises RadiiError for what is no number."""
+        if not is_number(factor):
+            raise RadiiError(f"The factor on the radii is {described(factor)}; give a number.")
+        layers = {n: {k: np.asarray(v) * factor for k, v in kinds.items()} for n, kinds in self.layers.items()}
+        base: dict[str, Any] = {kind: np.asarray(getattr(self, kind), dtype=np.float64) * factor for kind in KINDS}
+        return replace(self, layers=layers, convention=f"{factor:g} x ({self.convention})", **base)
+
+    def only(self, *kinds: str) -> Radii:
+        """These radii for some of `KINDS`, the other kinds exact: radius 0, and not clipped either.
+
+        Raises RadiiError for a kind that does not exist.
+        """
+        if unknown := [kind for kind in kinds if not is_word(kind, KINDS)]:
+            raise RadiiError(f"There is no kind of radius {shown(unknown[0])}; the kinds are {', '.join(KINDS)}.")
+        if set(kinds) == set(KINDS):
+            return self
+        layers = {name: {kind: own[kind] for kind in own if kind in kinds} for name, own in self.layers.items()}
+        base: dict[str, Any] = {kind: 0.0 for kind in KINDS if kind not in kinds}
+        return replace(
+            self,
+            layers=layers,
+            ceilings=self.ceilings if "activation" in kinds else {},
+            saturations=self.saturations if "activation" in kinds else {},
+            input_range=self.input_range if "input" in kinds else None,
+            kernel=None,  # with some numbers exact there is no integer kernel
+            quantiser=None,
+            convention=f"{self.convention}; radii of {', '.join(kinds) or 'nothing'} only",
+            **base,
+        )
+
+
+def load_radii(path: str) -> Radii:
+    """The radii of a `radii.toml`: `input, weight, bias, activation` at the top, tables `[layers."NAME"]` below.
+
+    Raises RadiiError for a missing or malformed file, for unknown keys, and where no radius is stated.
+    """
+    return read_radii(path)[0]
+
+
+def read_radii(path: str) -> tuple[Radii, str]:
+    """The radii that `load_radii` gives, and the sha256 of the bytes that they were read from."""
+    content, sha256 = read_hashed_toml(path, "radii file", RadiiError)
+    layers = content.pop("layers", {})
+    tables = isinstance(layers, dict) and all(isinstance(v, dict) for v in layers.values())
+    unknown = sorted(set(content) - set(KINDS))
+    unknown += sorted({k for v in layers.values() for k in v} - set(KINDS[1:])) if tables else ["layers"]
+    if unknown:
+        raise RadiiError(
+            f"{path}: unknown key {shown(unknown[0])}; the keys are input, weight, bias, activation, "
+            'and tables [layers."NAME"] with weight, bias, activation.'
+        )
+    if empty := [name for name, kinds in layers.items() if not kinds]:
+        raise RadiiError(f"{path}: the table of layer {shown(empty[0])} states no radius; add one, or leave it out.")
+    if not content and not layers:
+        raise RadiiError(f"{path} states no radius, so nothing would be quantised; write for example weight = 0.01.")
+    return Radii(layers=layers, convention=f"radii file {path}", **content), sha256

@@ -1,0 +1,117 @@
+"""Radii resolved against a network: shapes, what is exact, clipping."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from qverify.bounds.interval import interval_bounds
+from qverify.bounds.tensors import BoundModel
+from qverify.errors import DataError, RadiiError
+from qverify.family.family import Family
+from qverify.family.members import membership
+from qverify.family.radii import Radii
+from qverify.layers import Input, Relu
+from qverify.network import Network
+from tests.support.networks import NETWORKS, conv, dense, mlp
+
+
+def test_shapes_of_radii(rng):
+    """A number, one per channel, one per element; layers of their own before the rest."""
+    layer = conv(rng, "c", 0, (1, 3, 3), (2, 1, 2, 2))
+    network = Network((Input("x", (), (1, 3, 3)), layer, Relu("r", (1,), (2, 2, 2)), dense(rng, "d", 2, 3, 8)))
+    own = {"c": {"weight": [0.1, 0.2]}, "r": {"activation": [0.3, 0.4]}, "d": {"bias": [1.0, 2.0, 3.0]}}
+    family = Family.of(network, Radii(input=np.full((3, 3), 0.5), weight=0.7, bias=0.6, layers=own))
+    assert family.input.shape == (9,) and (family.input == 0.5).all()
+    assert (family.weight[1][0] == 0.1).all() and (family.weight[1][1] == 0.2).all()
+    np.testing.assert_array_equal(family.activation[2], [0.3] * 4 + [0.4] * 4)
+    assert (family.weight[3] == 0.7).all() and family.weight[3].shape == (3, 8)
+    assert list(family.bias[1]) == [0.6, 0.6] and list(family.bias[3]) == [1.0, 2.0, 3.0]
+
+
+def test_square_weights_take_one_radius_per_output_channel(rng):
+    network = mlp(rng, 2, 2)
+    family = Family.of(network, Radii(weight=[0.1, 0.2]))
+    np.testing.assert_array_equal(family.weight[1], [[0.1, 0.1], [0.2, 0.2]])
+
+
+def test_what_is_not_quantised_has_no_radius(rng):
+    network = NETWORKS["scaled_input"](rng)
+    family = Family.of(network, Radii(weight=0.1, bias=0.2))
+    assert set(family.weight) == {network.index("fc"), network.index("out")}
+    assert (family.bias[network.index("fc")] == 0).all(), "a layer without a bias gets none"
+    assert (family.bias[network.index("out")] == 0.2).all()
+
+
+WRONG = [
+    (Radii(input=-0.5), r"input radius is negative \(-0.5\)"),
+    (Radii(weight=np.nan), r"weight \(fc0\) radius holds NaN or infinity"),
+    (Radii(bias=np.inf), r"bias \(fc0\) radius holds NaN or infinity"),
+    (Radii(activation=[0.1, -0.2]), r"activation \(relu0\) radius is negative"),
+    (Radii(weight="wide"), r"weight \(fc0\) radius is not a number"),
+    (Radii(weight=[[1.0], [1.0, 2.0]]), "not a number or a rectangular array"),
+    (Radii(input=[0.1, 0.2]), r"input radius has shape \(2,\), which fits neither the tensor \(3,\) nor its channels"),
+    (Radii(layers={"fc0": {"weight": np.ones((2, 2))}}), r"weight \(fc0\) radius has shape \(2, 2\)"),
+    (Radii(layers={"nope": {"weight": 0.1}}), "no layer 'nope' with a radius for its weight; those are: fc0, fc1"),
+    (Radii(layers={"relu0": {"bias": 0.1}}), "no layer 'relu0' with a radius for its bias"),
+    (Radii(layers={"fc0": {"activation": 0.1}}), "no layer 'fc0' with a radius for its activation; those are: relu0"),
+    (Radii(layers={"fc0": {"wieght": 0.1}}), "'fc0' has a radius for 'wieght'; it is weight, bias or activation"),
+    (Radii(layers={"fc0": {"input": 0.1}}), "'fc0' has a radius for 'input'"),
+    (Radii(ceilings={"fc0": 1.0}), "no activation layer 'fc0' to clip"),
+    (Radii(ceilings={"relu0": np.nan}), "ceiling or the input range is NaN"),
+    (Radii(input_range=(np.nan, 1.0)), "ceiling or the input range is NaN"),
+]
+
+
+@pytest.mark.parametrize("radii, wording", WRONG, ids=range(len(WRONG)))
+def test_wrong_radii_are_refused(radii, wording, rng):
+    with pytest.raises(RadiiError, match=wording):
+        Family.of(mlp(rng, 3, 2, 2), radii)
+
+
+def test_a_member_is_not_a_trained_network(rng):
+    """Its offsets would be ignored by the bounds, so it is refused rather than bounded wrongly."""
+    network = mlp(rng, 3, 2, 2)
+    member = network.with_layers({2: Relu("relu0", (1,), (2,), offset=np.array([0.1, 0.0]))})
+    with pytest.raises(RadiiError, match="member of a quantised family already"):
+        Family.of(member, Radii())
+
+
+def test_clipping_the_input(rng):
+    network = mlp(rng, 3, 2)
+    for clip in ((1.0, 0.0), (0.5, 0.5), (np.nan, 1.0)):
+        with pytest.raises(RadiiError, match="is empty"):
+            Family.of(network, Radii(), clip)
+    with pytest.raises(DataError, match="outside --clip-input 0 1"):
+        Family.of(network, Radii(), (0.0, 1.0)).box(np.array([[0.5, 1.5, 0.0]]))
+
+
+def test_an_input_outside_the_calibrated_range_is_clipped_by_the_quantiser(rng):
+    """Oracle: clip to the range, then off by the radius."""
+    family = Family.of(mlp(rng, 3, 2), Radii(input=0.125, input_range=(-1.0, 2.0)))
+    low, high = family.box(np.array([[0.5, 2.5, -3.0]]))
+    np.testing.assert_allclose(low, [[0.375, 2.0 - 0.125, -5.125]], atol=1e-12)
+    np.testing.assert_allclose(high, [[0.625, 3.125, -1.0 + 0.125]], atol=1e-12)
+
+
+def test_ceilings_of_another_sample_are_not_enough(rng):
+    """Membership of a clipped activation is judged with the radii of its own sample."""
+    network = Network((Input("x", (), (1,)), Relu("r", (0,), (1,))))
+    family = Family.of(network, Radii(activation=0.1, ceilings={"r": 1.0}))
+    model = BoundModel.of(family)
+    x = torch.tensor([[0.5], [3.0]], dtype=torch.float64)
+    bounds = interval_bounds(model, x, x)
+    member = network.with_layers({1: Relu("r", (0,), (1,), offset=np.array([-2.0]))})
+    own = [family.with_activation({1: radius.numpy()}) for radius in bounds.activation[1]]
+    verdicts = [membership(own[row], member, x[row].numpy(), x[row].numpy()) for row in range(2)]
+    assert len(verdicts[0]) == 1 and verdicts[1] == []
+
+
+def test_families_of_single_samples_share_the_weights_intervals():
+    """Every falsified sample keeps its family: thousands of copies of all weights would fill the memory."""
+    network = NETWORKS["dense"](np.random.default_rng(3))
+    family = Family.of(network, Radii(weight=0.1, bias=0.1, activation=0.1))
+    other = family.with_activation({i: np.full(network.layers[i].size, 0.3) for i in network.relus})
+    assert other.inner_weights is family.inner_weights
+    assert all((radius == 0.3).all() for radius in other.activation.values())

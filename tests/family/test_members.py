@@ -1,0 +1,169 @@
+"""Members, made at a place in the family and decided in exact arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qverify.errors import DataError, InternalError
+from qverify.family.family import Family
+from qverify.family.members import membership, realise
+from qverify.family.radii import Radii
+from qverify.layers import Conv, Dense, Input
+from qverify.network import Network, margins
+from tests.support.networks import NETWORKS, inputs, mlp, random_radii, sample_members
+
+FLOATS = st.floats(-1e3, 1e3)
+
+
+@given(FLOATS, st.floats(0, 100), st.integers(-3, 3))
+def test_membership_decides_like_exact_arithmetic(centre, radius, steps):
+    """Oracle: Fractions. Values a few units in the last place around both ends of the interval."""
+    network = Network((Input("x", (), (1,)), Dense("d", (0,), (1,), weight=[[centre]], bias=[centre])))
+    family = Family.of(network, Radii(input=radius, weight=radius, bias=radius))
+    for end in (centre - radius, centre + radius):
+        value = end
+        for _ in range(abs(steps)):
+            value = float(np.nextafter(value, np.inf if steps > 0 else -np.inf))
+        member = network.with_layers({1: replace(network.layers[1], weight=[[value]], bias=[value])})
+        inside = abs(Fraction(value) - Fraction(centre)) <= Fraction(radius)
+        problems = membership(family, member, np.array([centre]), np.array([value]))
+        assert len(problems) == (0 if inside else 3), problems
+
+
+def test_membership_at_one_unit_in_the_last_place(rng):
+    """On the end is inside, the next number is not. Radii are powers of two, so the ends are exact."""
+    network, x = mlp(rng, 2, 2, 2), np.array([0.5, 0.25])
+    plain = network.with_layers({1: replace(network.layers[1], weight=np.eye(2), bias=np.array([0.5, 0.25]))})
+    family = Family.of(plain, Radii(input=0.125, weight=0.25, bias=0.125, activation=0.5))
+
+    def check(wording, x_hat=x, offset=None, **change):
+        layers = {1: replace(plain.layers[1], **change)}
+        if offset is not None:
+            layers[2] = replace(plain.layers[2], offset=offset)
+        problems = membership(family, plain.with_layers(layers), x, x_hat)
+        assert len(problems) == (wording != "") and all(wording in p for p in problems)
+
+    beyond = np.nextafter
+    check("", x_hat=np.array([0.625, 0.125]))
+    check("the input leaves its radius", x_hat=np.array([beyond(0.625, 1), 0.25]))
+    check("", weight=[[1.25, -0.25], [0.0, 1.25]])
+    check("a weight of 'fc0' leaves its radius", weight=[[1.0, beyond(-0.25, -1)], [0.0, 1.0]])
+    check("", bias=np.array([0.625, 0.125]))
+    check("a bias of 'fc0' leaves its radius", bias=np.array([0.625, beyond(0.125, 0)]))
+    check("", offset=np.array([0.5, -0.5]))
+    check("an activation of 'relu0' is off by more than its radius", offset=np.array([0.0, beyond(0.5, 1)]))
+
+
+def test_membership_names_what_is_wrong_with_a_network(rng):
+    network = NETWORKS["input_twice"](rng)
+    family, x = Family.of(network, Radii(input=0.1), (0.0, 1.0)), np.full(4, 0.05)
+    assert membership(family, network, x, x) == []
+    assert membership(family, network, x, x - 0.1) == ["the input leaves the range it is clipped to"]
+    assert membership(family, mlp(rng, 4, 3), x, x) == ["the layers differ in number or kind"]
+    swapped = network.with_layers({6: replace(network.layers[6], inputs=(0, 5))})
+    assert membership(family, swapped, x, x) == ["layer 'add1' is wired differently"]
+    for bad in (np.nan, np.inf):
+        assert membership(family, network, x, np.array([0.05, bad, 0.05, 0.05]))[0] == "the input leaves its radius"
+
+
+def test_membership_notices_constants_and_geometry(rng):
+    network = NETWORKS["scaled_input"](rng)
+    family, x = Family.of(network, Radii(weight=0.1)), np.zeros(5)
+    scale, fixed = network.layers[1], network.layers[2]
+    other = network.with_layers({1: replace(scale, shift=np.nextafter(scale.shift, 9))})
+    assert membership(family, other, x, x) == ["the constants of 'normalise' differ"]
+    other = network.with_layers({2: replace(fixed, weight=np.nextafter(fixed.weight, 9))})
+    assert membership(family, other, x, x) == ["a weight of 'fixed' leaves its radius"]
+    images = NETWORKS["conv_attributes"](rng)
+    layer = images.layers[1]
+    padded = images.with_layers({1: replace(layer, pads=(2, 0, 1, 1))})
+    assert membership(Family.of(images, Radii()), padded, np.zeros(40), np.zeros(40)) == [
+        "layer 'conv' has another geometry"
+    ]
+
+
+class RandomChoice:
+    """Wants anything: inside, exactly at the ends, or far outside (`reach` > 1)."""
+
+    def __init__(self, rng, reach, corner):
+        self.rng, self.reach, self.corner = rng, reach, corner
+
+    def _draw(self, shape):
+        signs = self.rng.choice([-1.0, 1.0], size=shape)
+        return self.reach * (signs if self.corner else signs * self.rng.random(shape))
+
+    def weights(self, index, layer, x, radius):
+        weight, bias = layer.weight, layer.bias
+        return weight + self._draw(weight.shape) * radius[0], bias + self._draw(bias.shape) * radius[1]
+
+    def offset(self, index, value, radius):
+        return self._draw(value.shape) * radius
+
+
+@pytest.mark.parametrize("clip", [None, (0.0, 1.0)], ids=["free", "clipped"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_whatever_is_wanted_realise_returns_a_member(name, clip, rng):
+    """Wishes inside, at the ends and far outside: always a member, and its margin is what its own layers give."""
+    network = NETWORKS[name](rng)
+    family = Family.of(network, random_radii(network, rng), clip)
+    for trial in range(12):
+        x = rng.random(network.input_size)
+        choice = RandomChoice(rng, [1.0, 1.0, 100.0][trial % 3], trial % 2 == 0)
+        wanted = x + rng.choice([-1.0, 1.0], size=x.shape) * family.input * choice.reach
+        label = trial % network.output_size
+        witness = realise(family, x, wanted, label, choice)
+        assert membership(family, witness.network, x, witness.input) == []
+        outputs = witness.network.evaluate(witness.input[None])
+        assert witness.margin == margins(outputs, np.array([label]))[0]
+        assert witness.margin == outputs[0, label] - outputs[0, witness.rival] and witness.rival != label
+
+
+def test_realise_goes_to_the_very_ends(rng):
+    """Extreme wishes come out within two units in the last place of the end: rounding inwards costs no more."""
+    network = mlp(rng, 3, 4, 2)
+    family, x = Family.of(network, Radii(input=0.1, weight=0.2, bias=0.3, activation=0.4)), rng.random(3)
+    witness = realise(family, x, x + 9, 0, RandomChoice(rng, 50.0, True))
+    np.testing.assert_allclose(witness.input, x + 0.1, rtol=1e-15)
+    for i, radius in ((1, 0.2), (3, 0.2)):
+        shift = np.abs(witness.network.layers[i].weight - network.layers[i].weight)
+        np.testing.assert_allclose(shift, radius, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(np.abs(witness.network.layers[2].offset), 0.4)
+
+
+def test_realise_refuses_numbers_that_are_not_finite(rng):
+    network = mlp(rng, 3, 2)
+    with pytest.raises(InternalError, match="NaN or infinity"):
+        realise(Family.of(network, Radii()), np.zeros(3), np.full(3, np.nan), 0, RandomChoice(rng, 1.0, True))
+
+
+def test_sampled_members_pass_membership_too(rng):
+    """The sampling oracle of these tests and membership agree on what the input may be."""
+    network = mlp(rng, 4, 3)
+    family = Family.of(network, Radii(input=0.125, input_range=(-1.0, 0.5)), (-2.0, 2.0))
+    for x in np.clip(np.concatenate([inputs(network, rng), np.eye(4)]), -2, 2):
+        low, high = family.inner_box(x[None])
+        for value in sample_members(family, x, rng, 20, True)[0]:
+            assert membership(family, network, x, np.clip(value, low[0], high[0])) == []
+            assert (np.abs(value - np.clip(value, low[0], high[0])) < 1e-12).all()
+
+
+def test_convolution_layers_are_replaced_with_their_geometry(rng):
+    network = NETWORKS["conv_attributes"](rng)
+    family, x = Family.of(network, random_radii(network, rng)), rng.random(40)
+    member = realise(family, x, x, 0, RandomChoice(rng, 1.0, False)).network
+    layer = member.layers[1]
+    assert isinstance(layer, Conv) and layer.groups == 2 and layer.pads == (1, 0, 2, 1)
+
+
+def test_no_member_is_made_outside_the_clip(rng):
+    network = mlp(rng, 2, 3, 2)
+    family = Family.of(network, Radii(input=0.1), (0.0, 1.0))
+    x = np.array([0.5, 1.2])
+    with pytest.raises(DataError, match="clip-input"):
+        family.inner_box(x[None])

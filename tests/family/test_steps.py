@@ -1,0 +1,78 @@
+"""Steps and radii of quantisers in exact fractions, and what becomes of ranges that have no step."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from qverify.choices import PER_CHANNEL, RANGED, SCHEMES
+from qverify.errors import InternalError
+from qverify.family.steps import FLOAT32_SLACK, Quantiser
+
+TINY = 2.0**-140
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16, 32])
+@pytest.mark.parametrize("rounding", ["nearest", "any"])
+def test_radii_are_a_share_of_a_step_and_of_the_range(bits, rounding):
+    quantiser, share = Quantiser(bits, "channel", rounding), Fraction(1, 2) if rounding == "nearest" else Fraction(1)
+    low, high, top, bias = -0.75, 3.0, 1.5, -2.0
+    step = Fraction(high - low) / (2**bits - 1)
+    assert quantiser.activation_step(low, high) == pytest.approx(float(step), rel=1e-15)
+    slack = Fraction(FLOAT32_SLACK)
+    radius = step * (share + (2**bits - 1) * slack)
+    assert quantiser.activation_radius(float(step)) == pytest.approx(float(radius), rel=1e-14)
+    weight_step = Fraction(top) / (2 ** (bits - 1) - 1)
+    weight, spread = quantiser.weight_radii(np, np.array([top]), np.array([bias]), 0.25)
+    assert weight[0] == pytest.approx(float(weight_step * share + Fraction(top) * slack), rel=1e-14)
+    assert spread[0] == pytest.approx(float(weight_step / 4 * share + abs(Fraction(bias)) * slack), rel=1e-14)
+    assert quantiser.activation_range(low, high) == (low, high) and not quantiser.degenerate(low, high)
+
+
+def test_numpy_and_torch_agree_and_torch_differentiates(rng):
+    quantiser = Quantiser(8, "channel")
+    top, bias = rng.random(6), rng.normal(size=6)
+    top[:2] = 0.0, TINY
+    tensor = torch.tensor(top, requires_grad=True)
+    radius, spread = quantiser.weight_radii(torch, tensor, torch.as_tensor(bias), 0.1)
+    expected = quantiser.weight_radii(np, top, bias, 0.1)
+    np.testing.assert_array_equal(radius.detach(), expected[0])
+    np.testing.assert_array_equal(spread.detach(), expected[1])
+    (gradient,) = torch.autograd.grad(radius.sum(), tensor)
+    assert gradient[2:].numpy() == pytest.approx(1 / 127 + FLOAT32_SLACK)
+
+
+def test_a_range_without_a_step_has_the_step_1():
+    for bits in (2, 8, 16):
+        quantiser = Quantiser(bits, "tensor")
+        for low, high in ((0.0, 0.0), (-TINY, TINY)):
+            assert quantiser.degenerate(low, high) and quantiser.activation_step(low, high) == 1.0
+            assert quantiser.activation_range(low, high) == (0.0, 2 ** (bits - 1) - 1)
+
+
+@pytest.mark.parametrize(("rounding", "lost"), [("nearest", TINY), ("any", 1.0)])
+def test_vanishing_weights_are_lost_and_zeros_stay(rounding, lost):
+    """Rounded to nearest in steps of 1 they become 0; by other roundings up to 1."""
+    radius, spread = Quantiser(8, "channel", rounding).weight_radii(
+        np, np.array([TINY, 0.0]), np.array([3.0, 3.0]), 0.5
+    )
+    assert radius[0] >= lost and radius[0] == pytest.approx(lost, rel=1e-3) and radius[1] == 0.0
+    share = 0.5 if rounding == "nearest" else 1.0
+    assert (spread >= 0.5 * share).all()  # a bias in steps of 1 times the step of the input
+
+
+def test_a_bias_whose_step_underflows_may_be_lost_as_a_whole():
+    _, spread = Quantiser(8, "channel").weight_radii(np, np.array([1e-20]), np.array([7.0]), 1e-20)
+    assert spread[0] >= 7.0
+
+
+def test_every_scheme_is_known_to_have_steps_from_ranges_or_none():
+    """A scheme that is new has to be entered: it is never taken for another one."""
+    assert {"paper", *PER_CHANNEL} == set(SCHEMES)
+    assert [Quantiser(8, scheme).per_channel for scheme in RANGED] == [False, True]
+    for scheme in ("paper", "group"):
+        with pytest.raises(InternalError, match="takes no steps from ranges"):
+            _ = Quantiser(8, scheme).per_channel
