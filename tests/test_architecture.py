@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1] / "qverify"
+from tests.support.paths import PACKAGE, ROOT, TESTS
+
 FLOORS = (
     ("text", "choices", "version", "moved"),
     ("errors",),
@@ -27,12 +28,13 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-FILES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+RESULTS = sorted((ROOT / "results").glob("*.py"))
 
 
 def part(path: Path) -> str:
     """The package or top-level module that a file belongs to."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -48,7 +50,7 @@ def imported(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(path):
     own = part(path)
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -94,7 +96,7 @@ def keys_read(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT.parent / "results").glob("*.py"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *RESULTS], ids=lambda path: path.stem)
 def test_rows_and_questions_are_read_by_their_classes_only(path):
     if path.name not in TYPED:
         assert not keys_read(ast.parse(path.read_text(encoding="utf-8"))) & KEYS
@@ -106,13 +108,12 @@ def test_keys_are_seen():
 
 
 def test_results_do_not_import_the_command_line():
-    for path in (ROOT.parent / "results").glob("*.py"):
+    for path in RESULTS:
         assert "cli" not in imported(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
 # --- the tests ---
 
-TESTS = ROOT.parent / "tests"
 PACKAGES = {Path(), Path("support"), Path("fuzz")}
 """The folders of tests that are packages: whoever starts pytest in tests/ must not find tests/onnx as `onnx`."""
 BESIDE = {"support", "fuzz", "benchmarks", "results"}
@@ -171,7 +172,7 @@ def test_tests_mirror_the_package():
     for path in SUITE:
         folder = path.parent.relative_to(TESTS)
         first = folder.parts[0] if folder.parts else ""
-        assert first in BESIDE or (ROOT / folder / "__init__.py").exists(), f"{folder} is no package of qverify"
+        assert first in BESIDE or (PACKAGE / folder / "__init__.py").exists(), f"{folder} is no package of qverify"
         if path.name == "__init__.py":
             packages.add(folder)
         elif not is_test(path.stem):

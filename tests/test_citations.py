@@ -12,13 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.paths import PACKAGE, ROOT
 
 DOCS = ROOT / "docs"
 PAGES = ("mathematics.md", "formats.md")
 """Those whose sections have numbers."""
-CODE = [path for part in ("qverify", "tests", "results") for path in sorted((ROOT / part).rglob("*.py"))]
+CODE = [path for part in (PACKAGE, ROOT / "tests", ROOT / "results") for path in sorted(part.rglob("*.py"))]
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "results").rglob("*.md"))]
+
+
+def shown(path: Path) -> str:
+    """A file as messages call it: `qverify/...`, wherever the package lies, or from the checkout."""
+    base = PACKAGE.parent if path.is_relative_to(PACKAGE) else ROOT
+    return path.relative_to(base).as_posix()
+
 
 NUMBERS = r"(?:,? and |,? to |, )"
 PLACE = rf"sections? (\d[\d.]*\d|\d)((?:{NUMBERS}(?:\d[\d.]*\d|\d))*)"
@@ -72,7 +79,7 @@ def wrong(text: str, own: str = "") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=shown)
 def test_citations_lead_somewhere(path):
     if path.name == Path(__file__).name:
         return
@@ -83,8 +90,8 @@ def test_citations_lead_somewhere(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in CODE if path.is_relative_to(ROOT / "qverify")],
-    ids=lambda path: str(path.relative_to(ROOT)),
+    [path for path in CODE if path.is_relative_to(PACKAGE)],
+    ids=shown,
 )
 def test_code_says_which_section(path):
     """A page alone is no citation, and a section without its page none either."""
@@ -97,7 +104,7 @@ def test_code_says_which_section(path):
         assert re.search(r"(?:\w+\.md|Numerical Algorithms), $", before), text[match.start() - 40 :][:80]
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", TEXTS, ids=shown)
 def test_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -156,11 +163,11 @@ ELSEWHERE = {"random.py"}
 def missing_files(text: str) -> set[str]:
     """The Python files that a text names and that are not there, by the end of their path."""
     found = set(re.findall(r"(?<![\w*<{$-])((?:[a-z_]+/)*[a-z_]+\.py)\b", text))
-    here = [path.relative_to(ROOT).as_posix() for path in CODE]
+    here = list(map(shown, CODE))
     return {name for name in found - ELSEWHERE if not any(f"/{path}".endswith(f"/{name}") for path in here)}
 
 
-@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=shown)
 def test_files_that_are_named_exist(path):
     if not path.is_relative_to(ROOT / "tests"):  # tests make files of their own
         assert missing_files(path.read_text(encoding="utf-8")) == set()
