@@ -18,7 +18,7 @@ def verdict(**more) -> Verdict:
 
 
 def test_a_row_is_json_with_its_keys_in_order():
-    row = verdict().row()
+    row = verdict().row().to_json()
     assert (
         json.loads(json.dumps(row, allow_nan=False))
         == row
@@ -37,7 +37,7 @@ def test_a_row_is_json_with_its_keys_in_order():
 
 
 def test_margins_without_a_bound_are_null_and_what_is_empty_is_left_out():
-    row = verdict(margin_lower=-math.inf, margin_upper=math.inf, scope="exact", detail="time limit", limit=2.0).row()
+    row = verdict(margin_lower=-math.inf, margin_upper=math.inf, scope="exact", detail="time limit", limit=2.0).row().to_json()
     assert row["margin_lower"] is None and row["margin_upper"] is None
     assert list(row)[8:] == ["scope", "detail", "limit"]
     assert row["scope"] == "exact" and row["detail"] == "time limit" and row["limit"] == 2.0
