@@ -13,7 +13,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def numbers(values: Any, what: str) -> Array:
-    """As a float64 array; raises DataError for text, truth values beside others, and what is not rectangular."""
+    """Read numbers as a float64 array; raises DataError for text, truth values beside others, and ragged lists."""
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "biuf":
@@ -36,7 +36,7 @@ def frozen_array(values: Any, what: str) -> Array:
 
 
 def freeze(layer: Any, *names: str) -> None:
-    """Make some fields of a layer read-only arrays; raises ModelError unless all of it is what it is called."""
+    """Make fields of a layer read-only arrays; raises ModelError where these, name, inputs or shape are wrong."""
     expected(layer.name, str, "The name of a layer", "text", ModelError)
     for name in ("inputs", "shape"):
         whole_numbers(getattr(layer, name), f"{name} of layer {layer.name!r}", ModelError)

@@ -34,19 +34,19 @@ _UNITS = {"": 2**30, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclass
 class Deadline:
-    """When work has to end; `until` is a time of `time.monotonic`, None for never."""
+    """The time when work has to end; `until` is a time of `time.monotonic`, None for never."""
 
     until: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod
     def after(seconds: float | None, stop: threading.Event) -> Deadline:
-        """One that lies so many seconds ahead, None for none."""
+        """The deadline so many seconds ahead; None for a deadline that never passes."""
         return Deadline(None if seconds is None else time.monotonic() + seconds, stop)
 
     @property
     def left(self) -> float:
-        """Seconds, at least 0; inf without a deadline."""
+        """The seconds left, at least 0; inf without a deadline."""
         return math.inf if self.until is None else max(0.0, self.until - time.monotonic())
 
     def passed(self) -> bool:
@@ -55,7 +55,7 @@ class Deadline:
 
 
 def pieces(floats: float, operations: float, memory: int) -> int:
-    """How many rows or samples make a piece, at least 1, each with so many floats in memory and so many operations."""
+    """The rows or samples in a piece, at least 1, where each takes so many floats in memory and so many operations."""
     by_memory = memory / (8.0 * max(1.0, floats))
     return max(1, int(min(by_memory, OPERATIONS / max(1.0, operations), 2**31)))
 
@@ -104,7 +104,7 @@ def share_of(memory: int | None, shares: int) -> int:
 
 
 def part_of(memory: int | None, parts: int) -> int:
-    """What to say as `memory` to each of several pieces of work that go on in this process together.
+    """The bytes to give as `memory` to each of several pieces of work that go on in this process together.
 
     What the process holds already is in each, since `working_memory` takes it off again.
     """

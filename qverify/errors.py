@@ -68,7 +68,7 @@ class UsageError(QVerifyError, ValueError):
 
 
 class TrainingError(QVerifyError, ArithmeticError):
-    """Training came to no good: its loss is no longer finite."""
+    """Training has failed: its loss is no longer finite."""
 
 
 class OutputError(QVerifyError, OSError):

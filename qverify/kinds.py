@@ -38,12 +38,12 @@ def whole_numbers(value: Any, what: str, error: type[QVerifyError] = UsageError,
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number that fits into 64 bits."""
+    """Whether `value` is a whole number that fits into 64 bits."""
     return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number and not NaN; no truth value, and no integer beyond float64."""
+    """Whether `value` is a real number and not NaN; no truth value, and no integer beyond float64."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
     try:
@@ -53,7 +53,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_pair(value: Any) -> bool:
-    """Whether it is a tuple or list of two numbers."""
+    """Whether `value` is a tuple or list of two numbers."""
     return isinstance(value, (tuple, list)) and len(value) == 2 and all(is_number(end) for end in value)
 
 
@@ -69,7 +69,7 @@ def clipping_range(value: Any, error: type[QVerifyError]) -> None:
 
 
 def is_word(value: Any, allowed: Collection[str]) -> bool:
-    """Whether it is one of some words; an array, which compares element by element, is none."""
+    """Whether `value` is one of some words; an array, which compares element by element, is none."""
     return isinstance(value, str) and value in allowed
 
 
@@ -79,7 +79,7 @@ def number_as_is(value: Any) -> str:
 
 
 def described(value: Any) -> str:
-    """What came: short things as they are, of larger ones their type."""
+    """A value in a message: a short one as it is, of a larger one its type."""
     if value is None or isinstance(value, bool):
         return str(value)
     if isinstance(value, ModuleType):

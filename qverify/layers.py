@@ -26,7 +26,7 @@ _PATCHES = 1 << 24
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Layer(Brief):
-    """What all layers share. `inputs` are indices into `Network.layers`."""
+    """The base of all layers. `inputs` are indices into `Network.layers`."""
 
     name: str
     inputs: tuple[int, ...]
@@ -37,6 +37,7 @@ class Layer(Brief):
 
     @property
     def size(self) -> int:
+        """The number of outputs."""
         return prod(self.shape)
 
 
@@ -63,6 +64,7 @@ class Dense(Layer):
 
     @property
     def fan_in(self) -> int:
+        """The number of inputs that each output sums over."""
         return self.weight.shape[1]
 
 
@@ -101,6 +103,7 @@ class Conv(Layer):
 
     @property
     def out_shape(self) -> tuple[int, int, int]:
+        """The shape (channels, rows, columns) of the output."""
         _, height, width = self.in_shape
         top, left, bottom, right = self.pads
         kernel_h, kernel_w = self.weight.shape[2:]
@@ -110,15 +113,16 @@ class Conv(Layer):
 
     @property
     def fan_in(self) -> int:
+        """The number of weights that each output sums over."""
         return prod(self.weight.shape[1:])
 
     @property
     def positions(self) -> int:
-        """How many output positions share one kernel; 1 means the layer is dense in disguise."""
+        """The number of output positions that share one kernel; 1 means the layer is dense in disguise."""
         return self.out_shape[1] * self.out_shape[2]
 
     def patches(self, x: Array) -> Array:
-        """(N, n_in) -> (N, groups, positions, fan_in): what each output position looks at."""
+        """(N, n_in) -> (N, groups, positions, fan_in): the inputs under the kernel at each output position."""
         top, left, bottom, right = self.pads
         image = np.pad(x.reshape(-1, *self.in_shape), ((0, 0), (0, 0), (top, bottom), (left, right)))
         kernel_h, kernel_w = self.weight.shape[2:]

@@ -1,4 +1,4 @@
-"""Where modules and names lay before they moved: old paths go on working, with a DeprecationWarning."""
+"""Former paths of modules and names, which go on working, with a DeprecationWarning."""
 
 from __future__ import annotations
 

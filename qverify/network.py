@@ -87,14 +87,17 @@ class Network(Brief):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
         return self.layers[0].shape
 
     @property
     def input_size(self) -> int:
+        """The number of inputs."""
         return self.layers[0].size
 
     @property
     def output_size(self) -> int:
+        """The number of outputs, or classes."""
         return self.layers[-1].size
 
     @cached_property
@@ -108,6 +111,7 @@ class Network(Brief):
 
     @cached_property
     def relus(self) -> tuple[int, ...]:
+        """Indices of the Relus."""
         return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Relu))
 
     @cached_property

@@ -29,7 +29,7 @@ def command(module: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread each, the qverify that runs here, and no warnings of libraries: who started it says what there is."""
+    """The environment for a process beside this one: one thread, this qverify, no warnings of libraries."""
     here = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     silent = {} if os.environ.get("QVERIFY_DEBUG") == "1" else {"PYTHONWARNINGS": "ignore"}
@@ -37,9 +37,9 @@ def environment() -> dict[str, str]:
 
 
 def serving() -> tuple[queue.Queue[Any], Callable[[Any], None]]:
-    """In a process that serves another: the messages that come on stdin, and what sends an answer to stdout.
+    """The two ends of a process that serves another: the messages from stdin, and a function that answers on stdout.
 
-    What libraries print goes nowhere. The process ends when stdin closes, even in the middle of work, since then nobody
+    Output of libraries is dropped. The process ends when stdin closes, even in the middle of work, since then nobody
     waits for its answer; solvers work outside Python's lock, so that is noticed during a solve too.
     """
     answers = os.fdopen(os.dup(1), "wb")
@@ -67,7 +67,7 @@ def _listen(messages: queue.Queue[Any]) -> None:
 
 
 def ended(status: int) -> str:
-    """How a process ended, in words."""
+    """A status in words: how a process ended."""
     if status == TOO_LITTLE:
         return "ended for want of memory"
     if status >= 0:

@@ -26,7 +26,7 @@ def remark(sentences: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No remarks meanwhile: for whoever says them in another way, or once for many calls."""
+    """Silence remarks meanwhile: for a caller that says them in another way, or once for many calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QVerifyWarning)
         yield
@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def said(say: Callable[[str], None]) -> Iterator[None]:
-    """Remarks go to `say` meanwhile, each once. Warnings of libraries, which no user can act on, are shown only where
+    """Send remarks to `say` meanwhile, each once. Warnings of libraries, which no user can act on, are shown only where
     QVERIFY_DEBUG is 1."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", QVerifyWarning)

@@ -79,7 +79,7 @@ class Allowances:
         self.enabled = enabled
 
     def gamma(self, terms: int) -> float:
-        """See `gamma`."""
+        """The relative allowance for a sum of `terms` products, as the function `gamma` gives it; 0 if switched off."""
         return gamma(terms, self.unit)
 
     def widen(self, lower: Tensor, upper: Tensor, mass: Tensor, terms: int) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ def make(settings: StudySettings) -> Path:
         for name, result in of.items()
     ]
     title = f"Robust networks by method, {results[0].samples} samples of {settings.data}; everything quantised"
-    plots.save(charts.bars(content, title), folder / "methods")
+    plots.save_figure(charts.bars(content, title), folder / "methods")
     scheme, rounding = CONVENTIONS[0]
     last = StudyCase(model=models[0], bits=models[0].bits or 0, scheme=scheme, rounding=rounding, method="bp")
     text = {

@@ -50,7 +50,7 @@ def make(settings: StudySettings) -> Path:
         for case, result in found
     ]
     title = f"Guaranteed by exact verification, {results[0].samples} samples of {settings.data}; everything quantised"
-    plots.save(charts.bars(content, title), folder / "normal_robust")
+    plots.save_figure(charts.bars(content, title), folder / "normal_robust")
     text = {
         "title": "Normal against robust networks",
         "plot": "normal_robust",

@@ -8,10 +8,10 @@ from pathlib import Path
 import pages
 from study import NORMAL, PUBLISHED_NORMAL, PUBLISHED_ROBUST, ROBUST, StudySettings, swept
 
-from qverify.analysis.sweeps import PARTS, Row
+from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.report import plots
 from qverify.report.numbers import percent
-from qverify.runs.sweep import csv_text
+from qverify.runs.sweep import sweep_csv
 
 VALUES = (0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032)
 FOLDER = "figure1_radius"
@@ -25,9 +25,9 @@ def make(settings: StudySettings) -> Path:
     rows = swept(models, VALUES, settings)
     folder = settings.out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "data.csv").write_text(csv_text(rows, header=True))
+    (folder / "data.csv").write_text(sweep_csv(rows, header=True))
     title = f"Guaranteed by interval bounds, {rows[0].samples} samples of {settings.data}; radii are half-widths"
-    plots.save(plots.sweep_figure(rows, title), folder / "radius")
+    plots.save_figure(plots.sweep_figure(rows, title), folder / "radius")
     files = " ".join(pages.location(model) for model in models)
     text = {
         "title": "Guaranteed accuracy against the radius",
@@ -48,7 +48,7 @@ def make(settings: StudySettings) -> Path:
     return folder
 
 
-def _findings(rows: Sequence[Row]) -> str:
+def _findings(rows: Sequence[SweepRow]) -> str:
     """A sentence a network: where `all` has fallen below half, and which single kind costs most there."""
     sentences = []
     for model in dict.fromkeys(row.model for row in rows):
@@ -73,7 +73,7 @@ def _findings(rows: Sequence[Row]) -> str:
     return "\n".join(sentences)
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[SweepRow]) -> str:
     """Per network and part the largest radius that keeps most of the clean accuracy."""
     lines = []
     for model in dict.fromkeys(row.model for row in rows):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qverify.analysis.sweeps import Row
+from qverify.analysis.sweeps import SweepRow
 from qverify.console.output import say
 from qverify.errors import UsageError
 from qverify.runs.folder import read_record
@@ -190,7 +190,7 @@ def decided(case: StudyCase, settings: StudySettings) -> Result:
     )
 
 
-def swept(models: Sequence[Model], values: Sequence[float], settings: StudySettings) -> list[Row]:
+def swept(models: Sequence[Model], values: Sequence[float], settings: StudySettings) -> list[SweepRow]:
     """The rows of a sweep by IBP, from its kept rows as far as these go. Raises KeyboardInterrupt after Ctrl-C."""
     given = [settings.given(model, method="ibp") for model in models]
     axis = Axis(values=tuple(float(f"{value:g}") for value in values))

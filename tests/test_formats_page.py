@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from qverify import cli
 from qverify.analysis.factors import Bracket
 from qverify.analysis.layers import LayerRow
-from qverify.analysis.sweeps import Row
+from qverify.analysis.sweeps import SweepRow
 from qverify.choices import STAGES
 from qverify.errors import QVerifyError
 from qverify.family.radii import KINDS
@@ -114,7 +114,7 @@ def test_rows_are_those_that_are_read():
     assert all(f"`{word}`" in sections()["2"] for word in (*rows.STATUSES, *STAGES))
 
 
-@pytest.mark.parametrize(("section", "row"), [("5", Row), ("6.1", Bracket), ("6.2", LayerRow)])
+@pytest.mark.parametrize(("section", "row"), [("5", SweepRow), ("6.1", Bracket), ("6.2", LayerRow)])
 def test_columns_are_those_of_the_rows_in_their_order(section, row):
     assert listed(section) == columns(row)
 

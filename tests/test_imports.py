@@ -69,8 +69,11 @@ for old, now in MOVED.items():
 
 
 FORMER = {
+    "qverify.analysis.sweeps": ("Row",),
     "qverify.quantisation": ("Radii", "Family", "load_radii", "read_radii", "KINDS", "outward"),
     "qverify.family.family": ("Radii", "Family", "load_radii", "read_radii", "KINDS", "outward"),
+    "qverify.report.text": ("csv_text", "latex", "markdown"),
+    "qverify.runs.sweep": ("csv_text",),
     "qverify.training.live_family": ("Quantiser", "StatedRadii", "RangeRadii"),
     "qverify.verification.attack": ("forward",),
     "qverify.verification.exact_step": ("in_threads", "program_memory", "solver_process"),

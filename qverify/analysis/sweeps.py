@@ -19,6 +19,7 @@ from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import described, expected, is_number, is_word
+from qverify.moved import former_names
 from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
@@ -26,6 +27,8 @@ from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
 from qverify.verification.cascade import verdicts
 from qverify.verification.verdict import Options, Status, Verdict
+
+__getattr__ = former_names(__name__, {"Row": "qverify.analysis.sweeps:SweepRow"})
 
 PARTS: dict[str, tuple[str, ...]] = {
     "input": ("input",),
@@ -51,7 +54,7 @@ class Point(Brief):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class SweepRow:
     """One point of one curve, in the order of the columns of sweep.csv.
 
     `input` to `activation`: the largest radius of each kind. `clean`, `guaranteed`, `attack`, `unknown`: counts of
@@ -159,7 +162,7 @@ def sweep(
     options: Options | None = None,
     on_verdict: Callable[[Verdict], None] | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Row]:
+) -> Iterator[SweepRow]:
     """The counts of verdicts on all samples for every (part, point) of `cases`, as `grid` makes them: a row as soon as
     one is done.
 
@@ -185,7 +188,7 @@ def sweep(
         if len(found) < len(x):
             return
         count = Counter(verdict.status for verdict in found)
-        yield Row(
+        yield SweepRow(
             model=network.source,
             part=part,
             bits=point.bits,

@@ -37,6 +37,7 @@ from qverify.runs.given import Given
 from qverify.text.escapes import printable
 from qverify.version import __version__
 
+_LONGEST_NAME, _BEGINNING = 300, 100  # characters of a file's name in a message; of a longer one its beginning
 _CLOSED_PIPE = 141  # 128 + the signal's number, as shells report it
 
 
@@ -76,7 +77,7 @@ def _explained(error: BaseException) -> int:
         status, sentence = 2, "There is not enough memory; use fewer --jobs, or a smaller --memory."
     elif isinstance(error, OSError):
         name, too_long = str(error.filename or ""), error.errno == errno.ENAMETOOLONG
-        what = f"{name if len(name) <= 300 else name[:100] + '...'}: " if name else ""
+        what = f"{name if len(name) <= _LONGEST_NAME else name[:_BEGINNING] + '...'}: " if name else ""
         remedy = "give a shorter name" if too_long else "free some space or choose another place"
         status, sentence = 2, f"{what}{error.strerror or error}; {remedy}."
     else:

@@ -17,7 +17,7 @@ from qverify.runs.plan import Plan
 
 
 def run(path: str, where: Where, *, out: str | None, as_json: bool) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     began = time.perf_counter()
     plan = Plan.read(path)
     folder = out or plan.out
@@ -38,7 +38,7 @@ def run(path: str, where: Where, *, out: str | None, as_json: bool) -> int:
 
 
 def _report(work: BatchWork, as_json: bool, seconds: float) -> None:
-    """The result on stdout, over all rows that the plan asks for."""
+    """Write the result to stdout, over all rows that the plan asks for."""
     where = work.directory.path
     if as_json:
         cases = {case.name: work.tallies[case.name].as_dict() for case in work.cases}

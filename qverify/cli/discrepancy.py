@@ -25,7 +25,7 @@ from qverify.text.brief import Brief
 
 
 def run(given: Given, *, out: str | None, as_json: bool) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     given.require_radii()
     began = time.perf_counter()
     with stdout_kept_clean():
@@ -110,7 +110,7 @@ class _Summary(Brief):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Its part of the `--json` object."""
+        """The summary in the `--json` object."""
         found: dict[str, Any] = {"samples": self.samples, "complete": self.complete, **self.ranges}
         found["largest"] = self.largest
         return found | ({} if self.largest_attained is None else {"largest_attained": self.largest_attained})

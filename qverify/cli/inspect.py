@@ -26,7 +26,7 @@ from qverify.verification.verdict import Options
 
 
 def run(given: Given, *, as_json: bool) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     began, counted = time.perf_counter(), Counted(0, {})
     with stdout_kept_clean():
         given.check()
@@ -84,7 +84,7 @@ class Inspected(Brief):
 
 
 def _described(network: Network, index: int) -> dict[str, Any]:
-    """One layer: what it is, under the name a radii file uses."""
+    """The description of one layer, under the name a radii file uses."""
     layer = network.layers[index]
     found: dict[str, Any] = {
         "name": layer.name,

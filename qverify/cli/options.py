@@ -31,7 +31,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class BitWidth(click.types.IntParamType):
-    """One bit-width; a list or a range is answered by what takes several."""
+    """The type of one bit-width; a list or a range is refused with the name of a command that takes several."""
 
     def __init__(self, several: str):
         self.several = several
@@ -43,7 +43,7 @@ class BitWidth(click.types.IntParamType):
 
 
 class Factor(click.types.FloatParamType):
-    """A number above 0, or a quotient of two, as in 1/255."""
+    """The type of a number above 0, or a quotient of two, as in 1/255."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         parts: list[Any] = value.split("/") if isinstance(value, str) else [value]
@@ -55,7 +55,7 @@ class Factor(click.types.FloatParamType):
 
 
 class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
-    """One word of several; a list of them is answered by what takes one."""
+    """The type of one word of several; a list of them is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         words = value.split(",") if isinstance(value, str) else []
@@ -68,7 +68,7 @@ class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
 
 
 def problem_options(data_required: bool) -> Callable[[Command], Command]:
-    """Which network, which samples, which family."""
+    """Options for the network, the samples and the family."""
     return stacked(
         click.argument("model"),
         *_samples_options(data_required),
@@ -85,7 +85,7 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
 
 
 def sweep_options() -> Callable[[Command], Command]:
-    """Which networks, which samples, which families."""
+    """Options for networks, samples and families."""
     return stacked(
         click.argument("models", nargs=-1, required=True, metavar="MODEL..."),
         *_samples_options(required=True),
@@ -107,7 +107,7 @@ def sweep_options() -> Callable[[Command], Command]:
 
 
 def inspect_options() -> Callable[[Command], Command]:
-    """How to count unstable neurons."""
+    """Options for counting unstable neurons."""
     return stacked(
         click.option(
             "--method",
@@ -128,7 +128,7 @@ def inspect_options() -> Callable[[Command], Command]:
 
 
 def radius_options() -> Callable[[Command], Command]:
-    """Which factors, and whether layer by layer too."""
+    """Options for the factors, and for a search layer by layer."""
     return stacked(
         click.option(
             "--max-factor",
@@ -227,7 +227,7 @@ def _bound_options() -> tuple[Callable[[Any], Any], ...]:
 
 
 def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command], Command]:
-    """How to find the answer."""
+    """Options for finding the answer."""
     return stacked(
         click.option("--method", type=OneOf(methods), default=default, show_default=True, help=_METHODS[methods]),
         click.option(
@@ -285,7 +285,7 @@ _METHODS = {
 
 
 def stacked(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    """One decorator for several; the first comes first in the help."""
+    """Stack several decorators into one; the first comes first in the help."""
 
     def decorate(command: Command) -> Command:
         for decorator in reversed(decorators):

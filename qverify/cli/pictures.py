@@ -24,7 +24,7 @@ def draw(stem: Path, figure: Callable[[Any], Any]) -> None:
     try:
         from qverify.report import plots
 
-        plots.save(figure(plots), stem)
+        plots.save_figure(figure(plots), stem)
     except Exception as error:
         for kind in KINDS:
             for place in (f"{stem.name}.{kind}", f"{stem.name}.{kind}.partial"):

@@ -24,7 +24,7 @@ QUANTILES = {"minimum": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "maximum":
 
 
 def run(given: Given, wanted: Wanted, *, out: str | None, resume: bool, as_json: bool) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     if resume and out is None:
         raise UsageError("--resume needs a directory; give --out DIR too.")
     given.require_radii()
@@ -41,7 +41,7 @@ def run(given: Given, wanted: Wanted, *, out: str | None, resume: bool, as_json:
 
 
 def _plot(work: RadiusWork) -> None:
-    """DIR/radius.png and DIR/radius.svg."""
+    """Draw DIR/radius.png and DIR/radius.svg."""
     assert work.directory is not None
     brackets, _ = work.ordered()
     given, model = work.problem.given, printable(work.problem.network.source)
@@ -59,7 +59,7 @@ def quantiles(values: list[float]) -> dict[str, float]:
 
 
 def _print(work: RadiusWork, seconds: float) -> None:
-    """The result on stdout, as JSON."""
+    """Write the result to stdout, as JSON."""
     brackets, rows = work.ordered()
     top, one = work.grid.max_factor, sum(bracket.factor >= 1 for bracket in brackets)
     result = {
@@ -77,7 +77,7 @@ def _print(work: RadiusWork, seconds: float) -> None:
 
 
 def _report(work: RadiusWork, seconds: float) -> None:
-    """The result on stdout, for people."""
+    """Write the result to stdout, for people."""
     brackets, rows = work.ordered()
     proved = quantiles([bracket.factor for bracket in brackets])
     done = f"{work.standing} in" if work.missing else f"{len(brackets)} samples in"
@@ -110,7 +110,7 @@ def _factor_table(brackets: list[Bracket], proved: dict[str, float], grid: Grid)
 
 
 def _factor_lines(work: RadiusWork, brackets: list[Bracket]) -> list[str]:
-    """What the table rests on."""
+    """The lines below the table of factors: what it rests on."""
     total, radii = len(brackets), work.problem.radii
     lines = []
     if work.grid.max_factor >= 1:
@@ -138,7 +138,7 @@ def _factor_lines(work: RadiusWork, brackets: list[Bracket]) -> list[str]:
 
 
 def _layer_table(rows: list[LayerRow]) -> Table:
-    """A line a layer."""
+    """The table of layers, a line each."""
     table = Table("layer", "quantised", box=None, padding=(0, 2, 0, 0))
     for heading in ("factor", "radius", "bias radius", "proved"):
         table.add_column(heading, justify="right")

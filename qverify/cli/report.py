@@ -8,19 +8,23 @@ from pathlib import Path
 from qverify.console.output import echo, say, show, stdout_kept_clean
 from qverify.errors import UsageError
 from qverify.report.table import Line, lines_of
-from qverify.report.text import csv_text, latex, markdown, notes, terminal
+from qverify.report.text import csv_table, latex_table, markdown_table, notes, terminal
 from qverify.runs.folder import writing
 from qverify.runs.reading import read_runs
 
-_TEXTS: dict[str, Callable[[Sequence[Line]], str]] = {"markdown": markdown, "csv": csv_text, "latex": latex}
+_TEXTS: dict[str, Callable[[Sequence[Line]], str]] = {
+    "markdown": markdown_table,
+    "csv": csv_table,
+    "latex": latex_table,
+}
 
 
 def run(runs: Sequence[str], form: str, out: str | None) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     if form == "html" and out is None:
         raise UsageError("The page needs a file; give --out FILE.html too.")
     if form == "terminal" and out is not None:
-        raise UsageError("--out keeps a file; name its --format too: markdown, csv, latex or html.")
+        raise UsageError("--out keeps a file; name its --format too: markdown_table, csv, latex or html.")
     lines = lines_of(read_runs(runs))
     if form == "terminal":
         show(*terminal(lines))

@@ -14,7 +14,7 @@ _PROGRAMS = {"relational": False, "bilinear": True}
 
 
 def run(as_json: bool) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     with stdout_kept_clean():
         found = {name: solver.availability() for name, solver in ADAPTERS.items()}
         auto = {formulation: _auto(products) for formulation, products in _PROGRAMS.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from qverify.analysis.sweeps import PARTS, Row
+from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.choices import RANGED
 from qverify.cli.pictures import draw, shown_by
 from qverify.console.output import say, show, show_json, stdout_kept_clean
@@ -26,7 +26,7 @@ from qverify.text.escapes import printable
 
 
 def run(given: Sequence[Given], axis: Axis, *, out: str | None, resume: bool, as_json: bool) -> int:
-    """The whole command for one or more models; returns the exit status."""
+    """Run the command for one or more models; returns the exit status."""
     if resume and out is None:
         raise UsageError("--resume needs a directory; give --out DIR too.")
     began = time.perf_counter()
@@ -63,22 +63,22 @@ def axis_of(given: Given, bits: str | None, values: str | None, parts: str | Non
     return replace(axis, values=_distinct("--values", values or "", _radius))
 
 
-def _plot(folder: Path, rows: list[Row], study: Study) -> None:
-    """DIR/sweep.png and DIR/sweep.svg."""
+def _plot(folder: Path, rows: list[SweepRow], study: Study) -> None:
+    """Draw DIR/sweep.png and DIR/sweep.svg."""
     samples, data = len(study.first.indices), file_name(study.first.given.data or "")
     title = f"{samples} samples of {printable(data)}, by {study.options.method}; {study.axis.convention}"
     draw(folder / "sweep", lambda plots: plots.sweep_figure(rows, title))
 
 
-def _print(study: Study, rows: list[Row], seconds: float) -> None:
-    """The result on stdout, as JSON."""
+def _print(study: Study, rows: list[SweepRow], seconds: float) -> None:
+    """Write the result to stdout, as JSON."""
     missing = len(study.cases) - len(rows)
     result = {"rows": [row.as_dict() for row in rows], "interrupted": bool(missing), "seconds": round(seconds, 3)}
     show_json(study.question().summary() | {"convention": study.axis.convention} | result)
 
 
-def _report(study: Study, rows: list[Row], out: str | None, seconds: float) -> None:
-    """The result on stdout, for people."""
+def _report(study: Study, rows: list[SweepRow], out: str | None, seconds: float) -> None:
+    """Write the result to stdout, for people."""
     missing = len(study.cases) - len(rows)
     decided = f"{len(rows)} points in {duration(seconds)}"
     if missing:
@@ -97,8 +97,8 @@ def _report(study: Study, rows: list[Row], out: str | None, seconds: float) -> N
         show(f"Kept in {out}: sweep.csv has a row a point{shown_by(Path(out) / 'sweep')}.")
 
 
-def _table(rows: list[Row], axis: Axis) -> Table:
-    """A line a point, a column a part."""
+def _table(rows: list[SweepRow], axis: Axis) -> Table:
+    """The table of accuracies: a line a point, a column a part."""
     table = Table("bits" if axis.bits else "radius", box=None, padding=(0, 2, 0, 0))
     for part in axis.parts:
         table.add_column(part, justify="right", no_wrap=True)
@@ -109,7 +109,7 @@ def _table(rows: list[Row], axis: Axis) -> Table:
     return table
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: SweepRow | None) -> str:
     """The guaranteed accuracy, and up to what it could be if some samples are undecided after an attack."""
     if row is None:
         return ""

@@ -66,7 +66,7 @@ class TrainGiven:
 
 
 def run(given: TrainGiven) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     with stdout_kept_clean():
         work = _TrainWork(given)
         finished = work.train()
@@ -91,7 +91,7 @@ def run(given: TrainGiven) -> int:
 
 
 class _TrainWork:
-    """Everything read and checked, and the training itself."""
+    """The work of `qverify train`: everything read and checked, and the training itself."""
 
     def __init__(self, given: TrainGiven):
         self.given, self.out = given, Path(given.out)
@@ -115,7 +115,7 @@ class _TrainWork:
 
     @property
     def question(self) -> dict[str, Any]:
-        """What a training that goes on later must agree on."""
+        """The question: the settings that a training that goes on later must share."""
         given = self.given
         return {
             "arch": given.arch,
@@ -164,7 +164,7 @@ class _TrainWork:
         return f"epoch {epoch.number} of {total}: {', '.join(parts)}; {duration(left)} left"
 
     def describe(self, network: Network, finished: bool) -> dict[str, Any]:
-        """What the .json says; accuracies are of the test set, once, after everything is chosen."""
+        """The content of the .json; accuracies are of the test set, once, after everything is chosen."""
         training, given = self.training, self.given
         best, options = training.best_epoch, Options(method="ibp", attack=False, clip=self.settings.clip)
         x, _ = datasets.fit(self.test, network)

@@ -35,7 +35,7 @@ def _configured(context: click.Context, parameter: click.Parameter, path: str | 
 
 
 def _kind(option: click.Parameter) -> tuple[type, ...]:
-    """What TOML has to give; click would take 1.5 for the whole number 1."""
+    """The TOML type that an option wants; click would take 1.5 for the whole number 1."""
     if isinstance(option.type, click.types.IntParamType):
         return (int,)
     return (int, float) if isinstance(option.type, click.types.FloatParamType) else (str,)
@@ -57,7 +57,7 @@ def _wanted(option: click.Parameter) -> str:
 
 
 def train_options() -> Callable[[Command], Command]:
-    """What to train on, which network, for which radii, and how."""
+    """Options for the data, the network, the radii and the training."""
     return stacked(
         click.option(
             "--config",

@@ -20,7 +20,7 @@ _FAILED = 1
 
 
 def run(given: Given, *, out: str | None, resume: bool, witnesses: bool, fail_on: Sequence[str], as_json: bool) -> int:
-    """The whole command; returns the exit status."""
+    """Run the command; returns the exit status."""
     if (resume or witnesses) and out is None:
         raise UsageError("--resume and --witnesses need a directory; give --out DIR too.")
     given.require_radii()
@@ -41,7 +41,7 @@ def run(given: Given, *, out: str | None, resume: bool, witnesses: bool, fail_on
 
 
 def _failure(asked: Sequence[str], statuses: dict[int, str]) -> str:
-    """Which samples made --fail-on end the run with status 1; `statuses` by their indices."""
+    """The sentence on the samples that made --fail-on end the run with status 1; `statuses` by their indices."""
     hit: list[str] = []
     for status in dict.fromkeys(asked):
         if indices := sorted(index for index, found in statuses.items() if found == status):
@@ -52,7 +52,7 @@ def _failure(asked: Sequence[str], statuses: dict[int, str]) -> str:
 
 
 def _report(found: Verified, as_json: bool, seconds: float) -> None:
-    """The result on stdout, over all rows, those of earlier starts included."""
+    """Write the result to stdout, over all rows, those of earlier starts included."""
     work = found.work
     tally, problem = work.tally, work.problem
     used = used_solvers(found.starts)

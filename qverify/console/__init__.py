@@ -1,1 +1,1 @@
-"""The two streams, how far a run is, and how it is told to end."""
+"""The two streams, progress, and signals."""

@@ -20,12 +20,12 @@ _PIPE_WIDTH = 110
 
 
 def say(sentence: str) -> None:
-    """One line for the user, on stderr, whatever names are in it."""
+    """Write one line for the user to stderr, whatever names are in it."""
     click.echo(f"qverify: {printable(sentence)}", err=True)
 
 
 def show(*parts: Table | str) -> None:
-    """Tables and lines on stdout, every text in them made printable. Raises OSError if it is closed or full."""
+    """Write tables and lines to stdout, every text in them made printable. Raises OSError if it is closed or full."""
     if sys.stdout is None:  # closed by the caller, who wants nothing
         return
     terminal = sys.stdout.isatty()
@@ -50,19 +50,19 @@ def _clean(part: Table | str) -> Table | str:
 
 
 def echo(text: str, end: str = "\n") -> None:
-    """`text` as it is on stdout; what its encoding lacks is replaced. Raises OSError if it is closed or full."""
+    """Write `text` as it is to stdout; what its encoding lacks is replaced. Raises OSError if it is closed or full."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     click.echo(text.encode(encoding, "replace").decode(encoding) + end, nl=False)
 
 
 def show_json(result: dict[str, Any]) -> None:
-    """One JSON object on one line of stdout."""
+    """Write one JSON object on one line to stdout."""
     click.echo(json.dumps(result, allow_nan=False))
 
 
 @contextlib.contextmanager
 def stdout_kept_clean() -> Iterator[None]:
-    """Whatever libraries print meanwhile, also those in C, goes to stderr."""
+    """Send to stderr all that libraries print meanwhile, also those in C."""
     if sys.stdout is None or sys.stderr is None:
         yield
         return

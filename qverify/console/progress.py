@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a live line on a terminal, an occasional plain one elsewhere."""
+"""The progress of a run, on stderr: a live line on a terminal, an occasional plain one elsewhere."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from qverify.text.escapes import printable
 
 _PLAIN_EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""
+_BAR = 24
+"""Columns of the bar on a terminal."""
+_LONG_RUN, _HALF_A_DAY = 600.0, 12 * 3600
+"""Seconds still to go from which on the end is told, and from which on with its date."""
 _WATCH = 0.5
 """Seconds between two looks at whether it is time for a line."""
 
@@ -158,7 +162,7 @@ class Progress:
                 self.tick()
 
     def add(self, position: int, exact: bool) -> None:
-        """See `Pace.add`."""
+        """Add to the pace, as `Pace.add` does, and show it."""
         assert isinstance(self._pace, Pace)
         self._pace.add(position, exact)
         self.tick()
@@ -179,21 +183,21 @@ class Progress:
 
     def _lines(self) -> Group:
         table = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=self._pace.total, completed=self._pace.decided, width=24)
+        bar = ProgressBar(total=self._pace.total, completed=self._pace.decided, width=_BAR)
         table.add_row(bar, f"{self._pace.decided} of {self._pace.total}, {self._speed()}")
         return Group(table, *map(printable, self._describe()))
 
 
 def _expected(left: float) -> str:
-    """When a long run will end, by the clock here; nothing for a short one."""
-    if left < 600:
+    """The time by the clock here when a long run will end; empty for a short one."""
+    if left < _LONG_RUN:
         return ""
     end = datetime.datetime.now() + datetime.timedelta(seconds=min(left, 1e9))
-    return end.strftime(", ends about %H:%M" if left < 12 * 3600 else ", ends about %d %b %H:%M")
+    return end.strftime(", ends about %H:%M" if left < _HALF_A_DAY else ", ends about %d %b %H:%M")
 
 
 def duration(seconds: float) -> str:
-    """Roughly, as people say it."""
+    """Seconds in words, roughly, as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""How a command ends when it is told to: Ctrl-C (SIGINT) and SIGTERM. Imports nothing that takes time.
+"""Ends on request: Ctrl-C (SIGINT) and SIGTERM. Imports nothing that takes time.
 
 Both end in order: the work under way is dropped or ended, rows are kept, and the exit status is 128 + the signal's
 number. A signal that is ignored when the command starts, as SIGINT is in the background of a script, stays so.
@@ -30,7 +30,7 @@ def status_of(status: int) -> int:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated, where `stoppable` does not say otherwise."""
+    """Let SIGTERM raise Terminated, where `stoppable` does not say otherwise."""
     _terminations.clear()
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -39,7 +39,7 @@ _NPZ_KEYS = {False: (("x_test", "y_test"), ("x", "y")), True: (("x_train", "y_tr
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RawSamples(Brief):
-    """What lies at `path`, not yet checked: x and y of any type, and what a refusal is to call each.
+    """Samples as stored at `path`, not yet checked: x and y of any type, and the words for each in refusals.
 
     `sha256` is that of the bytes read; of several files, one after the other, in the order their reader states.
     """
@@ -64,7 +64,7 @@ class Format:
 
 
 def read_npz(path: Path, train: bool) -> RawSamples:
-    """`x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`."""
+    """Read the arrays `x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`."""
     content = _content(path)
     keys, x, y = _arrays(path, _plain(path, content), _NPZ_KEYS[train])
     sha256, shown = hashlib.sha256(content).hexdigest(), shown_path(path)
@@ -74,7 +74,7 @@ def read_npz(path: Path, train: bool) -> RawSamples:
 
 
 def read_cifar_npz(path: Path, train: bool) -> RawSamples:
-    """As `read_npz`, but images (N, 32, 32, 3) are brought to (N, 3, 32, 32).
+    """Read an .npz as `read_npz` does, and bring images (N, 32, 32, 3) to (N, 3, 32, 32).
 
     That is how Keras hands CIFAR-10 out, so files saved from there look like this.
     """
@@ -116,7 +116,7 @@ def read_cifar_folder(folder: Path, train: bool) -> RawSamples:
 
 
 def read_cifar_tar(path: Path, train: bool) -> RawSamples:
-    """The same batches from `cifar-10-python.tar.gz`, whose own bytes are hashed.
+    """The batches of one split from `cifar-10-python.tar.gz`, whose own bytes are hashed: x (N, 3, 32, 32) uint8.
 
     Only members that are plain files of exactly the expected names are read; links and other paths are not.
     """
@@ -180,7 +180,7 @@ _NO_NPZ = "is not a readable .npz file; write it with numpy.savez"
 
 
 def _no_npz(path: Path, content: bytes) -> str:
-    """What to do with a file that is no zip archive, by what it is instead."""
+    """The advice on a file that is no zip archive, by what it is instead."""
     kind, shown = recognised(content), shown_path(path)
     if "model" in (kind or "") or path.name.removesuffix(".gz").endswith(".onnx"):
         return f"{shown} is a model, not samples; give the model first, and samples as --data."
@@ -198,7 +198,7 @@ _MEANT = {
 
 
 def _is_text(content: bytes) -> bool:
-    """By its beginning, which may end within a character."""
+    """Whether content is text, by its beginning, which may end within a character."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(content[:4096])
     except UnicodeDecodeError:

@@ -90,7 +90,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Samples:
 
 
 def load_at(name: str, path: Path) -> Samples:
-    """What `load(name)` gives for one of the sets that are looked for, where it lies at `path`. Raises DataError."""
+    """The test split of a named data set that lies at `path`, as `load(name)` reads it. Raises DataError."""
     for _, stored in data_sources.LAYOUTS[name]:
         if stored.present(path):
             return _checked(name, stored.read(path, False), str(path))
@@ -98,7 +98,7 @@ def load_at(name: str, path: Path) -> Samples:
 
 
 def load_train(name_or_path: str | os.PathLike[str]) -> Samples:
-    """The training split of the same, which for `NAMES` shares no sample with that of `load`; of an `.npz`
+    """The samples to train on: the training split, which for `NAMES` shares no sample with that of `load`; of an `.npz`
     `x_train, y_train`. Raises DataError as `load` does."""
     return _read(name_or_path, train=True)
 
@@ -165,7 +165,7 @@ def flatten(samples: Samples, network: Network) -> Array:
 
 
 def _transposition(have: tuple[int, ...], want: tuple[int, ...]) -> str:
-    """How to bring colours that come last to the front, or the other way round; empty where that does not help."""
+    """The advice to bring colours from the end to the front, or the other way round; empty where that does not help."""
     axes = tuple(range(1, len(have) + 1))
     for order in ((axes[-1], *axes[:-1]), (*axes[1:], axes[0])):
         if tuple(have[axis - 1] for axis in order) == want:

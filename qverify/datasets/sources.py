@@ -1,4 +1,4 @@
-"""Where the named data sets lie: folders of this machine, or else the network."""
+"""The places of the named data sets: folders of this machine, or else the network."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IDX files have the same names whatever they hold, so those that lie in no folder
 
 @dataclass(frozen=True)
 class Download:
-    """What to fetch: the sha256 of each URL, and where in the cache it goes, a file or, for several, a folder."""
+    """Files to download: the sha256 of each URL, and their place in the cache, a file or, for several, a folder."""
 
     place: str
     files: dict[str, str]
@@ -82,7 +82,7 @@ DOWNLOAD_TIMEOUT = 30.0
 
 
 def find(name: str) -> tuple[Path, Format]:
-    """Where a data set of `LAYOUTS` lies, and in which format.
+    """The place of a data set of `LAYOUTS`, and its format.
 
     It is looked for in $QVERIFY_DATA and the user's cache; else downloaded into the cache.
     Hashes are checked of what is downloaded only: other copies may be packed differently, and theirs is recorded.
@@ -92,7 +92,10 @@ def find(name: str) -> tuple[Path, Format]:
 
 
 def find_here(name: str) -> tuple[Path, Format] | None:
-    """As `find`, but None where it would download. Raises DataError for a folder that cannot be searched."""
+    """The place and format of a data set on this machine; None where `find` would download.
+
+    Raises DataError for a folder that cannot be searched.
+    """
     folders = [_cache()]
     if os.environ.get("QVERIFY_DATA"):
         folders.insert(0, Path(os.environ["QVERIFY_DATA"]))

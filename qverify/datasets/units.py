@@ -32,13 +32,23 @@ _PATIENCE = 2.0
 _SIGNIFICANCE = 0.01
 _POOR, _GAIN = 0.6, 0.2
 """A share that is right below which a cause is looked for, and by how much the right cause raises it at least."""
-_TWICE = 1.01 / 255
+_LOW, _HIGH = -0.5, 1.5
+"""Ends of the inputs beyond which their units look odd: networks learn on [0, 1], or a little around it."""
+_GREY, _WHITE = 16.0, 255.0
+"""Between these lies the largest of whole numbers that look like pixels."""
+_MORE = 3
+"""By how many samples more a cause counts as right where units look odd, and elsewhere at least."""
+_CLASSES, _PER_CLASS = 100, 5
+"""Most classes, and fewest samples for each, for which other orders of the classes are tried."""
+_NAMED = 4
+"""Classes in another order that are named one by one."""
+_TWICE = 1.01 / _WHITE
 """What pixels that were divided by 255 twice do not exceed."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class _Guess(Brief):
-    """What may be wrong with the data: `done` says what was done to put it right, `advice` how a user does."""
+    """A guess at what is wrong with the data: `done` says what was done to put it right, `advice` how a user does."""
 
     done: str
     advice: str
@@ -48,7 +58,7 @@ class _Guess(Brief):
 
 
 def doubts(network: Network, samples: Samples) -> list[str]:
-    """Why these data do not seem to be the network's, with the likely cause; at most one sentence, empty if they do."""
+    """Doubts that these data are the network's, with the likely cause: at most one sentence, none if all seems well."""
     most = _affordable(network)
     if network.output_size < 2 or samples.y.max() >= network.output_size or not most:
         return []
@@ -59,7 +69,7 @@ def doubts(network: Network, samples: Samples) -> list[str]:
     right, count = int((answers == y).sum()), len(y)
     low, high = float(samples.x.min()), float(samples.x.max())
     chance = _at_chance(answers, y, network.output_size)
-    odd = low < -0.5 or high > 1.5 or _twice_divided(low, high)
+    odd = _odd(low, high) or _twice_divided(low, high)
     fine = right == count and not _twice_divided(low, high)
     if fine or (not chance and not odd and (count < LEAST or right >= _POOR * count)):
         return []
@@ -76,7 +86,7 @@ def doubts(network: Network, samples: Samples) -> list[str]:
 
 
 def doubts_in_training(x: Array) -> list[str]:
-    """The same of samples to train on, by their range alone."""
+    """Doubts about the units of samples to train on, by their range alone: at most one sentence."""
     low, high = float(x.min()), float(x.max())
     if _twice_divided(low, high):
         return [f"inputs go from {low:.3g} to {high:.3g}, as pixels divided by 255 twice do{_scaling('255')}."]
@@ -98,7 +108,7 @@ def _spread(size: int, most: int) -> Any:
 
 
 def _affordable(network: Network) -> int:
-    """How many samples are looked at; 0 for none, where even a few take long."""
+    """The number of samples to look at; 0 where even a few take long."""
     work = 0
     for layer in network.layers:
         if isinstance(layer, (Dense, Conv)):
@@ -107,7 +117,7 @@ def _affordable(network: Network) -> int:
 
 
 def _at_chance(answers: Any, y: Any, classes: int) -> bool:
-    """Whether guessing would be right as often (one-sided binomial test), or all answers are the same."""
+    """Whether the network is no better than chance (one-sided binomial test), or all its answers are the same."""
     from scipy.special import bdtrc
 
     if len(y) < LEAST:
@@ -118,13 +128,17 @@ def _at_chance(answers: Any, y: Any, classes: int) -> bool:
     return right == 0 or float(bdtrc(right - 1, len(y), 1.0 / classes)) > _SIGNIFICANCE
 
 
+def _odd(low: float, high: float) -> bool:
+    return low < _LOW or high > _HIGH
+
+
 def _twice_divided(low: float, high: float) -> bool:
     return low >= 0.0 and 0.0 < high <= _TWICE
 
 
 def _pixels(x: Array, low: float, high: float) -> bool:
-    """Whether they seem to be whole numbers from 0 to 255."""
-    return low >= 0.0 and 16.0 <= high <= 255.0 and bool((x == np.rint(x)).all())
+    """Whether inputs seem to be whole numbers from 0 to 255."""
+    return low >= 0.0 and _GREY <= high <= _WHITE and bool((x == np.rint(x)).all())
 
 
 def _best(
@@ -138,8 +152,8 @@ def _best(
         count = int((answers == guess.y).sum())
         # Units that look wrong may cost little: without biases nothing at all.
         certain = guess.of_units and (_twice_divided(low, high) or _pixels(x, low, high))
-        odd = guess.of_units and (low < -0.5 or high > 1.5)
-        least = right if certain else right + 3 if odd else right + max(3, math.ceil(_GAIN * len(y)))
+        odd = guess.of_units and _odd(low, high)
+        least = right if certain else right + _MORE if odd else right + max(_MORE, math.ceil(_GAIN * len(y)))
         enough = count >= least and 2 * count >= len(y) and len(np.unique(answers)) > 1
         if enough and count > found:
             best, found = guess, count
@@ -151,7 +165,7 @@ def _best(
 def _guesses(
     network: Network, samples: Samples, own: tuple[Array, Any, Any], ends: tuple[float, float]
 ) -> Iterator[_Guess]:
-    """What is tried, the more common first. `own`: inputs (N, n_in), labels and the network's answers."""
+    """The guesses to try, the more common first. `own`: inputs (N, n_in), labels and the network's answers."""
     x, y, answers = own
     yield from _other_units(x, y, *ends)
     for shape in _shapes(network, samples):
@@ -167,11 +181,11 @@ def _other_units(x: Array, y: Any, low: float, high: float) -> Iterator[_Guess]:
     def guess(done: str, advice: str, changed: Array) -> _Guess:
         return _Guess(done=done, advice=advice, x=changed, y=y, of_units=True)
 
-    if low >= 0.0 and high <= 1.5:
-        yield guess("the inputs multiplied by 255", _scaling("255"), x * 255.0)
-    if low >= 0.0 and 1.5 < high <= 255.0:
-        yield guess("the inputs divided by 255", _DIVIDING, x / 255.0)
-    if low >= 0.0 and high > 1.5 and high != 255.0:
+    if low >= 0.0 and high <= _HIGH:
+        yield guess("the inputs multiplied by 255", _scaling("255"), x * _WHITE)
+    if low >= 0.0 and _HIGH < high <= _WHITE:
+        yield guess("the inputs divided by 255", _DIVIDING, x / _WHITE)
+    if low >= 0.0 and high > _HIGH and high != _WHITE:
         yield guess(f"the inputs divided by {high:g}, the largest", _scaling(f"1/{high:g}"), x / high)
     spread = high - low
     if low < 0.0 and spread > 0.0:
@@ -216,12 +230,12 @@ def _other_classes(x: Array, y: Any, answers: Any, classes: int) -> Iterator[_Gu
     """The labels matched to the answers as well as can be; with few samples a class that says nothing."""
     from scipy.optimize import linear_sum_assignment
 
-    if classes > 100 or len(y) < 5 * classes:
+    if classes > _CLASSES or len(y) < _PER_CLASS * classes:
         return
     table = np.zeros((classes, classes))
     np.add.at(table, (y, answers), 1)
     _, outputs = linear_sum_assignment(table, maximize=True)
     if (outputs != np.arange(classes)).any():
         moved = [f"{label} is output {output}" for label, output in enumerate(outputs.tolist()) if label != output]
-        shown = ", ".join(moved[:4]) + (", ..." if len(moved) > 4 else "")
+        shown = ", ".join(moved[:_NAMED]) + (", ..." if len(moved) > _NAMED else "")
         yield _Guess(done="the classes in another order", advice=f": label {shown}", x=x, y=outputs[y])

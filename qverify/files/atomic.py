@@ -1,4 +1,4 @@
-"""Files written whole: whoever reads one finds the old one or the new one."""
+"""Files written whole: a reader finds the old one or the new one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written until it is whole."""
+    """The path at which a file is written until it is whole."""
     return path.with_name(f"{path.name}.partial")
 
 

@@ -16,5 +16,5 @@ def dotted(record: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 
 
 def within(key: str, above: str) -> bool:
-    """Whether a dotted key is that of `above`, or of something in it."""
+    """Whether a dotted key is `above` itself, or a key of an entry in it."""
     return key == above or key.startswith(f"{above}.")

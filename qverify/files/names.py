@@ -1,4 +1,4 @@
-"""Names of files for people: where a file lies is nobody's business but its owner's, so folders are left out."""
+"""Names of files for people, without folders: the place of a file is its owner's business alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    """Without the root or the drive."""
+    """The parts of a path without the root or the drive."""
     pure = _pure(path)
     return pure.parts[1:] if pure.anchor and len(pure.parts) > 1 else pure.parts or (path,)
 

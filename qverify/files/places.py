@@ -1,4 +1,4 @@
-"""Where the files of a run lie, so that they are found again from any folder, and after the run has moved.
+"""Places of the files of a run, by which they are found again from any folder, and after the run has moved.
 
 A question keeps paths as they were given, which hold from the folder that the run was started in. Beside them, under
 the key `PLACES`, stands per file the way to it from the run's own folder, and from the root. Neither belongs to the
@@ -18,7 +18,7 @@ PLACES = "places"
 
 
 def place(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> dict[str, str]:
-    """How to find the file at `path` again, for a run in `folder`."""
+    """The place of the file at `path` for a run in `folder`, by which it is found again."""
     given = Path(path)
     absolute = given.parent.resolve() / given.name  # of a link the name, not what it is a link to
     found = {"absolute": str(absolute)}
@@ -28,9 +28,12 @@ def place(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> dict[
 
 
 def candidates(given: str | None, stated: Any, folder: Path) -> list[Path]:
-    """The files that may be the one meant, in order: as `place` states it from the run's folder, as it was given, and
-    as `place` states it from the root; those that exist, each once. `stated` is whatever a file says, and counts if it
-    is about a file of this name; `given` is None for what has a name of its own."""
+    """The existing files that may be the one meant, each once, the likeliest first.
+
+    These are the path that `place` states from the run's folder, the path as given, and the path that `place` states
+    from the root. `stated` is whatever a file says, and counts if it is about a file of this name; `given` is None for
+    what has a name of its own.
+    """
     known = stated if isinstance(stated, dict) else {}
     relative, absolute = (
         path if isinstance(path, str) and (given is None or file_name(path) == file_name(given)) else None

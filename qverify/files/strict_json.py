@@ -8,10 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from qverify.text.escapes import shown
+from qverify.text.shortened import VALUE
 
 Fits = Callable[[Any], bool]
 """Whether a value may stand somewhere."""
 
+_DIGITS = 20
+"""Digits and sign of the longest 64-bit number: no more of a number are read, or shown in a message."""
 _DEEPEST = 16
 """How deep objects and lists may lie in each other: four times as deep as they do."""
 
@@ -39,7 +42,7 @@ def parsed(content: bytes) -> dict[str, Any]:
 def written(value: Any) -> str:
     """A value as JSON writes it, for a message; short."""
     words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else shown(value, 40)
+    return words[value] if value is None or isinstance(value, bool) else shown(value, VALUE)
 
 
 def faults(value: Any, table: Mapping[str, Fits], needed: Collection[str] = ()) -> list[str]:
@@ -52,51 +55,57 @@ def faults(value: Any, table: Mapping[str, Fits], needed: Collection[str] = ()) 
 
 
 def text(value: Any) -> bool:
+    """Whether a value is text."""
     return isinstance(value, str)
 
 
 def truth(value: Any) -> bool:
+    """Whether a value is true or false."""
     return isinstance(value, bool)
 
 
 def whole(value: Any) -> bool:
-    """A whole number of at least 0, which every reader of JSON has exactly."""
+    """Whether a value is a whole number of at least 0 that every reader of JSON has exactly."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def number(value: Any) -> bool:
-    """A finite number."""
+    """Whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def positive(value: Any) -> bool:
+    """Whether a value is a finite number above 0."""
     return number(value) and value > 0
 
 
 def at_least_0(value: Any) -> bool:
+    """Whether a value is a finite number of at least 0."""
     return number(value) and value >= 0
 
 
 def word(*allowed: str) -> Fits:
+    """A check for one of some words."""
     return lambda value: isinstance(value, str) and value in allowed
 
 
 def optional(fits: Fits) -> Fits:
+    """A check for null, or what fits."""
     return lambda value: value is None or fits(value)
 
 
 def every(fits: Fits) -> Fits:
-    """A list of what fits."""
+    """A check for a list of what fits."""
     return lambda value: isinstance(value, list) and all(map(fits, value))
 
 
 def ascending(fits: Fits) -> Fits:
-    """A list of two, the smaller one first."""
+    """A check for a list of two, the smaller one first."""
     return lambda value: every(fits)(value) and len(value) == 2 and value[0] < value[1]
 
 
 def mapping(fits: Fits, *keys: str) -> Fits:
-    """An object of what fits, under any keys or only those named."""
+    """A check for an object of what fits, under any keys or only those named."""
     return lambda value: (
         isinstance(value, dict) and all(map(fits, value.values())) and (not keys or value.keys() <= set(keys))
     )
@@ -112,13 +121,13 @@ def _constant(name: str) -> Any:
 def _float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise ValueError(f"{shown(digits, 20)} is too large")
+        raise ValueError(f"{shown(digits, _DIGITS)} is too large")
     return value
 
 
 def _int(digits: str) -> int:
-    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
-        raise ValueError(f"{shown(digits, 20)} is too large")
+    if len(digits) > _DIGITS or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"{shown(digits, _DIGITS)} is too large")
     return int(digits)
 
 
@@ -126,7 +135,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"the key {shown(twice, 40)} stands twice")
+        raise ValueError(f"the key {shown(twice, VALUE)} stands twice")
     return found
 
 

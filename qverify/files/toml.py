@@ -25,7 +25,7 @@ def read_toml(path: str, what: str, error_type: type[QVerifyError]) -> dict[str,
 
 
 def read_hashed_toml(path: str, what: str, error_type: type[QVerifyError]) -> tuple[dict[str, Any], str]:
-    """The same, and the sha256 of the bytes read: they are read once, as the file may be edited or be a pipe."""
+    """The content of the file, and the sha256 of its bytes: read once, as the file may be edited or be a pipe."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -50,7 +50,7 @@ def read_hashed_toml(path: str, what: str, error_type: type[QVerifyError]) -> tu
 
 
 class _Senseless(Exception):
-    """What the parser takes, and nobody can mean."""
+    """A value that the parser takes and nobody can mean."""
 
     INTEGER = "an integer in it does not fit into 64 bits; write a smaller number"
     DEEP = "its arrays or tables are nested too deep; write fewer brackets"

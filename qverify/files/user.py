@@ -25,7 +25,7 @@ _CHUNK = 1 << 24
 
 @dataclass(frozen=True)
 class Kind:
-    """What is wanted: how refusals call it (`a .onnx file`), what to do where it is missing, and the error to raise."""
+    """The kind of file wanted: its name in refusals (`a .onnx file`), the advice where it is missing, the error."""
 
     name: str
     advice: str
@@ -112,7 +112,7 @@ _FLATBUFFERS = {b"TFL3": "a TensorFlow Lite model", b"ORTM": "a model in ORT for
 
 
 def recognised(content: bytes) -> str | None:
-    """What a file is, by its bytes, as in "a .npy array"; None if that does not show. A network in ONNX has no mark
+    """The kind of a file by its bytes, as in "a .npy array"; None if that does not show. A network in ONNX has no mark
     of its own."""
     for beginning, kind in _BEGINNINGS.items():
         if content.startswith(beginning):
@@ -127,7 +127,7 @@ def recognised(content: bytes) -> str | None:
 
 
 def _archive(content: bytes) -> str | None:
-    """Of a zip archive by the names in it."""
+    """The kind of a zip archive by the names in it."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()

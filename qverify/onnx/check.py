@@ -1,4 +1,4 @@
-"""The loader's last word: a network counts as read only if it computes what onnxruntime computes."""
+"""The comparison with onnxruntime: a network counts as read only if it computes the same."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _REPORT = "Either the model was misread or onnxruntime is wrong: update it; if t
 
 
 def _probes(size: int) -> list[Array]:
-    """Pixels, both signs, raw bytes, and zeros, where a lost bias is all there is to see."""
+    """The inputs to compare on: pixels, both signs, raw bytes, and zeros, where a lost bias is all there is to see."""
     rng = np.random.default_rng(0)
     pixels = [rng.random(size) for _ in range(3)]
     return [*pixels, *rng.normal(size=(3, size)), rng.uniform(0.0, 255.0, size), np.zeros(size)]
@@ -76,7 +76,7 @@ def _runtime(
         cut.graph.output.append(helper.make_tensor_value_info(output.logits, kind, None))
         model = cut
     try:
-        session = onnx_session.opened(model.SerializeToString())
+        session = onnx_session.open_session(model.SerializeToString())
     except onnx_session.errors() as error:
         raise ModelError(
             f"{network.source}: onnxruntime cannot run the model, so it cannot be checked ({first_line(error)}); "

@@ -1,4 +1,4 @@
-"""A file -> an ONNX model with its external data, as written: nothing is looked at yet but what kind of file it is.
+"""Reading a file as an ONNX model with its external data, as written: only the kind of file is checked here.
 
 Files may be compressed by gzip. Raises ModelError for whatever is missing, damaged, or no ONNX file.
 """
@@ -76,7 +76,7 @@ def _load_external(model: onnx.ModelProto, path: Path, shown: str) -> None:
 
 
 def _refuse_pointers(model: onnx.ModelProto, path: Path, shown: str) -> None:
-    """A pointer of Git LFS is long enough to pass for the weights of a small layer."""
+    """Refuse a pointer of Git LFS, which is long enough to pass for the weights of a small layer."""
     places = {entry.value for tensor in external(model) for entry in tensor.external_data if entry.key == "location"}
     for place in sorted(places):
         beside = path.parent / place

@@ -47,7 +47,7 @@ def inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _completed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with what onnx's inliner does not see to: default attributes, and functions of another opset.
+    """A copy prepared for onnx's inliner, which sees neither to default attributes nor to functions of another opset.
 
     Those it leaves where they are. The checker has made sure that what they call means the same in the model's opset.
     """
@@ -68,7 +68,7 @@ def _completed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Calls:
-    """Which functions call which, from the graph on. `called`: those that count, each after those it calls."""
+    """The call graph of a model's functions. `called`: those that the graph reaches, each after those it calls."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.functions = {_key(f.domain, f.name, f.overload): f for f in model.functions}
@@ -85,7 +85,10 @@ class _Calls:
         return [key for node in _with_inner(nodes) if (key := self.key(node)) in self.functions]
 
     def _reached(self, first: list[Key]) -> list[Key]:
-        """Depth first, without recursion: a file may nest them as deep as it likes. Fills `circles`."""
+        """The functions that `first` reaches, each after those it calls; fills `circles`.
+
+        Depth first, without recursion: a file may nest them as deep as it likes.
+        """
         done, open_ = dict[Key, None](), dict[Key, None]()
         stack = [(key, False) for key in reversed(first)]
         while stack:
@@ -102,7 +105,7 @@ class _Calls:
         return list(done)
 
     def problems(self) -> list[str]:
-        """What keeps the functions that are called from being put in place."""
+        """The reasons why the functions that are called cannot be put in place; none if they can."""
         if self.circles:
             return [f"function {quoted(self.circles[0][1])} calls itself; export the model without it"]
         found = []
@@ -118,7 +121,7 @@ class _Calls:
         return found
 
     def _measured(self) -> tuple[int, int]:
-        """How deep functions are nested, and how many nodes they become in all; a smaller number beyond the limit."""
+        """The depth of nesting, and the number of nodes in all, once in place; a smaller number beyond the limit."""
         depth, size = dict[Key, int](), dict[Key, int]()
         for key in self.called:
             inner = self.inner[key]
@@ -141,7 +144,7 @@ def _with_inner(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def _remove_unread(graph: onnx.GraphProto, own: set[str]) -> None:
-    """Take out what a function makes and its caller does not ask for, but leave the model's own nodes."""
+    """Remove nodes of functions whose outputs nobody reads, but leave the model's own nodes."""
     outputs = {output.name for output in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):

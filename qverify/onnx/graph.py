@@ -1,4 +1,4 @@
-"""What an ONNX graph is read into: constants, tensors, one node with its inputs, and the growing layers.
+"""The pieces of a graph being read: constants, tensors, one node with its inputs, and the growing layers.
 
 `operators.py` turns one node into layers with the classes below; `reader.py` walks the graph.
 
@@ -42,11 +42,11 @@ _FOLD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticErro
 
 
 class Refusal(Exception):
-    """One node cannot be read. The walk catches it, puts the node's name in front, and goes on."""
+    """A node that cannot be read. The walk catches it, puts the node's name in front, and goes on."""
 
 
 class UnknownOperator(Refusal):
-    """Its operator is not supported at all."""
+    """A node whose operator is not supported at all."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,12 +74,13 @@ class Tensor:
 
     @property
     def size(self) -> int:
+        """The number of elements at batch 1."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """What was refused, or is made from it; `computed`: it depends on the network's input, so it is no constant."""
+    """A refused value, or one made from such; `computed`: it depends on the network's input, so it is no constant."""
 
     computed: bool
 
@@ -88,7 +89,7 @@ Value = Constant | Tensor | Unknown | None
 
 
 def label(node: onnx.NodeProto) -> str:
-    """How messages call a node: its name, or its operator and first output if it has none."""
+    """The word for a node in messages: its name, or its operator and first output if it has none."""
     kind = shortened(node.op_type)
     if node.name:
         return f"node {quoted(node.name)} ({kind})"
@@ -96,13 +97,13 @@ def label(node: onnx.NodeProto) -> str:
 
 
 def layer_name(name: str) -> str:
-    """A name of the model as that of a layer: it is typed in radii files, and a cell of CSV files."""
+    """The name of a layer made of the model's: fit to be typed in radii files, and to be a cell of CSV files."""
     return shortened(name, _LAYER_NAME).replace("\ufffd", "_")
 
 
 @dataclass(frozen=True, repr=False)
 class Node(Brief):
-    """One node with its inputs resolved. `opset` is that of the default domain."""
+    """A node with its inputs resolved. `opset` is that of the default domain."""
 
     proto: onnx.NodeProto
     inputs: tuple[Value, ...]
@@ -111,6 +112,7 @@ class Node(Brief):
 
     @property
     def op(self) -> str:
+        """The operator's name in ONNX."""
         return str(self.proto.op_type)
 
     @property
@@ -119,7 +121,7 @@ class Node(Brief):
         return layer_name(self.proto.name or self.proto.output[0])
 
     def input_label(self, index: int) -> str:
-        """How messages call input `index`."""
+        """The word for input `index` in messages."""
         return f"input {quoted(self.proto.input[index])}"
 
     def has(self, index: int) -> bool:
@@ -187,8 +189,11 @@ class Node(Brief):
 
 @dataclass(repr=False, kw_only=True)
 class NetworkBuilder(Brief):
-    """The layers so far. `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that
-    reads float64 computes in float32."""
+    """A network being built: its layers so far.
+
+    `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that reads float64
+    computes in float32.
+    """
 
     input_name: str
     input_shape: Shape

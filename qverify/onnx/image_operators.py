@@ -33,15 +33,16 @@ class WindowAxis:
 
     @property
     def span(self) -> int:
-        """How far the window reaches, first to last element."""
+        """The elements from the first to the last under the window, dilations included."""
         return self.dilation * (self.kernel - 1) + 1
 
     @property
     def output(self) -> int:
+        """The number of places that the window takes."""
         return (self.size + self.begin + self.end - self.span) // self.stride + 1
 
     def rounded_up(self) -> WindowAxis:
-        """As `ceil_mode` has it: one more window at the end if it starts before the end padding does.
+        """The axis under `ceil_mode`: one more window at the end if it starts before the end padding does.
 
         `end` of the result is just what the last window needs.
         """
@@ -66,10 +67,12 @@ class Window:
 
     @property
     def kernel(self) -> tuple[int, int]:
+        """The kernel's height and width."""
         return self.axes[0].kernel, self.axes[1].kernel
 
     @property
     def sizes(self) -> tuple[int, int]:
+        """The image's height and width."""
         return self.axes[0].size, self.axes[1].size
 
     @property
@@ -79,7 +82,7 @@ class Window:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Of a Conv layer."""
+        """The window as fields of a Conv layer."""
         h, w = self.axes
         return {
             "strides": (h.stride, w.stride),
@@ -89,7 +92,7 @@ class Window:
 
 
 def _padded(axis: WindowAxis, auto_pad: str) -> WindowAxis:
-    """SAME_UPPER and SAME_LOWER: `ceil(size / stride)` windows, the odd element of padding last or first."""
+    """The axis padded by SAME_UPPER or SAME_LOWER: `ceil(size / stride)` windows, the odd element last or first."""
     output = -(-axis.size // axis.stride)
     total = max((output - 1) * axis.stride + axis.span - axis.size, 0)
     less, more = total // 2, total - total // 2
@@ -135,6 +138,7 @@ def _image(node: Node) -> Tensor:
 
 
 def conv(node: Node, builder: NetworkBuilder) -> Value:
+    """A Conv over one or two axes."""
     x, weight = _image(node), node.numbers(1)
     kernel, groups = weight.shape[2:], node.attributes.get("group", 1)
     if weight.ndim != len(x.shape) or tuple(node.attributes.get("kernel_shape", kernel)) != kernel:
@@ -218,6 +222,7 @@ def average_pool(node: Node, builder: NetworkBuilder) -> Value:
 
 
 def global_average_pool(node: Node, builder: NetworkBuilder) -> Value:
+    """A GlobalAveragePool: the mean of each channel."""
     x = node.tensor(0)
     if len(x.shape) < 3 or x.shape[0] != 1:
         raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...){_ONE_SAMPLE}")
@@ -245,7 +250,7 @@ def reduce_mean(node: Node, builder: NetworkBuilder) -> Value:
 
 
 def _means(node: Node, builder: NetworkBuilder, x: Tensor) -> Tensor:
-    """One mean a channel over all positions of x (1, channels, ...)."""
+    """The mean of each channel over all positions of x (1, channels, ...), as layers."""
     positions = prod(x.shape[2:])
     window = Window((WindowAxis(), WindowAxis(size=positions, kernel=positions)), rank=1)
     return _average(node, builder, x, window, 1.0 / positions)

@@ -133,7 +133,7 @@ def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
 
 
 class _Walk:
-    """One pass over a checked model without functions: resolves inputs, calls operators, collects what it refuses."""
+    """A pass over a checked model without functions: resolves inputs, calls operators, collects refusals."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph, self.imports = model.graph, model.opset_import
@@ -169,7 +169,7 @@ class _Walk:
         return Constant(value, frozenset([tensor.name]) if is_float else frozenset())
 
     def _check_graph(self) -> None:
-        """What is wrong with the model as a whole."""
+        """Refuse what is wrong with the model as a whole."""
         if len(versions := sorted({o.version for o in self.imports if o.domain in DOMAINS})) > 1:
             self.refusals.add(f"two opsets of the standard operators {versions}; export the model with one")
         if self.opset < OLDEST_OPSET:
@@ -185,7 +185,7 @@ class _Walk:
             self.refusals.add(f"{len(names)} outputs ({listed(names, 5)}); supported is one{self._cut(names)}")
 
     def _cut(self, outputs: list[str]) -> str:
-        """How to keep one of the outputs."""
+        """The end of a refusal that says how to keep one of the outputs; may be empty."""
         inputs = [quoted(i.name) for i in self.graph.input]
         if not outputs or len(inputs) != 1:
             return ""
@@ -273,7 +273,7 @@ class _Walk:
         return value
 
     def _check_node(self, node: onnx.NodeProto, computed: bool) -> None:
-        """What can be said against a node whatever its inputs are; raises Refusal."""
+        """Check a node whatever its inputs are; raises Refusal."""
         if node.domain not in DOMAINS:
             domain = quoted(node.domain)
             raise Refusal(f"operator domain {domain} is not supported; only standard ONNX operators are")

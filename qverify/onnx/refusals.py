@@ -1,4 +1,4 @@
-"""What of a model cannot be read, gathered by kind: a file with a thousand nodes has a sentence a kind, not a node."""
+"""Refusals of a model, gathered by kind: a file with a thousand nodes gets a sentence a kind, not a node."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Refusals:
         return bool(self._found)
 
     def add(self, where: str, what: str = "") -> None:
-        """`where` it is, a node or layer by its name, and `what` is said of it, which begins with its punctuation."""
+        """Add a problem: `where` names a node or layer, `what` is said of it and begins with its punctuation."""
         self._found.setdefault(_VARYING.sub("#", where + what), []).append((where, what))
 
     @property
     def sentences(self) -> list[str]:
-        """One a kind: that about the first place, and how many more there are."""
+        """A sentence a kind: the first place, and how many more there are."""
         return [_sentence(places) for places in self._found.values()]
 
 

@@ -1,4 +1,4 @@
-"""onnxruntime as it is used here: on the CPU, by one thread, and silent; what it cannot do comes as an exception."""
+"""Sessions of onnxruntime: on the CPU, by one thread, and silent; failures come as exceptions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 
-def opened(content: bytes) -> Any:
+def open_session(content: bytes) -> Any:
     """An InferenceSession of a serialised model. Raises one of `errors()`."""
     import onnxruntime as ort  # takes a second to import
 
@@ -18,7 +18,7 @@ def opened(content: bytes) -> Any:
 
 @functools.cache
 def errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises: its exceptions share no base class."""
+    """The exceptions of onnxruntime, which share no base class."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

@@ -22,16 +22,17 @@ def _viewed(x: Tensor, shape: Shape) -> Tensor:
 
 
 def identity(node: Node, builder: NetworkBuilder) -> Value:
+    """An Identity."""
     return node.view(0)
 
 
 def cast(node: Node, builder: NetworkBuilder) -> Value:
-    """Between float32 and float64: what that rounds is what all arithmetic in float32 does."""
+    """A Cast between float32 and float64, which rounds no more than any arithmetic in float32."""
     return _typed(node.view(0), node.attributes["to"], builder)
 
 
 def cast_like(node: Node, builder: NetworkBuilder) -> Value:
-    """As `cast`, to the type of the second input; a constant takes that of a computed tensor."""
+    """A Cast to the type of the second input; a constant takes that of a computed tensor."""
     x, like = node.inputs[:2]
     if isinstance(x, Constant):
         kind = np.float64 if node.view(1).double else np.float32
@@ -52,18 +53,21 @@ def _typed(x: Tensor, target: int, builder: NetworkBuilder) -> Tensor:
 
 
 def dropout(node: Node, builder: NetworkBuilder) -> Value:
+    """A Dropout, which does nothing at inference."""
     if node.has(2) and node.constant(2).any():
         raise Refusal("training_mode is true; export the model for inference")
     return node.view(0)
 
 
 def flatten(node: Node, builder: NetworkBuilder) -> Value:
+    """A Flatten."""
     x = node.view(0)
     axis = node.axis(node.attributes.get("axis", 1), len(x.shape), end=len(x.shape))
     return _viewed(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
 
 
 def reshape(node: Node, builder: NetworkBuilder) -> Value:
+    """A Reshape, by a constant shape."""
     x, wanted = node.view(0), list(node.integers(1))
     if not node.attributes.get("allowzero", 0):
         wanted = [x.shape[i] if length == 0 and i < len(x.shape) else length for i, length in enumerate(wanted)]
@@ -82,6 +86,7 @@ def _axes(node: Node) -> tuple[int, ...] | None:
 
 
 def squeeze(node: Node, builder: NetworkBuilder) -> Value:
+    """A Squeeze."""
     x, given = node.view(0), _axes(node)
     if given is None:
         return _viewed(x, tuple(length for length in x.shape if length != 1))
@@ -90,6 +95,7 @@ def squeeze(node: Node, builder: NetworkBuilder) -> Value:
 
 
 def unsqueeze(node: Node, builder: NetworkBuilder) -> Value:
+    """An Unsqueeze."""
     x, given = node.view(0), _axes(node) or ()
     rank = len(x.shape) + len(given)
     axes, rest = {node.axis(a, rank) for a in given}, iter(x.shape)
@@ -99,6 +105,7 @@ def unsqueeze(node: Node, builder: NetworkBuilder) -> Value:
 
 
 def transpose(node: Node, builder: NetworkBuilder) -> Value:
+    """A Transpose that moves axes of length 1 alone."""
     x = node.view(0)
     order = tuple(node.attributes.get("perm", reversed(range(len(x.shape)))))
     if sorted(order) != list(range(len(x.shape))):

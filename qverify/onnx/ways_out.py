@@ -1,4 +1,4 @@
-"""What to do instead of an operator that is not supported, where there is something."""
+"""Ways out for operators that are not supported, where there is one."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def to_onnx(network: Network, dtype: str = "float32") -> onnx.ModelProto:
 
 
 class _Writer:
-    """Nodes and constants so far. Every value is (N, *shape), named and shaped as `values` says, one a layer."""
+    """A model being written: nodes and constants. `values`: one a layer, (N, *shape), by name and shape."""
 
     def __init__(self, dtype: str, network: Network, input_shape: _Shape) -> None:
         self.number, self.double = _TYPES[dtype][0], dtype == "float64"
@@ -84,7 +84,7 @@ class _Writer:
         self._taken = {"input", "output", *(layer.name for layer in network.layers[1:])}
 
     def _fresh(self, name: str) -> str:
-        """This name, or with a number appended if a layer, a node or a constant has it."""
+        """A name not taken yet: this one, or with a number appended if a layer, a node or a constant has it."""
         unique, count = name, 2
         while unique in self._taken:
             unique, count = f"{name}_{count}", count + 1
@@ -123,7 +123,7 @@ class _Writer:
         return self.step("Reshape", [name, self.constant(f"{name}/shape", [-1, *shape])], f"{name}/shaped")
 
     def input(self, layer: Layer, shape: _Shape, which: int = 0) -> str:
-        """What a producer of the layer gives, as (N, *shape)."""
+        """The name of a value that the layer reads, brought to (N, *shape)."""
         return self.shaped(self.values[layer.inputs[which]], shape)
 
     def finish(self, size: int) -> None:
@@ -164,7 +164,7 @@ def _conv(writer: _Writer, layer: Conv) -> tuple[str, _Shape]:
 
 
 def _is_average(layer: Conv) -> bool:
-    """Whether AveragePool of opset 17 says the same, so that `load` knows the weights are not quantised."""
+    """Whether AveragePool of opset 17 computes this layer, so that `load` knows the weights are not quantised."""
     kernel = layer.weight.shape[2:]
     depthwise = layer.groups == layer.in_shape[0] == layer.weight.shape[0]
     even = (layer.weight == 1.0 / prod(kernel)).all() and not layer.bias.any()
@@ -174,7 +174,7 @@ def _is_average(layer: Conv) -> bool:
 
 
 def _gathered_conv(writer: _Writer, layer: Conv) -> tuple[str, _Shape]:
-    """A zero in front of the flat image, (N, groups, positions, fan_in) picked from it, times the kernels."""
+    """A Conv by a gather: a zero before the flat image, (N, groups, positions, fan_in) picked, times the kernels."""
     name, size = layer.name, prod(layer.in_shape)
     pads = writer.constant(f"{name}/pads", [0, 1, 0, 0])
     padded = writer.step("Pad", [writer.input(layer, (size,)), pads], f"{name}/padded")

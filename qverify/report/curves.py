@@ -12,6 +12,8 @@ from qverify.text.brief import Brief
 
 _WIDTH, _HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 12, 34
+_INTERVALS, _STEP, _ROOM = 4, 20, 2
+"""Intervals between ticks; the percentage at the bottom is a multiple of `_STEP`, with `_ROOM` below the lowest dot."""
 _CURVES = ("clean", "attack", "guaranteed")  # the last is drawn over the others
 _SET_APART = ("radii", "format", "qverify", "model", "data", "data_source", PLACES, "witnesses")
 """Keys of a question that do not tell whether two cases differ only by bits; model and data count by their hashes."""
@@ -25,6 +27,7 @@ class Curve(Brief):
 
     @property
     def title(self) -> str:
+        """The heading of the drawing: all that its lines share."""
         case = self.lines[0].case
         first, stop = case.question.samples
         return f"{case.model} on {case.data}, samples {first}:{stop}, {case.convention}, method {case.method}"
@@ -44,10 +47,10 @@ def curves(lines: Sequence[Line]) -> list[Curve]:
 
 
 def svg(curve: Curve) -> str:
-    """One drawing, with classes for the page to colour; all numbers are also in the table."""
+    """The drawing of one curve as SVG, with classes for the page to colour; all numbers are also in the table."""
     bits = [line.case.bits or 0 for line in curve.lines]
     low = min(100 * line.count("guaranteed") / line.tally.samples for line in curve.lines)
-    floor = max(0.0, 20 * ((low - 2) // 20))  # whole numbers at the ticks
+    floor = max(0.0, _STEP * ((low - _ROOM) // _STEP))  # whole numbers at the ticks
 
     def x(value: float) -> float:
         return _LEFT + (value - bits[0]) / (bits[-1] - bits[0]) * (_WIDTH - _LEFT - _RIGHT)
@@ -56,8 +59,8 @@ def svg(curve: Curve) -> str:
         return _TOP + (100 - value) / (100 - floor) * (_HEIGHT - _TOP - _BOTTOM)
 
     parts = []
-    for tick in range(5):
-        value = floor + tick * (100 - floor) / 4
+    for tick in range(_INTERVALS + 1):
+        value = floor + tick * (100 - floor) / _INTERVALS
         parts.append(f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
     for value in bits:

@@ -1,4 +1,4 @@
-"""Which layers of a case hold the most unstable neurons: counted anew, as `qverify inspect` does."""
+"""Unstable neurons of a case by layer: counted anew, as `qverify inspect` does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITHIN = 30.0
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Layers(Brief):
-    """Every Relu of one case, means over `samples` samples; `missing` says why there are none.
+    """The unstable neurons of every Relu of one case, means over `samples` samples; `missing` says why there are none.
 
     `other_radii`: this version of qverify makes other radii of what the run was asked, and these were taken.
     """
@@ -34,7 +34,7 @@ class Layers(Brief):
 
 
 def layers_of(cases: Sequence[StoredCase], sources: Sources, tell: Callable[[str], None]) -> list[Layers]:
-    """One for each case; `tell` hears how far the counting is."""
+    """The unstable neurons by layer, for each case; `tell` hears how far the counting is."""
     found = []
     for number, case in enumerate(cases, start=1):
         if len(cases) > 1:

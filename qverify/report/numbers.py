@@ -46,7 +46,7 @@ _BASIS = {
 
 
 def accuracy_table(tally: Tally) -> Table:
-    """The three accuracies."""
+    """The table of the three accuracies."""
     table = Table("accuracy", "", "samples", "", box=None, padding=(0, 2, 0, 0))
     for name, meaning in _ACCURACIES:
         count = getattr(tally, name)
@@ -55,7 +55,7 @@ def accuracy_table(tally: Tally) -> Table:
 
 
 def stage_table(tally: Tally) -> Table:
-    """Who decided what, and in what time."""
+    """The table of stages: how many samples each decided, and in what time."""
     table = Table("decided by", box=None, padding=(0, 2, 0, 0))
     for heading in (*STATUSES, "seconds", "ms each"):
         table.add_column(heading, justify="right")
@@ -69,7 +69,7 @@ def stage_table(tally: Tally) -> Table:
 
 
 def footer(tally: Tally, question: Question, solvers: Sequence[str]) -> list[str]:
-    """What the tables rest on: the family, the solver, and the trust that `verified` needs."""
+    """The lines below the tables: the family, the solver, and the trust that `verified` needs."""
     radii = question.radii
     stages = [f"{name} = {_MEANING[name]}" for name, _, _ in tally.stages() if name in _MEANING]
     lines = [
@@ -109,7 +109,7 @@ def reason_lines(what: str, reasons: Counter[str], total: int) -> list[str]:
 
 
 def trust(question: Question, solvers: Sequence[str]) -> str:
-    """What `verified` by the exact step rests on (exact/decide.py), `solvers` being those of all starts of the run."""
+    """The trust that `verified` by the exact step needs (exact/decide.py); `solvers`: those of all starts."""
     word = f"solver's own bound counts less {question.tolerance:g} times the network's gain"
     highs = bool(solvers) and all(solver.startswith("highs") for solver in solvers)
     if question.formulation == "relational" and highs:
@@ -130,7 +130,7 @@ def widths(largest: Mapping[str, float]) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """In hundredths; 100.00 % means all and 0.00 % none, however many there are."""
+    """A share in per cent, to hundredths; 100.00 % means all and 0.00 % none, however many there are."""
     if not whole:
         return "-"
     shown = round(10000 * part / whole)

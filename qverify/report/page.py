@@ -24,13 +24,15 @@ from qverify.report.page_rows import DIGITS, packed
 from qverify.report.pictures import Gallery, Picture, galleries
 from qverify.report.sources import Sources
 from qverify.report.table import ACCURACIES, HEADINGS, Line, identities, labels
-from qverify.report.text import csv_text, legend, notes
+from qverify.report.text import csv_table, legend, notes
 from qverify.runs.reading import StoredCase
 from qverify.text.escapes import printable
 from qverify.version import __version__
 
 
 class _Page(Template):
+    """A template whose places begin with `@@`, which neither CSS nor scripts use."""
+
     delimiter = "@@"
 
 
@@ -61,7 +63,7 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
         heading=_text(f"{len(lines)} {'case' if len(lines) == 1 else 'cases'}, {total} verdicts: {models}."),
         no_curves="" if sections["curves"] else "hidden",
         no_notes="" if sections["notes"] else "hidden",
-        csv=base64.b64encode(csv_text(lines).encode()).decode(),
+        csv=base64.b64encode(csv_table(lines).encode()).decode(),
         version=_text(__version__),
         digits=str(DIGITS),
     )
@@ -206,7 +208,7 @@ _STAGE_HEADINGS = ("method", "does", "rests on")
 
 
 def _manifest(line: Line, name: str) -> str:
-    """What was asked, with hashes; when and with which solvers it was answered; what the verdicts rest on."""
+    """The manifest of a case: its question with hashes, starts and solvers, and what the verdicts rest on."""
     case = line.case
     asked = {key: value for key, value in case.question.to_json().items() if key != PLACES}
     entries = [("run", case.title), *_entries(asked)]

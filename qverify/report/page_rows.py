@@ -54,7 +54,7 @@ def _columns(case: StoredCase, places: Sequence[dict[str, int]]) -> dict[str, An
 
 
 def _detail(row: Row) -> str:
-    """What a row says beside its verdict: the scope of the exact step, and why it is unknown."""
+    """The remark on a row beside its verdict: the scope of the exact step, and why it is unknown."""
     return printable("; ".join(part for part in (row.scope, row.detail) if part and part != "exact"))
 
 
@@ -66,5 +66,5 @@ def _rounded(margin: float | None, direction: Context) -> float | None:
 
 
 def _short(number: float) -> float:
-    """Three digits."""
+    """A number rounded to three significant digits."""
     return float(f"{number:.3g}")

@@ -41,7 +41,7 @@ _SLACK = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the witness says, evaluated afresh on its own input: a class, and the margin of the true one over others.
+    """The answer of a witness, evaluated afresh on its own input: a class, and the margin of the true one over others.
 
     `again`: the run kept none, and another attack found it. `recorded`: the margin that the run kept for it, where
     that is another one.
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One falsified sample; `picture` is a data URI. `answer` is None where no whole witness was kept or found again.
+    """A falsified sample; `picture` is a data URI. `answer` is None where no whole witness was kept or found again.
 
     `damaged`: a witness was kept, and cannot be believed.
     """
@@ -78,7 +78,7 @@ class Gallery(Brief):
 
 
 def galleries(cases: Sequence[StoredCase], sources: Sources) -> list[Gallery]:
-    """One for each case with falsified samples, at most `MOST` pictures in all: witnesses first, worst first."""
+    """The galleries of cases with falsified samples, at most `MOST` pictures in all: witnesses first, worst first."""
     found = [(case, [row for row in case.rows if row.status is Status.FALSIFIED]) for case in cases]
     found = [(case, rows) for case, rows in found if rows]
     shares, left = [0] * len(found), MOST
@@ -117,7 +117,7 @@ def _gallery(case: StoredCase, rows: list[Row], most: int, sources: Sources) -> 
 
 
 def _damage(indices: list[int]) -> str:
-    """Which witnesses cannot be believed."""
+    """The note on witnesses that cannot be believed."""
     if len(indices) == 1:
         return f"The witness of sample {indices[0]} is damaged, so its answer is missing."
     return f"The witnesses of samples {', '.join(map(str, indices))} are damaged, so their answers are missing."

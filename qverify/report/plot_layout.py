@@ -21,6 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 DPI = 100
+POINTS = 72
+"""Points in an inch."""
+_HANDLE = 4.8
+"""Width of a line in a legend and of the space on both sides, in units of the font size."""
 _SPACING = 1.25
 """Line height in units of the font size; matplotlib's own is 1.2."""
 _SAFETY = 1.03
@@ -39,7 +43,7 @@ def plain_style() -> Iterator[None]:
 
 
 def width(text: str, size: float) -> float:
-    """How wide one line is at a font size in points; inches, rather too much than too little."""
+    """The width of one line at a font size in points; inches, rather too much than too little."""
     pixels, _, _ = _renderer().get_text_width_height_descent(text, FontProperties(size=size), False)
     return float(pixels) / DPI * _SAFETY
 
@@ -50,8 +54,8 @@ def _renderer() -> Any:
 
 
 def height(text: str, size: float) -> float:
-    """How high the lines of `text` are; inches."""
-    return (text.count("\n") + 1) * size * _SPACING / 72
+    """The height of the lines of `text`; inches."""
+    return (text.count("\n") + 1) * size * _SPACING / POINTS
 
 
 def wrapped(text: str, room: float, size: float, most: int = 3) -> str:
@@ -112,11 +116,12 @@ class Panels:
 
     @property
     def down(self) -> int:
+        """The number of rows of panels."""
         return -(-self.count // self.across)
 
     @property
     def size(self) -> tuple[float, float]:
-        """Of the whole figure."""
+        """The size of the whole figure."""
         wide = self.left + self.across * self.panel[0] + (self.across - 1) * self.gaps[0] + self.right
         return wide, self.top + self.down * self.panel[1] + (self.down - 1) * self.gaps[1] + self.bottom
 
@@ -134,12 +139,12 @@ class Panels:
         return figure, axes
 
     def lowest(self, place: int) -> bool:
-        """Whether no panel is below this one."""
+        """Whether panel number `place` has none below it."""
         return place + self.across >= self.count
 
 
 def legend_columns(labels: list[str], size: float, room: float) -> int:
-    """How many entries of a legend to put beside each other: as many as have room, in rows that are about full."""
-    entry = max(width(label, size) for label in labels) + 4.8 * size / 72  # line, and space on both sides
+    """The number of columns of a legend: as many as have room, in rows that are about full."""
+    entry = max(width(label, size) for label in labels) + _HANDLE * size / POINTS
     most = max(1, int(room / entry))
     return math.ceil(len(labels) / math.ceil(len(labels) / most))

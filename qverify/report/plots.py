@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from qverify.analysis.grid import Bracket
-from qverify.analysis.sweeps import PARTS, Row
+from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.files.atomic import partial_path
 from qverify.files.names import short_names
-from qverify.report.plot_layout import DPI, Panels, height, legend_columns, plain_style, wrapped
+from qverify.report.plot_layout import DPI, POINTS, Panels, height, legend_columns, plain_style, wrapped
 from qverify.runs.folder import writing
 from qverify.text.escapes import printable
 
@@ -35,11 +35,21 @@ _BINS = 40
 _TICKS = 9
 _TITLE, _LABEL, _SMALL = 10.0, 9.0, 8.0
 """Font sizes in points."""
+_LEGEND_SPACING = 1.65
+"""Height of a line of the legend, in units of the font size."""
+_LINE, _THIN, _GRID = 1.3, 0.9, 0.6
+"""Widths in points of curves, of lines to compare them with, and of the grid."""
+_ALONE, _BESIDE, _FACTORS = (5.0, 3.1), (3.6, 2.7), (5.5, 2.9)
+"""Inches of a panel of a sweep, alone or beside others, and of that of the factors."""
+_LEFT, _RIGHT, _BELOW = 0.8, 0.25, 0.62
+"""Inches for ticks and labels beside and below panels."""
+_GAP, _TICK_LABELS = 0.3, 0.32
+"""Inches between panels beside each other, and for the labels of ticks between those above each other."""
 _EDGE, _PAD = 0.12, 0.06
 """Inches between text and the edge of the figure, and between text and text."""
 
 
-def sweep_figure(rows: Sequence[Row], title: str) -> Figure:
+def sweep_figure(rows: Sequence[SweepRow], title: str) -> Figure:
     """Guaranteed accuracy against the radius or the bits: a panel a model, a curve a part; at least one row.
 
     Only parts that have rows are in the legend. A line break in `title` is one, in the name of a model it is not.
@@ -47,29 +57,29 @@ def sweep_figure(rows: Sequence[Row], title: str) -> Figure:
     with plain_style():
         models = list(dict.fromkeys(row.model for row in rows))
         across = 2 if len(models) == 4 else min(_COLUMNS, len(models))
-        panel = (5.0, 3.1) if len(models) == 1 else (3.6, 2.7)
+        panel = _ALONE if len(models) == 1 else _BESIDE
         names = [wrapped(printable(name), panel[0], _LABEL) for name in short_names(models)]
-        room = 0.8 + across * panel[0] + (across - 1) * 0.3 + 0.25 - 2 * _EDGE
+        room = _LEFT + across * panel[0] + (across - 1) * _GAP + _RIGHT - 2 * _EDGE
         parts = [part for part in PARTS if any(row.part == part for row in rows)]
         columns = legend_columns([*parts, "clean"], _SMALL, room)
         heading = _broken(title, room)
         named = max(height(name, _LABEL) for name in names) + 2 * _PAD
         below = _legend_height(len(parts) + 1, columns, "quantised")
-        top, bottom = _EDGE + height(heading, _TITLE) + _PAD + named, below + 0.62
+        top, bottom = _EDGE + height(heading, _TITLE) + _PAD + named, below + _BELOW
         grid = Panels(
             count=len(models),
             across=across,
             panel=panel,
-            left=0.8,
-            right=0.25,
+            left=_LEFT,
+            right=_RIGHT,
             top=top,
             bottom=bottom,
-            gaps=(0.3, named + 0.32),
+            gaps=(_GAP, named + _TICK_LABELS),
         )
         figure, panels = grid.figure()
         for place, (axes, model, name) in enumerate(zip(panels, models, names, strict=True)):
             _panel(axes, [row for row in rows if row.model == model], [row.place for row in rows])
-            axes.set_title(name, fontsize=_LABEL, pad=72 * _PAD)
+            axes.set_title(name, fontsize=_LABEL, pad=POINTS * _PAD)
             axes.tick_params(labelsize=_SMALL, labelbottom=grid.lowest(place), labelleft=place % across == 0)
         high = grid.size[1]
         figure.suptitle(heading, fontsize=_TITLE, y=1 - _EDGE / high, va="top", linespacing=1.2)
@@ -87,19 +97,19 @@ def _broken(title: str, room: float) -> str:
 
 def _legend_height(entries: int, columns: int, title: str = "") -> float:
     rows = math.ceil(entries / columns) + bool(title)
-    return _EDGE + rows * _SMALL * 1.65 / 72 + _PAD
+    return _EDGE + rows * _SMALL * _LEGEND_SPACING / POINTS + _PAD
 
 
 def _legend(figure: Figure, axes: Any, columns: int, title: str = "") -> None:
-    """At the bottom, below everything."""
+    """Draw the legend at the bottom, below everything."""
     handles, labels = axes.get_legend_handles_labels()
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, _EDGE / figure.get_figheight())}
     look: dict[str, Any] = {"fontsize": _SMALL, "title_fontsize": _SMALL, "frameon": False, "borderaxespad": 0.0}
     figure.legend(handles, labels, ncols=columns, title=title or None, borderpad=0.0, **place, **look)
 
 
-def _panel(axes: Any, rows: list[Row], places: list[float]) -> None:
-    """One curve a part of one model, and its clean accuracy; `places`: those of all models."""
+def _panel(axes: Any, rows: list[SweepRow], places: list[float]) -> None:
+    """Draw one model: a curve a part, and the clean accuracy; `places`: those of all models."""
     places = sorted(set(places))
     for part in PARTS:
         curve = sorted((row for row in rows if row.part == part), key=lambda row: row.place)
@@ -107,11 +117,11 @@ def _panel(axes: Any, rows: list[Row], places: list[float]) -> None:
             continue
         y = [100 * row.guaranteed / row.samples for row in curve]
         style = {"color": _COLOURS[part], "marker": _MARKERS[part], "linestyle": "--" if "+" in part else "-"}
-        axes.plot([row.place for row in curve], y, label=part, markersize=3.5, linewidth=1.3, clip_on=False, **style)
-    axes.axhline(100 * rows[0].clean / rows[0].samples, color="0.6", linewidth=0.9, linestyle=":", label="clean")
+        axes.plot([row.place for row in curve], y, label=part, markersize=3.5, linewidth=_LINE, clip_on=False, **style)
+    axes.axhline(100 * rows[0].clean / rows[0].samples, color="0.6", linewidth=_THIN, linestyle=":", label="clean")
     _across(axes, places, rows[0].value is None)
     axes.set_ylim(-2, 102)
-    axes.grid(color="0.9", linewidth=0.6)
+    axes.grid(color="0.9", linewidth=_GRID)
 
 
 def _across(axes: Any, places: list[float], bits: bool) -> None:
@@ -133,23 +143,23 @@ def _across(axes: Any, places: list[float], bits: bool) -> None:
 
 
 def factor_figure(brackets: Sequence[Bracket], title: str, max_factor: float) -> Figure:
-    """How many samples are proved up to which factor, and fail from which: two histograms; at least one sample."""
+    """Two histograms over the factors: samples proved up to each, and failing from each; at least one sample."""
     proved = [bracket.factor for bracket in brackets]
     broken = [bracket.upper for bracket in brackets if bracket.upper]
     wrong, zero = sum(bracket.misclassified for bracket in brackets), proved.count(0.0)
     hidden = f"at 0: {wrong} misclassified, {zero - wrong} never proved"
-    panel, left, right = (5.5, 2.9), 0.7, 0.25
+    panel, left, right = _FACTORS, 0.7, _RIGHT
     room = left + panel[0] + right - 2 * _EDGE
     with plain_style():
         heading = _broken(title, room)
         below = _legend_height(3, 3)
         top = _EDGE + height(heading, _TITLE) + 2 * _PAD
-        grid = Panels(count=1, across=1, panel=panel, left=left, right=right, top=top, bottom=below + 0.62)
+        grid = Panels(count=1, across=1, panel=panel, left=left, right=right, top=top, bottom=below + _BELOW)
         figure, (axes,) = grid.figure()
         _histograms(axes, proved, broken, max_factor)
         axes.set_xlabel(f"factor on the radii (not shown, {hidden})", fontsize=_LABEL)
         axes.set_ylabel("samples", fontsize=_LABEL)
-        axes.set_title(heading, fontsize=_TITLE, pad=144 * _PAD, x=(room / 2 + _EDGE - left) / panel[0])
+        axes.set_title(heading, fontsize=_TITLE, pad=2 * POINTS * _PAD, x=(room / 2 + _EDGE - left) / panel[0])
         _legend(figure, axes, 3)
     return figure
 
@@ -162,10 +172,10 @@ def _histograms(axes: Any, proved: list[float], broken: list[float], max_factor:
         axes.hist([p for p in proved if p > 0], bins, color=_COLOURS["input"], label="largest factor that is proved")[0]
     ]
     if broken:
-        look = {"histtype": "step", "color": _COLOURS["weight"], "linewidth": 1.3}
+        look = {"histtype": "step", "color": _COLOURS["weight"], "linewidth": _LINE}
         counts.append(axes.hist(broken, bins, label="smallest factor known to fail", **look)[0])
     if low < 1 < high:
-        axes.axvline(1.0, color="0.4", linewidth=0.9, linestyle=":", label="the radii as given")
+        axes.axvline(1.0, color="0.4", linewidth=_THIN, linestyle=":", label="the radii as given")
     axes.set_xscale("log")
     axes.set_xticks(_ticks([low, high], False))
     axes.set_xticks([], minor=True)
@@ -173,7 +183,7 @@ def _histograms(axes: Any, proved: list[float], broken: list[float], max_factor:
     axes.set_xlim(low, high)
     axes.set_ylim(0, 1.05 * max(1.0, *(float(count.max()) for count in counts)))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(color="0.9", linewidth=0.6)
+    axes.grid(color="0.9", linewidth=_GRID)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=_SMALL)
 
@@ -191,7 +201,7 @@ def _ticks(positive: list[float], zero: bool) -> list[float]:
     return [0.0] * zero + (steps or [high])
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write STEM.png and STEM.svg, both or neither, the same bytes for the same figure. Raises OutputError."""
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     partial = list(map(partial_path, paths))

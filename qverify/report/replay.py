@@ -30,7 +30,7 @@ def outputs(path: Path, x: Array) -> Array:
     model = _read(path)
     failures: tuple[type[Exception], ...] = (ValueError, KeyError, StopIteration, RuntimeError, *onnx_session.errors())
     try:
-        session = onnx_session.opened(model.SerializeToString())
+        session = onnx_session.open_session(model.SerializeToString())
         (wanted,) = session.get_inputs()
         sizes = wanted.shape[1:]
         if not all(isinstance(size, int) for size in sizes) or np.prod(sizes, dtype=int) != x.size:

@@ -91,7 +91,7 @@ class Sources:
         return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
 
     def _file(self, case: StoredCase, kind: str, given: str, sha256: Any, read: Callable[[Path], T], *more: str) -> T:
-        """What `read` makes of the first file that may be the one given and has this hash."""
+        """Read the first file that may be the one given and has this hash."""
         paths = [path for path in _places(case, kind, given) if path.is_file()]
 
         def checked(path: Path) -> T:
@@ -107,7 +107,7 @@ class Sources:
         return self._once((kind, given, sha256, *more, *paths), paths, found)
 
     def _once(self, key: tuple[Any, ...], paths: Sequence[Path], read: Callable[[], T]) -> T:
-        """What `read` returned or raised the first time; messages name no folder of `paths`."""
+        """Read once: later calls return or raise as the first did; messages name no folder of `paths`."""
         key = tuple(map(str, key))
         if key not in self._found:
             try:
@@ -122,7 +122,7 @@ class Sources:
 
 
 def clipping(case: StoredCase) -> tuple[float, float] | None:
-    """Where quantised inputs were kept, as `Options.clip` takes it."""
+    """The interval to which quantised inputs were clipped, as `Options.clip` takes it; None for none."""
     return case.question.clip_input
 
 
@@ -137,7 +137,7 @@ def _places(case: StoredCase, kind: str, given: str | None) -> list[Path]:
 
 
 def _first(ways: Sequence[Callable[[], T]]) -> T:
-    """What the first of `ways` gives that does not fail; if all do, the failure of the first."""
+    """The result of the first of `ways` that does not fail; if all do, raises the DataError of the first."""
     failures = []
     for way in ways:
         try:
@@ -154,7 +154,7 @@ def _named(name: str) -> Samples:
 
 
 def _as_data_error(read: Callable[[], T]) -> T:
-    """Whatever is wrong with a file is a reason why something is missing."""
+    """Read, and turn every error of a file into a DataError: a reason why something is missing."""
     try:
         return read()
     except DataError:

@@ -34,20 +34,22 @@ EXACT_ONLY = "Method exact sends every sample to the solver, so its IBP and BP a
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Line(Brief):
-    """One case and what its rows count up to."""
+    """A line of the table: one case, and the counts of its rows."""
 
     case: StoredCase
 
     @cached_property
     def tally(self) -> Tally:
+        """The counts of the rows."""
         return Tally.of(self.case.rows)
 
     def count(self, accuracy: str) -> int:
-        """How many samples an accuracy of `ACCURACIES` counts."""
+        """The number of samples that an accuracy of `ACCURACIES` counts."""
         return int(getattr(self.tally, accuracy))
 
     @property
     def seconds(self) -> float:
+        """Seconds of computing, summed over the samples."""
         return float(sum(self.tally.seconds.values()))
 
     def record(self) -> dict[str, str | int | float | None]:

@@ -8,9 +8,19 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from qverify.moved import former_names
 from qverify.report.numbers import percent
 from qverify.report.table import ACCURACIES, EXACT_ONLY, HEADINGS, MEANINGS, Line, identities
 from qverify.text import escapes
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "csv_text": "qverify.report.text:csv_table",
+        "latex": "qverify.report.text:latex_table",
+        "markdown": "qverify.report.text:markdown_table",
+    },
+)
 
 _NAMES = 31
 """Columns that a table of the usual width leaves to names; what is longer shares them instead of being cut."""
@@ -18,7 +28,7 @@ _HEADINGS = (*HEADINGS.values(), "unknown", "seconds")
 
 
 def terminal(lines: Sequence[Line]) -> list[Table | str]:
-    """The parts for `console.output.show`."""
+    """The table and the lines below it, for `console.output.show`."""
     shown, common = identities(lines)
     if sum(max(map(len, (heading, *cells))) + 2 for heading, cells in shown.items()) > _NAMES:
         shown = {"case": [", ".join(filter(None, cells)) for cells in zip(*shown.values(), strict=True)]}
@@ -33,8 +43,8 @@ def terminal(lines: Sequence[Line]) -> list[Table | str]:
     return [table, "", *([f"All: {common}."] if common else []), *legend(lines), *notes(lines)]
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    """A table of GitHub's Markdown, and what its columns mean."""
+def markdown_table(lines: Sequence[Line]) -> str:
+    """The table in GitHub's Markdown, with a legend."""
     shown, common = identities(lines)
     headings = [*shown, "samples", *_HEADINGS]
     rules = ["---"] * len(shown) + ["---:"] * (len(headings) - len(shown))
@@ -47,8 +57,8 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join([*table, "", *said[: bool(common)], *legend(lines), *said[bool(common) :]]) + "\n"
 
 
-def csv_text(lines: Sequence[Line]) -> str:
-    """One record a line, under the names of `Line.record`; floats with all their digits.
+def csv_table(lines: Sequence[Line]) -> str:
+    """The table as CSV, under the names of `Line.record`; floats with all their digits.
 
     Text that a spreadsheet would take for a formula begins with `'`.
     """
@@ -62,8 +72,8 @@ def csv_text(lines: Sequence[Line]) -> str:
     return file.getvalue()
 
 
-def latex(lines: Sequence[Line]) -> str:
-    """A tabular for the package booktabs, accuracies in per cent; what it rests on as comments above it."""
+def latex_table(lines: Sequence[Line]) -> str:
+    """The table as a tabular for booktabs, accuracies in per cent; what it rests on as comments above it."""
     shown, common = identities(lines)
     said = [*([f"All: {common}."] if common else []), *legend(lines), *notes(lines)]
     headings = [*shown, "samples", *(f"{heading} (\\%)" for heading in HEADINGS.values()), "unknown", "seconds"]
@@ -90,12 +100,12 @@ def latex(lines: Sequence[Line]) -> str:
 
 
 def notes(lines: Sequence[Line]) -> list[str]:
-    """What is to be known about runs and cases, one sentence each, each once."""
+    """Notes on runs and cases, one sentence each, each once."""
     return list(dict.fromkeys(note for line in lines for note in line.case.notes))
 
 
 def legend(lines: Sequence[Line]) -> list[str]:
-    """What the columns mean."""
+    """The legend: a line a column, with its meaning."""
     exact = any(line.case.method == "exact" for line in lines)
     return [f"Shares of the samples decided; {'; '.join(MEANINGS)}.", *([EXACT_ONLY] if exact else [])]
 

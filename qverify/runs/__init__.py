@@ -1,1 +1,1 @@
-"""What is asked, and answers kept on disk so that they can be added to and read back."""
+"""Questions, and their answers on disk, which can be added to and read back."""

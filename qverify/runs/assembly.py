@@ -24,7 +24,7 @@ from qverify.workers.tasks import GRACE, Parcels, Setting, Task
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class BatchCase(Brief):
-    """One case: its question, the samples that are asked about, and the task that it splits into."""
+    """A case of a batch: its question, the samples asked about, and the task that it splits into."""
 
     question: Question
     indices: range
@@ -42,7 +42,7 @@ class BatchCase(Brief):
 
     @cached_property
     def identity(self) -> list[Any]:
-        """As `Question.identity`."""
+        """The identity of the question, `Question.identity`."""
         return self.question.identity()
 
     def key(self, index: int) -> str:
@@ -99,7 +99,7 @@ class Assembly:
         self.labels[task.case] = problem.samples.y
 
     def _refuse_twins(self) -> None:
-        """Two cases that ask the same would share their rows."""
+        """Raise UsageError for two cases that ask the same: they would share their rows."""
         seen: dict[str, BatchCase] = {}
         for case in self.cases:
             before = seen.setdefault(str(case.identity), case)
@@ -111,7 +111,7 @@ class Assembly:
 
 
 def _given(entry: Entry, plan: Plan) -> Given:
-    """What one case asks."""
+    """An entry of a plan, as `Given`."""
     return Given(
         model=entry.model,
         data=entry.data,

@@ -25,7 +25,7 @@ from qverify.console.signals import stoppable
 from qverify.datasets.samples import Labels
 from qverify.errors import InternalError
 from qverify.runs.assembly import Assembly, BatchCase
-from qverify.runs.folder import RUNS, Directory, Files, append, opened, writing
+from qverify.runs.folder import RUNS, Directory, Files, append, open_folder, writing
 from qverify.runs.plan import Plan
 from qverify.runs.question import Question
 from qverify.runs.start import Start
@@ -66,7 +66,7 @@ class BatchDirectory(Directory):
             changed=_more_cases,
         )
         asked = {name: question.to_json() for name, question in cases.items()}
-        _, found = opened(files, {CASES: asked}, start.to_json(), True)
+        _, found = open_folder(files, {CASES: asked}, start.to_json(), True)
         return BatchDirectory(files.folder, *found[ROWS])
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -87,7 +87,7 @@ def _more_cases(kept: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _engine(start: Start, parcels: Parcels) -> Iterator[Engine]:
-    """Who does the work."""
+    """The engine: a cluster, or processes here."""
     if start.cluster is None:
         from qverify.workers.local import Local
 
@@ -103,7 +103,7 @@ def _engine(start: Start, parcels: Parcels) -> Iterator[Engine]:
 
 
 class BatchWork:
-    """What is to do, what is done, and how it goes."""
+    """The work of a batch: cases still to do, rows done, and how it goes."""
 
     def __init__(self, cases: Sequence[BatchCase], directory: BatchDirectory, labels: Mapping[str, Labels]):
         self.cases, self.directory, self._labels = cases, directory, labels
@@ -129,7 +129,7 @@ class BatchWork:
 
     @property
     def missing(self) -> int:
-        """How many samples have no verdict."""
+        """The number of samples without a verdict."""
         return self.total - self.all.samples
 
     def run(self, engine: Engine, stop: threading.Event) -> None:
@@ -173,7 +173,7 @@ class Where:
     memory: str | None = None
 
     def for_workers(self) -> int | None:
-        """Bytes of the memory without this process. Raises UsageError if they are too few for so many jobs."""
+        """Bytes for the workers, without this process. Raises UsageError if they are too few for so many jobs."""
         if self.memory is None:
             return None
         left = parse_memory(self.memory) - resident()

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar, get_args, get_type_hints
 from qverify.errors import DataError
 from qverify.runs.folder import read_lines
 from qverify.text.escapes import from_spreadsheet, shown, spreadsheet
+from qverify.text.shortened import VALUE
 
 
 class Checked(Protocol):
@@ -29,31 +30,33 @@ class Checked(Protocol):
         """The columns whose values cannot be, or contradict each other; a row that is read back must have none."""
 
 
-Row = TypeVar("Row", bound=Checked)
+CheckedRow = TypeVar("CheckedRow", bound=Checked)
 
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Columns(Generic[Row]):
+class Columns(Generic[CheckedRow]):
     """The fields of `row`, a dataclass of str, int, float and bool, or of one of these or None, which is an empty cell.
 
     `what` the rows are, for people: "a sweep". A `folder.Reader`.
     """
 
-    row: type[Row]
+    row: type[CheckedRow]
     what: str
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The headings of the columns."""
         return tuple(field.name for field in fields(self.row))  # type: ignore[arg-type]
 
     @property
     def header(self) -> bytes:
+        """The first line, with the headings."""
         return self.text([], header=True).encode()
 
-    def text(self, rows: Iterable[Row], header: bool = False) -> str:
+    def text(self, rows: Iterable[CheckedRow], header: bool = False) -> str:
         """The rows as lines; numbers are written so that they are read back as they were."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -62,7 +65,7 @@ class Columns(Generic[Row]):
         writer.writerows(map(_cell, astuple(row)) for row in rows)  # type: ignore[call-overload]
         return text.getvalue()
 
-    def read(self, path: Path, content: bytes) -> tuple[list[Row], int]:
+    def read(self, path: Path, content: bytes) -> tuple[list[CheckedRow], int]:
         """The rows in `content`, that of the file at `path`, and up to which byte it is whole.
 
         A torn last line is not in it: what it held will be computed again. Raises DataError for a file of another kind,
@@ -74,8 +77,8 @@ class Columns(Generic[Row]):
             return [], 0
         return read_lines(path, content, self._row, len(self.header))
 
-    def _row(self, line: bytes) -> Row:
-        """One row. Raises ValueError that says what is wrong in a few words."""
+    def _row(self, line: bytes) -> CheckedRow:
+        """Parse one row. Raises ValueError that says what is wrong in a few words."""
         try:
             ((*cells,),) = csv.reader([line.decode()], strict=True)
         except (ValueError, csv.Error):
@@ -87,15 +90,15 @@ class Columns(Generic[Row]):
             try:
                 values[name] = _value(kinds[name], cell)
             except ValueError:
-                raise ValueError(f"column {name} is {shown(cell, 40)}") from None
+                raise ValueError(f"column {name} is {shown(cell, VALUE)}") from None
         row = self.row(**values)
         if wrong := row.faults():
-            raise ValueError(f"column {wrong[0]} is {shown(values[wrong[0]], 40)}, which cannot be")
+            raise ValueError(f"column {wrong[0]} is {shown(values[wrong[0]], VALUE)}, which cannot be")
         return row
 
 
 def _cell(value: Any) -> Any:
-    """What a value is written as."""
+    """A value as a cell of CSV."""
     if not isinstance(value, str):
         return value
     return spreadsheet(value) if value.isprintable() and not value.startswith('"') else json.dumps(value)

@@ -34,12 +34,14 @@ _MOVED = ("model", PLACES)
 """Keys of a question that say where files lie now."""
 _NAMED = 6
 """Differences between two questions that are named one by one."""
+_LONG, _BEGINNING = 60, 12
+"""Characters of a value that is shown whole, and of the beginning of a longer one, a hash mostly."""
 _ATTEMPTS = 100
 """How often a file is opened that another process takes away in the same moment."""
 
 
 class Reader(Protocol):
-    """What a file of rows holds. `header`: what it begins with."""
+    """The format of a file of rows. `header`: the bytes it begins with."""
 
     @property
     def header(self) -> bytes: ...
@@ -75,7 +77,7 @@ class Files:
     others: Collection[str] = ()
 
 
-def opened(
+def open_folder(
     files: Files, question: dict[str, Any], session: dict[str, Any], resume: bool
 ) -> tuple[dict[str, Any], dict[str, tuple[BinaryIO, Any]]]:
     """Begin in `files.folder`, or go on with what is there: the question as kept; name -> open file and its rows.
@@ -154,7 +156,7 @@ def _mend(file: BinaryIO, size: int, end: int, header: bytes) -> None:
 def read_lines(
     path: Path, content: bytes, row: Callable[[bytes], Line], start: int = 0, then: str = ", then use --resume"
 ) -> tuple[list[Line], int]:
-    """What `row` makes of each line from byte `start` on, and up to which byte these are whole.
+    """The lines from byte `start` on, each parsed by `row`, and the byte up to which they are whole.
 
     `row` raises ValueError, which says in a few words what is wrong. A last line with which something is wrong, or that
     does not end, is torn, and is left out. Raises DataError for any line before it; `then` ends its remedy.
@@ -194,7 +196,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, kept: str = "", again: str = "with --resume") -> Iterator[None]:
-    """OSError -> OutputError that says what is kept, and `again`, how to go on."""
+    """Turn OSError into OutputError, which says what is kept, and `again`, how to go on."""
     try:
         yield
     except OutputError:
@@ -213,7 +215,7 @@ def read_record(path: Path, faults: Callable[[dict[str, Any]], list[str]]) -> di
 
 
 def _recorded(path: Path, faults: Callable[[dict[str, Any]], list[str]]) -> dict[str, Any]:
-    """What the question's file says; DataError if there is none beside the rows, or if it is not one of ours."""
+    """The content of the question's file; DataError if there is none beside the rows, or if it is not one of ours."""
     try:
         return read_record(path, faults)
     except OSError as error:
@@ -226,15 +228,16 @@ def _recorded(path: Path, faults: Callable[[dict[str, Any]], list[str]]) -> dict
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], may_differ: Collection[str]) -> list[str]:
-    """Which answers to 'what was asked?' differ, in words; of many, the first few."""
+    """The entries in which two questions differ, in words; of many, the first few."""
     then, today = _entries(before, may_differ), _entries(now, may_differ)
     found = []
     for key in {**then, **today}:
         if then.get(key) != today.get(key):
             old, new = (
-                text if len(text) <= 60 else text[:12] + '..."' for text in (then.get(key, ""), today.get(key, ""))
+                text if len(text) <= _LONG else text[:_BEGINNING] + '..."'
+                for text in (then.get(key, ""), today.get(key, ""))
             )
-            found.append(f"{key[:60]} was {old or 'not given'} and is {new or 'not given'} now")
+            found.append(f"{key[:_LONG]} was {old or 'not given'} and is {new or 'not given'} now")
     more = len(found) - _NAMED
     return found if more <= 0 else [*found[:_NAMED], f"and {more} more"]
 

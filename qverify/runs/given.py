@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What is asked, under the names of the options of `qverify verify`; None for what was left out."""
+    """Model, samples, family and method as stated, by the names of options of `qverify verify`; None if left out."""
 
     model: str
     data: str | None = None
@@ -47,7 +47,7 @@ class Given:
 
     @property
     def stated_scheme(self) -> str | None:
-        """What the bits mean; None without bits."""
+        """The scheme, `paper` if none is named; None without bits."""
         return None if self.bits is None else self.scheme or "paper"
 
     def check(self) -> None:
@@ -75,14 +75,14 @@ class Given:
             raise UsageError("The radii are missing; give --bits N, or --radii FILE.toml.")
 
     def quantiser(self, bits: int) -> Quantiser:
-        """The quantiser of so many bits, its conventions those stated. Raises RadiiError."""
+        """The quantiser of so many bits, its conventions those stated; `Radii.of` refuses senseless ones."""
         from qverify.family.steps import Quantiser
 
         stated = {name: getattr(self, name) for name in ("scheme", "rounding", "kernel", "batchnorm")}
         return replace(Quantiser(bits), **{name: value for name, value in stated.items() if value is not None})
 
     def options(self) -> Options:
-        """How to compute. Raises UsageError."""
+        """The options of the computation. Raises UsageError."""
         from qverify.budget import parse_memory
         from qverify.verification.verdict import Options
 

@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the file says, under the names it has there; paths hold from the current directory."""
+    """A plan as its file states it, under the names it has there; paths hold from the current directory."""
 
     models: tuple[str, ...]
     data: tuple[str, ...]
@@ -80,7 +80,7 @@ class Plan:
         return plan._beside(folder)
 
     def _beside(self, folder: Path) -> Plan:
-        """With the paths taken from `folder`."""
+        """The plan with its paths taken from `folder`."""
 
         def moved(paths: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(str(folder / path) for path in paths)

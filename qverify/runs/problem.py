@@ -1,4 +1,4 @@
-"""What is `Given` -> network, samples and family, with everything checked before the work begins."""
+"""From `Given` to network, samples and family, with everything checked before the work begins."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Problem(Brief):
 
     @classmethod
     def of(cls: type[P], given: Given, network: Network, everything: Samples, classifies: bool = True) -> P:
-        """The same for a model and data read before; says nothing."""
+        """The problem for a model and data read before; says nothing on stderr. Raises what is wrong with it."""
         cls._check(given)
         samples, indices = datasets.select(everything, given.samples)
         family = cls._family(given, network, everything)
@@ -75,7 +75,7 @@ class Problem(Brief):
 
     @classmethod
     def _family(cls, given: Given, network: Network, everything: Samples) -> dict[str, Any]:
-        """More fields, by their names."""
+        """The fields that a subclass has beside these, by their names."""
         return {}
 
     def hint(self, where: str = "") -> None:
@@ -128,7 +128,7 @@ class Problem(Brief):
         return {kind: place(path, folder) for kind, path in files.items() if path is not None}
 
     def options(self) -> Options:
-        """How to compute. Raises UsageError."""
+        """The options of the computation. Raises UsageError."""
         return self.given.options()
 
 
@@ -192,7 +192,7 @@ def read_samples(given: Given) -> Samples | None:
 
 
 def doubted(network: Network, everything: Samples, where: str = "") -> tuple[str, ...]:
-    """Why the data do not seem to be the network's; goes to stderr too, after `where`."""
+    """The doubts that the data are the network's; they go to stderr too, after `where`."""
     found = tuple(units.doubts(network, everything))
     for doubt in found:
         say(f"note: {where}{doubt}")

@@ -75,7 +75,7 @@ class StatedRadii(Brief):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Question(Brief):
-    """What a run is asked (formats.md, section 1); of which kind it is, verify, batch, sweep or radius, says what is
+    """The question of a run (formats.md, section 1); of which kind it is, verify, batch, sweep or radius, says what is
     there. A field that is None, or empty, is not in the file, except those of which null means something:
     `input_scale`, `clip_input`, `timeout`.
     """
@@ -124,7 +124,7 @@ class Question(Brief):
         return Question(**own | {PLACES: places if isinstance(places, dict) else None})
 
     def summary(self) -> dict[str, Any]:
-        """Its part of the `--json` object of a command: there `samples` is how many, `sample_range` which."""
+        """The question in the `--json` object of a command: there `samples` is how many, `sample_range` which."""
         found = {name: value for name, value in self.to_json().items() if name != "samples"}
         return found | {"sample_range": list(self.samples), "convention": self.radii.convention}
 
@@ -183,7 +183,7 @@ def _object(value: Question | StatedRadii, left_out: Collection[str]) -> dict[st
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """A value as JSON has it."""
     if isinstance(value, StatedRadii):
         return value.to_json()
     if isinstance(value, Mapping):

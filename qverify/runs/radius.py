@@ -26,7 +26,7 @@ from qverify.console.signals import stoppable
 from qverify.errors import InternalError
 from qverify.files.places import PLACES
 from qverify.runs.csv_rows import Columns
-from qverify.runs.folder import Directory, Files, Reader, append, opened, writing
+from qverify.runs.folder import Directory, Files, Reader, append, open_folder, writing
 from qverify.runs.given import Given
 from qverify.runs.problem import FamilyProblem
 from qverify.runs.question import Question
@@ -67,7 +67,7 @@ class RadiusDirectory(Directory):
         files = Files(
             folder=Path(path), question=QUESTION, rows=rows, may_differ=_MAY_DIFFER, faults=record_faults, others=others
         )
-        _, found = opened(files, question.to_json(), start.to_json(), resume)
+        _, found = open_folder(files, question.to_json(), start.to_json(), resume)
         return RadiusDirectory(files.folder, found)
 
     def add(self, bracket: Bracket) -> None:
@@ -95,7 +95,7 @@ class Wanted:
 
 
 class RadiusWork:
-    """What is asked, and what is known so far: `brackets` by index in the data set, `rows` by layer and kind."""
+    """The work of a search, and its answers: `brackets` by index in the data set, `rows` by layer and kind."""
 
     def __init__(self, problem: FamilyProblem, wanted: Wanted, search: FactorSearch):
         self.problem, self.wanted, self.search = problem, wanted, search
@@ -123,10 +123,11 @@ class RadiusWork:
 
     @property
     def grid(self) -> Grid:
+        """The grid of factors."""
         return self.search.grid
 
     def start(self) -> Start:
-        """What may differ from one start to the next, as radius.json keeps it."""
+        """This start, as radius.json keeps it: what may differ from the next."""
         options = [self.search.options, *([self.layer_search.options] if self.layer_search else [])]
         solvers = [found for one in options if (found := SolverUsed.of(one))]
         return Start(
@@ -138,19 +139,19 @@ class RadiusWork:
         )
 
     def question(self) -> Question:
-        """What is asked, as radius.json keeps it. Layers are not in it: their rows say what was asked."""
+        """The question, as radius.json keeps it. Layers are not in it: their rows say what was asked."""
         wanted, question = self.wanted, self.problem.question()
         attack = self.search.options.attack
         return replace(question, max_factor=wanted.max_factor, precision=wanted.precision, attack=attack)
 
     @property
     def missing(self) -> int:
-        """How many samples and layers are not done."""
+        """The number of samples and layers that are not done."""
         return len(self.problem.indices) - len(self.brackets) + len(self.layers) - len(self.rows)
 
     @property
     def standing(self) -> str:
-        """How far it is, in words."""
+        """The progress in words: samples and layers done."""
         layers = f" and {len(self.rows)} of {len(self.layers)} layers" if self.layers else ""
         return f"{len(self.brackets)} of {len(self.problem.indices)} samples{layers}"
 
@@ -169,7 +170,10 @@ class RadiusWork:
             raise InternalError(f"{self.missing} samples or layers were passed over.")
 
     def _take(self, directory: RadiusDirectory) -> None:
-        """What is there and fits. Layers that were asked for otherwise are no strangers: their rows say how."""
+        """Take the brackets and rows on disk that fit.
+
+        Layers that were asked for otherwise are no strangers: their rows say how.
+        """
         strange = [index for index, bracket in directory.brackets.items() if not self._fits(bracket)]
         for index in strange:
             del directory.brackets[index]
@@ -223,7 +227,7 @@ class RadiusWork:
                 progress.add(0, False)
 
     def ordered(self) -> tuple[list[Bracket], list[LayerRow]]:
-        """Everything known, in the order of the samples and of the network."""
+        """All brackets and rows so far, in the order of the samples and of the network."""
         brackets = [self.brackets[index] for index in self.problem.indices if index in self.brackets]
         keys = [(one.layer, one.kind) for one in self.layers]
         return brackets, [self.rows[key] for key in keys if key in self.rows]

@@ -53,14 +53,17 @@ class StoredCase(Brief):
 
     @property
     def model(self) -> str:
+        """The model's file name without its ending, printable."""
         return printable(PurePath(file_name(self.question.model)).stem)
 
     @property
     def data(self) -> str:
+        """The name of the data set or of its file, printable."""
         return printable(file_name(self.question.data))
 
     @property
     def bits(self) -> int | None:
+        """The bit-width; None for radii from a file."""
         bits = self.question.radii.bits
         return bits if isinstance(bits, int) else None
 
@@ -80,7 +83,7 @@ class StoredCase(Brief):
 
     @property
     def convention(self) -> str:
-        """What the bits mean; empty for radii from a file."""
+        """The convention of the bits; empty for radii from a file."""
         stated, clip = self.question.radii, self.question.clip_input
         scheme = f"scheme {stated.scheme}, rounding {stated.rounding}" if self.bits is not None else ""
         clipped = f"inputs within {clip[0]:g} to {clip[1]:g}" if clip else ""
@@ -88,6 +91,7 @@ class StoredCase(Brief):
 
     @property
     def method(self) -> str:
+        """The method, printable."""
         return printable(self.question.method)
 
 
@@ -131,7 +135,7 @@ def _cases(folder: Path, name: str) -> list[StoredCase]:
 
 
 def _case(run: StoredRun, name: str, question: Question, rows: list[Row], notes: list[str]) -> StoredCase:
-    """One case; `notes` are those on the whole run."""
+    """Make one case; `notes` are those on the whole run."""
     title = f"{run.name}: {printable(name)}" if name else run.name
     start, stop = question.samples
     asked = [row for row in rows if start <= row.index < stop]

@@ -53,8 +53,10 @@ class LayersAsked:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Start(Brief):
-    """One start. `jobs` and `device`, or `cluster`, say where it worked; `layers` is of radius. They are None, and not
-    kept, where a kind of run has no such thing; `solver` is None, and kept as null, if the method has none.
+    """A start of a run: when, with which solver and where it worked.
+
+    `jobs` and `device`, or `cluster`, say where; `layers` is of radius. They are None, and not kept, where a kind of
+    run has no such thing; `solver` is None, and kept as null, if the method has none.
     """
 
     started: str | None = None

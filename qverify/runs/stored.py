@@ -2,7 +2,7 @@
 
 Whoever reads them, `verify --resume`, `batch`, `sweep`, `radius` or `report`, reads them through here, so that nothing
 is counted that qverify would not have written. What may stand in a row says `row.py`, in a question `question.py`, in a
-start `start.py`; the columns of CSV files are checked where their rows are defined (`sweeps.Row`, `grid.Bracket`,
+start `start.py`; the columns of CSV files are checked where their rows are defined (`sweeps.SweepRow`, `grid.Bracket`,
 `layers.LayerRow`).
 """
 
@@ -18,6 +18,7 @@ from qverify.runs.folder import RUNS, read_lines
 from qverify.runs.question import AXIS, RADII, question_faults
 from qverify.runs.start import is_start
 from qverify.text.escapes import shown
+from qverify.text.shortened import VALUE
 from qverify.verification.row import Row
 
 CASES = "cases"
@@ -38,6 +39,7 @@ class RowLines:
 
     @property
     def header(self) -> bytes:
+        """The bytes that the file begins with: none."""
         return b""
 
     def read(self, path: Path, content: bytes) -> tuple[dict[Any, Row], int]:
@@ -46,7 +48,7 @@ class RowLines:
         return {getattr(row, self.name): row for row in rows}, end
 
     def in_order(self, path: Path, content: bytes) -> tuple[list[Row], int]:
-        """The same with all rows as they come."""
+        """All rows in the order of the file, and up to which byte `content` is whole. Raises DataError."""
         return read_lines(path, content, self._row, then=self.then)
 
     def _row(self, line: bytes) -> Row:
@@ -61,17 +63,17 @@ def record_faults(record: dict[str, Any], needed: Collection[str] = (), radii: M
 
 
 def sweep_faults(record: dict[str, Any]) -> list[str]:
-    """The same of sweep.json."""
+    """The keys of sweep.json that are senseless, or missing."""
     return record_faults(record, (), AXIS)
 
 
 def batch_faults(record: dict[str, Any]) -> list[str]:
-    """The same of batch.json: many questions, by the names of their cases."""
+    """The keys of batch.json that are senseless, or missing: many questions, by the names of their cases."""
     cases = record.get(CASES)
     if not isinstance(cases, dict):
         return [*record_faults(record), CASES]
     wrong = record_faults(record)
     for name, asked in cases.items():
         own = question_faults(asked) if isinstance(asked, dict) else ["all"]
-        wrong += [f"{key} of case {shown(name, 40)}" for key in own]
+        wrong += [f"{key} of case {shown(name, VALUE)}" for key in own]
     return wrong

@@ -1,7 +1,7 @@
 """`qverify sweep`: guaranteed accuracy along an axis of radii; kept on disk, it can go on later.
 
     DIR/sweep.json    the question, and under "runs" when and how each start worked on it
-    DIR/sweep.csv     one row a point (sweeps.Row), appended as it is done; an empty cell is a value that is not there
+    DIR/sweep.csv     one row a point (sweeps.SweepRow), appended as it is done; an empty cell is a missing value
 
 A sweep that is killed loses the point it was working on and nothing else. `swept` is the whole of it.
 """
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from qverify import datasets
 from qverify.analysis import sweeps as sweep
-from qverify.analysis.sweeps import PARTS, Key, Point, Row
+from qverify.analysis.sweeps import PARTS, Key, Point, SweepRow
 from qverify.choices import RANGED
 from qverify.console.output import say
 from qverify.console.progress import Pace, Progress
@@ -26,9 +26,10 @@ from qverify.errors import InternalError, UsageError
 from qverify.family.family import Family
 from qverify.family.steps import Quantiser
 from qverify.files.places import PLACES
+from qverify.moved import former_names
 from qverify.remarks import quiet
 from qverify.runs.csv_rows import Columns
-from qverify.runs.folder import Directory, Files, append, opened, writing
+from qverify.runs.folder import Directory, Files, append, open_folder, writing
 from qverify.runs.given import Given
 from qverify.runs.problem import Problem, with_ranges
 from qverify.runs.question import Question, StatedRadii
@@ -38,6 +39,8 @@ from qverify.text.brief import Brief
 from qverify.verification.arguments import usable_device
 from qverify.verification.verdict import Options, Verdict
 
+__getattr__ = former_names(__name__, {"csv_text": "qverify.runs.sweep:sweep_csv"})
+
 Case = tuple[str, Point]
 """A part, and a point of it."""
 
@@ -45,13 +48,13 @@ QUESTION, ROWS = "sweep.json", "sweep.csv"
 _MAY_DIFFER = ("model_files", "data_source", PLACES, "runs")
 """Keys of sweep.json that do not belong to the question: files may move, their hashes count."""
 
-_COLUMNS = Columns(Row, "a sweep")
+_COLUMNS = Columns(SweepRow, "a sweep")
 
 
 class SweepDirectory(Directory):
-    """The directory of a sweep. `rows`: the rows by `Row.key`."""
+    """The directory of a sweep. `rows`: the rows by `SweepRow.key`."""
 
-    def __init__(self, path: Path, file: BinaryIO, rows: dict[Key, Row]):
+    def __init__(self, path: Path, file: BinaryIO, rows: dict[Key, SweepRow]):
         super().__init__(path, {ROWS: file})
         self.rows = rows
 
@@ -61,18 +64,18 @@ class SweepDirectory(Directory):
         files = Files(
             folder=Path(path), question=QUESTION, rows={ROWS: _COLUMNS}, may_differ=_MAY_DIFFER, faults=sweep_faults
         )
-        _, found = opened(files, question.to_json(), start.to_json(), resume)
+        _, found = open_folder(files, question.to_json(), start.to_json(), resume)
         file, rows = found[ROWS]
         return SweepDirectory(files.folder, file, {row.key: row for row in rows})
 
-    def add(self, row: Row) -> None:
+    def add(self, row: SweepRow) -> None:
         """Append one row. Raises OutputError; the rows before it are kept."""
         with writing(self.path / ROWS, f"{len(self.rows)} points" if self.rows else ""):
-            append(self.files[ROWS], csv_text([row]).encode())
+            append(self.files[ROWS], sweep_csv([row]).encode())
         self.rows[row.key] = row
 
 
-def csv_text(rows: Iterable[Row], header: bool = False) -> str:
+def sweep_csv(rows: Iterable[SweepRow], header: bool = False) -> str:
     """The rows as lines of sweep.csv; numbers are written so that they are read back as they were."""
     return _COLUMNS.text(rows, header)
 
@@ -94,7 +97,7 @@ class Axis:
 
     @property
     def convention(self) -> str:
-        """What a point means, for people."""
+        """The convention of the points, for people."""
         if self.values:
             return "radius (half-width): the same number for every quantised kind"
         return f"bits under scheme {self.quantiser.scheme}, rounding {self.quantiser.rounding}"
@@ -152,10 +155,11 @@ class Study(Brief):
 
     @property
     def first(self) -> Problem:
+        """The problem of the first model."""
         return next(iter(self.problems.values()))
 
     def question(self) -> Question:
-        """What is asked, as sweep.json keeps it."""
+        """The question, as sweep.json keeps it."""
         asked = {name: problem.asked(self.axis.stated(problem)) for name, problem in self.problems.items()}
         hashes = ("model_sha256", "network_sha256")
         return replace(
@@ -169,12 +173,12 @@ class Study(Brief):
         )
 
     def places(self, folder: str) -> dict[str, Any]:
-        """Where the files lie, as `Problem.places`; models by their names."""
+        """The files' places, as `Problem.places` gives them; models by their names."""
         models = {name: problem.places(folder)["model"] for name, problem in self.problems.items()}
         common = {kind: place for kind, place in self.first.places(folder).items() if kind != "model"}
         return {"models": models, **common}
 
-    def computed(self, directory: SweepDirectory | None) -> list[Row]:
+    def computed(self, directory: SweepDirectory | None) -> list[SweepRow]:
         """A row for every case in order, those of earlier starts included; fewer after Ctrl-C."""
         before = {} if directory is None else directory.rows
         rows = {key: before[key] for key in self.cases if key in before and self._fits(before[key])}
@@ -204,12 +208,12 @@ class Study(Brief):
             raise InternalError(f"{len(self.cases) - len(rows)} points were passed over.")
         return [rows[key] for key in self.cases if key in rows]
 
-    def _fits(self, row: Row) -> bool:
+    def _fits(self, row: SweepRow) -> bool:
         """Whether a row is about all the samples, by the method asked for."""
         asked = (len(self.problems[row.model].indices), self.options.method, self.options.attack)
         return (row.samples, row.method, row.attack is not None) == asked
 
-    def _rows(self, todo: list[Key], tell: Callable[[Verdict], None], stop: threading.Event) -> Iterator[Row]:
+    def _rows(self, todo: list[Key], tell: Callable[[Verdict], None], stop: threading.Event) -> Iterator[SweepRow]:
         """The rows of some cases, model by model."""
         for name, problem in self.problems.items():
             cases = [self.cases[key] for key in todo if key[0] == name]
@@ -218,7 +222,7 @@ class Study(Brief):
                 yield replace(row, model=name)
 
 
-def swept(study: Study, *, out: str | None = None, resume: bool = False) -> list[Row]:
+def swept(study: Study, *, out: str | None = None, resume: bool = False) -> list[SweepRow]:
     """A row for every point in order, or as many as there were before Ctrl-C; kept in the folder `out`, if given.
 
     Raises what `SweepDirectory.start` and `qverify.verify` raise.

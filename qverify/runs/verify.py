@@ -27,7 +27,7 @@ from qverify.errors import InternalError, ModelError, OutputError
 from qverify.family.members import Witness
 from qverify.files.places import PLACES
 from qverify.onnx import reader as onnx_io
-from qverify.runs.folder import RUNS, Directory, Files, append, opened, writing
+from qverify.runs.folder import RUNS, Directory, Files, append, open_folder, writing
 from qverify.runs.problem import FamilyProblem
 from qverify.runs.question import Question, widened
 from qverify.runs.start import SolverUsed, Start
@@ -69,7 +69,7 @@ class RunDirectory(Directory):
             faults=record_faults,
             changed=widened,
         )
-        record, found = opened(files, question.to_json(), start.to_json(), resume)
+        record, found = open_folder(files, question.to_json(), start.to_json(), resume)
         starts = list(map(Start.from_json, record[RUNS]))
         return RunDirectory(files.folder, found[ROWS][0], starts, found[ROWS][1])
 
@@ -125,7 +125,7 @@ class VerifyWork:
 
     @property
     def missing(self) -> int:
-        """How many samples have no verdict."""
+        """The number of samples without a verdict."""
         return len(self.problem.indices) - self.tally.samples
 
     def _done(self) -> dict[int, Row]:

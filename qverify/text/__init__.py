@@ -1,1 +1,1 @@
-"""Words for people: what comes from elsewhere made printable and short."""
+"""Words for people: foreign text made printable and short."""

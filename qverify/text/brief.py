@@ -30,7 +30,7 @@ class Brief:
 
 
 def _brief(value: Any) -> str:
-    """One value: a number or text as Python writes it, of anything larger its type and size."""
+    """A value in short: a number or text as Python writes it, of anything larger its type and size."""
     if isinstance(value, Enum):
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str, bytes)):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from qverify.text.escapes import printable
 
-NAME, SENTENCE = 80, 300
-"""How many characters of a name, and of a path or of what a library says, are shown."""
+VALUE, NAME, SENTENCE = 40, 80, 300
+"""How many characters are shown of a value, of a name, and of a path or of what a library says."""
 
 
 def shortened(text: str | bytes, most: int = NAME) -> str:
@@ -36,6 +36,6 @@ def listed(items: Sequence[str], most: int = 10) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Of its message, shortened: libraries add stack traces, and repeat names of the model."""
+    """The first line of an error's message, shortened: libraries add stack traces, and repeat names of the model."""
     lines = str(error).strip().splitlines()
     return shortened(lines[0], SENTENCE) if lines else type(error).__name__

@@ -1,1 +1,1 @@
-"""The same work in other processes, here and on a Dask cluster."""
+"""Work in other processes, here and on a Dask cluster."""

@@ -1,4 +1,4 @@
-"""The same work on the workers of a Dask cluster.
+"""Tasks on the workers of a Dask cluster.
 
 Each thread of a cluster's worker has a process of its own do its tasks (`local.Child`): so a sample over its limit
 can be killed, and every number is computed as it is locally. Dask reruns the tasks of workers that it loses; parcels
@@ -96,6 +96,7 @@ class Cluster:
 
     @property
     def window(self) -> int:
+        """The tasks that are sent at once: two a thread."""
         return 2 * self.slots  # the next task is there when one is done
 
     def submit(self, task: Task) -> None:
@@ -124,7 +125,7 @@ class Cluster:
         future.add_done_callback(lambda future: self._answers.put(future.key))
 
     def _answer(self, key: Any) -> tuple[Task, Found | Lost] | None:
-        """What became of a task; None if it was sent anew. Raises what the task raised."""
+        """The answer to a task; None if it was sent anew. Raises what the task raised."""
         if key not in self._flying:
             return None
         task, future, sending = self._flying[key]
@@ -214,7 +215,7 @@ def _connected(address: str) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Processes and threads started meanwhile do not hear Ctrl-C, which is for the parent: it hears it afterwards."""
+    """Keep Ctrl-C from processes and threads that are started meanwhile: it is for the parent, which hears it after."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

@@ -1,4 +1,4 @@
-"""Which work is done when: the cheap stages of every chunk first, then sample by sample what they leave open.
+"""The order of the work: the cheap stages of every chunk first, then the exact step sample by sample.
 
 So it is soon known how much there is for the exact step. Who does the work is an `Engine`: processes here
 (`local.Local`) or a cluster (`cluster.Cluster`). Rows do not depend on the engine, nor on what was there before.
@@ -21,7 +21,7 @@ _PATIENCE = 0.2
 
 
 class Engine(Protocol):
-    """Who does tasks. `slots`: how many at once; `window`: how many it wants to know of."""
+    """A doer of tasks. `slots`: how many at once; `window`: how many it takes, those waiting included."""
 
     @property
     def slots(self) -> int: ...
@@ -30,23 +30,23 @@ class Engine(Protocol):
     def window(self) -> int: ...
 
     def submit(self, task: Task) -> None:
-        """Have a task done."""
+        """Take a task, to be done as soon as there is room."""
 
     def get(self, seconds: float) -> tuple[Task, Found | Lost] | None:
         """An answer, None if there is none within some seconds. Raises what a task raised."""
 
 
 class Watcher(Protocol):
-    """Is told how the work goes on."""
+    """A listener to the progress of the work."""
 
     def chunk(self, samples: int, still_open: int, seconds: float) -> None:
         """The cheap stages are through with so many missing samples."""
 
     def exact(self, seconds: float) -> None:
-        """The exact step is through with one."""
+        """The exact step is through with one sample."""
 
     def tick(self) -> None:
-        """Nothing need have happened; called several times a second."""
+        """Called several times a second, whether or not something has happened."""
 
 
 class Case(Protocol):

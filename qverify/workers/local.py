@@ -23,7 +23,7 @@ Parcel = Callable[[str], bytes]
 
 
 class _Gone(Exception):
-    """The process ended in the middle of a task. `overdue`: because it was over its time limit."""
+    """A process that ended in the middle of a task. `overdue`: because it was over its time limit."""
 
     def __init__(self, reason: str, overdue: bool = False):
         super().__init__(reason)
@@ -31,7 +31,7 @@ class _Gone(Exception):
 
 
 class Child:
-    """One process that does one task at a time; started when there is one, and again when it has gone.
+    """A process that does one task at a time; started with the first, and again when it has gone.
 
     `shares`: how many such processes share the memory of this machine.
     """

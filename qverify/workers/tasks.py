@@ -28,7 +28,7 @@ does not end its solver itself (exact/solvers/process.py)."""
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Setting(Brief):
-    """What a case needs besides network and samples."""
+    """The radii of a case, and the options of its computation."""
 
     radii: Radii
     options: Options
@@ -55,12 +55,13 @@ class Task:
 
     @property
     def parcels(self) -> tuple[str, str, str]:
+        """The names of all parcels that the task needs."""
         return self.network, self.samples, self.setting
 
 
 @dataclass(frozen=True, repr=False)
 class Found(Brief):
-    """What a task found: `rows` decided, and `open` what is left to the exact step, as unknown with its bounds."""
+    """The answer to a task: `rows` decided, and `open` what is left to the exact step, as unknown with its bounds."""
 
     rows: tuple[Row, ...]
     open: tuple[Row, ...]

@@ -31,7 +31,10 @@ _IDLE = 600.0
 
 
 class Bench:
-    """The case at hand, kept from one task to the next. `shares`: processes that share the memory of this machine."""
+    """The parcels and cascade of a case, kept from one task to the next.
+
+    `shares`: processes that share the memory of this machine.
+    """
 
     def __init__(self, shares: int = 1) -> None:
         self._shares = shares
@@ -94,7 +97,7 @@ def main() -> None:
 
 
 def _answer(bench: Bench, task: Task, parcels: dict[str, bytes]) -> Found | Exception:
-    """What the task found, or the error that should end the run."""
+    """The answer to a task, or the error that should end the run."""
     try:
         bench.prepare(task, parcels)
         return bench.perform(task)

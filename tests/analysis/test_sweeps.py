@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from qverify import datasets
-from qverify.analysis.sweeps import PARTS, Row, by_bits, by_value, grid, sweep
+from qverify.analysis.sweeps import PARTS, SweepRow, by_bits, by_value, grid, sweep
 from qverify.errors import DataError, OutputError, RadiiError, UsageError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.layers import Relu
 from qverify.onnx import reader as onnx_io
 from qverify.report import plots
-from qverify.runs.sweep import ROWS, SweepDirectory, csv_text
+from qverify.runs.sweep import ROWS, SweepDirectory, sweep_csv
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support import networks, starts
@@ -151,7 +151,7 @@ def test_parts_that_do_not_exist():
 
 # --- on disk ---
 
-AWKWARD = Row(
+AWKWARD = SweepRow(
     model='a, "b"',
     part="all",
     bits=None,
@@ -168,7 +168,7 @@ AWKWARD = Row(
     unknown=1,
     seconds=0.123,
 )
-BITS = Row(
+BITS = SweepRow(
     model="m",
     part="input",
     bits=8,
@@ -195,15 +195,15 @@ def test_rows_are_read_back_as_they_were(tmp_path):
     with started(tmp_path, resume=False) as kept:
         for row in (AWKWARD, BITS):
             kept.add(row)
-            assert (tmp_path / ROWS).read_text() == csv_text(kept.rows.values(), header=True)
+            assert (tmp_path / ROWS).read_text() == sweep_csv(kept.rows.values(), header=True)
     with started(tmp_path) as kept:
         assert list(kept.rows.values()) == [AWKWARD, BITS]
     assert len(json.loads((tmp_path / "sweep.json").read_text())["runs"]) == 2
 
 
 def test_what_is_torn_is_cut_off_wherever_it_is_torn(tmp_path):
-    header = csv_text([], header=True)
-    content = header + csv_text([AWKWARD, BITS])
+    header = sweep_csv([], header=True)
+    content = header + sweep_csv([AWKWARD, BITS])
     for length in range(len(content)):
         with started(tmp_path / "run") as kept:
             pass
@@ -211,7 +211,7 @@ def test_what_is_torn_is_cut_off_wherever_it_is_torn(tmp_path):
         with started(tmp_path / "run") as kept:
             whole = max(0, content[:length].count("\n") - 1)
             assert list(kept.rows.values()) == [AWKWARD, BITS][:whole]
-            assert (tmp_path / "run" / ROWS).read_text() == header + csv_text([AWKWARD, BITS][:whole])
+            assert (tmp_path / "run" / ROWS).read_text() == header + sweep_csv([AWKWARD, BITS][:whole])
 
 
 def test_directories_that_are_refused(tmp_path):
@@ -224,7 +224,7 @@ def test_directories_that_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r'asked something else \(data was "d" and is "e" now\)'):
         started(tmp_path, data="e")
     before = (tmp_path / ROWS).read_text()
-    (tmp_path / ROWS).write_text(before + "what is this,,,\n" + csv_text([BITS]))
+    (tmp_path / ROWS).write_text(before + "what is this,,,\n" + sweep_csv([BITS]))
     with pytest.raises(DataError, match=r"Line 3 of .*sweep\.csv is damaged; delete that line, then use --resume"):
         started(tmp_path, data="d")
     (tmp_path / ROWS).write_text("a,b,c\n1,2,3\n")
@@ -239,7 +239,7 @@ def test_directories_that_are_refused(tmp_path):
 def test_a_curve_a_part_and_a_panel_a_model(tmp_path, count):
     points = [(model, part, v) for model in range(count) for part in PARTS for v in (0.0, 0.01, 0.02)]
     rows = [
-        Row(
+        SweepRow(
             model=f"m{model}",
             part=part,
             bits=None,
@@ -267,17 +267,17 @@ def test_a_curve_a_part_and_a_panel_a_model(tmp_path, count):
         np.testing.assert_allclose(curves["weight"].get_ydata(), [60, 40, 20])
         np.testing.assert_allclose(curves["weight"].get_xdata(), [0, 0.01, 0.02])
         assert curves["clean"].get_ydata()[0] == 80
-    png, svg = plots.save(figure, tmp_path / "plot")
+    png, svg = plots.save_figure(figure, tmp_path / "plot")
     assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size < 100_000
     assert "what it shows" in svg.read_text() and "radius (half-width)" in svg.read_text()
     first = png.read_bytes(), svg.read_bytes()
-    plots.save(plots.sweep_figure(rows, "what it shows"), tmp_path / "plot")
+    plots.save_figure(plots.sweep_figure(rows, "what it shows"), tmp_path / "plot")
     assert (png.read_bytes(), svg.read_bytes()) == first
 
 
 def test_a_plot_that_cannot_be_written(tmp_path):
     with pytest.raises(OutputError, match=r"plot\.png cannot be written"):
-        plots.save(plots.sweep_figure([BITS], ""), tmp_path / "none" / "plot")
+        plots.save_figure(plots.sweep_figure([BITS], ""), tmp_path / "none" / "plot")
 
 
 def test_the_shipped_networks_differ_as_they_should():

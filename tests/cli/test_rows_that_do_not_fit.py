@@ -93,7 +93,7 @@ def edited(path: Path, *changes: tuple[int, dict[str, Any]]) -> None:
 
 
 def test_sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "save", lambda *_: [])
+    monkeypatch.setattr(plots, "save_figure", lambda *_: [])
     given = ("sweep", DIGITS, *DATA, "--values", "0.01,0.02,0.03", "--parts", "all", "--method", "ibp")
     given += ("--out", tmp_path)
     truth = answer(*given)
@@ -109,7 +109,7 @@ def test_sweep(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("accuracy", [True, False])
 def test_radius(tmp_path, monkeypatch, accuracy):
-    monkeypatch.setattr(plots, "save", lambda *_: [])
+    monkeypatch.setattr(plots, "save_figure", lambda *_: [])
     given = ("radius", DIGITS, *DATA, "--bits", 6, "--method", "ibp", "--precision", 0.2, "--max-factor", 4)
     given += ("--out", tmp_path, *(("--accuracy", 0.5, "--layer-method", "ibp") if accuracy else ()))
     truth = answer(*given)

@@ -148,7 +148,7 @@ def test_rows_of_a_model_with_an_odd_name_are_found_again(tmp_path, monkeypatch)
     """And so are layers: a row is one line of the file whatever its name."""
     from qverify.report import plots
 
-    monkeypatch.setattr(plots, "save", lambda *_: [])
+    monkeypatch.setattr(plots, "save_figure", lambda *_: [])
     monkeypatch.chdir(tmp_path)
     for name in FILE_NAMES:
         model = f"./{name}.onnx"

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from qverify import datasets
 from qverify.analysis.grid import Bracket
-from qverify.analysis.sweeps import PARTS, Row
+from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.report import plots
 from tests.support.commands import qverify
 from tests.support.paths import DIGITS
@@ -39,9 +39,11 @@ ODD = [
 TITLE = "599 samples of digits, by auto; radius (half-width): the same number for every quantised kind"
 
 
-def rows(models: Any, parts: Any, places: Any, guaranteed: int = 30, clean: int = 48, bits: bool = False) -> list[Row]:
+def rows(
+    models: Any, parts: Any, places: Any, guaranteed: int = 30, clean: int = 48, bits: bool = False
+) -> list[SweepRow]:
     return [
-        Row(
+        SweepRow(
             model=m,
             part=p,
             bits=v if bits else None,
@@ -125,7 +127,7 @@ def no_warnings():
 
 
 RADII = (0.0, 0.01, 0.02, 0.03)
-SWEEPS: dict[str, list[Row]] = {
+SWEEPS: dict[str, list[SweepRow]] = {
     **{f"{n} parts": rows(["m"], list(PARTS)[:n], RADII) for n in (1, 2, 3, 6)},
     **{f"all of {n}": rows([f"m{k}" for k in range(n)], ["all"], RADII) for n in range(1, 8)},
     **{f"7 parts of {n}": rows([f"m{k}" for k in range(n)], PARTS, RADII) for n in (1, 2, 3, 4, 5, 7)},
@@ -159,7 +161,7 @@ def test_nothing_is_cut_in_a_sweep(name, tmp_path):
     (legend,) = figure.legends
     assert drawn - {"clean"} == {row.part for row in SWEEPS[name]}
     assert {text.get_text() for text in legend.get_texts()} >= {"clean", SWEEPS[name][0].part}
-    assert all(path.stat().st_size > 1000 for path in plots.save(figure, tmp_path / "plot"))
+    assert all(path.stat().st_size > 1000 for path in plots.save_figure(figure, tmp_path / "plot"))
     below = [axes for axes in figure.axes if any(label.get_visible() for label in axes.get_xticklabels())]
     assert {round(axes.get_position().x0, 3) for axes in below} == {round(a.get_position().x0, 3) for a in figure.axes}
 
@@ -209,7 +211,7 @@ FACTORS: dict[str, tuple[list[Bracket], float]] = {
 def test_nothing_is_cut_in_a_histogram(name, tmp_path):
     figure = plots.factor_figure(FACTORS[name][0], f"{LONG}.onnx, 599 samples, by auto;\n1 is 6 bits", FACTORS[name][1])
     check(figure)
-    assert all(path.stat().st_size > 1000 for path in plots.save(figure, tmp_path / "plot"))
+    assert all(path.stat().st_size > 1000 for path in plots.save_figure(figure, tmp_path / "plot"))
 
 
 @pytest.mark.parametrize("odd", ODD, ids=ascii)
@@ -219,11 +221,11 @@ def test_names_are_text_and_nothing_else(odd, tmp_path):
     figure = plots.sweep_figure(rows([odd, odd + "2"], ["all"], RADII), f"3 samples of {odd}.npz")
     assert [axes.get_title() for axes in figure.axes] == [plain, plain + "2"]
     check(figure)
-    _, svg = plots.save(figure, tmp_path / "sweep")
+    _, svg = plots.save_figure(figure, tmp_path / "sweep")
     assert unescape(svg.read_text(encoding="utf-8")).count(plain) >= 3 - ("\n" in odd)
     figure = plots.factor_figure(brackets(1.0), f"{plain}\n1 is radii file {plain}", 16.0)
     check(figure)
-    _, svg = plots.save(figure, tmp_path / "radius")
+    _, svg = plots.save_figure(figure, tmp_path / "radius")
     assert unescape(svg.read_text(encoding="utf-8")).count(plain) == 2
 
 
@@ -235,7 +237,7 @@ def test_models_of_one_name_are_told_apart_without_their_folders():
 def test_settings_of_the_user_do_not_matter(tmp_path):
     def drawn(stem: str) -> list[bytes]:
         figures = plots.sweep_figure(rows("m", PARTS, RADII), "a_b"), plots.factor_figure(brackets(1.0), "a_b", 2.0)
-        made = [path for n, figure in enumerate(figures) for path in plots.save(figure, tmp_path / f"{stem}{n}")]
+        made = [path for n, figure in enumerate(figures) for path in plots.save_figure(figure, tmp_path / f"{stem}{n}")]
         return [path.read_bytes() for path in made]
 
     before = drawn("a")

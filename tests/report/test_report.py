@@ -16,7 +16,7 @@ from qverify.cli import options
 from qverify.report.numbers import footer, outward, percent
 from qverify.report.page_rows import packed
 from qverify.report.table import identities, labels, lines_of
-from qverify.report.text import csv_text, latex, markdown
+from qverify.report.text import csv_table, latex_table, markdown_table
 from qverify.runs.reading import read_runs
 from qverify.verification.tally import Tally
 from tests.support.commands import answer, qverify
@@ -125,7 +125,7 @@ def test_lines_are_ordered_and_told_apart(tmp_path):
     assert list(shown) == ["model", "radii", "method"] and shown["radii"] == ["8 bits", "10 bits", "8 bits", "8 bits"]
     assert common == "scheme paper, rounding any, data data.npz, samples 0:1"
     assert labels(lines) == ["a, 8 bits", "a, 10 bits", "net9, 8 bits", "net10, 8 bits"]
-    assert "its IBP and BP are 0" in markdown(lines) and "its IBP and BP are 0" not in markdown(lines[1:2])
+    assert "its IBP and BP are 0" in markdown_table(lines) and "its IBP and BP are 0" not in markdown_table(lines[1:2])
 
 
 def test_runs_that_ask_the_same_are_told_apart_by_name(tmp_path):
@@ -139,13 +139,13 @@ def test_runs_that_ask_the_same_are_told_apart_by_name(tmp_path):
 
 def test_names_are_escaped(tmp_path):
     lines = lines_of(read_runs([str(write_run(tmp_path / "run", [row(0)], model=f"m/{HOSTILE}\n\x1b[31m"))]))
-    body = latex(lines).splitlines()[-3]
+    body = latex_table(lines).splitlines()[-3]
     assert body.startswith(
         r"\_\%\&\#\$\textasciitilde{}\textasciicircum{}\{\}\textbackslash{}\textbar{}\textless{}b\textgreater{}*`"
     )
-    table = markdown(lines).splitlines()[2]
+    table = markdown_table(lines).splitlines()[2]
     assert r"\_%&amp;#$\~^{}\\\|&lt;b&gt;\*\`" in table and len(re.findall(r"(?<!\\)\|", table)) == 11
-    (found,) = csv.DictReader(io.StringIO(csv_text(lines)))
+    (found,) = csv.DictReader(io.StringIO(csv_table(lines)))
     assert found["model"].startswith("_%&#$~^{}\\|<b>*`") and "\x1b" not in found["model"]
     assert "\x1b" not in qverify("report", tmp_path / "run").stdout
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
-from qverify.analysis.sweeps import PARTS, Row
+from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.errors import DataError
 from qverify.runs.csv_rows import Columns
 from tests.support.refusals import sentence
 
 PATH = Path("rows")
 
-POINT = Row(
+POINT = SweepRow(
     model="m",
     part="all",
     bits=None,
@@ -52,7 +52,7 @@ LAYER = LayerRow(
     samples=20,
     seconds=1.0,
 )
-COLUMNS: dict[Any, Columns[Any]] = {kind: Columns(kind, "rows") for kind in (Row, Bracket, LayerRow)}
+COLUMNS: dict[Any, Columns[Any]] = {kind: Columns(kind, "rows") for kind in (SweepRow, Bracket, LayerRow)}
 COUNTS = [
     "",
     "x",
@@ -91,7 +91,7 @@ FLOATS = [
 ]
 NAMES = ["x", "IBP", "é", "ibp ", '""', '"ibp', "ib\x1bp"]
 ODD_CELLS: dict[Any, dict[str, list[str]]] = {
-    Row: {
+    SweepRow: {
         "model": ["", '"""a"', "a\tb", "\x1b[31m"],
         "part": ["", "wieght", *NAMES],
         "bits": ["0", "33", "8", *COUNTS[1:]],
@@ -128,7 +128,7 @@ ODD_CELLS: dict[Any, dict[str, list[str]]] = {
         "seconds": ["", *FLOATS],
     },
 }
-EXAMPLES = {Row: POINT, Bracket: BRACKET, LayerRow: LAYER}
+EXAMPLES = {SweepRow: POINT, Bracket: BRACKET, LayerRow: LAYER}
 
 
 @pytest.mark.parametrize("kind", COLUMNS, ids=lambda kind: kind.__name__)
@@ -151,7 +151,7 @@ def test_a_cell_that_cannot_be_is_refused_and_named(kind):
 
 @pytest.mark.parametrize("line", ["", "a", "m,all" * 99, '"m,all', "\xff", "m" * 200_000, "\0"])
 def test_lines_that_are_no_rows_of_a_csv_file(line):
-    columns = COLUMNS[Row]
+    columns = COLUMNS[SweepRow]
     header, good = columns.text([POINT], header=True).splitlines(keepends=True)
     content = (header + good).encode() + line.encode("latin-1") + b"\n" + good.encode()
     with pytest.raises(DataError, match="Line 3 of rows is damaged; delete that line, then use --resume") as caught:
@@ -164,13 +164,13 @@ SIZE = st.floats(0, allow_nan=False, allow_infinity=False)
 
 
 @st.composite
-def points(draw: Any) -> Row:
+def points(draw: Any) -> SweepRow:
     clean, wrong, unknown, broken = (draw(st.integers(0, 10**6)) for _ in range(4))
     assume(clean + wrong and unknown + broken <= clean)
     bits = draw(st.none() | st.integers(1, 32))
     proved = clean - unknown - broken
     attack = draw(st.sampled_from([None, proved + unknown]))
-    return Row(
+    return SweepRow(
         model=draw(ANY_TEXT),
         part=draw(st.sampled_from(list(PARTS))),
         bits=bits,
@@ -243,7 +243,7 @@ def brackets(draw: Any) -> Bracket:
 
 @given(st.lists(points(), max_size=3), st.lists(brackets(), max_size=3), st.lists(layers(), max_size=3))
 def test_rows_come_back_as_they_were(points, brackets, layers):
-    for kind, rows in ((Row, points), (Bracket, brackets), (LayerRow, layers)):
+    for kind, rows in ((SweepRow, points), (Bracket, brackets), (LayerRow, layers)):
         columns: Columns[Any] = COLUMNS[kind]
         text = columns.text(rows, header=True)
         assert columns.read(PATH, text.encode()) == (rows, len(text.encode()))
@@ -254,6 +254,6 @@ def test_rows_come_back_as_they_were(points, brackets, layers):
 
 
 def test_numpy_numbers_are_written_as_numbers():
-    row_ = Row(**{**POINT.as_dict(), "value": np.float64(0.01), "samples": np.int64(9)})
-    (line,) = COLUMNS[Row].text([row_]).splitlines()
-    assert line == COLUMNS[Row].text([POINT]).strip()
+    row_ = SweepRow(**{**POINT.as_dict(), "value": np.float64(0.01), "samples": np.int64(9)})
+    (line,) = COLUMNS[SweepRow].text([row_]).splitlines()
+    assert line == COLUMNS[SweepRow].text([POINT]).strip()

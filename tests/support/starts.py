@@ -7,7 +7,7 @@ from typing import Any
 
 from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
-from qverify.analysis.sweeps import Row
+from qverify.analysis.sweeps import SweepRow
 from qverify.runs.batch import BatchDirectory
 from qverify.runs.radius import RadiusDirectory
 from qverify.runs.start import Start
@@ -17,7 +17,7 @@ from tests.support.runs_on_disk import asked, row, typed
 
 NOW = Start(started="now")
 SIX = {"samples": [0, 6]}
-POINT = Row(
+POINT = SweepRow(
     model="m",
     part="all",
     bits=None,
@@ -80,7 +80,7 @@ def filled(folder: Path, start: Any) -> None:
             elif start is batch:
                 kept.add([typed(row(index, case="a", key=f"k{index}"))])
             elif start is sweep:
-                kept.add(Row(**{**POINT.as_dict(), "value": index / 8}))
+                kept.add(SweepRow(**{**POINT.as_dict(), "value": index / 8}))
             else:
                 kept.add(Bracket(**{**BRACKET.as_dict(), "index": index}))
                 kept.add_layer(LayerRow(**{**LAYER.as_dict(), "layer": f"dense{index}"}))
