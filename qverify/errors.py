@@ -6,9 +6,12 @@ qverify, and carries the exit status that the command line ends with (formats.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qverify.text.shortened import SENTENCE, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _KINDS, _PROBLEM, _MESSAGE = 10, 400, 2000
 """How many kinds of problems a message names, and how many characters one of them and the whole message may have."""

@@ -8,16 +8,19 @@ so also what the model's file had before it was folded, which radii are taken fr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.errors import InternalError
 from qverify.kinds import NETWORK, expected
-from qverify.layers import Layer
 from qverify.network import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qverify.layers import Layer
 
 _FREE = ("source", "notes")
 """Fields of a `Network` that are for people."""

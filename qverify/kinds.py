@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection
 from numbers import Integral, Real
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.errors import QVerifyError, UsageError
 from qverify.text.escapes import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 NETWORK = "a Network, as qverify.load gives"
 RADII = "Radii, such as qverify.Radii.from_bits(8)"

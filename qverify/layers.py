@@ -7,10 +7,9 @@ place where activation radii apply.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -19,6 +18,9 @@ from qverify.arrays import Array, freeze, frozen_array
 from qverify.errors import ModelError
 from qverify.kinds import expected, whole_numbers
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _PATCHES = 1 << 24
 """Floats of what output positions look at that a forward pass unfolds at once (128 MiB)."""
@@ -65,7 +67,7 @@ class Dense(Layer):
     @property
     def fan_in(self) -> int:
         """The number of inputs that each output sums over."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -185,4 +185,5 @@ def margins(outputs: Array, labels: Any) -> Array:
     rows = np.arange(len(outputs))
     others = np.array(outputs, dtype=np.float64)
     others[rows, labels] = -np.inf
-    return outputs[rows, labels] - others.max(axis=1)
+    found: Array = outputs[rows, labels] - others.max(axis=1)
+    return found

@@ -9,15 +9,17 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.errors import QVerifyWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def remark(sentences: Iterable[str]) -> None:
     """Warn with each sentence, at the line outside this package that led here."""
-    level, frame = 2, sys._getframe(1)
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "qverify":
         level, frame = level + 1, frame.f_back
     for sentence in sentences:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import charts
 import pages
@@ -11,6 +11,9 @@ from study import CONV, CONVENTIONS, PUBLISHED_ROBUST, ROBUST, Model, Result, St
 
 from qverify.report import plots
 from qverify.report.numbers import percent
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 METHODS = {"ibp": "IBP", "bp": "BP", "auto": "exact"}
 FOLDER = "figure3_methods"

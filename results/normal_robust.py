@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import charts
 import pages
@@ -23,6 +23,9 @@ from study import (
 
 from qverify.report import plots
 from qverify.report.numbers import percent
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BITS = (6, 8, 10)
 FOLDER = "figure2_normal_robust"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import platform
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study import PUBLISHED, Model, Result, StudyCase, StudySettings
 
 import qverify
 from qverify.files.hashes import file_sha256
 from qverify.report.numbers import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _PAGE = Template("""# $title
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pages
 from study import NORMAL, PUBLISHED_NORMAL, PUBLISHED_ROBUST, ROBUST, StudySettings, swept
@@ -12,6 +11,10 @@ from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.report import plots
 from qverify.report.numbers import percent
 from qverify.runs.sweep import sweep_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 VALUES = (0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.032)
 FOLDER = "figure1_radius"

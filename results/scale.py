@@ -12,9 +12,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import scale_browser
 import scale_checks
@@ -24,6 +22,10 @@ from study import StudySettings, add_settings
 
 from qverify.console.output import say
 from qverify.errors import QVerifyError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PARTS: dict[str, Callable[[ScaleBench], dict[str, Any]]] = {
     "speed": scale_checks.speed,

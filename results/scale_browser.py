@@ -9,16 +9,18 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
 from html.parser import HTMLParser
 from itertools import zip_longest
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scale_runs import COMMAND, OURS, ScaleBench
 
 from qverify.console.output import say
 from qverify.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 TIMES = 5
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -139,9 +141,10 @@ def compared(shown: Shown, table: str) -> tuple[int, list[str]]:
     expected = [_cells(record) for record in csv.DictReader(io.StringIO(table))]
     heads, *lines = shown.lines or [[]]
     found = [dict(zip_longest(heads, line, fillvalue="")) for line in lines]
+    nothing: dict[str, str] = {}
     wrong = [
         f"line {number}, {name}: {line.get(name, 'nothing')!r} instead of {cells.get(name, 'nothing')!r}"
-        for number, (line, cells) in enumerate(zip_longest(found, expected, fillvalue={}), start=1)
+        for number, (line, cells) in enumerate(zip_longest(found, expected, fillvalue=nothing), start=1)
         for name in dict.fromkeys((*cells, *line))
         if line.get(name) != cells.get(name)
     ]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import random
-import subprocess
 import time
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scale_runs import (
     OURS,
@@ -27,8 +25,13 @@ from scale_runs import (
 
 from qverify.console.output import say
 from qverify.errors import InternalError
-from qverify.verification.row import Row
 from qverify.verification.tally import Tally
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from qverify.verification.row import Row
 
 FIRST = 0.9
 """Moments of kills are drawn from this first part of the time that a run is expected to go on."""

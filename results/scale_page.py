@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pages
 from scale_checks import FIRST, Measured, agrees
@@ -13,6 +12,9 @@ from study import StudySettings
 
 from qverify.files.hashes import file_sha256
 from qverify.report.numbers import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LIMITS = {OURS.name: 120.0, PUBLISHED.name: 600.0}
 """Seconds that all test images may take, by model."""

@@ -12,9 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study import PUBLISHED_ROBUST, ROBUST, Model, StudySettings
 
@@ -28,6 +28,9 @@ from qverify.runs.folder import RUNS
 from qverify.runs.start import Start
 from qverify.verification.row import Row
 from qverify.workers.tasks import CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 OURS = next(model for model in ROBUST if model.bits == 8)
 PUBLISHED = next(model for model in PUBLISHED_ROBUST if model.bits == 8)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qverify.analysis.sweeps import SweepRow
 from qverify.console.output import say
 from qverify.errors import UsageError
 from qverify.runs.folder import read_record
@@ -23,6 +20,13 @@ from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import record_faults
 from qverify.runs.sweep import Axis, Study, SweepDirectory
 from qverify.runs.verify import RUN, RunDirectory, VerifyWork
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+    from qverify.analysis.sweeps import SweepRow
+
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUBLISHED = "QVERIFY_PUBLISHED"

@@ -51,7 +51,7 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down(path):
+def test_imports_go_down(path: Path) -> None:
     own = part(path)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert all(node.level == 0 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), "imports are absolute"
@@ -59,11 +59,11 @@ def test_imports_go_down(path):
         assert FLOOR[other] < FLOOR[own], f"{own} imports {other}"
 
 
-def test_every_part_has_a_floor():
+def test_every_part_has_a_floor() -> None:
     assert {part(path) for path in FILES} == FLOOR.keys()
 
 
-def test_what_goes_up_or_across_is_seen():
+def test_what_goes_up_or_across_is_seen() -> None:
     for text in ("from qverify.cli import app", "from qverify import cli", "def f():\n    import qverify.cli.app"):
         assert imported(ast.parse(text)) == {"cli"}
 
@@ -97,17 +97,17 @@ def keys_read(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("path", [*FILES, *RESULTS], ids=lambda path: path.stem)
-def test_rows_and_questions_are_read_by_their_classes_only(path):
+def test_rows_and_questions_are_read_by_their_classes_only(path: Path) -> None:
     if path.name not in TYPED:
         assert not keys_read(ast.parse(path.read_text(encoding="utf-8"))) & KEYS
 
 
-def test_keys_are_seen():
+def test_keys_are_seen() -> None:
     for text in ('row["limit"]', 'question.get("timeout")', 'def f():\n    x = asked.pop("radii", {})'):
         assert keys_read(ast.parse(text)) & KEYS
 
 
-def test_results_do_not_import_the_command_line():
+def test_results_do_not_import_the_command_line() -> None:
     for path in RESULTS:
         assert "cli" not in imported(ast.parse(path.read_text(encoding="utf-8"))), path
 
@@ -142,7 +142,7 @@ def is_test(module: str) -> bool:
 
 
 @pytest.mark.parametrize("path", SUITE, ids=lambda path: str(path.relative_to(TESTS)))
-def test_no_test_file_imports_another(path):
+def test_no_test_file_imports_another(path: Path) -> None:
     """What they share is in tests/support; only the fuzzer has modules of its own."""
     own = path.relative_to(TESTS).parts[0]
     allowed = {"support", "fuzz"} if own == "fuzz" else {"support"}
@@ -150,7 +150,7 @@ def test_no_test_file_imports_another(path):
         assert name.split(".")[0] in allowed and not is_test(name), f"imports {name}"
 
 
-def test_imports_between_tests_are_seen():
+def test_imports_between_tests_are_seen() -> None:
     path = TESTS / "fuzz" / "test_x.py"
     for text, name in (
         ("from tests.cli.test_app import answer", "cli.test_app"),
@@ -165,7 +165,7 @@ def test_imports_between_tests_are_seen():
         assert name in imported_tests(ast.parse(text), path)
 
 
-def test_tests_mirror_the_package():
+def test_tests_mirror_the_package() -> None:
     """A folder of tests is a package of qverify; what is no test is in support; and no folder can be imported that
     has the name of something else."""
     packages = set()

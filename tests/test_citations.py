@@ -80,7 +80,7 @@ def wrong(text: str, own: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=shown)
-def test_citations_lead_somewhere(path):
+def test_citations_lead_somewhere(path: Path) -> None:
     if path.name == Path(__file__).name:
         return
     text = path.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def test_citations_lead_somewhere(path):
     [path for path in CODE if path.is_relative_to(PACKAGE)],
     ids=shown,
 )
-def test_code_says_which_section(path):
+def test_code_says_which_section(path: Path) -> None:
     """A page alone is no citation, and a section without its page none either."""
     text = words(path.read_text(encoding="utf-8"))
     for name in PAGES:
@@ -105,7 +105,7 @@ def test_code_says_which_section(path):
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=shown)
-def test_links_lead_somewhere(path):
+def test_links_lead_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
@@ -117,7 +117,7 @@ def test_links_lead_somewhere(path):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_numbers_count_up(name):
+def test_numbers_count_up(name: str) -> None:
     """Sections and formulas are numbered from 1, and within a section again."""
     numbers = [title.split()[0] for marks, title in HEADING.findall(page(name)) if len(marks) == 2]
     assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
@@ -126,7 +126,7 @@ def test_numbers_count_up(name):
     assert formulas(name) == tuple(range(1, len(formulas(name)) + 1))
 
 
-def test_formulas_that_the_mathematics_names_are_there():
+def test_formulas_that_the_mathematics_names_are_there() -> None:
     """In its own text a formula is named by its number alone."""
     text = re.sub(r"`[^`]*`", "", re.sub(r"^ {4,}.* {2,}\(\d+\)$", "", page(PAGES[0]), flags=re.MULTILINE))
     assert {int(number) for number in re.findall(r"\((\d+)\)", text)} <= set(formulas(PAGES[0]))
@@ -145,12 +145,12 @@ def test_formulas_that_the_mathematics_names_are_there():
         "mathematics.md, formulas (1) and (99)",
     ],
 )
-def test_a_citation_that_leads_nowhere_is_found(text):
+def test_a_citation_that_leads_nowhere_is_found(text: str) -> None:
     assert wrong(text)
 
 
 @pytest.mark.parametrize("text", ["mathematics.md, sections 1, 4 and 5.", "mathematics.md, formula (2)", "formula (1)"])
-def test_a_citation_that_leads_somewhere_passes(text):
+def test_a_citation_that_leads_somewhere_passes(text: str) -> None:
     assert not wrong(text)
 
 
@@ -168,10 +168,10 @@ def missing_files(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=shown)
-def test_files_that_are_named_exist(path):
+def test_files_that_are_named_exist(path: Path) -> None:
     if not path.is_relative_to(ROOT / "tests"):  # tests make files of their own
         assert missing_files(path.read_text(encoding="utf-8")) == set()
 
 
-def test_a_file_that_does_not_exist_is_seen():
+def test_a_file_that_does_not_exist_is_seen() -> None:
     assert missing_files("see `family/none.py`, interval.py and bounds/interval.py") == {"family/none.py"}

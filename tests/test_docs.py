@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import itertools
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -61,13 +62,13 @@ def hooks() -> ModuleType:
     return module
 
 
-def test_every_page_is_in_the_navigation():
+def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r"^ *- (\S+\.md)$", SITE, re.MULTILINE)
     assert sorted(listed) == sorted(["index.md", *(path.relative_to(DOCS).as_posix() for path in PAGES)])
 
 
 @pytest.mark.parametrize(
-    "path, before, after",
+    ("path", "before", "after"),
     [
         ("README.md", "[a](docs/onnx.md)", "[a](onnx.md)"),
         ("README.md", "[a](docs/formats.md#1-questions)", "[a](formats.md#1-questions)"),
@@ -78,7 +79,7 @@ def test_every_page_is_in_the_navigation():
         ("docs/trust.md", "[a](#x) [b](https://example.org/c)", "[a](#x) [b](https://example.org/c)"),
     ],
 )
-def test_links_fit_the_site(path, before, after):
+def test_links_fit_the_site(path: str, before: str, after: str) -> None:
     assert hooks().linked(before, path) == after
 
 
@@ -86,18 +87,18 @@ def test_links_fit_the_site(path, before, after):
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
-def test_every_command_has_a_page_and_a_line_in_readme(name):
+def test_every_command_has_a_page_and_a_line_in_readme(name: str) -> None:
     page = text(f"commands/{name}.md")
     assert page.startswith(f"# qverify {name}\n") and f"\n<!-- options of {name} -->\n" in page
     assert f"[`qverify {name}`](docs/commands/{name}.md)" in README
 
 
-def test_no_page_is_about_a_command_that_is_gone():
+def test_no_page_is_about_a_command_that_is_gone() -> None:
     assert {path.stem for path in (DOCS / "commands").iterdir()} == main.commands.keys()
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
-def test_every_option_is_in_the_table_that_the_site_shows(name):
+def test_every_option_is_in_the_table_that_the_site_shows(name: str) -> None:
     table = hooks().on_page_markdown(text(f"commands/{name}.md"), page_at(f"commands/{name}.md"))
     shown = re.findall(r"^\| <code>(.*?)</code> \|", table, re.MULTILINE)
     flags = {flag for names in shown for flag in re.findall(r"(?<![\w-])--?[\w-]+", names)}
@@ -121,7 +122,7 @@ def page_at(path: str) -> Any:
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
-def test_every_option_named_exists(path):
+def test_every_option_named_exists(path: Path) -> None:
     known = set[str]().union(*(options(command) for command in main.commands.values())) | BORROWED
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"<!--.*?-->", "", path.read_text(encoding="utf-8"))))
     assert named <= known
@@ -130,12 +131,12 @@ def test_every_option_named_exists(path):
 # --- what code has in tables ---
 
 
-def test_the_operators_are_those_that_are_read():
+def test_the_operators_are_those_that_are_read() -> None:
     cells = first_cells(text("onnx.md"))
     assert {name for names in cells for name in names} == set(OPERATORS)
 
 
-def test_words_are_explained():
+def test_words_are_explained() -> None:
     """A word of an option stands in concepts or on the page of what it chooses."""
     concepts = "\n".join(map(text, ("concepts.md", "trust.md", "commands/verify.md", "solvers.md")))
     for words in (choices.SCHEMES, choices.ROUNDINGS, choices.KERNELS, choices.BATCHNORMS, choices.STAGES):
@@ -144,12 +145,12 @@ def test_words_are_explained():
         assert f"`{word}`" in text("formats.md"), word
 
 
-def test_solvers_are_named():
+def test_solvers_are_named() -> None:
     page = text("solvers.md").lower()
     assert all(name in page for name in ADAPTERS)
 
 
-def test_the_types_of_layers_are_listed():
+def test_the_types_of_layers_are_listed() -> None:
     """As `inspect --json` names them."""
     kinds = {kind.__name__ for kind in Layer.__subclasses__() if kind.__module__.startswith("qverify.")}
     section = text("formats.md").split("\n### 12.6 ")[1].split("\n### ")[0]
@@ -157,7 +158,7 @@ def test_the_types_of_layers_are_listed():
     assert set(re.findall(r"`(\w+)`", line)) - {"kind"} == kinds
 
 
-def test_packages_stand_in_the_order_of_their_floors():
+def test_packages_stand_in_the_order_of_their_floors() -> None:
     """The table of architecture.md against `FLOORS` of test_architecture.py."""
     tree = ast.parse((TESTS / "test_architecture.py").read_text(encoding="utf-8"))
     (floors,) = [
@@ -171,7 +172,7 @@ def test_packages_stand_in_the_order_of_their_floors():
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(heights))
 
 
-def test_tests_that_architecture_names_exist():
+def test_tests_that_architecture_names_exist() -> None:
     for name in re.findall(r"`(tests/[\w/.]+)`", text("architecture.md") + text("contributing.md")):
         assert (ROOT / name).exists(), name
 
@@ -203,7 +204,7 @@ def resolved(name: str) -> Any:
     raise ImportError(name)
 
 
-def test_every_public_name_is_in_api():
+def test_every_public_name_is_in_api() -> None:
     shown = entries()
     errors_too = {f"qverify.{name}" for name in vars(errors) if f"qverify.{name}" in shown}
     warning = {"qverify.QVerifyWarning"}  # among the errors
@@ -214,7 +215,7 @@ def test_every_public_name_is_in_api():
     assert {*shown["qverify.onnx"], "load", "save"} == set(onnx.__all__)
 
 
-def test_every_error_is_shown():
+def test_every_error_is_shown() -> None:
     """By its module: none is private, and each says what it is."""
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
     assert qverify.QVerifyWarning in kinds and errors.QVerifyError in kinds
@@ -222,7 +223,7 @@ def test_every_error_is_shown():
 
 
 @pytest.mark.parametrize("name", sorted(entries()))
-def test_every_name_in_api_exists(name):
+def test_every_name_in_api_exists(name: str) -> None:
     found = resolved(name)
     for member in entries()[name]:
         assert hasattr(found, member), member
@@ -234,7 +235,7 @@ WORDS = """attack bracket ceiling chord family gain margin member position quest
 verdict witness"""
 
 
-def test_the_glossary_is_in_order_and_has_the_words_of_this_house():
+def test_the_glossary_is_in_order_and_has_the_words_of_this_house() -> None:
     words = re.findall(r"^\*\*(.+?)\.\*\* \S", text("glossary.md"), re.MULTILINE)
     assert words == sorted(words, key=str.lower)
     assert {*WORDS.split(), "rounding point"} <= {word.lower() for word in words}

@@ -39,7 +39,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty one, but for the models that ship, and a model and samples of one's own as README has them."""
     (tmp_path / "models").symlink_to(MODELS)
     (tmp_path / "mine.onnx").write_bytes((MODELS / "digits.onnx").read_bytes())
@@ -95,7 +95,7 @@ def agrees(shown: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs_and_prints_what_is_shown(page, folder):
+def test_the_code_of_a_page_runs_and_prints_what_is_shown(page: str, folder: Path) -> None:
     names: dict[str, Any] = {}
     printed, compared, notes = "", 0, list[str]()
     with torch.random.fork_rng(devices=[]):
@@ -112,14 +112,14 @@ def test_the_code_of_a_page_runs_and_prints_what_is_shown(page, folder):
     assert compared == sum(kind == "text" for kind, _ in blocks(page))
 
 
-def test_every_block_says_what_it_is():
+def test_every_block_says_what_it_is() -> None:
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for kind in re.findall(r"^```(.*)\n(?:.*\n)*?```$", path.read_text(encoding="utf-8"), re.MULTILINE):
             assert kind in ("sh", "python", "text", "toml"), path
 
 
 @pytest.mark.parametrize(
-    "shown, printed",
+    ("shown", "printed"),
     [
         ("guaranteed 82.97 %  497 of 599", "guaranteed 82.97 %  498 of 599"),
         ("a\n...", "b\nc"),
@@ -128,7 +128,7 @@ def test_every_block_says_what_it_is():
         ("attack  82.97 %  497 of 599", "attack  82.97 %  498 of 599"),
     ],
 )
-def test_what_differs_is_seen(shown, printed):
+def test_what_differs_is_seen(shown: str, printed: str) -> None:
     with pytest.raises(AssertionError):
         agrees(shown, printed)
     agrees("digits in 2.1 s\nibp  483  0.41  0.842\n...", "digits in 31 s\nibp  483   2.0   99\nmore")

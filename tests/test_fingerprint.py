@@ -12,7 +12,7 @@ from qverify.errors import InternalError
 from qverify.fingerprint import encoding, fingerprint
 from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.network import Network
-from tests.support.networks import conv, dense, mlp, scale
+from tests.support.networks import conv, dense, known_layers, mlp, scale
 
 RNG = np.random.default_rng(3)
 ZEROS = np.zeros((2, 1, 2, 1))
@@ -54,7 +54,7 @@ def differing(kind: type[Layer]) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_every_attribute_counts(kind):
+def test_every_attribute_counts(kind: type[Any]) -> None:
     """Set past the checks of the constructor: what could never be built must not collide either."""
     layer = EXAMPLES[kind]
     found = {encoding(layer)}
@@ -68,7 +68,7 @@ def test_every_attribute_counts(kind):
     assert encoding(replace(layer)) == encoding(layer)
 
 
-def test_the_examples_are_all_layer_types():
+def test_the_examples_are_all_layer_types() -> None:
     own = {kind for kind in Layer.__subclasses__() if kind.__module__.startswith("qverify.")}
     assert set(EXAMPLES) == own
 
@@ -79,15 +79,15 @@ def image(kernel: tuple[int, int]) -> Network:
     return Network((Input("x", (), (1, 4, 4)), first, Relu("r", (1,), (1, 3, 3)), dense(RNG, "d", 2, 2, 9)))
 
 
-def test_the_shape_of_a_kernel_counts():
+def test_the_shape_of_a_kernel_counts() -> None:
     last = image((2, 1)).layers[3]
     prints = {fingerprint(image(kernel).with_layers({3: last})) for kernel in ((2, 1), (1, 2))}
     assert len(prints) == 2
 
 
-def test_all_of_a_network_counts_but_what_is_for_people(rng):
+def test_all_of_a_network_counts_but_what_is_for_people(rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 4, 2)
-    norm = BatchNorm("n", "fc0", network.layers[1], np.ones(4), np.zeros(4), np.zeros(4), np.ones(4))
+    norm = BatchNorm("n", "fc0", known_layers(network)[1], np.ones(4), np.zeros(4), np.zeros(4), np.ones(4))
     others = [
         replace(network, added_biases=("fc0",)),
         replace(network, oddities=(("fc0", "why"),)),
@@ -103,7 +103,7 @@ def test_all_of_a_network_counts_but_what_is_for_people(rng):
     }  # fmt: skip
 
 
-def test_what_cannot_be_encoded_is_no_hash(rng):
+def test_what_cannot_be_encoded_is_no_hash(rng: np.random.Generator) -> None:
     layer = replace(mlp(rng, 2, 2).layers[1])
     object.__setattr__(layer, "name", object())
     with pytest.raises(InternalError, match="has no encoding"):

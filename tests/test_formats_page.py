@@ -19,7 +19,7 @@ import torch
 from click.testing import CliRunner
 
 from qverify import cli
-from qverify.analysis.factors import Bracket
+from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import SweepRow
 from qverify.choices import STAGES
@@ -28,7 +28,7 @@ from qverify.family.radii import KINDS
 from qverify.runs import plan
 from qverify.runs import question as questions
 from qverify.runs import start as starts
-from qverify.training.loop import Settings
+from qverify.training.settings import Settings
 from qverify.verification import row as rows
 from tests.support.paths import ROOT
 
@@ -45,11 +45,10 @@ def sections() -> dict[str, str]:
 
 def listed(section: str, table: int | None = None) -> list[str]:
     """The names in the first column of a section's tables, or of one of them."""
-    tables: list[list[str]] = []
-    for block in re.findall(r"(?:^\|.*\n)+", sections()[section], re.MULTILINE):
-        tables.append(
-            [name for line in block.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
-        )
+    tables = [
+        [name for line in block.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+        for block in re.findall(r"(?:^\|.*\n)+", sections()[section], re.MULTILINE)
+    ]
     return [name for names in tables for name in names] if table is None else tables[table]
 
 
@@ -100,7 +99,7 @@ def asked(found: dict[str, Any]) -> set[str]:
 # -- the tables of strict readers -----------------------------------------------------------------
 
 
-def test_questions_are_those_that_are_read():
+def test_questions_are_those_that_are_read() -> None:
     """`radii`, `places`, `cases` and `runs` are checked beside the table."""
     assert sorted(listed("1")) == sorted({*questions._ASKED, "radii", "places", "cases", "runs"})
     assert sorted(listed("1.1")) == sorted(questions.RADII | questions.AXIS)
@@ -108,18 +107,18 @@ def test_questions_are_those_that_are_read():
     assert all(f"`{kind}`" in sections()["1.1"] for kind in KINDS)
 
 
-def test_rows_are_those_that_are_read():
+def test_rows_are_those_that_are_read() -> None:
     assert sorted(listed("2", 0)) == sorted([*rows._FIELDS, *rows._FIELDS_MORE])
     assert listed("2", 1) == ["case", "key"]
     assert all(f"`{word}`" in sections()["2"] for word in (*rows.STATUSES, *STAGES))
 
 
 @pytest.mark.parametrize(("section", "row"), [("5", SweepRow), ("6.1", Bracket), ("6.2", LayerRow)])
-def test_columns_are_those_of_the_rows_in_their_order(section, row):
+def test_columns_are_those_of_the_rows_in_their_order(section: str, row: type[Any]) -> None:
     assert listed(section) == columns(row)
 
 
-def test_keys_of_files_that_people_write(tmp_path):
+def test_keys_of_files_that_people_write(tmp_path: Path) -> None:
     assert sorted(listed("9")) == sorted(plan._READERS)
     assert listed("8") == [*KINDS, "layers"]
     options = {name.removeprefix("--") for option in cli.main.commands["train"].params for name in option.opts}
@@ -127,7 +126,7 @@ def test_keys_of_files_that_people_write(tmp_path):
     assert all(f"`{name}`" in sections()["10.1"] for name in columns(Settings))
 
 
-def test_exit_statuses_of_errors():
+def test_exit_statuses_of_errors() -> None:
     statuses = {line.split("|")[1].strip() for line in sections()["14"].splitlines() if re.match(r"\| \d", line)}
 
     def below(kind: type[QVerifyError]) -> set[int]:
@@ -139,7 +138,7 @@ def test_exit_statuses_of_errors():
 # -- what is written ------------------------------------------------------------------------------
 
 
-def test_verify_writes_what_is_listed(tmp_path):
+def test_verify_writes_what_is_listed(tmp_path: Path) -> None:
     """Of samples 0 to 22 at 6 bits some are verified, some falsified, one is misclassified."""
     out = tmp_path / "run"
     found = answer("verify", DIGITS, "--data", "digits", "--samples", "0:23", "--bits", 6, "--out", out, "--witnesses")
@@ -156,7 +155,7 @@ def test_verify_writes_what_is_listed(tmp_path):
     assert next(report) == listed("11")
 
 
-def test_radii_of_ranges_and_files_are_listed(tmp_path):
+def test_radii_of_ranges_and_files_are_listed(tmp_path: Path) -> None:
     stated = tmp_path / "radii.toml"
     stated.write_text('input = 0.01\n[layers."dense1"]\nweight = 0.01\n')
     common = ("verify", DIGITS, "--data", "digits", "--samples", "0:2", "--method", "ibp")
@@ -166,7 +165,7 @@ def test_radii_of_ranges_and_files_are_listed(tmp_path):
         question(tmp_path / name / "run.json", "run")
 
 
-def test_batch_writes_what_is_listed(tmp_path):
+def test_batch_writes_what_is_listed(tmp_path: Path) -> None:
     text = f'models = ["{DIGITS}"]\ndata = ["digits"]\nbits = [8]\nmethods = ["ibp"]\nsamples = 4\nout = "out"\n'
     (tmp_path / "plan.toml").write_text(text)
     found = answer("batch", tmp_path / "plan.toml", "--jobs", 1)
@@ -181,7 +180,7 @@ def test_batch_writes_what_is_listed(tmp_path):
     assert list(case) == listed("12.1")[: len(case)]
 
 
-def test_sweep_writes_what_is_listed(tmp_path):
+def test_sweep_writes_what_is_listed(tmp_path: Path) -> None:
     common = ("sweep", DIGITS, "--data", "digits", "--samples", "0:3", "--parts", "all", "--method", "ibp")
     found = answer(*common, "--bits", "8", "--out", tmp_path / "bits")
     question(tmp_path / "bits" / "sweep.json", "sweep")
@@ -191,7 +190,7 @@ def test_sweep_writes_what_is_listed(tmp_path):
     assert asked(found) == set(listed("12.3"))
 
 
-def test_radius_writes_what_is_listed(tmp_path):
+def test_radius_writes_what_is_listed(tmp_path: Path) -> None:
     common = ("radius", DIGITS, "--data", "digits", "--samples", "2:4", "--bits", 6, "--method", "ibp")
     found = answer(*common, "--accuracy", "0.5", "--layer-method", "ibp", "--precision", "0.5", "--out", tmp_path / "r")
     question(tmp_path / "r" / "radius.json", "radius")
@@ -201,7 +200,7 @@ def test_radius_writes_what_is_listed(tmp_path):
     assert all(f"`{name}`" in sections()["12.4"] for name in found["quantiles"])
 
 
-def test_discrepancy_and_inspect_give_what_is_listed(tmp_path):
+def test_discrepancy_and_inspect_give_what_is_listed(tmp_path: Path) -> None:
     common = ("--data", "digits", "--samples", "0:1", "--bits", 8)
     found = answer("discrepancy", DIGITS, *common, "--method", "exact", "--out", tmp_path / "rows.jsonl")
     (row,) = lines(tmp_path / "rows.jsonl")
@@ -212,17 +211,22 @@ def test_discrepancy_and_inspect_give_what_is_listed(tmp_path):
     assert {key for layer in found["layers"] for key in layer} == set(listed("12.6", 1))
 
 
-def test_solvers_gives_what_is_listed():
+def test_solvers_gives_what_is_listed() -> None:
     found = answer("solvers")
     assert sorted(found) == sorted(listed("12.8", 0))
     assert all(sorted(one) == sorted(listed("12.8", 1)) for one in found["solvers"].values())
 
 
-def test_train_writes_what_is_listed(tmp_path, monkeypatch):
-    kept: list[Path] = []
+def test_train_writes_what_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
     keep = torch.save
+
+    def saved(content: Any, file: Any) -> None:
+        kept.append(content)
+        keep(content, file)
+
     monkeypatch.setattr("qverify.cli.train._KEEP_EVERY", 0.0)
-    monkeypatch.setattr(torch, "save", lambda content, file: kept.append(content) or keep(content, file))
+    monkeypatch.setattr(torch, "save", saved)
     out = tmp_path / "small.onnx"
     common = ("--data", "digits", "--arch", "mlp:4", "--epochs", 2, "--threads", 1, "--input-scale", "1")
     found = answer("train", *common, "--bits", 8, "--out", out)

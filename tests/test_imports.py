@@ -21,15 +21,15 @@ def loaded(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code", ["import qverify; qverify.Options()", "import qverify.choices", "from qverify.runs.given import Given"]
 )
-def test_options_load_nothing_heavy(code):
+def test_options_load_nothing_heavy(code: str) -> None:
     assert loaded(code) == set()
 
 
-def test_what_is_heavy_is_seen():
+def test_what_is_heavy_is_seen() -> None:
     assert "torch" in loaded("from qverify import verify")
 
 
-def test_the_version_stands_in_one_place():
+def test_the_version_stands_in_one_place() -> None:
     from importlib.metadata import version
 
     import qverify
@@ -37,12 +37,12 @@ def test_the_version_stands_in_one_place():
     assert qverify.__version__ == version("qverify")
 
 
-def test_the_package_is_a_command():
+def test_the_package_is_a_command() -> None:
     found = subprocess.run([sys.executable, "-m", "qverify", "--version"], capture_output=True, text=True, check=True)
     assert found.stdout.startswith("qverify ")
 
 
-def test_modules_are_found_where_they_lay_before():
+def test_modules_are_found_where_they_lay_before() -> None:
     """The very modules: a class is one class, whatever path it came by."""
     code = """
 import warnings
@@ -84,11 +84,11 @@ FORMER = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in FORMER.items() for name in names])
-def test_names_are_found_where_they_lay_before(module, name):
+def test_names_are_found_where_they_lay_before(module: str, name: str) -> None:
     assert getattr(importlib.import_module(module), name) is not None
 
 
-def test_a_name_that_moved_says_where_it_is_now():
+def test_a_name_that_moved_says_where_it_is_now() -> None:
     from qverify.family import family, radii
 
     with pytest.warns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from qverify.onnx import writer as onnx_export
 from qverify.verification import attack
 from tests.support.networks import mlp
 
-WITH_INPUT = {
+WITH_INPUT: dict[str, Any] = {
     "IBP": interval.INTERVAL,
     "BP": backward.BACKWARD,
     "attack": attack.FORWARD,
@@ -30,11 +31,11 @@ WITH_INPUT = {
     "gain": gain.GAIN,
     "radii": quantisation.RESOLVED,
 }
-WITHOUT_INPUT = {"forward pass": layers._FORWARD, "export": onnx_export._WRITERS}
+WITHOUT_INPUT: dict[str, Any] = {"forward pass": layers._FORWARD, "export": onnx_export._WRITERS}
 
 
 @pytest.mark.parametrize("name", [*WITH_INPUT, *WITHOUT_INPUT])
-def test_every_table_has_every_type(name):
+def test_every_table_has_every_type(name: str) -> None:
     types = set(Layer.__subclasses__()) - ({Input} if name in WITHOUT_INPUT else set())
     types = {kind for kind in types if kind.__module__.startswith("qverify.")}
     assert set({**WITH_INPUT, **WITHOUT_INPUT}[name]) == types
@@ -45,7 +46,9 @@ class Twice(Layer):
     """A type that nothing knows."""
 
 
-def test_a_type_that_nothing_knows_is_never_passed_over(rng, monkeypatch):
+def test_a_type_that_nothing_knows_is_never_passed_over(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Were it taken for another type, or left out, sound bounds would be none."""
     known = mlp(rng, 3, 4, 2)
     monkeypatch.setitem(layers._FORWARD, Twice, lambda layer, x: 2 * x[0])
@@ -61,7 +64,7 @@ def test_a_type_that_nothing_knows_is_never_passed_over(rng, monkeypatch):
     bounds = SampleBounds(
         lower=[np.zeros(layer.size) for layer in unknown.layers],
         upper=[np.ones(layer.size) for layer in unknown.layers],
-        activation={3: 0.1},
+        activation={3: 0.1},  # type: ignore[dict-item]
     )
     maps = relational.Maps(Family.of(unknown, Radii(0.1)))
     for ask in (

@@ -53,19 +53,19 @@ def question(name: str) -> tuple[datasets.Samples, Network, Radii]:
     return data, network, Radii.from_bits(stated["bits"], stated["scheme"], stated["rounding"], network, data.x)
 
 
-def test_all_networks_are_there_and_small():
+def test_all_networks_are_there_and_small() -> None:
     assert set(NAMES) == WANTED
     assert all((MODELS / f"{name}.onnx").stat().st_size <= 2 * 2**20 for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_hash_is_that_of_the_file(name):
+def test_the_hash_is_that_of_the_file(name: str) -> None:
     assert described(name)["sha256"] == hashlib.sha256((MODELS / f"{name}.onnx").read_bytes()).hexdigest()
     assert described(name)["interrupted"] is False
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_is_what_its_toml_says(name):
+def test_the_command_is_what_its_toml_says(name: str) -> None:
     """Both ways of stating a training, as click reads them, come to the same settings."""
     command = described(name)["command"].split()
     assert command[:2] == ["qverify", "train"]
@@ -78,7 +78,7 @@ def test_the_command_is_what_its_toml_says(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_clean_accuracy_by_onnxruntime(name):
+def test_clean_accuracy_by_onnxruntime(name: str) -> None:
     """Oracle: onnxruntime's own float32 pass over the test set; a handful of ties may fall otherwise."""
     found = described(name)
     data = samples(found["data"])
@@ -90,7 +90,7 @@ def test_clean_accuracy_by_onnxruntime(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if described(name)["radii"] is not None])
-def test_guaranteed_accuracy_on_the_first_samples(name):
+def test_guaranteed_accuracy_on_the_first_samples(name: str) -> None:
     """What IBP proves on a part of the test set is near what the .json says of all of it, and no attack breaks it."""
     data, network, radii = question(name)
     count = 500
@@ -102,7 +102,7 @@ def test_guaranteed_accuracy_on_the_first_samples(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if described(name)["radii"] is not None])
-def test_guaranteed_accuracy_on_all_samples(name):
+def test_guaranteed_accuracy_on_all_samples(name: str) -> None:
     data, network, radii = question(name)
     verdicts = verify(network, data.x, data.y, radii, Options(method="ibp", attack=False))
     proved = sum(verdict.status is Status.VERIFIED for verdict in verdicts)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
 
+from qverify.arrays import Array
 from qverify.errors import ModelError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
@@ -13,7 +16,7 @@ from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
 from qverify.network import Network, margins
 from tests.support.networks import NETWORKS, conv, conv_of, convolve, dense, inputs, mlp, random_radii, sample_member
 
-GEOMETRIES = {
+GEOMETRIES: dict[str, tuple[Any, ...]] = {
     "plain": ((2, 4, 5), (3, 2, 2, 3), {}),
     "strides": ((2, 5, 7), (3, 2, 2, 3), {"strides": (2, 3)}),
     "leftover": ((1, 6, 5), (2, 1, 2, 2), {"strides": (3, 2)}),
@@ -31,7 +34,7 @@ GEOMETRIES = {
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_conv_equals_explicit_loops(name, rng):
+def test_conv_equals_explicit_loops(name: str, rng: np.random.Generator) -> None:
     """Oracle: loops over outputs and taps, written from the ONNX definition."""
     in_shape, kernel, more = GEOMETRIES[name]
     layer = conv(rng, "c", 0, in_shape, kernel, **more)
@@ -43,7 +46,7 @@ def test_conv_equals_explicit_loops(name, rng):
     assert layer.fan_in == np.prod(kernel[1:])
 
 
-def test_conv_equals_scipy(rng):
+def test_conv_equals_scipy(rng: np.random.Generator) -> None:
     """Oracle: scipy.signal.correlate2d on the padded image, every stride-th value of it."""
     layer = conv(rng, "c", 0, (2, 6, 7), (3, 2, 2, 3), strides=(2, 3), pads=(1, 2, 0, 1))
     x = rng.normal(size=(2, 6, 7))
@@ -54,7 +57,7 @@ def test_conv_equals_scipy(rng):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_evaluate_equals_the_independent_forward_pass(name, rng):
+def test_evaluate_equals_the_independent_forward_pass(name: str, rng: np.random.Generator) -> None:
     """Oracle: the member with all radii zero, by the loops of `networks.sample_member`."""
     network = NETWORKS[name](rng)
     family = Family.of(network, Radii())
@@ -64,25 +67,25 @@ def test_evaluate_equals_the_independent_forward_pass(name, rng):
             np.testing.assert_allclose(got[0], value, rtol=0, atol=1e-12)
 
 
-def test_relu_applies_its_offset_and_stays_non_negative():
+def test_relu_applies_its_offset_and_stays_non_negative() -> None:
     layers = (Input("x", (), (4,)), Relu("r", (0,), (4,), offset=np.array([0.5, -0.5, 0.5, -0.5])))
     got = Network(layers).evaluate(np.array([[1.0, 0.25, -3.0, 2.0]]))
     np.testing.assert_array_equal(got, [[1.5, 0.0, 0.5, 1.5]])
 
 
-def test_margins_by_hand():
+def test_margins_by_hand() -> None:
     outputs = np.array([[1.0, 4.0, 2.5], [3.0, 3.0, -1.0]])
     np.testing.assert_array_equal(margins(outputs, np.array([1, 0])), [1.5, 0.0])
     np.testing.assert_array_equal(margins(outputs, np.array([2, 2])), [-1.5, -4.0])
 
 
-def test_inputs_of_any_shape_and_type_are_flattened(rng):
+def test_inputs_of_any_shape_and_type_are_flattened(rng: np.random.Generator) -> None:
     network = NETWORKS["conv_attributes"](rng)
     x = rng.integers(0, 255, size=(2, 2, 4, 5)).astype(np.uint8)
     np.testing.assert_array_equal(network.evaluate(x), network.evaluate(x.reshape(2, 40).astype(float)))
 
 
-def test_arrays_are_copies_and_read_only(rng):
+def test_arrays_are_copies_and_read_only(rng: np.random.Generator) -> None:
     weight = rng.normal(size=(3, 2))
     layer = Dense("d", (0,), (3,), weight=weight, bias=np.zeros(3))
     weight[0, 0] = 99.0
@@ -91,7 +94,7 @@ def test_arrays_are_copies_and_read_only(rng):
         layer.weight[0, 0] = 1.0
 
 
-def test_what_a_network_knows_about_itself(rng):
+def test_what_a_network_knows_about_itself(rng: np.random.Generator) -> None:
     network = NETWORKS["input_twice"](rng)
     assert network.consumers[0] == (1, 4, 6) and network.consumers[-1] == ()
     assert network.index("relu1") == network.relus[-1]
@@ -104,19 +107,19 @@ def test_what_a_network_knows_about_itself(rng):
     assert [pooled.layers[i].name for i in pooled.weighted] == ["conv", "out"]
 
 
-def test_a_kernel_used_once_does_not_count_as_shared(rng):
+def test_a_kernel_used_once_does_not_count_as_shared(rng: np.random.Generator) -> None:
     layer = conv(rng, "c", 0, (2, 2, 3), (4, 2, 2, 3))
     assert layer.positions == 1
     assert not Network((Input("x", (), (2, 2, 3)), layer)).shares_weights
 
 
-def test_with_layers_replaces_and_keeps_the_rest(rng):
+def test_with_layers_replaces_and_keeps_the_rest(rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 4, 2)
     other = network.with_layers({3: dense(rng, "fc1", 2, 2, 4)})
     assert other.layers[:3] == network.layers[:3] and other.layers[3] is not network.layers[3]
 
 
-def _wirings(rng):
+def _wirings(rng: np.random.Generator) -> dict[str, Any]:
     x, fc = Input("x", (), (4,)), dense(rng, "fc", 0, 3, 4)
     return {
         "needs an input": (fc, x),
@@ -135,15 +138,15 @@ def _wirings(rng):
     }
 
 
-def test_bad_wiring_is_refused(rng):
+def test_bad_wiring_is_refused(rng: np.random.Generator) -> None:
     for wording, layers in _wirings(rng).items():
         with pytest.raises(ModelError, match=wording):
             Network(layers)
 
 
-def test_layers_refuse_numbers_that_do_not_fit(rng):
-    def make_dense(weight, bias, shape=(2,)):
-        return Dense("d", (0,), shape, weight=weight, bias=bias)
+def test_layers_refuse_numbers_that_do_not_fit(rng: np.random.Generator) -> None:
+    def make_dense(weight: Array | list[list[float]], bias: Array | list[float], shape: tuple[int] = (2,)) -> Any:
+        return Dense("d", (0,), shape, weight=weight, bias=bias)  # type: ignore[arg-type]
 
     with pytest.raises(ModelError, match="weight of layer 'd' holds NaN"):
         make_dense([[np.nan], [1.0]], [0.0, 0.0])
@@ -159,7 +162,7 @@ def test_layers_refuse_numbers_that_do_not_fit(rng):
         Relu("r", (0,), (1,), offset=np.array([np.nan]))
 
 
-def test_convolutions_refuse_geometry_that_does_not_fit():
+def test_convolutions_refuse_geometry_that_does_not_fit() -> None:
     one = np.ones((2, 1, 2, 2))
     with pytest.raises(ModelError, match="do not fit"):
         conv_of("c", 0, (2, 3, 3), one, np.zeros(2))
@@ -174,7 +177,7 @@ def test_convolutions_refuse_geometry_that_does_not_fit():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_random_radii_resolve_against_every_network(name, rng):
+def test_random_radii_resolve_against_every_network(name: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)
     family = Family.of(network, random_radii(network, rng))
     assert set(family.weight) == set(family.bias) == set(network.weighted)
@@ -184,7 +187,7 @@ def test_random_radii_resolve_against_every_network(name, rng):
 @pytest.mark.parametrize(
     "wrong", [{"strides": (0, 1)}, {"dilations": (1, 0)}, {"pads": (0, -1, 0, 0)}, {"weight": np.zeros((2, 4))}]
 )
-def test_a_convolution_with_senseless_geometry_is_refused(wrong):
+def test_a_convolution_with_senseless_geometry_is_refused(wrong: dict[str, Any]) -> None:
     fields = {"weight": np.ones((1, 1, 2, 2)), "bias": np.zeros(1), "in_shape": (1, 3, 3)} | wrong
     with pytest.raises(ModelError, match="kernel has 4 axes"):
-        Conv("c", (0,), (1, 2, 2), **fields)
+        Conv("c", (0,), (1, 2, 2), **fields)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from qverify import QVerifyWarning, datasets, load, save, verify, worst_case_dis
 from qverify.analysis import factors as radius
 from qverify.analysis import layers as layer_radius
 from qverify.analysis import sweeps as sweep
+from qverify.analysis.grid import Grid
 from qverify.family.radii import Radii
 from qverify.remarks import quiet, remark
 from tests.support.commands import qverify
@@ -47,11 +48,11 @@ def noted(rng: Any) -> onnx.ModelProto:
     return model(nodes, constants, ["N", 4])
 
 
-def test_the_class_is_public_and_no_error():
+def test_the_class_is_public_and_no_error() -> None:
     assert issubclass(QVerifyWarning, UserWarning) and not issubclass(QVerifyWarning, ValueError)
 
 
-def test_notes_of_the_loader(rng):
+def test_notes_of_the_loader(rng: np.random.Generator) -> None:
     built = noted(rng)
     line = sys._getframe().f_lineno + 1
     found = caught(lambda: load(built))
@@ -62,10 +63,10 @@ def test_notes_of_the_loader(rng):
     assert caught(lambda: load(DIGITS)) == []
 
 
-def test_notes_on_network_radii_and_data():
+def test_notes_on_network_radii_and_data() -> None:
     network, samples, radii = load(DIGITS), datasets.load("digits"), Radii.from_bits(8)
     x, y = samples.x[:40], samples.y[:40]
-    grid = radius.Grid(2.0, 0.5)
+    grid = Grid(2.0, 0.5)
     points = sweep.grid(sweep.by_bits([7, 8]), ["all"])
     calls: list[Any] = [
         lambda: verify(network, x, y, radii, BOUNDS),
@@ -88,7 +89,7 @@ def test_notes_on_network_radii_and_data():
     assert caught(lambda: list(sweep.sweep(network, x, y, points))) == []
 
 
-def test_a_warning_can_be_an_error_or_silent():
+def test_a_warning_can_be_an_error_or_silent() -> None:
     network, samples = load(DIGITS), datasets.load("digits")
     given = (network, samples.x[:2], samples.y[:2], Radii.from_bits(8), BOUNDS)
     with warnings.catch_warnings():
@@ -99,7 +100,7 @@ def test_a_warning_can_be_an_error_or_silent():
             assert len(verify(*given)) == 2
 
 
-def test_it_is_the_caller_of_the_package_who_is_shown():
+def test_it_is_the_caller_of_the_package_who_is_shown() -> None:
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.extend(caught(lambda: remark(["something"]))))
     thread.start()
@@ -112,7 +113,7 @@ def test_it_is_the_caller_of_the_package_who_is_shown():
 
 
 @pytest.fixture
-def files(tmp_path, rng) -> Path:
+def files(tmp_path: Path, rng: np.random.Generator) -> Path:
     onnx.save_model(noted(rng), tmp_path / "noted.onnx")
     np.savez(tmp_path / "mine.npz", x=rng.random((4, 4)), y=np.arange(4) % 4)
     np.savez(tmp_path / "twice.npz", x=datasets.load("digits").x / 255, y=datasets.load("digits").y)
@@ -132,7 +133,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_note_is_printed_once_and_never_as_python_prints_it(command, files):
+def test_each_note_is_printed_once_and_never_as_python_prints_it(command: str, files: Path) -> None:
     """In its own process, with processes that work for it; even where Python is asked for every warning."""
     code = [sys.executable, "-W", "always", "-c", "from qverify.cli import main; main(prog_name='qverify')"]
     environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -148,13 +149,13 @@ def test_each_note_is_printed_once_and_never_as_python_prints_it(command, files)
     )  # w, b
 
 
-def test_a_report_says_nothing_about_models_that_it_reads_again(files):
+def test_a_report_says_nothing_about_models_that_it_reads_again(files: Path) -> None:
     assert qverify("verify", files / "noted.onnx", "--data", files / "mine.npz", "--bits", 8, "--out", files / "run")
     result = qverify("report", files / "run", "--format", "html", "--out", files / "page.html")
     assert result.exit_code == 0 and "note" not in result.stderr
 
 
-def test_training_says_when_what_it_made_is_right_by_chance(tmp_path):
+def test_training_says_when_what_it_made_is_right_by_chance(tmp_path: Path) -> None:
     """Labels that say nothing: the remark of `verify` on the test set is printed as a note."""
     rng = np.random.default_rng(1)
     x, y = rng.random((80, 5)), rng.integers(0, 4, 80)
@@ -166,7 +167,7 @@ def test_training_says_when_what_it_made_is_right_by_chance(tmp_path):
     assert "not clearly better than chance with 4 classes" in result.stderr and "Warning" not in result.stderr
 
 
-def test_warnings_of_libraries_are_not_shown(monkeypatch):
+def test_warnings_of_libraries_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def warning(*_: Any, **__: Any) -> Any:
         warnings.warn("something about a driver", UserWarning, stacklevel=2)
         warnings.warn("something about a network", QVerifyWarning, stacklevel=2)
@@ -178,6 +179,6 @@ def test_warnings_of_libraries_are_not_shown(monkeypatch):
     assert result.stderr == "qverify: note: something about a network\nqverify: interrupted.\n"
 
 
-def test_what_save_writes_is_read_without_a_word(tmp_path):
+def test_what_save_writes_is_read_without_a_word(tmp_path: Path) -> None:
     save(load(DIGITS), tmp_path / "m.onnx")
     assert caught(lambda: load(tmp_path / "m.onnx")) == []

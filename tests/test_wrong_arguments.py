@@ -20,6 +20,7 @@ from qverify.analysis import discrepancies as discrepancy
 from qverify.analysis import factors as radius
 from qverify.analysis import layers as layer_radius
 from qverify.analysis import sweeps as sweep
+from qverify.analysis.grid import Grid
 from qverify.errors import QVerifyError
 from qverify.family import radii as stated_radii
 from qverify.family.family import Family
@@ -31,14 +32,15 @@ from qverify.runs import plan
 from qverify.training import architectures, live_family
 from qverify.training import live_network as modules
 from qverify.training import loop as training
-from qverify.training.loop import Settings, Training
+from qverify.training.loop import Training
+from qverify.training.settings import Settings
 from tests.support.paths import DIGITS
 
 NETWORK, SAMPLES = onnx_io.load(DIGITS), datasets.load("digits")
 RADII, OPTIONS = qverify.Radii.from_bits(8), qverify.Options(method="ibp", attack=False)
 X, Y = SAMPLES.x[:3], SAMPLES.y[:3]
 POINTS = sweep.by_bits([8])
-GRID = radius.Grid(2.0, 0.5)
+GRID = Grid(2.0, 0.5)
 MODULE = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 JUNK: list[Any] = [
     *[3, -2.5, math.nan, True, "abc", "", b"abc", None, Path("no such file"), [], [1, 2], ["a", "b"], ("a",), {"a": 1}],
@@ -141,7 +143,7 @@ def calls(folder: Path) -> dict[str, Call]:
             lambda **given: list(sweep.sweep(**given)),
             data | {"cases": [("all", POINTS[0])], "options": OPTIONS, "on_verdict": None, "stop": None},
         ),
-        "Grid": (radius.Grid, {"max_factor": 2.0, "precision": 0.1}),
+        "Grid": (Grid, {"max_factor": 2.0, "precision": 0.1}),
         "largest_factors": (radius.largest_factors, data | {"radii": RADII, "grid": GRID, "options": OPTIONS}),
         "layer_radii": (
             layer_radius.layer_radii,
@@ -168,14 +170,14 @@ with tempfile.TemporaryDirectory() as place:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_right_is_taken(name, tmp_path, monkeypatch):
+def test_what_is_right_is_taken(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     function, given = calls(tmp_path)[name]
     function(**given)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_anything_in_a_wrong_place_is_one_sentence(name, tmp_path, monkeypatch):
+def test_anything_in_a_wrong_place_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of it is right there, and then taken."""
     monkeypatch.chdir(tmp_path)  # where some would write a file
     function, given = calls(tmp_path)[name]

@@ -7,31 +7,34 @@ convolution are taken as independent, proved and attained ends differ, and both 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_outputs, tightened_bounds
 from qverify.bounds.interval import OutOfTime
-from qverify.bounds.tensors import Bounds
-from qverify.budget import Deadline
 from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
 from qverify.exact.search import Search, SearchedSample, SearchSettings
-from qverify.family.radii import Radii
-from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked_inputs
 from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.bounds.tensors import Bounds
+    from qverify.budget import Deadline
+    from qverify.family.radii import Radii
+    from qverify.network import Network
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -18,27 +18,30 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.analysis.grid import Bracket, Grid
-from qverify.arrays import Array
 from qverify.budget import part_of
 from qverify.choices import FACTOR_METHODS
 from qverify.errors import InternalError, RadiiError, UsageError
 from qverify.family.family import Family
-from qverify.family.radii import Radii
 from qverify.kinds import expected
-from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.arguments import checked, checked_question
 from qverify.verification.cascade import verdicts
 from qverify.verification.threads import as_they_come
 from qverify.verification.verdict import Options, Status, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from qverify.arrays import Array
+    from qverify.family.radii import Radii
+    from qverify.network import Network
 
 _CHUNK = 1024
 _COARSE = 3

@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.analysis.grid import Grid
 from qverify.choices import FACTOR_METHODS
@@ -26,6 +25,9 @@ from qverify.verification import hints
 from qverify.verification.arguments import checked
 from qverify.verification.cascade import verdicts
 from qverify.verification.verdict import Options, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.choices import KINDS, VERIFY_METHODS, Batchnorm, Rounding, Scheme
 from qverify.errors import RadiiError, UsageError
@@ -20,13 +19,17 @@ from qverify.family.radii import Radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import described, expected, is_number, is_word
 from qverify.moved import former_names
-from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
 from qverify.verification.cascade import verdicts
 from qverify.verification.verdict import Options, Status, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from qverify.network import Network
 
 __getattr__ = former_names(__name__, {"Row": "qverify.analysis.sweeps:SweepRow"})
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.bounds.backward import tightened_bounds, unstable
 from qverify.bounds.interval import OutOfTime
 from qverify.budget import Deadline
-from qverify.family.radii import Radii
 from qverify.layers import Relu
-from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.verification.setup import Setup
-from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.family.radii import Radii
+    from qverify.network import Network
+    from qverify.verification.verdict import Options
 
 MOST = 200
 """Samples the means are taken over where nobody chose them: enough for two digits."""

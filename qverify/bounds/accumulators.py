@@ -11,12 +11,16 @@ format holds, zero point included: kernels of uint8 x int8 multiply that.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import pieces
 from qverify.family.kernels import INT16, IntegerLayer, dropped, overflowing, saturating
+
+if TYPE_CHECKING:
+    from qverify.bounds.tensors import Affine, BoundModel, Bounds
 
 
 def misfits(model: BoundModel, bounds: Bounds) -> list[str]:

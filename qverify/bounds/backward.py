@@ -21,18 +21,22 @@ Shapes: B samples in a chunk, S rows each; coefficients (B, S, size).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
-from qverify.budget import Deadline
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import chord, finite
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.budget import Deadline
 
 
 @dataclass(eq=False, repr=False)
@@ -300,7 +304,7 @@ def _refined(
         # on the samples it shares a chunk with.
         neurons = torch.argsort(wanted[chunk].to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
         own = bounds.take(chunk)
-        for some in neurons.split(max(1, capacity // len(chunk)), dim=1):
+        for some in torch.split(neurons, max(1, capacity // len(chunk)), dim=1):
             if deadline is not None and deadline.passed():
                 return lower, upper
             rows = torch.nn.functional.one_hot(some, wanted.shape[1]).to(model.dtype)

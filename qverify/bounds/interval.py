@@ -21,7 +21,7 @@ Torch, any device, differentiable; `BoundModel.rounding` decides whether roundin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Ends = tuple[Tensor, Tensor]
 

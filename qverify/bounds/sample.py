@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qverify.arrays import Array
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -6,10 +6,9 @@ as in `qverify.network`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,16 +16,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-from qverify.arrays import Array
 from qverify.bounds.sample import SampleBounds
 from qverify.budget import PIECE, pieces
-from qverify.family.batchnorm import Saturation
-from qverify.family.family import Family
-from qverify.family.kernels import Kernel
 from qverify.layers import Conv, Dense, Scale
-from qverify.network import Network
 from qverify.rounding import Allowances
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.family.batchnorm import Saturation
+    from qverify.family.family import Family
+    from qverify.family.kernels import Kernel
+    from qverify.network import Network
 
 
 def _direct() -> Any:
@@ -112,7 +115,9 @@ class Affine(Brief):
         channels, height, width = layer.in_shape
         size = (len(flat), channels, height + top + bottom, width + left + right)
         with _direct():
-            image = conv2d_input(size, kernel, flat, layer.strides, 0, layer.dilations, layer.groups)
+            image: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
+                size, kernel, flat, layer.strides, 0, layer.dilations, layer.groups
+            )
         image = image[:, :, top : top + height, left : left + width]
         return image.reshape(*rows.shape[:-1], channels * height * width)
 

@@ -6,10 +6,9 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from qverify.analysis.discrepancies import Discrepancy, worst_case_discrepancy
 from qverify.console.output import say, show, show_json, stdout_kept_clean
@@ -18,10 +17,14 @@ from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.errors import OutputError
 from qverify.remarks import quiet
 from qverify.report.numbers import discrepancy_ranges, discrepancy_table, outward, reason_lines, widths
-from qverify.runs.given import Given
 from qverify.runs.problem import FamilyProblem
 from qverify.runs.start import SolverUsed
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from qverify.runs.given import Given
 
 
 def run(given: Given, *, out: str | None, as_json: bool) -> int:

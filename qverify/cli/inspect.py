@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -14,15 +14,17 @@ from qverify.budget import Deadline
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
-from qverify.datasets import Samples
 from qverify.family.family import Family
-from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense
-from qverify.network import Network
-from qverify.runs.given import Given
 from qverify.runs.problem import doubted, read_network, read_samples, say_hints, stated_radii
 from qverify.text.brief import Brief
-from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    from qverify.datasets import Samples
+    from qverify.family.radii import Radii
+    from qverify.network import Network
+    from qverify.runs.given import Given
+    from qverify.verification.verdict import Options
 
 
 def run(given: Given, *, as_json: bool) -> int:

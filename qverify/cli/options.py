@@ -64,7 +64,7 @@ class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
                 f"{param.opts[0]} takes one of {', '.join(self.choices)}, not {quoted(value)}; a plan for qverify batch"
                 " takes several."
             )
-        return super().convert(value, param, ctx)
+        return str(super().convert(value, param, ctx))
 
 
 def problem_options(data_required: bool) -> Callable[[Command], Command]:

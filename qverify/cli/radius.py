@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
 
-from qverify.analysis.grid import Bracket, Grid
-from qverify.analysis.layers import LayerRow
 from qverify.cli.pictures import draw, shown_by
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import duration
@@ -16,9 +15,13 @@ from qverify.console.signals import INTERRUPTED
 from qverify.errors import UsageError
 from qverify.files.names import file_name, without_folders
 from qverify.report.numbers import outward, percent, widths
-from qverify.runs.given import Given
 from qverify.runs.radius import RadiusWork, Wanted, searched
 from qverify.text.escapes import printable
+
+if TYPE_CHECKING:
+    from qverify.analysis.grid import Bracket, Grid
+    from qverify.analysis.layers import LayerRow
+    from qverify.runs.given import Given
 
 QUANTILES = {"minimum": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "maximum": 1.0}
 

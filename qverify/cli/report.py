@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qverify.console.output import echo, say, show, stdout_kept_clean
 from qverify.errors import UsageError
@@ -11,6 +11,9 @@ from qverify.report.table import Line, lines_of
 from qverify.report.text import csv_table, latex_table, markdown_table, notes, terminal
 from qverify.runs.folder import writing
 from qverify.runs.reading import read_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _TEXTS: dict[str, Callable[[Sequence[Line]], str]] = {
     "markdown": markdown_table,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -20,9 +19,13 @@ from qverify.console.progress import duration
 from qverify.console.signals import INTERRUPTED
 from qverify.errors import UsageError
 from qverify.files.names import file_name
-from qverify.runs.given import Given
 from qverify.runs.sweep import Axis, Study, swept
 from qverify.text.escapes import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qverify.runs.given import Given
 
 
 def run(given: Sequence[Given], axis: Axis, *, out: str | None, resume: bool, as_json: bool) -> int:

@@ -7,7 +7,7 @@ import shlex
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,9 +20,8 @@ from qverify.errors import DataError, UsageError
 from qverify.family.radii import Radii, load_radii
 from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
-from qverify.network import Network
 from qverify.training.architectures import build
-from qverify.training.loop import Settings, Training
+from qverify.training.loop import Training
 from qverify.training.model_files import (
     read_checkpoint,
     refuse_taken,
@@ -31,9 +30,13 @@ from qverify.training.model_files import (
     write_checkpoint,
     write_model,
 )
+from qverify.training.settings import Settings
 from qverify.verification.arguments import usable_device
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
+
+if TYPE_CHECKING:
+    from qverify.network import Network
 
 _KEEP_EVERY = 10.0
 """Seconds between two checkpoints: what a kill -9 can cost, beside the epoch under way."""

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from qverify.cli.options import ROUNDINGS, SCHEMES, BitWidth, input_scale_option, stacked
+from qverify.choices import ROUNDINGS, SCHEMES
+from qverify.cli.options import BitWidth, input_scale_option, stacked
 from qverify.errors import UsageError
 from qverify.files.toml import read_toml
 from qverify.text.escapes import shown

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import duration
 from qverify.console.signals import INTERRUPTED
 from qverify.errors import UsageError
 from qverify.report.numbers import accuracy_table, footer, stage_table
-from qverify.runs.given import Given
 from qverify.runs.problem import FamilyProblem
 from qverify.runs.start import used_solvers
 from qverify.runs.verify import Verified, verified
 from qverify.text.shortened import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.runs.given import Given
 
 _FAILED = 1
 

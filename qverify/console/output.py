@@ -6,14 +6,17 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from qverify.text.escapes import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
 
 _PIPE_WIDTH = 110
 """Columns of a table that goes to a file or a pipe, which have no width of their own."""
@@ -44,7 +47,8 @@ def _clean(part: Table | str) -> Table | str:
     if isinstance(part, str):
         return printable(part)
     for column in part.columns:  # rich has no other way to what is in a table
-        column._cells = [printable(cell) if isinstance(cell, str) else cell for cell in column._cells]
+        cells = column._cells  # noqa: SLF001
+        cells[:] = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
         column.header = printable(column.header) if isinstance(column.header, str) else column.header
     return part
 

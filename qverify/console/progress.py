@@ -7,7 +7,7 @@ import datetime
 import sys
 import threading
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +16,9 @@ from rich.table import Table
 
 from qverify.console.output import say
 from qverify.text.escapes import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PLAIN_EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""

@@ -14,10 +14,9 @@ import math
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +24,9 @@ from qverify.errors import DataError
 from qverify.files.user import Kind, read, recognised, shown_path, unzipped
 from qverify.text.brief import Brief
 from qverify.text.shortened import listed, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 IDX_FILES = {
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),

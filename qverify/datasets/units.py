@@ -9,18 +9,21 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify import datasets
-from qverify.arrays import Array
-from qverify.datasets.samples import Samples
 from qverify.layers import Conv, Dense
-from qverify.network import Network
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qverify.arrays import Array
+    from qverify.datasets.samples import Samples
+    from qverify.network import Network
 
 LEAST = 30
 """Samples below which nothing is said about the share that is right."""

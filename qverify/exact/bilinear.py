@@ -12,20 +12,23 @@ program is not. McCormick envelopes are the solver's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
-from qverify.bounds.sample import SampleBounds
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Objective, Program
-from qverify.exact.relational import Maps
 from qverify.family.family import outer_interval
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import chord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.bounds.sample import SampleBounds
+    from qverify.exact.relational import Maps
 
 
 class Bilinear:

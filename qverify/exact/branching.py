@@ -13,15 +13,13 @@ close to the last, and failing members are found early.
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
 from qverify.exact.cuts import Switched
 from qverify.exact.program import Box, Objective
 from qverify.exact.scaling import Scaled, power_of_two
@@ -29,6 +27,11 @@ from qverify.exact.solvers.base import Ending, Limits, Outcome, reconciled, rema
 from qverify.exact.solvers.duality import Duality
 from qverify.exact.solvers.linear import LinearProgram, Solved
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    import threading
+
+    from qverify.arrays import Array
 
 _ROUNDS = 20
 """The most rounds of rows added at the root."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
 from qverify.exact.program import IntArray, Products, Program, no_products
 from qverify.layers import Conv, Dense
 from qverify.rounding import allowance
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
 
 Numbers = TypeVar("Numbers", bound=np.ndarray[Any, Any])
 

@@ -22,15 +22,17 @@ binaries are 0 or 1, whatever the program stands for; its limit is moved outward
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
-from qverify.exact.program import IntArray, Program
 from qverify.rounding import allowance
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.exact.program import IntArray, Program
 
 _VIOLATED = 1e-6
 """The violation from which a row counts as violated, relative to the range of x."""

@@ -18,10 +18,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from qverify.errors import InternalError
-from qverify.exact.gain import Gain
 from qverify.exact.solvers.base import Ending, Outcome
+
+if TYPE_CHECKING:
+    from qverify.exact.gain import Gain
 
 TOLERANCE = 1e-8
 """Ten times the tolerance that solvers are set to. This times the network's gain is taken off their bounds."""

@@ -5,18 +5,21 @@ Units are those of `scaling.Scaled`; what is taken off a solver's bound is a mul
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
-from qverify.bounds.sample import SampleBounds
-from qverify.exact.relational import Maps
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.bounds.sample import SampleBounds
+    from qverify.exact.relational import Maps
 
 
 @dataclass(frozen=True, kw_only=True)

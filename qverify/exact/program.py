@@ -12,14 +12,16 @@ The relational program (mathematics.md, sections 2 and 3) has none; the bilinear
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
 from qverify.errors import InternalError
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -18,23 +18,26 @@ positions as independent: sound, not exact (mathematics.md, section 6).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
-from qverify.bounds.sample import SampleBounds
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, per_output
 from qverify.exact.program import IntArray, Objective, Program
-from qverify.family.family import Family
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
-from qverify.network import Network
 from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from qverify.arrays import Array
+    from qverify.bounds.sample import SampleBounds
+    from qverify.family.family import Family
+    from qverify.network import Network
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -9,17 +9,19 @@ row's largest coefficient and the largest cost of about 1; what that can cost is
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
 from qverify.exact.program import Objective, Products, Program
 from qverify.exact.solvers.base import Limits, Outcome, Session
 from qverify.exact.solvers.duality import dual_value
 from qverify.rounding import allowance
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -17,14 +17,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
-from qverify.bounds.sample import SampleBounds
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
@@ -36,9 +33,15 @@ from qverify.exact.solvers.base import Ending, Limits, Outcome, Session, remaini
 from qverify.exact.solvers.host import TREE, open_session
 from qverify.exact.solvers.process import Hosted, Lent
 from qverify.exact.witness import follow
-from qverify.family.family import Family
-from qverify.family.members import Recipe, Witness
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.bounds.sample import SampleBounds
+    from qverify.family.family import Family
+    from qverify.family.members import Recipe, Witness
 
 BILINEAR_PRODUCTS = 5_000
 """The most products of a bilinear program that is asked where the relational one leaves the sample open."""
@@ -250,7 +253,7 @@ class Search:
 
     def _consider(self, recipe: Recipe, witness: Witness) -> Array:
         """The outputs of a member; it is kept if it is the worst so far."""
-        output = witness.network.evaluate(witness.input[None])[0]
+        output: Array = witness.network.evaluate(witness.input[None])[0]
         if self._take_in(output):
             self.recipe = recipe
         return output

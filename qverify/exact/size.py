@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from qverify.family.family import Family
+from typing import TYPE_CHECKING
+
 from qverify.layers import Conv, Dense
+
+if TYPE_CHECKING:
+    from qverify.family.family import Family
 
 
 def count_coefficients(family: Family) -> int:

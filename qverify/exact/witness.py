@@ -10,20 +10,23 @@ counts is the margin of the finished member.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.exact.bilinear import Bilinear
-from qverify.exact.relational import Relational
-from qverify.family.family import Family
 from qverify.family.members import PositionChoice, Recipe, Witness, realise
 from qverify.layers import Conv, Relu
-from qverify.network import Network
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qverify.arrays import Array
+    from qverify.exact.relational import Relational
+    from qverify.family.family import Family
+    from qverify.network import Network
 
 
 def follow(

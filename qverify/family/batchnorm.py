@@ -27,17 +27,19 @@ everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.errors import RadiiError
 from qverify.family.kernels import IntegerLayer, overflowing
-from qverify.family.steps import Quantiser
 from qverify.layers import BatchNorm, Conv, Dense, Input, Relu
-from qverify.network import Network
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.family.steps import Quantiser
+    from qverify.network import Network
 
 _REMEDY = (
     "write the model anew with it folded (in Python: qverify.save(qverify.load(MODEL), FILE)) and give that file to"

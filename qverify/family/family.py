@@ -11,18 +11,15 @@ layer. Layers with `quantised=False` and `Scale` layers are exact. A layer witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.arrays import Array
 from qverify.choices import KINDS
 from qverify.errors import DataError, RadiiError
-from qverify.family.batchnorm import Saturation
-from qverify.family.kernels import Kernel
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
 from qverify.kinds import NETWORK, RADII, clipping_range, expected
@@ -31,6 +28,12 @@ from qverify.moved import former_names
 from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.text.shortened import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from qverify.family.batchnorm import Saturation
+    from qverify.family.kernels import Kernel
 
 __getattr__ = former_names(
     __name__,

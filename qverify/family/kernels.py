@@ -19,15 +19,18 @@ activations have the coarse steps of a reduced or symmetric range. No kernel has
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qverify.arrays import Array
 
 INT32, INT16 = 2.0**31 - 1, 2.0**15 - 1
 LEAST_STEP = 1.0001 * 2.0**-126

@@ -7,17 +7,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.errors import InternalError
-from qverify.family.family import Family
 from qverify.fingerprint import encoding
 from qverify.layers import Conv, Dense, Input, Layer, Relu, forward
 from qverify.network import Network, margins
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.family.family import Family
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

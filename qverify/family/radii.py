@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
 from qverify.errors import RadiiError
-from qverify.family.batchnorm import Saturation
 from qverify.family.kernels import Kernel
 from qverify.family.schemes import scheme_radii
 from qverify.family.steps import Quantiser
 from qverify.files.toml import read_hashed_toml
 from qverify.kinds import described, expected, is_number, is_word
-from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
+
+if TYPE_CHECKING:
+    from qverify.family.batchnorm import Saturation
+    from qverify.network import Network
 
 __all__ = ["KINDS", "Radii", "load_radii", "read_radii"]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from numbers import Number
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.errors import RadiiError
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
 
 
 def radius_array(value: Any, shape: tuple[int, ...], what: str) -> Array:

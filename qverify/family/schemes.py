@@ -24,12 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.choices import BATCHNORMS, KERNELS, RANGED, ROUNDINGS, SCHEMES
 from qverify.errors import DataError, RadiiError
 from qverify.family.batchnorm import Range, Ranges, Separate, integer_layer, kept_apart, separate
 from qverify.family.kernels import IntegerLayer, Kernel, borderline
-from qverify.family.steps import Quantiser
 from qverify.kinds import NETWORK, expected, is_word
 from qverify.layers import BatchNorm, Conv, Dense, forward
 from qverify.network import Network
@@ -37,6 +35,9 @@ from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from qverify.arrays import Array
+    from qverify.family.steps import Quantiser
 
 _CHUNK = 1024
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _LETTERS = r"[^\s'\"<>|:;,/\\]"

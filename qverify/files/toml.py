@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qverify.errors import QVerifyError
 from qverify.kinds import path_like
 from qverify.text.escapes import shown
+
+if TYPE_CHECKING:
+    from qverify.errors import QVerifyError
 
 _DEEPEST = 64
 """How deep arrays and tables may lie in each other: numpy's arrays have as many axes."""

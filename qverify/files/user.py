@@ -11,9 +11,12 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qverify.errors import QVerifyError
 from qverify.text.shortened import SENTENCE, quoted, shortened
+
+if TYPE_CHECKING:
+    from qverify.errors import QVerifyError
 
 LFS_POINTER = b"version https://git-lfs"
 """How the small text begins that Git keeps in place of a large file."""

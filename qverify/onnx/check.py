@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from qverify.arrays import Array
 from qverify.errors import ModelError
-from qverify.network import Network
 from qverify.onnx import session as onnx_session
-from qverify.onnx.graph import NetworkBuilder, Tensor
 from qverify.text.shortened import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.network import Network
+    from qverify.onnx.graph import NetworkBuilder, Tensor
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 

@@ -5,8 +5,8 @@ Files may be compressed by gzip. Raises ModelError for whatever is missing, dama
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -16,6 +16,9 @@ from qverify.errors import ModelError
 from qverify.files import user as user_files
 from qverify.files.user import Kind
 from qverify.text.shortened import first_line, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KIND = Kind("the .onnx file", "check the path of the model", ModelError)
 _MOST_BYTES = 1 << 31

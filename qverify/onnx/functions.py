@@ -7,7 +7,7 @@ the runtimes"), so that is refused. A function that nothing calls is harmless.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx import checker, defs, inliner
@@ -16,6 +16,9 @@ from qverify.errors import ModelError, UnsupportedModel
 from qverify.onnx.graph import DOMAINS
 from qverify.onnx.order import captured
 from qverify.text.shortened import first_line, listed, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _DEEPEST, _MOST_NODES = 100, 1_000_000
 _RUNTIMES = re.compile(r"(ai\.onnx|com\.microsoft|com\.ms)(\..*)?")

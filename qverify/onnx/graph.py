@@ -8,19 +8,22 @@ mean here what they mean there. Layers themselves are flat (network.py), so such
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from qverify.arrays import Array
 from qverify.layers import BatchNorm, Input, Layer
 from qverify.text.brief import Brief
 from qverify.text.shortened import first_line, quoted, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qverify.arrays import Array
 
 Shape = tuple[int, ...]
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.layers import BatchNorm, Conv, Dense, Scale
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Tensor, Value
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
 
 _IMAGE = "(1, channels, length) or (1, channels, height, width)"
 _ONE_SAMPLE = ": export it with a first axis for the batch that is open or 1"
@@ -55,7 +57,8 @@ class WindowAxis:
         """Per window the number of its elements in [-begin, size + end)."""
         starts = np.arange(self.output)[:, None] * self.stride - self.begin
         places = starts + np.arange(self.kernel) * self.dilation
-        return ((places >= -begin) & (places < self.size + end)).sum(axis=1).astype(np.float64)
+        inside = (places >= -begin) & (places < self.size + end)
+        return np.asarray(inside.sum(axis=1), dtype=np.float64)
 
 
 @dataclass(frozen=True)

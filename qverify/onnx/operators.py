@@ -7,18 +7,21 @@ every input and attribute of the node or raises `Refusal` (the table says which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.layers import Add, Conv, Dense, Relu, Scale
 from qverify.onnx import views
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
 from qverify.onnx.image_operators import average_pool, batch_normalisation, conv, global_average_pool, reduce_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
 
 # --- dense layers ---------------------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ def _per_channel(x: Tensor, layer: Conv, value: Array) -> bool:
     aligned = ((1,) * len(x.shape) + value.shape)[-len(x.shape) :]
     for axis, length in enumerate(x.shape):
         if length == len(layer.bias) and prod(x.shape[axis + 1 :]) == layer.positions:
-            return prod(aligned[axis + 1 :]) == 1
+            return bool(prod(aligned[axis + 1 :]) == 1)
     return False
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import onnx
 
 from qverify.errors import ModelError
 from qverify.onnx.graph import label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def in_order(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

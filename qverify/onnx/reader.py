@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -60,6 +60,9 @@ from qverify.onnx.writer import save, to_onnx
 from qverify.remarks import remark
 from qverify.text.escapes import printable
 from qverify.text.shortened import first_line, listed, quoted, shortened
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 __all__ = ["load", "save", "to_onnx"]
 

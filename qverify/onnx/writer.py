@@ -12,10 +12,8 @@ not read that form.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
-from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -26,6 +24,10 @@ from qverify.kinds import NETWORK, expected, path_like
 from qverify.layers import Add, Conv, Dense, Layer, Relu, Scale
 from qverify.network import Network
 from qverify.text.escapes import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
 
 OPSET, IR_VERSION = 17, 8  # what every onnxruntime since 1.12 (2022) runs
 _TYPES: dict[str, tuple[Any, int]] = {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qverify.files.places import PLACES
-from qverify.report.table import Line
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.report.table import Line
 
 _WIDTH, _HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 12, 34
@@ -63,8 +67,9 @@ def svg(curve: Curve) -> str:
         value = floor + tick * (100 - floor) / _INTERVALS
         parts.append(f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for value in bits:
-        parts.append(f'<text x="{x(value):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value}</text>')
+    parts.extend(
+        f'<text x="{x(value):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value}</text>' for value in bits
+    )
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">bits</text>')
     for name in _CURVES:
         shares = [100 * line.count(name) / line.tally.samples for line in curve.lines]

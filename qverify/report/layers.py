@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qverify import datasets
 from qverify.analysis.unstable import Unstable, spread_out, unstable_neurons
 from qverify.budget import Deadline
 from qverify.errors import DataError, QVerifyError
 from qverify.report.sources import Sources, clipping, same_radii
-from qverify.runs.reading import StoredCase
 from qverify.text.brief import Brief
 from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qverify.runs.reading import StoredCase
 
 WITHIN = 30.0
 """Seconds for one case; the means are over the samples that were counted by then."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import TYPE_CHECKING
 
@@ -12,11 +10,14 @@ from rich.table import Table
 from qverify.choices import STAGES
 from qverify.text.shortened import SENTENCE, shortened
 from qverify.verification.row import STATUSES
-from qverify.verification.tally import Tally
 
 if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Mapping, Sequence
+
     from qverify.analysis.discrepancies import Discrepancy
     from qverify.runs.question import Question
+    from qverify.verification.tally import Tally
 
 _REASONS = 4
 """Reasons that are listed."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.files.dotted import dotted
 from qverify.files.places import PLACES
@@ -25,9 +24,13 @@ from qverify.report.pictures import Gallery, Picture, galleries
 from qverify.report.sources import Sources
 from qverify.report.table import ACCURACIES, HEADINGS, Line, identities, labels
 from qverify.report.text import csv_table, legend, notes
-from qverify.runs.reading import StoredCase
 from qverify.text.escapes import printable
 from qverify.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from qverify.runs.reading import StoredCase
 
 
 class _Page(Template):

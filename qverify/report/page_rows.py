@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.choices import STAGES
-from qverify.runs.reading import StoredCase
 from qverify.text.escapes import printable
 from qverify.verification.row import STATUSES, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.runs.reading import StoredCase
 
 DIGITS = 5
 _DOWN, _UP = Context(prec=DIGITS, rounding=ROUND_FLOOR), Context(prec=DIGITS, rounding=ROUND_CEILING)

@@ -10,26 +10,29 @@ import base64
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify import datasets
-from qverify.arrays import Array
 from qverify.errors import DataError, QVerifyError
 from qverify.files.paths import inside
 from qverify.network import margins
 from qverify.report import replay
 from qverify.report.sources import Sources, clipping, same_radii
-from qverify.runs.reading import StoredCase
 from qverify.runs.verify import WITNESSES
 from qverify.text.brief import Brief
 from qverify.verification.cascade import verdicts
 from qverify.verification.row import Row, Status
 from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from qverify.arrays import Array
+    from qverify.runs.reading import StoredCase
 
 MOST = 60
 """Pictures on one page, shared among its cases."""

@@ -11,14 +11,16 @@ import functools
 import math
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DPI = 100
 POINTS = 72
@@ -50,7 +52,7 @@ def width(text: str, size: float) -> float:
 
 @functools.cache
 def _renderer() -> Any:
-    return RendererAgg(1, 1, DPI)
+    return RendererAgg(1, 1, DPI)  # type: ignore[no-untyped-call]
 
 
 def height(text: str, size: float) -> float:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from qverify.analysis.grid import Bracket
 from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.files.atomic import partial_path
 from qverify.files.names import short_names
 from qverify.report.plot_layout import DPI, POINTS, Panels, height, legend_columns, plain_style, wrapped
 from qverify.runs.folder import writing
 from qverify.text.escapes import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from qverify.analysis.grid import Bracket
 
 _COLOURS = dict(zip(PARTS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"), strict=True))
 """A palette that colour-blind readers can tell apart (Okabe and Ito)."""

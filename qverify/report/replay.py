@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from qverify.arrays import Array
 from qverify.errors import DataError
 from qverify.onnx import session as onnx_session
 from qverify.onnx.check import FLOATS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qverify.arrays import Array
 
 _OPERATORS = frozenset(
     ["Add", "AveragePool", "Conv", "Flatten", "Gather", "Gemm", "MatMul", "Mul", "Pad", "Relu", "Reshape", "Transpose"]
@@ -61,4 +64,4 @@ def _answer(path: Path, found: Any) -> Array:
         raise DataError(f"{path.name} gives no outputs of classes.")
     if not np.isfinite(values).all():
         raise DataError(f"{path.name} gives outputs that are not finite.")
-    return values[0].astype(np.float64)
+    return np.array(values[0], dtype=np.float64)

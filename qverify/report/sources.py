@@ -7,9 +7,7 @@ Nothing counts as found unless its sha256 is the one recorded. What is missing i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qverify import datasets
 from qverify.choices import RANGED
@@ -23,12 +21,17 @@ from qverify.files.hashes import file_sha256
 from qverify.files.names import file_name, without_folders
 from qverify.files.places import candidates
 from qverify.fingerprint import fingerprint
-from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
-from qverify.runs.reading import StoredCase
 from qverify.text.escapes import printable
 from qverify.verification.verdict import SEMANTICS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from qverify.network import Network
+    from qverify.runs.reading import StoredCase
 
 T = TypeVar("T")
 
@@ -118,7 +121,8 @@ class Sources:
         found = self._found[key]
         if isinstance(found, DataError):
             raise found
-        return found
+        answer: T = found
+        return answer
 
 
 def clipping(case: StoredCase) -> tuple[float, float] | None:

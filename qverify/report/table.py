@@ -6,15 +6,19 @@ Every form a report takes (terminal, Markdown, CSV, LaTeX, HTML) shows these lin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from qverify.runs.reading import StoredCase
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
 from qverify.verification.row import STATUSES
 from qverify.verification.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.runs.reading import StoredCase
 
 ACCURACIES = ("clean", "ibp", "bp", "guaranteed", "attack")
 """Shares of the samples, by the names they have in `Tally`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -12,6 +12,9 @@ from qverify.moved import former_names
 from qverify.report.numbers import percent
 from qverify.report.table import ACCURACIES, EXACT_ONLY, HEADINGS, MEANINGS, Line, identities
 from qverify.text import escapes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __getattr__ = former_names(
     __name__,

@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify import datasets
 from qverify.choices import RANGED
-from qverify.datasets import Samples
-from qverify.datasets.samples import Labels
 from qverify.errors import UsageError
-from qverify.network import Network
 from qverify.runs.given import Given
-from qverify.runs.plan import Entry, Plan
 from qverify.runs.problem import FamilyProblem, doubted, read_network
 from qverify.runs.question import Question, case_id, sample_key
 from qverify.runs.start import SolverUsed
 from qverify.text.brief import Brief
 from qverify.workers.tasks import GRACE, Parcels, Setting, Task
+
+if TYPE_CHECKING:
+    from qverify.datasets import Samples
+    from qverify.datasets.samples import Labels
+    from qverify.network import Network
+    from qverify.runs.plan import Entry, Plan
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

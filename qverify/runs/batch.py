@@ -12,30 +12,33 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qverify.budget import parse_memory, resident, share_of
 from qverify.console.output import say
 from qverify.console.progress import Course, Progress
 from qverify.console.signals import stoppable
-from qverify.datasets.samples import Labels
 from qverify.errors import InternalError
 from qverify.runs.assembly import Assembly, BatchCase
 from qverify.runs.folder import RUNS, Directory, Files, append, open_folder, writing
-from qverify.runs.plan import Plan
-from qverify.runs.question import Question
 from qverify.runs.start import Start
 from qverify.runs.stored import CASES, RowLines, batch_faults
 from qverify.runs.verify import ROWS
-from qverify.verification.row import Row
 from qverify.verification.tally import Tally
 from qverify.verification.verdict import Options
 from qverify.workers.dispatch import Dispatch, Engine
-from qverify.workers.tasks import Parcels
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from qverify.datasets.samples import Labels
+    from qverify.runs.plan import Plan
+    from qverify.runs.question import Question
+    from qverify.verification.row import Row
+    from qverify.workers.tasks import Parcels
 
 _PLAIN_EVERY = 60.0
 """Seconds between two lines where stderr is no terminal: batches take hours."""

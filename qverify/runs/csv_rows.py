@@ -11,16 +11,18 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
-from pathlib import Path
 from types import NoneType
-from typing import Any, Generic, Protocol, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, get_type_hints
 
 from qverify.errors import DataError
 from qverify.runs.folder import read_lines
 from qverify.text.escapes import from_spreadsheet, shown, spreadsheet
 from qverify.text.shortened import VALUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 
 class Checked(Protocol):

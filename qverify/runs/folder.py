@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from qverify.errors import DataError, OutputError, UsageError
@@ -23,6 +21,9 @@ from qverify.files.places import PLACES
 from qverify.files.strict_json import parsed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+
     from typing_extensions import Self
 
 Line = TypeVar("Line")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qverify import datasets
-from qverify.arrays import Array
 from qverify.choices import RANGED
 from qverify.console.output import say
 from qverify.datasets import Samples, units
@@ -15,19 +14,22 @@ from qverify.errors import UsageError
 from qverify.exact.decide import TOLERANCE
 from qverify.family.family import Family
 from qverify.family.radii import Radii, read_radii
-from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
 from qverify.files.places import place
 from qverify.fingerprint import fingerprint
-from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
-from qverify.runs.given import Given
 from qverify.runs.question import Question, StatedRadii
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.verdict import SEMANTICS, Options
 from qverify.version import __version__
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.family.steps import Quantiser
+    from qverify.network import Network
+    from qverify.runs.given import Given
 
 P = TypeVar("P", bound="Problem")
 

@@ -15,7 +15,7 @@ import contextlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qverify.analysis.factors import FactorSearch
 from qverify.analysis.grid import Bracket, Grid
@@ -27,12 +27,14 @@ from qverify.errors import InternalError
 from qverify.files.places import PLACES
 from qverify.runs.csv_rows import Columns
 from qverify.runs.folder import Directory, Files, Reader, append, open_folder, writing
-from qverify.runs.given import Given
 from qverify.runs.problem import FamilyProblem
-from qverify.runs.question import Question
 from qverify.runs.start import LayersAsked, SolverUsed, Start
 from qverify.runs.stored import record_faults
 from qverify.verification.arguments import usable_device
+
+if TYPE_CHECKING:
+    from qverify.runs.given import Given
+    from qverify.runs.question import Question
 
 QUESTION, ROWS, LAYERS = "radius.json", "factors.csv", "layers.csv"
 _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")

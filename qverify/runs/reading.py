@@ -7,10 +7,9 @@ A case is one question and its rows. A directory of `verify` holds one (run.json
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.errors import DataError, UsageError
 from qverify.files.names import file_name, short_names, without_folders
@@ -20,8 +19,12 @@ from qverify.runs.start import Start, used_solvers
 from qverify.runs.stored import CASES, RowLines, batch_faults, record_faults
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
-from qverify.verification.row import Row
 from qverify.verification.verdict import SEMANTICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.verification.row import Row
 
 RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.choices import VERIFY_METHODS
 from qverify.exact import solvers
 from qverify.files.strict_json import Fits, faults, mapping, optional, positive, text, whole, word
 from qverify.text.brief import Brief
-from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from qverify.verification.verdict import Options
 
 
 @dataclass(frozen=True)

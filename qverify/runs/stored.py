@@ -8,10 +8,8 @@ start `start.py`; the columns of CSV files are checked where their rows are defi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from qverify.files.strict_json import Fits, parsed
 from qverify.runs.folder import RUNS, read_lines
@@ -20,6 +18,10 @@ from qverify.runs.start import is_start
 from qverify.text.escapes import shown
 from qverify.text.shortened import VALUE
 from qverify.verification.row import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
 
 CASES = "cases"
 """The key of batch.json under which its questions are."""

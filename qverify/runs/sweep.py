@@ -9,11 +9,9 @@ A sweep that is killed loses the point it was working on and nothing else. `swep
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qverify import datasets
 from qverify.analysis import sweeps as sweep
@@ -30,14 +28,19 @@ from qverify.moved import former_names
 from qverify.remarks import quiet
 from qverify.runs.csv_rows import Columns
 from qverify.runs.folder import Directory, Files, append, open_folder, writing
-from qverify.runs.given import Given
 from qverify.runs.problem import Problem, with_ranges
 from qverify.runs.question import Question, StatedRadii
 from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import sweep_faults
 from qverify.text.brief import Brief
 from qverify.verification.arguments import usable_device
-from qverify.verification.verdict import Options, Verdict
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from qverify.runs.given import Given
+    from qverify.verification.verdict import Options, Verdict
 
 __getattr__ = former_names(__name__, {"csv_text": "qverify.runs.sweep:sweep_csv"})
 

@@ -15,20 +15,17 @@ import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.console.output import say
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.errors import InternalError, ModelError, OutputError
-from qverify.family.members import Witness
 from qverify.files.places import PLACES
 from qverify.onnx import reader as onnx_io
 from qverify.runs.folder import RUNS, Directory, Files, append, open_folder, writing
-from qverify.runs.problem import FamilyProblem
 from qverify.runs.question import Question, widened
 from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import RowLines, record_faults
@@ -37,7 +34,12 @@ from qverify.verification.arguments import checked, usable_device
 from qverify.verification.cascade import Cascade
 from qverify.verification.row import Row, Status
 from qverify.verification.tally import Tally
-from qverify.verification.verdict import Options, Verdict
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.family.members import Witness
+    from qverify.runs.problem import FamilyProblem
+    from qverify.verification.verdict import Options, Verdict
 
 RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"
 _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qverify.text.escapes import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VALUE, NAME, SENTENCE = 40, 80, 300
 """How many characters are shown of a value, of a name, and of a path or of what a library says."""

@@ -10,7 +10,7 @@ factor, which the ramp raises from 0 to 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.family.steps import Quantiser
 from qverify.kinds import expected
 from qverify.layers import Conv, Dense, Relu
 from qverify.moved import former_names
@@ -29,9 +28,13 @@ from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 from qverify.training.live_network import LiveNetwork
 
+if TYPE_CHECKING:
+    from qverify.family.steps import Quantiser
+
 __getattr__ = former_names(
     __name__,
     {
+        "Quantiser": "qverify.family.steps:Quantiser",
         "RangeRadii": "qverify.training.live_family:RangeFamily",
         "StatedRadii": "qverify.training.live_family:StatedFamily",
     },

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from torch import Tensor, fx, nn
 
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.kinds import expected, whole_numbers
-from qverify.layers import Layer
 from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.training.tracing import TraceReader, float64, traced
+
+if TYPE_CHECKING:
+    from qverify.layers import Layer
 
 _TOLERANCE = 1e-9
 """By how much the module and the layers read from it may differ, absolutely and relative to the outputs."""

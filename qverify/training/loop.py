@@ -20,13 +20,11 @@ number of threads, the same settings give the same bytes, also across an interru
 from __future__ import annotations
 
 import copy
-import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,15 +34,21 @@ from qverify.bounds.interval import interval_margins
 from qverify.datasets import Samples
 from qverify.errors import DataError, ModelError, RadiiError, TrainingError, UsageError
 from qverify.family.radii import Radii
+from qverify.family.steps import Quantiser
 from qverify.kinds import RADII, SAMPLES, expected
-from qverify.network import Network
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
 from qverify.training.augmentation import distorted
-from qverify.training.live_family import LiveFamily, Quantiser, live_bounds, live_family
+from qverify.training.live_family import LiveFamily, live_bounds, live_family
 from qverify.training.live_network import LiveNetwork
 from qverify.training.settings import Settings
 from qverify.verification.arguments import callbacks, usable_device
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+
+    from qverify.network import Network
 
 _VALIDATION_BATCH = 1000
 
@@ -196,7 +200,7 @@ class Training(Brief):
         self.live.module.train()
         total, factor = torch.zeros(2, dtype=torch.float64), 0.0
         first = len(self.history) * batches
-        for number, chosen in enumerate(torch.randperm(len(x)).split(self.settings.batch_size)):
+        for number, chosen in enumerate(torch.split(torch.randperm(len(x)), self.settings.batch_size)):
             if stop is not None and stop.is_set():
                 return None
             share = (first + number) / (self.settings.epochs * batches)
@@ -242,7 +246,7 @@ class Training(Brief):
         weight = 1.0 - (1.0 - self.settings.kappa) * factor if self.family is not None else 1.0
         loss = weight * losses[0] + (1.0 - weight) * losses[1]
         self._optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.step()
         if limit := self.settings.weight_limit:
@@ -254,7 +258,7 @@ class Training(Brief):
         """Clean accuracy and that guaranteed by IBP in float32 at the full radii, for choosing and for show."""
         self.live.module.eval()
         right = proved = 0
-        for x, y in zip(held_out.x.split(_VALIDATION_BATCH), held_out.y.split(_VALIDATION_BATCH), strict=True):
+        for x, y in zip(*(torch.split(part, _VALIDATION_BATCH) for part in (held_out.x, held_out.y)), strict=True):
             if not len(y):
                 return None, None
             with torch.no_grad(), self._finite():

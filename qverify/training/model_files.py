@@ -15,9 +15,7 @@ import hashlib
 import io
 import json
 import platform
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -26,10 +24,15 @@ import torch
 from qverify.errors import DataError, InternalError, OutputError, UsageError
 from qverify.files.atomic import partial_path, write_atomically
 from qverify.files.dotted import dotted
-from qverify.network import Network
 from qverify.onnx.reader import load, save
 from qverify.text.escapes import shown
 from qverify.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from qverify.network import Network
 
 FORMAT = 2
 _DIGEST = hashlib.sha256().digest_size

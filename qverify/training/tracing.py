@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import operator
-from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,11 +14,15 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
-from qverify.arrays import Array
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu
 from qverify.onnx.refusals import Refusals
 from qverify.text.shortened import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
 
 _RELU = (F.relu, torch.relu, "relu")
 _VIEWS = (torch.flatten, torch.reshape, "flatten", "view", "reshape", "size", getattr)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from qverify import datasets
-from qverify.arrays import Array
+from qverify.arrays import Array, numbers
 from qverify.errors import DataError, RadiiError, UsageError
 from qverify.family.radii import Radii
 from qverify.kinds import NETWORK, OPTIONS, RADII, described, expected
-from qverify.network import Network, numbers
+from qverify.network import Network
 from qverify.text.escapes import shown
 from qverify.verification.verdict import Options
 

@@ -10,22 +10,25 @@ plain forward pass. Nothing here ever proves anything: a failed attack means not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from qverify.arrays import Array
-from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline
-from qverify.family.family import Family
 from qverify.family.members import Recipe
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
 from qverify.verification.positions import Positions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.bounds.tensors import Affine, BoundModel, Bounds
+    from qverify.family.family import Family
 
 __getattr__ = former_names(__name__, {"forward": "qverify.verification.attack:member_outputs"})
 

@@ -17,22 +17,17 @@ the time that is left to its open samples, is cut off between two pieces, and ha
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qverify.arrays import Array
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_margins, tightened_bounds
 from qverify.bounds.interval import OutOfTime, interval_margins
-from qverify.budget import Deadline
 from qverify.errors import DataError
-from qverify.family.radii import Radii
 from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
@@ -42,6 +37,14 @@ from qverify.verification.exact_step import ExactStep
 from qverify.verification.setup import Setup
 from qverify.verification.undecided import Batch
 from qverify.verification.verdict import Options, Status, Verdict
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.budget import Deadline
+    from qverify.family.radii import Radii
 
 _TOGETHER = 64
 """Samples whose layers are refined together by BP; what they prove is told before the next ones."""

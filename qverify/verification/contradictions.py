@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.exact.decide import Known, rule
 from qverify.exact.gain import gain
-from qverify.verification.setup import Setup
-from qverify.verification.undecided import Batch
+
+if TYPE_CHECKING:
+    from qverify.verification.setup import Setup
+    from qverify.verification.undecided import Batch
 
 _SMALL = 5_000_000
 """Weights times positions up to which the layers are at hand as matrices without a second thought."""

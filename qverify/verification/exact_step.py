@@ -7,7 +7,7 @@ A sample has the time that the cheap stages left it, and its share of the memory
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,9 +19,13 @@ from qverify.moved import former_names
 from qverify.verification.attack import attack
 from qverify.verification.contradictions import refuse_contradiction
 from qverify.verification.positions import Positions
-from qverify.verification.setup import Setup
-from qverify.verification.undecided import Batch
 from qverify.verification.verdict import Status, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.verification.setup import Setup
+    from qverify.verification.undecided import Batch
 
 __getattr__ = former_names(
     __name__,

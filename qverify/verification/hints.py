@@ -5,15 +5,13 @@ None of them changes a verdict. The command line prints them as notes, the libra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import NoneType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.choices import RANGED
 from qverify.datasets import Samples
-from qverify.datasets.samples import Labels
 from qverify.datasets.units import doubts
 from qverify.errors import RadiiError
 from qverify.family.kernels import SEVEN_BITS, dropped
@@ -21,9 +19,15 @@ from qverify.family.radii import Radii
 from qverify.kinds import RADII, expected
 from qverify.layers import Conv, Dense, Scale
 from qverify.moved import former_names
-from qverify.network import Network
 from qverify.remarks import remark
 from qverify.text.shortened import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.arrays import Array
+    from qverify.datasets.samples import Labels
+    from qverify.network import Network
 
 __getattr__ = former_names(__name__, {"names": "qverify.verification.hints:listed_names"})
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from qverify.arrays import Array
-from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.members import PositionChoice
 from qverify.layers import Conv, Dense
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.bounds.tensors import BoundModel, Bounds
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.choices import STAGES
 from qverify.files.strict_json import Fits, at_least_0, faults, number, optional, positive, text, whole, word, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _CROSSING = 1e-9
 """As in exact/decide.py: by how much, relative to its size, a margin attained may lie below the bound proved."""

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from qverify.arrays import Array
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.budget import Deadline, working_memory
 from qverify.exact.relational import Maps
 from qverify.exact.solvers.process import Lent, borrowed
 from qverify.family.family import Family
-from qverify.family.radii import Radii
 from qverify.kinds import NETWORK, OPTIONS, expected
 from qverify.layers import Conv, Dense
 from qverify.network import Network
 from qverify.verification.arguments import usable_device
 from qverify.verification.threads import in_threads
 from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.family.radii import Radii
 
 T = TypeVar("T")
 

@@ -7,12 +7,14 @@ Accuracies (mathematics.md, section 1), relative to the samples decided: *clean*
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.choices import STAGES
 from qverify.verification.row import STATUSES, Row, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass

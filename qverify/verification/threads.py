@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from qverify.verification.verdict import Options
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Generator, Iterable
+
+    from qverify.verification.verdict import Options
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from qverify.arrays import Array
 from qverify.bounds.tensors import Bounds
-from qverify.family.members import Recipe
 from qverify.text.brief import Brief
 from qverify.verification.verdict import Status, Verdict
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.family.members import Recipe
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

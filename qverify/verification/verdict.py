@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qverify.budget import LEAST
 from qverify.choices import FORMULATIONS, SOLVER_CHOICES, VERIFY_METHODS
 from qverify.errors import UsageError
-from qverify.family.members import Recipe, Witness
 from qverify.kinds import OPTIONS, expected, is_number, is_pair, is_word
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
 from qverify.verification.row import Row, Status
+
+if TYPE_CHECKING:
+    from qverify.family.members import Recipe, Witness
 
 __all__ = ["SEMANTICS", "Options", "Status", "Verdict"]
 

@@ -15,14 +15,16 @@ import re
 import signal
 import time
 import uuid
-from collections.abc import Iterator
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.errors import ClusterError, QVerifyError
 from qverify.version import __version__
 from qverify.workers.local import Child, Parcel
 from qverify.workers.tasks import Found, Lost, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CONNECT = 10.0
 """Seconds to wait for the scheduler, at the start and when the connection breaks."""
@@ -198,7 +200,7 @@ def _connected(address: str) -> tuple[Any, Any]:
         if not int(match[1]):
             raise ClusterError("--cluster local:0 has no worker; write local:1 or more.")
         with _deaf_children():
-            local = distributed.LocalCluster(
+            local = distributed.LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=int(match[1]),
                 threads_per_worker=1,
                 processes=True,
@@ -207,7 +209,10 @@ def _connected(address: str) -> tuple[Any, Any]:
                 silence_logs=logging.CRITICAL,
             )
     try:
-        return local, distributed.Client(local or address, timeout=_CONNECT, set_as_default=False)
+        client = distributed.Client(  # type: ignore[no-untyped-call]
+            local or address, timeout=_CONNECT, set_as_default=False
+        )
+        return local, client
     except (OSError, ValueError, OverflowError, TimeoutError) as error:  # OverflowError: ports end at 65535
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ClusterError(f"There is no Dask scheduler at {address} ({reason}); check the address.") from None

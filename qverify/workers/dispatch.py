@@ -6,15 +6,17 @@ So it is soon known how much there is for the exact step. Who does the work is a
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qverify.errors import InternalError, WorkerError
 from qverify.verification.row import Row, Status
 from qverify.workers.tasks import CHUNK, Found, Lost, Task
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Container, Iterator, Sequence
 
 _PATIENCE = 0.2
 """Seconds between two looks at whether the run should end."""

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,8 +22,10 @@ from qverify.errors import InternalError, QVerifyError
 from qverify.processes import serving
 from qverify.verification.cascade import Cascade
 from qverify.verification.row import Row, Status
-from qverify.verification.verdict import Verdict
 from qverify.workers.tasks import Found, Setting, Task
+
+if TYPE_CHECKING:
+    from qverify.verification.verdict import Verdict
 
 READY = "ready"
 _IDLE = 600.0

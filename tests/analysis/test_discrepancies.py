@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from qverify.analysis import discrepancies as discrepancy
 from qverify.analysis.discrepancies import worst_case_discrepancy
+from qverify.arrays import Array
+from qverify.bounds.tensors import Bounds
 from qverify.budget import Deadline
 from qverify.errors import UsageError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.verification.verdict import Options
-from tests.support.networks import NETWORKS, inputs, mlp, random_radii, sample_members
+from tests.support.networks import NETWORKS, inputs, known_layers, mlp, random_radii, sample_members
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_members_stay_inside_and_methods_are_nested(name, rng):
+def test_members_stay_inside_and_methods_are_nested(name: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)
     x, radii = inputs(network, rng)[:3], random_radii(network, rng, 0.05)
     family, nominal = Family.of(network, radii), network.evaluate(x)
@@ -28,8 +32,8 @@ def test_members_stay_inside_and_methods_are_nested(name, rng):
     for i in range(len(x)):
         assert (ibp[i].lower <= bp[i].lower + 1e-12).all() and (ibp[i].upper >= bp[i].upper - 1e-12).all()
         assert (bp[i].lower <= exact[i].lower + 1e-12).all() and (bp[i].upper >= exact[i].upper - 1e-12).all()
-        assert (exact[i].lower <= exact[i].attained_lower + 1e-9).all()
-        assert (exact[i].upper >= exact[i].attained_upper - 1e-9).all()
+        assert (exact[i].lower <= exact[i].attained_lower + 1e-9).all()  # type: ignore[operator]
+        assert (exact[i].upper >= exact[i].attained_upper - 1e-9).all()  # type: ignore[operator]
         for corner in (True, False):
             moved = sample_members(family, x[i], rng, 400, corner)[-1] - nominal[i]
             assert (moved >= exact[i].lower - 1e-9).all() and (moved <= exact[i].upper + 1e-9).all()
@@ -39,10 +43,10 @@ def test_members_stay_inside_and_methods_are_nested(name, rng):
             assert exact[i].upper == pytest.approx(exact[i].attained_upper, abs=1e-5)
 
 
-def test_one_dense_layer_in_closed_form(rng):
+def test_one_dense_layer_in_closed_form(rng: np.random.Generator) -> None:
     """W x + b moves by |W| r + R (|x| + r) + r_b where x keeps its sign: x > r here. One output is enough."""
     network = mlp(rng, 3, 1)
-    x, weight = rng.uniform(1, 2, (2, 3)), network.layers[1].weight
+    x, weight = rng.uniform(1, 2, (2, 3)), known_layers(network)[1].weight
     radii = Radii(input=0.1, weight=0.02, bias=0.03)
     for method in ("ibp", "bp", "exact"):
         for i, found in enumerate(worst_case_discrepancy(network, x, radii, Options(method))):
@@ -52,24 +56,26 @@ def test_one_dense_layer_in_closed_form(rng):
             assert found.worst == pytest.approx(max(up, down), abs=1e-6)
 
 
-def test_no_radius_no_discrepancy(rng):
+def test_no_radius_no_discrepancy(rng: np.random.Generator) -> None:
     network = NETWORKS["residual"](rng)
     for method in ("ibp", "bp", "exact"):
         for found in worst_case_discrepancy(network, inputs(network, rng), Radii(), Options(method)):
             assert 0 <= found.worst < 1e-6
 
 
-def test_auto_is_no_method_here(rng):
+def test_auto_is_no_method_here(rng: np.random.Generator) -> None:
     with pytest.raises(UsageError, match="ibp, bp, exact"):
         worst_case_discrepancy(mlp(rng, 3, 2), np.zeros((1, 3)), Radii(), Options("auto"))
 
 
 @pytest.mark.parametrize(
-    "ways, reason",
+    ("ways", "reason"),
     [({"seconds": 1e-3}, "time limit"), ({"memory": 384 << 20}, "more: --memory")],
     ids=["time", "memory"],
 )
-def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
+def test_what_is_not_complete_says_why(
+    ways: dict[str, Any], reason: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bounds that were there stay; in time the same sample is complete and says nothing."""
     network = NETWORKS["dense"](rng)
     x, radii = rng.normal(size=(1, network.input_size)), random_radii(network, rng, 0.05)
@@ -86,11 +92,11 @@ def test_what_is_not_complete_says_why(ways, reason, rng, monkeypatch):
     assert (found.lower <= whole.lower + 1e-9).all() and (found.upper >= whole.upper - 1e-9).all()
 
 
-def _late(bounds):
+def _late(bounds: Callable[..., Any]) -> Callable[..., Any]:
     """Without a deadline, and slower than a millisecond."""
 
-    def slow(work, x, deadline):
-        found = bounds(work, x, Deadline())
+    def slow(work: Any, x: Array, deadline: Deadline) -> Bounds:
+        found: Bounds = bounds(work, x, Deadline())
         time.sleep(0.01)
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def one_layer(rng: np.random.Generator) -> Network:
     return Network((Input("x", (), (6,)), Dense("fc", (0,), (4,), weight=weight, bias=bias)))
 
 
-def test_one_layer_has_a_closed_form(rng):
+def test_one_layer_has_a_closed_form(rng: np.random.Generator) -> None:
     """Weights and biases: margin_j - c ((R_t + R_j) . |x| + r_t + r_j) is 0 at the c looked for, by rival."""
     network = one_layer(rng)
     x, labels = question(network, rng, 20)
@@ -92,7 +93,7 @@ def test_one_layer_has_a_closed_form(rng):
     assert sum(f > 0 for f in expected) == 18 and max(expected) > 12 and min(f for f in expected if f > 0) < 1
 
 
-def test_one_layer_with_its_input_quantised_too(rng):
+def test_one_layer_with_its_input_quantised_too(rng: np.random.Generator) -> None:
     """The worst margin by rival: every x_i at an end of its interval, every weight at the end that sign(x_i) says."""
     network, own = one_layer(rng), np.array([0.05, 0.0, 0.1, 0.02, 0.2, 0.01])
     x, labels = question(network, rng, 12)
@@ -105,7 +106,7 @@ def test_one_layer_with_its_input_quantised_too(rng):
         for j in (j for j in range(4) if j != t):
             terms = (layer.weight[t] - layer.weight[j]) * ends - 2 * c * 0.03 * np.abs(ends)
             margins.append(terms.min(0).sum() + layer.bias[t] - layer.bias[j] - 2 * c * 0.04)
-        return min(margins)
+        return float(min(margins))
 
     grid = Grid(16, 0.05)
     for bracket in largest_factors(network, x, labels, Radii(own, 0.03, 0.04), grid, AUTO):
@@ -119,7 +120,7 @@ def test_one_layer_with_its_input_quantised_too(rng):
 
 
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", "residual", "conv_pool"])
-def test_both_ends_are_what_verify_says_there(name, rng):
+def test_both_ends_are_what_verify_says_there(name: str, rng: np.random.Generator) -> None:
     network = networks.NETWORKS[name](rng)
     x, labels = question(network, rng, 5)
     radii = networks.random_radii(network, rng)
@@ -150,17 +151,20 @@ def test_both_ends_are_what_verify_says_there(name, rng):
     assert closed >= 3 or network.shares_weights
 
 
-def test_the_members_found_fail_in_a_plain_forward_pass(rng, monkeypatch):
+def test_the_members_found_fail_in_a_plain_forward_pass(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The verdict that set `upper` came with a member: taken here as it passes by."""
     network = networks.mlp(rng, 5, 8, 6, 3)
     x, labels = question(network, rng, 10)
     failing: dict[float, list[float]] = {}
 
-    def watched(network, x, y, radii, *more):
+    def watched(network: Network, x: Array, y: np.ndarray, radii: Radii, *more: Any) -> list[Verdict]:
         verdicts = verify(network, x, y, radii, *more)
         for verdict in verdicts:
             if verdict.status is Status.FALSIFIED:
                 witness = verdict.witness()
+                assert witness is not None
                 outputs = witness.network.evaluate(witness.input[None])[0]
                 assert outputs.argmax() != verdict.label or np.sort(outputs)[-1] == np.sort(outputs)[-2]
                 failing.setdefault(float(radii.weight), []).append(float(x[verdict.index][0]))
@@ -174,7 +178,7 @@ def test_the_members_found_fail_in_a_plain_forward_pass(rng, monkeypatch):
         assert x[b.index][0] in failing[float(np.asarray(0.03) * b.upper)]
 
 
-def test_a_sharper_method_proves_no_less(rng):
+def test_a_sharper_method_proves_no_less(rng: np.random.Generator) -> None:
     more = 0
     for name in ("dense", "conv_attributes"):
         network = networks.NETWORKS[name](rng)
@@ -190,7 +194,7 @@ def test_a_sharper_method_proves_no_less(rng):
     assert more >= 3
 
 
-def test_factor_1_is_what_verify_says_of_the_radii_themselves():
+def test_factor_1_is_what_verify_says_of_the_radii_themselves() -> None:
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     x, labels, radii = samples.x[:50], samples.y[:50], Radii.from_bits(6)
     for options in (IBP, BP):
@@ -202,7 +206,7 @@ def test_factor_1_is_what_verify_says_of_the_radii_themselves():
     np.testing.assert_allclose([2 * b.factor for b in halved], [b.factor for b in whole], rtol=0.1001)
 
 
-def test_schemes_that_clip():
+def test_schemes_that_clip() -> None:
     """Samples beyond the calibrated ranges: clipping stays in force at every factor, also at 0."""
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     x, labels = samples.x[:40].reshape(40, -1), samples.y[:40]
@@ -218,7 +222,7 @@ def test_schemes_that_clip():
         assert all((s is Status.VERIFIED) == (b.lower is not None) for s in status)
 
 
-def test_input_that_stays_in_its_range(rng):
+def test_input_that_stays_in_its_range(rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 4, 6, 3)
     x = rng.integers(0, 2, (12, 4)).astype(float)
     labels = network.evaluate(x).argmax(1)
@@ -230,13 +234,15 @@ def test_input_that_stays_in_its_range(rng):
         largest_factors(network, x + 2, labels, Radii(0.1), COARSE, Options(method="ibp", clip=(0, 1)))
 
 
-def test_each_factor_is_asked_once_a_stage_and_a_proof_was_run_at_every_lower(rng, monkeypatch):
+def test_each_factor_is_asked_once_a_stage_and_a_proof_was_run_at_every_lower(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = networks.mlp(rng, 5, 8, 6, 3)
     x, labels = question(network, rng, 10)
     asked: list[tuple[str, bool, float]] = []
-    proved = set()
+    proved: set[Any] = set()
 
-    def watched(network, x, y, radii, options, *more):
+    def watched(network: Network, x: Array, y: np.ndarray, radii: Radii, options: Options, *more: Any) -> list[Verdict]:
         asked.append((options.method, options.attack, float(radii.weight)))
         verdicts = verify(network, x, y, radii, options, *more)
         proved.update((float(radii.weight), x[v.index][0]) for v in verdicts if v.status is Status.VERIFIED)
@@ -252,10 +258,18 @@ def test_each_factor_is_asked_once_a_stage_and_a_proof_was_run_at_every_lower(rn
 # --- what ends early, or contradicts ---
 
 
-def test_an_unknown_is_no_claim(rng, monkeypatch):
+def test_an_unknown_is_no_claim(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unknown from factor 1 to 3: the bracket spans that, whichever way the bisection goes."""
 
-    def scripted(network, x, y, radii, options, on_verdict, stop):
+    def scripted(
+        network: Network,
+        x: Array,
+        y: np.ndarray,
+        radii: Radii,
+        options: Options,
+        on_verdict: Any,
+        stop: threading.Event,
+    ) -> list[Verdict]:
         factor = float(radii.weight)
         status = Status.VERIFIED if factor < 1 else Status.UNKNOWN if factor <= 3 else Status.FALSIFIED
         if status is Status.FALSIFIED and not options.attack:
@@ -284,8 +298,10 @@ def test_an_unknown_is_no_claim(rng, monkeypatch):
     assert bounds[0].lower == found.lower and bounds[0].upper is None and bounds[0].detail == ""
 
 
-def test_a_contradiction_is_an_internal_error(rng, monkeypatch):
-    def scripted(network, x, y, radii, options, *more):
+def test_a_contradiction_is_an_internal_error(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scripted(
+        network: Network, x: Array, y: np.ndarray, radii: Radii, options: Options, *more: Any
+    ) -> list[Verdict]:
         status = Status.FALSIFIED if options.attack else Status.VERIFIED
         factor = float(radii.weight)
         status = Status.UNKNOWN if factor > (16 if options.attack else 2) else status
@@ -304,7 +320,7 @@ def test_a_contradiction_is_an_internal_error(rng, monkeypatch):
         ]
 
     class Reset(radius._Chunk):
-        def begin(self):
+        def begin(self) -> None:
             super().begin()
             self.low = np.zeros_like(self.proved)
 
@@ -314,12 +330,12 @@ def test_a_contradiction_is_an_internal_error(rng, monkeypatch):
         largest_factors(networks.mlp(rng, 3, 4, 2), np.ones((1, 3)), np.zeros(1, int), Radii(weight=1.0), None, AUTO)
 
 
-def test_a_stopped_search_tells_finished_brackets_only(rng):
+def test_a_stopped_search_tells_finished_brackets_only(rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 5, 8, 6, 3)
     x, labels = question(network, rng, 12)
     radii, stop, told = Radii(0.05, 0.1, 0.1, 0.05), threading.Event(), []
 
-    def tell(bracket):
+    def tell(bracket: Bracket) -> None:
         told.append(bracket)
         if len(told) == 5:
             stop.set()
@@ -331,7 +347,7 @@ def test_a_stopped_search_tells_finished_brackets_only(rng):
     assert all((b.lower, b.upper) == (whole[b.index].lower, whole[b.index].upper) for b in told)
 
 
-def test_chunks_make_no_difference(rng, monkeypatch):
+def test_chunks_make_no_difference(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     network = networks.mlp(rng, 5, 8, 6, 3)
     x, labels = question(network, rng, 23)
     radii = Radii(0.02, 0.03, 0.03, 0.02)
@@ -341,7 +357,7 @@ def test_chunks_make_no_difference(rng, monkeypatch):
     assert [(b.index, b.label, b.lower) for b in parts] == [(b.index, b.label, b.lower) for b in whole]
 
 
-def test_what_cannot_be_asked(rng):
+def test_what_cannot_be_asked(rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 3, 4, 2)
     data = (np.ones((2, 3)), np.zeros(2, int))
     with pytest.raises(RadiiError, match="All radii are 0, and so is every multiple of them; state radii above 0"):
@@ -389,7 +405,7 @@ def started(path: Path, resume: bool = True, layers: bool = True) -> RadiusDirec
     return RadiusDirectory.start(str(path), asked(), NOW, resume, layers)
 
 
-def test_rows_are_read_back_as_they_were_and_torn_ones_cut_off(tmp_path):
+def test_rows_are_read_back_as_they_were_and_torn_ones_cut_off(tmp_path: Path) -> None:
     with started(tmp_path, resume=False) as kept:
         for bracket in (AWKWARD, NOTHING):
             kept.add(bracket)
@@ -418,7 +434,7 @@ def test_rows_are_read_back_as_they_were_and_torn_ones_cut_off(tmp_path):
         started(tmp_path)
 
 
-def test_the_histogram_holds_every_sample_above_0():
+def test_the_histogram_holds_every_sample_above_0() -> None:
     brackets = [
         Bracket(
             index=i,
@@ -443,7 +459,7 @@ def test_the_histogram_holds_every_sample_above_0():
     plots.factor_figure([NOTHING], "nothing above 0", 16.0)
 
 
-def test_columns_of_every_type():
+def test_columns_of_every_type() -> None:
     columns = Columns(LayerRow, "rows")
     assert columns.text([LAYER], header=True).splitlines()[0].startswith("layer,kind,accuracy,method,factor,radius")
     assert columns.text([LAYER]) == f'"a,b",weight,0.9,bp,{1 / 3!r},{2.0**-52!r},,0.95,True,9,1.0\n'

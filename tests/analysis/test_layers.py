@@ -22,7 +22,7 @@ IBP, BP = Options(method="ibp", attack=False), Options(method="bp", attack=False
 
 
 @pytest.mark.parametrize("name", list(networks.NETWORKS))
-def test_single_layers_add_up_to_the_radii(name, rng):
+def test_single_layers_add_up_to_the_radii(name: str, rng: np.random.Generator) -> None:
     network = networks.NETWORKS[name](rng)
     radii = networks.random_radii(network, rng)
     whole, parts = Family.of(network, radii), single_layers(network, radii)
@@ -38,7 +38,7 @@ def test_single_layers_add_up_to_the_radii(name, rng):
         assert max(one.largest, one.bias_largest or 0) == max(family.largest().values())
 
 
-def test_ceilings_and_ranges_stay_with_their_layers():
+def test_ceilings_and_ranges_stay_with_their_layers() -> None:
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     radii = Radii.from_bits(8, "channel", "nearest", network, samples.x)
     for one in single_layers(network, radii):
@@ -46,7 +46,7 @@ def test_ceilings_and_ranges_stay_with_their_layers():
         assert list(one.radii.ceilings) == ([one.layer] if one.kind == "activation" else [])
 
 
-def test_rows_of_layers_are_the_last_factor_that_verify_accepts(rng):
+def test_rows_of_layers_are_the_last_factor_that_verify_accepts(rng: np.random.Generator) -> None:
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     data, radii, grid = (samples.x[:60], samples.y[:60]), Radii.from_bits(6), Grid(8, 0.05)
     layered = {
@@ -73,7 +73,7 @@ def test_rows_of_layers_are_the_last_factor_that_verify_accepts(rng):
     assert {row.at_end for row in rows.values()} == {True, False}
 
 
-def test_accuracies_that_cannot_be_asked(rng):
+def test_accuracies_that_cannot_be_asked(rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 3, 4, 2)
     x = rng.normal(size=(10, 3))
     labels = network.evaluate(x).argmax(1)

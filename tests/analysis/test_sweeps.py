@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from qverify import datasets
 from qverify.analysis.sweeps import PARTS, SweepRow, by_bits, by_value, grid, sweep
+from qverify.arrays import Array
+from qverify.choices import Scheme
 from qverify.errors import DataError, OutputError, RadiiError, UsageError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.layers import Relu
+from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.report import plots
 from qverify.runs.sweep import ROWS, SweepDirectory, sweep_csv
 from qverify.verification.cascade import verify
-from qverify.verification.verdict import Options, Status
+from qverify.verification.verdict import Options, Status, Verdict
 from tests.support import networks, starts
 from tests.support.paths import MODELS
 
@@ -26,7 +31,7 @@ VALUES = (0.0, 0.01, 0.03, 0.1, 0.3)
 IBP = Options(method="ibp", attack=False)
 
 
-def right(network, rng, count: int = 40):
+def right(network: Network, rng: np.random.Generator, count: int = 40) -> tuple[Array, np.ndarray]:
     """Inputs, and labels of which most are what the network says."""
     x = rng.uniform(0, 1, (count, network.input_size))
     labels = network.evaluate(x).argmax(1)
@@ -37,7 +42,7 @@ def right(network, rng, count: int = 40):
 # --- radii of single kinds ---
 
 
-def test_only_some_kinds_stay():
+def test_only_some_kinds_stay() -> None:
     layers = {"a": {"weight": 1.0, "bias": 2.0}, "r": {"activation": 3.0}}
     radii = Radii(0.1, 0.2, 0.3, 0.4, layers, {"r": 5.0}, (0.0, 1.0), convention="c")
     weight = radii.only("weight", "bias")
@@ -51,7 +56,7 @@ def test_only_some_kinds_stay():
 
 
 @pytest.mark.parametrize("scheme", ["tensor", "channel"])
-def test_parts_of_calibrated_schemes_do_not_clip_what_is_exact(scheme):
+def test_parts_of_calibrated_schemes_do_not_clip_what_is_exact(scheme: Scheme) -> None:
     """Samples outside the calibrated ranges: only parts that quantise inputs or activations see that."""
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     x, labels = samples.x[:50].reshape(50, -1), samples.y[:50]
@@ -72,7 +77,7 @@ def test_parts_of_calibrated_schemes_do_not_clip_what_is_exact(scheme):
 # --- rows ---
 
 
-def test_a_row_counts_what_verify_says(rng):
+def test_a_row_counts_what_verify_says(rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 5, 8, 6, 3)
     x, labels = right(network, rng)
     stated = {
@@ -91,7 +96,7 @@ def test_a_row_counts_what_verify_says(rng):
             assert row.value == 0.03 and row.bits is None and row.seconds > 0
 
 
-def test_guarantees_fall_with_the_radius_and_with_every_kind(rng):
+def test_guarantees_fall_with_the_radius_and_with_every_kind(rng: np.random.Generator) -> None:
     """Nothing grows, no part is above one that it contains, and radius 0 is the clean accuracy."""
     fell = 0
     for name, make in networks.NETWORKS.items():
@@ -114,7 +119,7 @@ def test_guarantees_fall_with_the_radius_and_with_every_kind(rng):
     assert fell > 20
 
 
-def test_more_bits_guarantee_more(rng):
+def test_more_bits_guarantee_more(rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 5, 8, 6, 3)
     x, labels = right(network, rng)
     for scheme in ("paper", "channel"):
@@ -127,13 +132,13 @@ def test_more_bits_guarantee_more(rng):
     assert largest[6] == ("all", 2**-8, 2**-7, 2**-7, 2**-7) and {r.bits for r in rows} == {8}
 
 
-def test_a_stopped_sweep_makes_no_row_of_a_point_that_was_cut_off(rng):
+def test_a_stopped_sweep_makes_no_row_of_a_point_that_was_cut_off(rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 5, 8, 6, 3)
     x, labels = right(network, rng)
     stop = threading.Event()
     seen = []
 
-    def tell(verdict):
+    def tell(verdict: Verdict) -> None:
         seen.append(verdict)
         if len(seen) == 50:  # in the middle of the second point
             stop.set()
@@ -144,7 +149,7 @@ def test_a_stopped_sweep_makes_no_row_of_a_point_that_was_cut_off(rng):
     assert list(sweep(network, x, labels, grid(by_value(VALUES)), stop=stop)) == []
 
 
-def test_parts_that_do_not_exist():
+def test_parts_that_do_not_exist() -> None:
     with pytest.raises(UsageError, match=r"no part 'weight\+input'; the parts are input, weight, activation, input\+w"):
         grid(by_value([0.1]), ["all", "weight+input"])
 
@@ -187,11 +192,11 @@ BITS = SweepRow(
 )
 
 
-def started(path, resume: bool = True, **question) -> SweepDirectory:
+def started(path: Path, resume: bool = True, **question: Any) -> SweepDirectory:
     return starts.sweep(path, resume, **question)
 
 
-def test_rows_are_read_back_as_they_were(tmp_path):
+def test_rows_are_read_back_as_they_were(tmp_path: Path) -> None:
     with started(tmp_path, resume=False) as kept:
         for row in (AWKWARD, BITS):
             kept.add(row)
@@ -201,7 +206,7 @@ def test_rows_are_read_back_as_they_were(tmp_path):
     assert len(json.loads((tmp_path / "sweep.json").read_text())["runs"]) == 2
 
 
-def test_what_is_torn_is_cut_off_wherever_it_is_torn(tmp_path):
+def test_what_is_torn_is_cut_off_wherever_it_is_torn(tmp_path: Path) -> None:
     header = sweep_csv([], header=True)
     content = header + sweep_csv([AWKWARD, BITS])
     for length in range(len(content)):
@@ -214,7 +219,7 @@ def test_what_is_torn_is_cut_off_wherever_it_is_torn(tmp_path):
             assert (tmp_path / "run" / ROWS).read_text() == header + sweep_csv([AWKWARD, BITS][:whole])
 
 
-def test_directories_that_are_refused(tmp_path):
+def test_directories_that_are_refused(tmp_path: Path) -> None:
     with started(tmp_path, data="d") as kept:
         kept.add(AWKWARD)
         with pytest.raises(OutputError, match="Another process is writing to"):
@@ -236,7 +241,7 @@ def test_directories_that_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5])
-def test_a_curve_a_part_and_a_panel_a_model(tmp_path, count):
+def test_a_curve_a_part_and_a_panel_a_model(tmp_path: Path, count: int) -> None:
     points = [(model, part, v) for model in range(count) for part in PARTS for v in (0.0, 0.01, 0.02)]
     rows = [
         SweepRow(
@@ -264,9 +269,9 @@ def test_a_curve_a_part_and_a_panel_a_model(tmp_path, count):
     for axes in panels:
         curves = {line.get_label(): line for line in axes.get_lines()}
         assert list(curves) == [*PARTS, "clean"]
-        np.testing.assert_allclose(curves["weight"].get_ydata(), [60, 40, 20])
-        np.testing.assert_allclose(curves["weight"].get_xdata(), [0, 0.01, 0.02])
-        assert curves["clean"].get_ydata()[0] == 80
+        np.testing.assert_allclose(curves["weight"].get_ydata(), [60, 40, 20])  # type: ignore[arg-type]
+        np.testing.assert_allclose(curves["weight"].get_xdata(), [0, 0.01, 0.02])  # type: ignore[arg-type]
+        assert curves["clean"].get_ydata()[0] == 80  # type: ignore[index]
     png, svg = plots.save_figure(figure, tmp_path / "plot")
     assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size < 100_000
     assert "what it shows" in svg.read_text() and "radius (half-width)" in svg.read_text()
@@ -275,12 +280,12 @@ def test_a_curve_a_part_and_a_panel_a_model(tmp_path, count):
     assert (png.read_bytes(), svg.read_bytes()) == first
 
 
-def test_a_plot_that_cannot_be_written(tmp_path):
+def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"plot\.png cannot be written"):
         plots.save_figure(plots.sweep_figure([BITS], ""), tmp_path / "none" / "plot")
 
 
-def test_the_shipped_networks_differ_as_they_should():
+def test_the_shipped_networks_differ_as_they_should() -> None:
     """Robust training shows in the curve of everything quantised."""
     samples = datasets.load("digits")
     rows = [

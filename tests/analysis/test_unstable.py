@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from qverify import datasets
 from qverify.analysis import unstable
 from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
+from qverify.bounds.backward import tightened_bounds
 from qverify.budget import Deadline
 from qverify.family.family import Family
 from qverify.family.radii import Radii
@@ -52,7 +53,7 @@ def counted(network: Network, x: Array) -> list[list[int]]:
     return counts
 
 
-def test_counts_by_interval_bounds(rng):
+def test_counts_by_interval_bounds(rng: np.random.Generator) -> None:
     network = mlp(rng, 6, 20, 15, 3)
     x = rng.normal(size=(21, 6))
     found = unstable_neurons(network, RADII, x, Options("ibp"))
@@ -64,7 +65,7 @@ def test_counts_by_interval_bounds(rng):
 
 
 @pytest.mark.parametrize("kind", ["dense", "conv"])
-def test_counts_after_bp_lie_between_what_members_show_and_interval_bounds(kind, rng):
+def test_counts_after_bp_lie_between_what_members_show_and_interval_bounds(kind: str, rng: np.random.Generator) -> None:
     if kind == "dense":
         network = mlp(rng, 6, 20, 15, 12, 3)
     else:
@@ -86,7 +87,9 @@ def test_counts_after_bp_lie_between_what_members_show_and_interval_bounds(kind,
     assert any(one.bp < one.ibp for one in found.relus.values() if one.bp is not None)
 
 
-def test_means_are_over_the_first_samples_that_were_through(rng, monkeypatch):
+def test_means_are_over_the_first_samples_that_were_through(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = mlp(rng, 6, 20, 3)
     x = rng.normal(size=(40, 6))
     stop, heard = threading.Event(), []
@@ -106,7 +109,7 @@ def test_means_are_over_the_first_samples_that_were_through(rng, monkeypatch):
 
 
 @given(st.integers(0, 100_000))
-def test_samples_are_evenly_spaced(count):
+def test_samples_are_evenly_spaced(count: int) -> None:
     chosen = spread_out(count)
     if count <= 200:
         assert chosen == list(range(count))
@@ -134,7 +137,9 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
     ("asked", "expected"),
     [((), [k * 599 // 200 for k in range(200)]), (("--samples", 300), range(300)), (("--samples", "7:9"), range(7, 9))],
 )
-def test_inspect_counts_on_some_samples_unless_told_which(asked, expected, monkeypatch):
+def test_inspect_counts_on_some_samples_unless_told_which(
+    asked: tuple[Any, ...], expected: list[int] | range, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = looked_at(monkeypatch)
     found = answer("inspect", DIGITS, "--data", "digits", "--bits", 8, "--method", "ibp", *asked)
     samples, network = datasets.load("digits"), onnx_io.load(DIGITS)
@@ -146,8 +151,8 @@ def test_inspect_counts_on_some_samples_unless_told_which(asked, expected, monke
     assert f"the mean over {len(expected)} samples" in " ".join(shown.stdout.split())
 
 
-def test_inspect_stops_at_its_time_limit_and_says_on_how_many_it_counted(monkeypatch):
-    before = unstable.tightened_bounds
+def test_inspect_stops_at_its_time_limit_and_says_on_how_many_it_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tightened_bounds
 
     def slow(*given: Any) -> Any:
         time.sleep(0.3)
@@ -164,13 +169,13 @@ def test_inspect_stops_at_its_time_limit_and_says_on_how_many_it_counted(monkeyp
     assert 8 <= number <= 32 and number % 8 == 0 and f'"samples": {number},' in found.stdout
 
 
-def test_inspect_without_time_for_one_sample():
+def test_inspect_without_time_for_one_sample() -> None:
     found = qverify("inspect", DIGITS, "--data", "digits", "--bits", 8, "--timeout", 1e-9)
     assert found.exit_code == 0 and "Unstable neurons" not in found.stdout and "dense1" in found.stdout
     assert "no sample was through in time: unstable neurons are not counted" in found.stderr
 
 
-def test_inspect_counts_nothing_that_was_not_asked_for(monkeypatch):
+def test_inspect_counts_nothing_that_was_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = looked_at(monkeypatch)
     for less in ((), ("--bits", 8), ("--data", "digits")):
         assert "unstable" not in qverify("inspect", DIGITS, *less).stdout.lower()
@@ -180,6 +185,6 @@ def test_inspect_counts_nothing_that_was_not_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan"])
-def test_inspect_refuses_a_time_limit_that_is_none(limit):
+def test_inspect_refuses_a_time_limit_that_is_none(limit: str) -> None:
     found = qverify("inspect", DIGITS, "--data", "digits", "--bits", 8, "--timeout", limit)
     assert found.exit_code == 2 and "The time limit is " in found.stderr and "give a number above 0" in found.stderr

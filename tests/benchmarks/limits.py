@@ -33,9 +33,12 @@ ENTRY = (3, 32, 32)
 class Drawing:
     """Nodes of a graph from `x`, with He-scaled weights; `shape` is that of the last tensor, `tensor` its name."""
 
-    def __init__(self, seed: int):
-        self.rng, self.nodes, self.constants, self.relus = np.random.default_rng(seed), [], [], 0
-        self.tensor, self.shape = "x", ENTRY
+    def __init__(self, seed: int) -> None:
+        self.rng, self.relus = np.random.default_rng(seed), 0
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.tensor = "x"
+        self.shape: tuple[int, ...] = ENTRY
 
     def _weights(self, shape: tuple[int, ...]) -> list[str]:
         name = f"w{len(self.constants)}"
@@ -114,7 +117,7 @@ NAMES = (
 class Watch(threading.Thread):
     """The largest memory of a process with its children, looked at 20 times a second: of each what is its own (uss)."""
 
-    def __init__(self, pid: int):
+    def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.root, self.peak, self.over = psutil.Process(pid), 0, threading.Event()
 

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from qverify import datasets
 from qverify.bounds.backward import tightened_bounds
@@ -36,7 +38,7 @@ BILINEAR_LIMIT = 60.0
 
 
 @pytest.mark.parametrize("width", [3, 5, 8, 12, 16, 24])
-def test_relational_against_bilinear(width, benchmark, report):
+def test_relational_against_bilinear(width: Any, benchmark: BenchmarkFixture, report: Any) -> None:
     """The minimum of one margin, to optimality, on a network width-width-width-3 with inputs in [0, 1]."""
     network = mlp(np.random.default_rng(width), width, width, width, 3)
     x = np.random.default_rng(0).uniform(0.2, 0.8, (1, width))
@@ -44,7 +46,7 @@ def test_relational_against_bilinear(width, benchmark, report):
     bounds = tightened_bounds(setup.model, setup.intervals(x)).sample(0)
     row = np.array([1.0, -1.0, 0.0])
 
-    def solve(program, solver):
+    def solve(program: Any, solver: Any) -> Any:
         session = (
             Tree(Scaled.of(program.program)) if solver == "highs" else solvers.adapter(solver).open(program.program)
         )
@@ -53,7 +55,7 @@ def test_relational_against_bilinear(width, benchmark, report):
         session.close()
         return outcome, time.perf_counter() - began
 
-    fast, seconds = benchmark.pedantic(lambda: solve(Relational(setup.maps, bounds), "highs"), rounds=3)
+    fast, seconds = benchmark.pedantic(lambda: solve(Relational(setup.maps, bounds), "highs"), rounds=3)  # type: ignore[no-untyped-call]
     slow, slow_seconds = solve(Bilinear(setup.maps, bounds), "scip")
     cut = slow.status is not Ending.OPTIMAL
     if not cut:
@@ -65,7 +67,7 @@ def test_relational_against_bilinear(width, benchmark, report):
     )
 
 
-def exact_figures(path: Path, data: str, bits: int, count: int, report) -> None:
+def exact_figures(path: Path, data: str, bits: int, count: int, report: Any) -> None:
     network, samples = onnx_io.load(path), datasets.load(data)
     began = time.perf_counter()
     verdicts = verify(network, samples.x[:count], samples.y[:count], Radii.from_bits(bits), Options())
@@ -80,25 +82,25 @@ def exact_figures(path: Path, data: str, bits: int, count: int, report) -> None:
     )
 
 
-def test_exact_step_on_digits(benchmark, report):
-    benchmark.pedantic(lambda: exact_figures(MODELS / "digits_normal.onnx", "digits", 9, 200, report), rounds=1)
+def test_exact_step_on_digits(benchmark: BenchmarkFixture, report: Any) -> None:
+    benchmark.pedantic(lambda: exact_figures(MODELS / "digits_normal.onnx", "digits", 9, 200, report), rounds=1)  # type: ignore[no-untyped-call]
 
 
-def test_exact_step_on_mnist(benchmark, report):
+def test_exact_step_on_mnist(benchmark: BenchmarkFixture, report: Any) -> None:
     if not REFERENCE.exists():
         pytest.skip("the published 4x256 network is not at hand")
-    benchmark.pedantic(lambda: exact_figures(REFERENCE, "mnist", 8, 100, report), rounds=1)
+    benchmark.pedantic(lambda: exact_figures(REFERENCE, "mnist", 8, 100, report), rounds=1)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("method", ["ibp", "bp"])
-def test_batched_bounds(method, benchmark, report):
+def test_batched_bounds(method: Any, benchmark: BenchmarkFixture, report: Any) -> None:
     """10,000 samples of a 784-256-256-256-10 network, margins included."""
 
-    def run():
+    def run() -> Any:
         command = [sys.executable, str(HERE.with_name("batched_bounds.py")), method, "10000"]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    found = benchmark.pedantic(run, rounds=1)
+    found = benchmark.pedantic(run, rounds=1)  # type: ignore[no-untyped-call]
     report(
         f"{method.upper()}, 784-256-256-256-10, {found['samples']} samples",
         f"{found['seconds']:.2f} s",

@@ -8,6 +8,7 @@ import pytest
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
+from qverify.choices import KernelMode
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input, Relu
@@ -24,7 +25,7 @@ def network(weight: list[list[float]], bias: float) -> Network:
     return Network((Input("x", (), (2,)), hidden, Relu("relu", (1,), (1,)), last))
 
 
-def reasons(network: Network, data: np.ndarray, x: np.ndarray, kernel: str, memory: int = 1 << 30) -> list[str]:
+def reasons(network: Network, data: np.ndarray, x: np.ndarray, kernel: KernelMode, memory: int = 1 << 30) -> list[str]:
     family = Family.of(network, Radii.from_bits(8, "channel", "any", network, data, kernel))
     model = BoundModel.of(family, memory=memory)
     low, high = family.box(x.reshape(len(x), -1))
@@ -32,7 +33,7 @@ def reasons(network: Network, data: np.ndarray, x: np.ndarray, kernel: str, memo
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 1])
-def test_sums_that_leave_int32(memory):
+def test_sums_that_leave_int32(memory: int) -> None:
     """Weights of 255 steps, and a bias that leaves room for inputs of 255 steps in all: formulas (21) to (23)."""
     limit = (2**31 - 1) / 1.001
     bias = (limit - 255 * 255 - 1) / (255 * 255)
@@ -44,7 +45,7 @@ def test_sums_that_leave_int32(memory):
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 1])
-def test_pairs_that_leave_int16(memory):
+def test_pairs_that_leave_int16(memory: int) -> None:
     """Stored weights of up to 128 with inputs of up to 255 steps: a pair leaves int16 where the inputs are large."""
     found = reasons(network([[1.0, 1.0]], 0.0), DATA, X, "any", memory)
     expected = [128 * sum(min(255 * v + 2, 255) for v in row) > 2**15 - 1 for row in X]
@@ -53,7 +54,7 @@ def test_pairs_that_leave_int16(memory):
     assert reasons(network([[1.0, 1.0]], 0.0), DATA, X, "exact-accumulation", memory) == [""] * len(X)
 
 
-def test_pairs_of_a_convolution_meet_the_largest_input_anywhere():
+def test_pairs_of_a_convolution_meet_the_largest_input_anywhere() -> None:
     """Each kernel entry may meet the large pixel, though no position reads it twice."""
     kernel = np.array([[[[1.0, 1.0]]]])
     layers = (
@@ -68,14 +69,14 @@ def test_pairs_of_a_convolution_meet_the_largest_input_anywhere():
     assert ["'conv'" in reason for reason in found] == [False, True, False]
 
 
-def test_a_relu_that_was_0_on_all_data_has_to_change_nothing():
+def test_a_relu_that_was_0_on_all_data_has_to_change_nothing() -> None:
     dead = network([[1.0, 1.0]], -1.2)
     data, x = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[0.5, 0.5], [1.0, 1.0]])
     found = reasons(dead, data, x, "exact-accumulation")
     assert "Relu 'relu' is 0 on all calibration data" in found[0] and "Relu" not in found[1]
 
 
-def test_without_integer_kernels_there_is_nothing_to_say():
+def test_without_integer_kernels_there_is_nothing_to_say() -> None:
     family = Family.of(network([[1.0, 1.0]], 1e9), Radii(weight=0.1))
     model = BoundModel.of(family)
     low, high = family.box(X)

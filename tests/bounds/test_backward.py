@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from qverify.arrays import Array
 from qverify.bounds.backward import (
     BACKWARD,
     backward_bound,
@@ -20,10 +21,10 @@ from qverify.bounds.backward import (
     unstable,
 )
 from qverify.bounds.interval import INTERVAL, interval_bounds, interval_margins
-from qverify.bounds.tensors import BoundModel
+from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.layers import Dense, Input, Relu
+from qverify.layers import Dense, Input, Layer, Relu
 from qverify.network import Network, margins
 from tests.support.bounds import (
     BOXES,
@@ -31,27 +32,40 @@ from tests.support.bounds import (
     TOLERANCE,
     assert_contained,
     assert_margins_hold,
+    box_ends,
     brute_force,
     members,
     setting,
     with_memory,
 )
-from tests.support.networks import NETWORKS, conv, conv_of, convolve, inputs, mlp, random_radii, sample_members
+from tests.support.networks import (
+    NETWORKS,
+    conv,
+    conv_of,
+    convolve,
+    inputs,
+    known_layers,
+    mlp,
+    random_radii,
+    sample_members,
+)
 
 SIGNED = pytest.mark.parametrize("size", [0.03, 0.2, 0.6], ids=["small", "middling", "large"])
 
 
-def identity_rows(model, bounds, index, sign=1.0):
+def identity_rows(model: BoundModel, bounds: Bounds, index: int, sign: float = 1.0) -> torch.Tensor:
     """Rows (N, size, size) that ask for every output of a layer."""
     eye = torch.eye(model.network.layers[index].size, dtype=model.dtype)
     return sign * eye.expand(len(bounds), -1, -1)
 
 
-def boxed(network, radii, lower, upper):
+def boxed(
+    network: Network, radii: Radii, lower: Array | list[float], upper: Array | list[float]
+) -> tuple[BoundModel, Bounds]:
     """The model and its IBP bounds on the box of one sample."""
     model = BoundModel.of(Family.of(network, radii))
-    ends = (model.tensor(np.asarray(end, dtype=float)[None]) for end in (lower, upper))
-    return model, interval_bounds(model, *ends)
+    low, high = (np.asarray(end, dtype=float)[None] for end in (lower, upper))
+    return model, interval_bounds(model, *box_ends(model, (low, high)))
 
 
 # --- containment ----------------------------------------------------------------------------------------------
@@ -60,7 +74,7 @@ def boxed(network, radii, lower, upper):
 @pytest.mark.parametrize("clip", [None, CLIP], ids=["free", "clipped"])
 @SIGNED
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_member_lies_inside(name, size, clip):
+def test_every_member_lies_inside(name: str, size: float, clip: tuple[float, float] | None) -> None:
     """Oracle: members by the independent forward pass, against tightened bounds, outputs, and margins from either."""
     family, model, x, bounds, rng = setting(name, 43, clip, size)
     labels = torch.as_tensor(rng.integers(0, family.network.output_size, len(x)))
@@ -79,7 +93,7 @@ def test_every_member_lies_inside(name, size, clip):
 
 @SIGNED
 @pytest.mark.parametrize("name", NETWORKS)
-def test_raw_bounds_hold_for_random_rows_of_every_layer(name, size):
+def test_raw_bounds_hold_for_random_rows_of_every_layer(name: str, size: float) -> None:
     """BP without its intersection with IBP, for dense rows of any sign, at every layer: nothing hides behind IBP."""
     family, model, x, bounds, rng = setting(name, 47, None, size)
     tight = tightened_bounds(model, bounds)
@@ -94,7 +108,7 @@ def test_raw_bounds_hold_for_random_rows_of_every_layer(name, size):
 
 
 @pytest.mark.parametrize("name", ["dense", "residual", "conv_conv"])
-def test_every_member_lies_inside_where_the_scheme_clips(name):
+def test_every_member_lies_inside_where_the_scheme_clips(name: str) -> None:
     """Activation radii that differ by sample."""
     rng = np.random.default_rng(53)
     network = NETWORKS[name](rng)
@@ -102,7 +116,7 @@ def test_every_member_lies_inside_where_the_scheme_clips(name):
     radii = Radii(input=0.05, weight=0.04, bias=0.1, activation=0.05, ceilings=ceilings)
     family, x = Family.of(network, radii), inputs(network, rng)
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     tight = tightened_bounds(model, bounds)
     labels = torch.zeros(len(x), dtype=torch.long)
     margin = backward_margins(model, tight, labels)
@@ -116,7 +130,7 @@ def test_every_member_lies_inside_where_the_scheme_clips(name):
 
 
 @pytest.mark.parametrize("box", BOXES)
-def test_one_dense_layer_is_exact_against_all_corners(box, rng):
+def test_one_dense_layer_is_exact_against_all_corners(box: str, rng: np.random.Generator) -> None:
     """Oracle: enumeration. At the input the pair (c, e) is kept, so signed inputs lose nothing."""
     lower, upper = (np.array(end) for end in BOXES[box])
     weight, radius = rng.normal(size=(4, 3)), 0.8 * rng.random((4, 3))
@@ -125,11 +139,11 @@ def test_one_dense_layer_is_exact_against_all_corners(box, rng):
     low = backward_bound(model, bounds, 1, identity_rows(model, bounds, 1))[0]
     high = -backward_bound(model, bounds, 1, identity_rows(model, bounds, 1, -1.0))[0]
     for i in range(4):
-        wanted = brute_force(weight[i], radius[i], network.layers[1].bias[i], 0.1, lower, upper)
+        wanted = brute_force(weight[i], radius[i], known_layers(network)[1].bias[i], 0.1, lower, upper)
         assert (low[i].item(), high[i].item()) == pytest.approx(wanted, abs=1e-9)
 
 
-def test_margins_of_stable_networks_are_exact(rng):
+def test_margins_of_stable_networks_are_exact(rng: np.random.Generator) -> None:
     """Every ReLU active and every path monotone, so that one corner is the worst: the closed form of that corner."""
     first, last = rng.uniform(0.5, 1, (4, 3)), rng.uniform(0.5, 1, (2, 4)) * [[1], [-1]]
     hidden = Dense("a", (0,), (4,), weight=first, bias=np.full(4, 0.7))
@@ -143,11 +157,11 @@ def test_margins_of_stable_networks_are_exact(rng):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_zero_radii_give_the_forward_pass(name, rng):
+def test_zero_radii_give_the_forward_pass(name: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)
     family, x = Family.of(network, Radii()), inputs(network, rng)
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     outputs = network.evaluate(x)
     for index, value in enumerate(network.evaluate_all(x)):
         low = backward_bound(model, bounds, index, identity_rows(model, bounds, index))
@@ -157,7 +171,7 @@ def test_zero_radii_give_the_forward_pass(name, rng):
     np.testing.assert_allclose(smallest, margins(outputs, labels), rtol=0, atol=1e-10)
 
 
-def test_linear_networks_with_a_box_only_are_exact(rng):
+def test_linear_networks_with_a_box_only_are_exact(rng: np.random.Generator) -> None:
     """Without radii and ReLU a Dense after a Dense is one matrix: BP sees it, IBP does not. Oracle: the product."""
     a, b = rng.normal(size=(5, 4)), rng.normal(size=(3, 5))
     layers = (Input("x", (), (4,)), Dense("a", (0,), (5,), weight=a, bias=np.ones(5)))
@@ -172,11 +186,11 @@ def test_linear_networks_with_a_box_only_are_exact(rng):
     assert (bounds.lower[2] < low - 0.1).any()
 
 
-def test_an_input_read_twice_cancels(rng):
+def test_an_input_read_twice_cancels(rng: np.random.Generator) -> None:
     """x - x through two branches is bounded by the radii alone: coefficients meet before the box is used."""
     network = NETWORKS["conv_input_twice"](rng)
     add = next(i for i, layer in enumerate(network.layers) if layer.name == "add")
-    first, side = network.layers[1], network.layers[2]
+    first, side = known_layers(network)[1], known_layers(network)[2]
     matrix = convolve(first, np.stack([first.weight] * 9), np.zeros((9, 2)), np.eye(9)).T
     changed = network.with_layers({2: Dense("side", (0,), (8,), weight=-matrix, bias=side.bias)})
     model, bounds = boxed(changed, Radii(), -np.ones(9), np.ones(9))
@@ -189,7 +203,7 @@ def test_an_input_read_twice_cancels(rng):
 
 @SIGNED
 @pytest.mark.parametrize("name", NETWORKS)
-def test_tightened_and_outputs_are_nested_in_ibp(name, size):
+def test_tightened_and_outputs_are_nested_in_ibp(name: str, size: float) -> None:
     family, model, x, bounds, rng = setting(name, 59, None, size)
     labels = torch.as_tensor(rng.integers(0, family.network.output_size, len(x)))
     tight = tightened_bounds(model, bounds)
@@ -202,7 +216,7 @@ def test_tightened_and_outputs_are_nested_in_ibp(name, size):
         assert (backward_margins(model, used, labels) >= interval_margins(model, used, labels)).all()
 
 
-def test_tightening_tightens():
+def test_tightening_tightens() -> None:
     """On a deep network some pre-activation interval really shrinks, and some stable neuron is left as it was."""
     _, model, _, bounds, _ = setting("deep", 61, None, 0.03)
     tight = tightened_bounds(model, bounds)
@@ -210,7 +224,7 @@ def test_tightening_tightens():
     assert (widths[1] < widths[0] - 1e-3).any()
 
 
-def test_looser_than_ibp_at_a_neuron_and_intersected():
+def test_looser_than_ibp_at_a_neuron_and_intersected() -> None:
     """x = relu(z), z in [-1, 2]: BP takes x >= z, so -1, where IBP knows 0. The intersection says 0."""
     one = np.ones((1, 1))
     layers = (Input("x", (), (1,)), Dense("a", (0,), (1,), weight=one, bias=np.array([0.5])), Relu("r", (1,), (1,)))
@@ -221,7 +235,7 @@ def test_looser_than_ibp_at_a_neuron_and_intersected():
     assert backward_outputs(model, bounds)[0].item() == pytest.approx(0.0, abs=1e-9)
 
 
-def test_looser_margins_are_intersected_too(rng):
+def test_looser_margins_are_intersected_too(rng: np.random.Generator) -> None:
     """In a random batch BP's raw margins lose to IBP's somewhere and win elsewhere; the result takes the better."""
     _, model, x, bounds, _ = setting("deep", 67, None, 0.6)
     labels = torch.zeros(len(x), dtype=torch.long)
@@ -235,7 +249,7 @@ def test_looser_margins_are_intersected_too(rng):
 
 @pytest.mark.parametrize("ends", [(-1.0, 2.0), (-2.0, 1.0), (0.3, 2.0), (-2.0, -0.1), (-0.1, 0.05)])
 @pytest.mark.parametrize("radius", [0.0, 0.2, 0.5])
-def test_one_activation_by_hand(ends, radius):
+def test_one_activation_by_hand(ends: tuple[float, float], radius: float) -> None:
     """Oracle: formula (2) by hand. Below, alpha is 0 or 1, so the end is 0 or L - r; above, relu(U) + r exactly."""
     network = Network((Input("x", (), (1,)), Relu("r", (0,), (1,))))
     model, bounds = boxed(network, Radii(activation=radius), [ends[0]], [ends[1]])
@@ -246,7 +260,7 @@ def test_one_activation_by_hand(ends, radius):
     assert high == pytest.approx(max(ends[1], 0) + radius, abs=1e-9)
 
 
-def test_unstable_marks_what_a_binary_could_change(rng):
+def test_unstable_marks_what_a_binary_could_change(rng: np.random.Generator) -> None:
     network = Network((Input("x", (), (6,)), Relu("r", (0,), (6,))))
     model, bounds = boxed(network, Radii(activation=0.5), [-1, -1, 0.2, 0.6, -1, 0.5], [1, -0.1, 1, 1, 0, 1])
     assert unstable(model, bounds, 1).tolist() == [[True, False, True, False, False, False]]
@@ -255,21 +269,21 @@ def test_unstable_marks_what_a_binary_could_change(rng):
 # --- shared kernels -----------------------------------------------------------------------------------------------
 
 
-def shared_case(rng, hidden):
+def shared_case(rng: np.random.Generator, hidden: bool) -> tuple[Network, Radii]:
     """A convolution, then a Dense that sums its positions with opposite signs; the kernel alone (and x) may move."""
     layer = conv(rng, "conv", 0, (1, 3, 3), (2, 1, 2, 2))
     signs = np.tile([1.0, -1.0, -1.0, 1.0], 2) * rng.uniform(0.9, 1.1, (3, 8))
-    layers = (Input("x", (), (1, 3, 3)), layer)
+    layers: tuple[Layer, ...] = (Input("x", (), (1, 3, 3)), layer)
     if hidden:
         layers = (*layers, Relu("r", (1,), layer.shape))
     network = Network((*layers, Dense("sum", (len(layers) - 1,), (3,), weight=signs, bias=np.array([0.1, 0.2, -0.3]))))
     return network, Radii(input=0.02, layers={"conv": {"weight": 0.2 * rng.random(layer.weight.shape) + 0.05}})
 
 
-def brute_force_shared(network, family, x):
+def brute_force_shared(network: Network, family: Family, x: Array) -> Array:
     """Smallest outputs of conv then Dense: bilinear in (kernel, x), so attained at a corner of x, and there
     linear in the kernel with coefficients read off the definition."""
-    layer, last = network.layers[1], network.layers[2]
+    layer, last = known_layers(network)[1], known_layers(network)[2]
     best = np.full(last.size, np.inf)
     units = np.eye(layer.weight.size).reshape(-1, *layer.weight.shape)
     for signs in product([-1.0, 1.0], repeat=len(x)):
@@ -281,9 +295,9 @@ def brute_force_shared(network, family, x):
     return best
 
 
-def independent_positions(network, family, x):
+def independent_positions(network: Network, family: Family, x: Array) -> Array:
     """What BP gives if every position had a kernel of its own (formula (1) per position)."""
-    layer, last = network.layers[1], network.layers[2]
+    layer, last = known_layers(network)[1], known_layers(network)[2]
     count = layer.weight.size
     units = np.eye(9)
     kernel = convolve(layer, np.stack([layer.weight] * 9), np.zeros((9, 2)), units)
@@ -291,11 +305,11 @@ def independent_positions(network, family, x):
     c, e = last.weight @ kernel.T, np.abs(last.weight) @ radius.T
     ends = [c * end - e * np.abs(end) for end in (x - family.input, x + family.input)]
     assert count == 8
-    return np.minimum(*ends).sum(1) + last.weight @ np.repeat(layer.bias, layer.positions) + last.bias
+    return np.asarray(np.minimum(*ends).sum(1) + last.weight @ np.repeat(layer.bias, layer.positions) + last.bias)
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["positive", "signed"])
-def test_shared_kernels_are_bounded_tighter_than_independent_positions(signed):
+def test_shared_kernels_are_bounded_tighter_than_independent_positions(signed: bool) -> None:
     """Between the brute-force truth and the bound that treats positions as independent, strictly above the latter."""
     rng = np.random.default_rng(71)
     network, radii = shared_case(rng, hidden=False)
@@ -311,7 +325,7 @@ def test_shared_kernels_are_bounded_tighter_than_independent_positions(signed):
     assert (values >= got - TOLERANCE).all()
 
 
-def test_shared_kernels_on_a_fixed_input_are_exact():
+def test_shared_kernels_on_a_fixed_input_are_exact() -> None:
     """With x fixed the sum over positions is known, and -R_k |S_k| is the truth itself."""
     rng = np.random.default_rng(73)
     network, radii = shared_case(rng, hidden=False)
@@ -319,12 +333,12 @@ def test_shared_kernels_on_a_fixed_input_are_exact():
     family, x = Family.of(network, radii), rng.normal(size=9)
     model, bounds = boxed(network, radii, x, x)
     got = backward_bound(model, bounds, 2, identity_rows(model, bounds, 2))[0].numpy()
-    channel = network.layers[2].weight.reshape(3, 2, 4).sum(2)
+    channel = known_layers(network)[2].weight.reshape(3, 2, 4).sum(2)
     truth = brute_force_shared(network, family, x) - 0.3 * np.abs(channel).sum(1)
     np.testing.assert_allclose(got, truth, atol=1e-9)
 
 
-def test_shared_kernels_behind_a_relu_contain_their_members():
+def test_shared_kernels_behind_a_relu_contain_their_members() -> None:
     rng = np.random.default_rng(79)
     network, radii = shared_case(rng, hidden=True)
     family, x = Family.of(network, radii), rng.normal(size=9)
@@ -334,7 +348,7 @@ def test_shared_kernels_behind_a_relu_contain_their_members():
     assert (values >= got - TOLERANCE).all()
 
 
-def test_one_by_one_kernel_by_hand():
+def test_one_by_one_kernel_by_hand() -> None:
     """(w + d)(x_1 - x_2) with x_1 = x_2 = 1 is 0 whatever the kernel; independent positions would say -2 R."""
     layer = conv_of("conv", 0, (1, 1, 2), [[[[0.7]]]], [0.4])
     layers = (Input("x", (), (1, 1, 2)), layer)
@@ -348,12 +362,12 @@ def test_one_by_one_kernel_by_hand():
 # --- the rest -----------------------------------------------------------------------------------------------------
 
 
-def test_the_tables_have_the_same_keys():
+def test_the_tables_have_the_same_keys() -> None:
     assert set(BACKWARD) == set(INTERVAL)
 
 
 @pytest.mark.parametrize("name", ["deep", "conv_conv", "residual", "conv_input_twice"])
-def test_chunking_changes_nothing(name):
+def test_chunking_changes_nothing(name: str) -> None:
     _, model, x, bounds, rng = setting(name, 83, None, 0.2)
     labels = torch.as_tensor(rng.integers(0, model.network.output_size, len(x)))
     whole, margin = tightened_bounds(model, bounds), backward_margins(model, bounds, labels)
@@ -370,7 +384,7 @@ def test_chunking_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", ["deep", "conv_conv", "residual"])
-def test_samples_do_not_influence_each_other(name):
+def test_samples_do_not_influence_each_other(name: str) -> None:
     """One sample alone gives what it gives in a batch: rows that pad a chunk leave no trace."""
     _, model, x, bounds, _ = setting(name, 89, None, 0.2)
     tight = tightened_bounds(model, bounds)
@@ -381,9 +395,9 @@ def test_samples_do_not_influence_each_other(name):
             torch.testing.assert_close(one.upper[i][0], tight.upper[i][row], rtol=0, atol=1e-12)
 
 
-def test_no_samples_give_no_margins(rng):
+def test_no_samples_give_no_margins(rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 4, 2)
     family = Family.of(network, random_radii(network, rng))
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(np.zeros((0, 3)))))
+    bounds = interval_bounds(model, *box_ends(model, family.box(np.zeros((0, 3)))))
     assert backward_margins(model, bounds, torch.zeros(0, dtype=torch.long)).shape == (0, 2)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qverify.arrays import Array
 from qverify.bounds.interval import INTERVAL, affine_interval, interval_bounds, interval_margins
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.family.family import Family
@@ -25,6 +26,7 @@ from tests.support.bounds import (
     TOLERANCE,
     assert_contained,
     assert_margins_hold,
+    box_ends,
     brute_force,
     members,
     setting,
@@ -47,7 +49,7 @@ from tests.support.networks import conv as random_conv
 
 @pytest.mark.parametrize("clip", [None, CLIP], ids=["free", "clipped"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_member_lies_inside(name, clip):
+def test_every_member_lies_inside(name: str, clip: tuple[float, float] | None) -> None:
     """Oracle: thousands of members by the independent forward pass, at every layer, and their margins."""
     family, model, x, bounds, rng = setting(name, 11, clip)
     labels = rng.integers(0, family.network.output_size, len(x))
@@ -59,7 +61,7 @@ def test_every_member_lies_inside(name, clip):
 
 
 @pytest.mark.parametrize("name", ["dense", "residual", "conv_conv", "input_twice"])
-def test_every_member_lies_inside_where_the_scheme_clips(name):
+def test_every_member_lies_inside_where_the_scheme_clips(name: str) -> None:
     """Ceilings below some activations and an input range narrower than the samples: radii differ by sample."""
     rng = np.random.default_rng(5)
     network = NETWORKS[name](rng)
@@ -67,20 +69,20 @@ def test_every_member_lies_inside_where_the_scheme_clips(name):
     radii = replace(random_radii(network, rng), ceilings=ceilings, input_range=(-0.4, 0.6))
     family, x = Family.of(network, radii), inputs(network, rng)
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     assert all(bounds.activation[i].shape == (len(x), network.layers[i].size) for i in network.relus)
     for row in range(len(x)):
         for values in members(family, bounds, x, row, rng):
             assert_contained(bounds, row, values)
 
 
-def test_the_ceiling_radius_covers_a_real_clipping_quantiser(rng):
+def test_the_ceiling_radius_covers_a_real_clipping_quantiser(rng: np.random.Generator) -> None:
     """Definition: min(relu(z), ceiling), then off by r_a, is within the radius in force for every member's z."""
     network = mlp(rng, 4, 6, 3)
     family = Family.of(network, Radii(input=0.1, weight=0.05, bias=0.02, activation=0.03, ceilings={"relu0": 0.2}))
     x = inputs(network, rng)
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     for row in range(len(x)):
         z = sample_members(family, x[row], rng, MEMBERS, True)[1]
         error = np.maximum(z, 0) - np.clip(z, 0, 0.2) + 0.03
@@ -92,7 +94,7 @@ def test_the_ceiling_radius_covers_a_real_clipping_quantiser(rng):
 
 
 @pytest.mark.parametrize("box", BOXES)
-def test_dense_is_exact_against_all_corners(box, rng):
+def test_dense_is_exact_against_all_corners(box: str, rng: np.random.Generator) -> None:
     """Oracle: enumeration of every corner; weights above, below and at the radius, and zero."""
     lower, upper = (np.array(end) for end in BOXES[box])
     weight = np.array([[1.2, -0.7, 0.4], [0.05, -0.02, 0.1], [-0.1, 0.1, 0.0], [0.3, -0.3, -2.0]])
@@ -112,7 +114,7 @@ TERM = st.tuples(NUMBER, st.sampled_from([0.0, 0.05, 0.5, 1.5]), NUMBER, NUMBER)
 
 
 @given(st.lists(st.lists(TERM, min_size=2, max_size=2), min_size=3, max_size=3))
-def test_dense_is_exact_for_any_numbers(samples):
+def test_dense_is_exact_for_any_numbers(samples: list[list[tuple[float, ...]]]) -> None:
     """Oracle: enumeration. Three samples in one batch, so that cases of different sign share a call."""
     terms = np.array(samples)
     weight, radius = terms[0, :, 0], terms[0, :, 1]
@@ -127,7 +129,7 @@ def test_dense_is_exact_for_any_numbers(samples):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_conv_is_exact_per_position(groups, rng):
+def test_conv_is_exact_per_position(groups: int, rng: np.random.Generator) -> None:
     """Oracle: enumeration, position by position, of the corners of the kernel and of what the position looks at."""
     geometry = {"strides": (1, 2), "pads": (1, 0, 0, 1), "dilations": (1, 2)}
     layer = random_conv(rng, "c", 0, (2, 3, 4), (2, 2 // groups, 2, 2), groups=groups, **geometry)
@@ -139,7 +141,7 @@ def test_conv_is_exact_per_position(groups, rng):
     got = interval_bounds(model, model.tensor(lower), model.tensor(upper))
     for row, position in product(range(2), range(0, layer.size, 3 if groups == 1 else 1)):
         sources, kernel = zip(*conv_taps(layer)[position], strict=True)
-        w, r = (np.array([t[k] for k in kernel]) for t in (layer.weight, radius))
+        w, r = (np.array([t[k] for k in kernel]) for t in (layer.weight, radius))  # type: ignore[index]
         channel, s = position // layer.positions, list(sources)
         wanted = brute_force(w, r, layer.bias[channel], bias_radius[channel], lower[row, s], upper[row, s])
         assert got.lower[1][row, position].item() == pytest.approx(wanted[0], abs=1e-9)
@@ -147,15 +149,15 @@ def test_conv_is_exact_per_position(groups, rng):
 
 
 @pytest.mark.parametrize("box", BOXES)
-def test_folded_margins_are_exact_for_one_layer(box, rng):
+def test_folded_margins_are_exact_for_one_layer(box: str, rng: np.random.Generator) -> None:
     """Oracle: all corners of both rows and of the input, jointly."""
     lower, upper = (np.array(end) for end in BOXES[box])
     weight, radius = rng.normal(size=(3, 3)), 0.5 * rng.random((3, 3))
     bias, bias_radius = rng.normal(size=3), np.array([0.1, 0.2, 0.0])
     network = Network((Input("x", (), (3,)), Dense("d", (0,), (3,), weight=weight, bias=bias)))
     model = BoundModel.of(Family.of(network, Radii(weight=radius, bias=bias_radius)))
-    ends = (model.tensor(np.stack([end] * 3)) for end in (lower, upper))
-    got = interval_margins(model, interval_bounds(model, *ends), torch.arange(3))
+    stacked = (np.stack([lower] * 3), np.stack([upper] * 3))
+    got = interval_margins(model, interval_bounds(model, *box_ends(model, stacked)), torch.arange(3))
     for t, j in product(range(3), range(3)):
         if t == j:
             assert got[t, j] == torch.inf
@@ -167,7 +169,7 @@ def test_folded_margins_are_exact_for_one_layer(box, rng):
         assert got[t, j].item() == pytest.approx(wanted, abs=1e-9)
 
 
-def test_activation_error_by_hand():
+def test_activation_error_by_hand() -> None:
     """Formula (2): [relu(l - r), relu(u) + r]."""
     network = Network((Input("x", (), (4,)), Relu("r", (0,), (4,))))
     model = BoundModel.of(Family.of(network, Radii(activation=[0.5, 0.25, 0.5, 0.0])))
@@ -178,11 +180,11 @@ def test_activation_error_by_hand():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_zero_radii_give_the_forward_pass(name, rng):
+def test_zero_radii_give_the_forward_pass(name: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)
     family, x = Family.of(network, Radii()), inputs(network, rng)
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     for lower, upper, value in zip(bounds.lower, bounds.upper, network.evaluate_all(x), strict=True):
         np.testing.assert_allclose(lower, value, rtol=0, atol=1e-10)
         np.testing.assert_allclose(upper, value, rtol=0, atol=1e-10)
@@ -193,13 +195,13 @@ def test_zero_radii_give_the_forward_pass(name, rng):
 
 
 @pytest.mark.parametrize("name", ["dense", "conv_attributes", "residual"])
-def test_zero_radii_with_a_box(name):
+def test_zero_radii_with_a_box(name: str) -> None:
     """Only the input varies: contains the forward passes from the box, and its corners are attained."""
     rng = np.random.default_rng(3)
     network = NETWORKS[name](rng)
     family, x = Family.of(network, Radii(input=0.2)), inputs(network, rng)
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     for row in range(len(x)):
         assert_contained(bounds, row, network.evaluate_all(x[row] + rng.uniform(-0.2, 0.2, (200, x.shape[1]))))
 
@@ -207,19 +209,19 @@ def test_zero_radii_with_a_box(name):
 # --- monotone -----------------------------------------------------------------------------------------------
 
 
-def wider(family, rng):
+def wider(family: Family, rng: np.random.Generator) -> list[Family]:
     """Every family in which one single radius array is larger, in all entries or in one."""
     grown = {"input": [replace(family, input=family.input + 0.05 * rng.random(family.input.shape))]}
     for kind in ("weight", "bias", "activation"):
         grown[kind] = []
         for i, radius in getattr(family, kind).items():
             bump = 0.05 * rng.random(radius.shape) * (rng.random(radius.shape) < rng.choice([0.3, 1.0]))
-            grown[kind].append(replace(family, **{kind: {**getattr(family, kind), i: radius + bump}}))
+            grown[kind].append(replace(family, **{kind: {**getattr(family, kind), i: radius + bump}}))  # type: ignore[arg-type]
     return [f for families in grown.values() for f in families]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_wider_radius_never_raises_a_guarantee(name):
+def test_a_wider_radius_never_raises_a_guarantee(name: str) -> None:
     """IBP is monotone in theory and must be in fact, at every layer and in the margins. (BP is not claimed to be:
     its slopes are a heuristic, so only its soundness is tested.)"""
     family, model, x, bounds, rng = setting(name, 17)
@@ -227,25 +229,25 @@ def test_a_wider_radius_never_raises_a_guarantee(name):
     margin = interval_margins(model, bounds, labels)
     for grown in wider(family, rng):
         other = BoundModel.of(grown)
-        wide = interval_bounds(other, *(other.tensor(end) for end in grown.box(x)))
+        wide = interval_bounds(other, *box_ends(other, grown.box(x)))
         for i in range(len(bounds.lower)):
             assert (wide.lower[i] <= bounds.lower[i] + 1e-12).all()
             assert (wide.upper[i] >= bounds.upper[i] - 1e-12).all()
         assert (interval_margins(other, wide, labels) <= margin + 1e-12).all()
 
 
-def trap_lower(weight, eps, x):
+def trap_lower(weight: Array, eps: float, x: Array) -> Array:
     """The published mistake (mathematics.md, section 4): eps * ||x||_1 moves the centre up instead of widening."""
-    return weight @ x + eps * np.abs(x).sum() - eps * np.abs(x).sum()
+    return np.asarray(weight @ x + eps * np.abs(x).sum() - eps * np.abs(x).sum())
 
 
-def test_the_published_trap_is_caught(rng):
+def test_the_published_trap_is_caught(rng: np.random.Generator) -> None:
     """The formula with eps * ||x||_1 in the centre fails both against members and in growing with eps; ours passes."""
     weight, x, eps = rng.normal(size=(4, 6)), rng.random(6), 0.1
     network = Network((Input("x", (), (6,)), Dense("d", (0,), (4,), weight=weight, bias=np.zeros(4))))
     family = Family.of(network, Radii(weight=eps))
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x[None])))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x[None])))
     values = sample_members(family, x, rng, 500, True)
     assert_contained(bounds, 0, values)
     assert (values[1] < trap_lower(weight, eps, x) - 1e-3).any()
@@ -260,12 +262,12 @@ def test_the_published_trap_is_caught(rng):
 # --- the rest -------------------------------------------------------------------------------------------------
 
 
-def test_every_layer_type_has_an_entry():
+def test_every_layer_type_has_an_entry() -> None:
     assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Add}
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "conv_conv", "conv_input_twice"])
-def test_chunking_changes_nothing(name):
+def test_chunking_changes_nothing(name: str) -> None:
     _, model, _, bounds, _ = setting(name, 23)
     again = interval_bounds(with_memory(model, 1), bounds.lower[0], bounds.upper[0])
     for i in range(len(bounds.lower)):
@@ -273,7 +275,7 @@ def test_chunking_changes_nothing(name):
         torch.testing.assert_close(again.upper[i], bounds.upper[i], rtol=0, atol=1e-12)
 
 
-def test_samples_do_not_influence_each_other():
+def test_samples_do_not_influence_each_other() -> None:
     """One sample alone gives what it gives in a batch: shortcuts that look at a whole batch change nothing."""
     _, model, x, bounds, _ = setting("signed_hidden", 29)
     for row in range(len(x)):
@@ -283,12 +285,12 @@ def test_samples_do_not_influence_each_other():
             torch.testing.assert_close(one.upper[i][0], bounds.upper[i][row], rtol=0, atol=1e-12)
 
 
-def test_take_and_concatenate_are_inverse():
+def test_take_and_concatenate_are_inverse() -> None:
     rng = np.random.default_rng(31)
     network = mlp(rng, 4, 6, 3)
     family = Family.of(network, Radii(input=0.1, weight=0.1, ceilings={"relu0": 0.2}))
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(inputs(network, rng))))
+    bounds = interval_bounds(model, *box_ends(model, family.box(inputs(network, rng))))
     again = Bounds.concatenate([bounds.take(slice(0, 2)), bounds.take(torch.tensor([2, 3, 4, 5]))])
     assert len(bounds) == len(again) == 6
     for i in range(len(bounds.lower)):
@@ -296,7 +298,7 @@ def test_take_and_concatenate_are_inverse():
     assert torch.equal(bounds.activation[2], again.activation[2])
 
 
-def trainable(network, family, parameters):
+def trainable(network: Network, family: Family, parameters: tuple[torch.Tensor, ...]) -> BoundModel:
     """A BoundModel whose weights and biases are the given tensors, without rounding allowance."""
     plain = BoundModel.of(family)
     pairs = zip(parameters[::2], parameters[1::2], strict=True)
@@ -308,7 +310,7 @@ def trainable(network, family, parameters):
 
 
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", "conv_conv", "residual"])
-def test_gradients_match_finite_differences(name):
+def test_gradients_match_finite_differences(name: str) -> None:
     """Oracle: torch.autograd.gradcheck, central differences in float64."""
     family, model, x, bounds, rng = setting(name, 37)
     labels = torch.as_tensor(rng.integers(0, family.network.output_size, len(x)))
@@ -316,17 +318,17 @@ def test_gradients_match_finite_differences(name):
     numbers = [t for a in model.affine.values() for t in (a.weight, a.bias)]
     parameters = [(t + torch.as_tensor(1e-3 * rng.normal(size=t.shape))).requires_grad_() for t in numbers]
 
-    def total(*values):
+    def total(*values: torch.Tensor) -> torch.Tensor:
         own = trainable(family.network, family, values)
         margin = interval_margins(own, interval_bounds(own, bounds.lower[0], bounds.upper[0]), labels)
         return (margin.masked_fill(torch.isinf(margin), 0.0) * factors).sum()
 
     assert torch.autograd.gradcheck(total, parameters, eps=1e-7, atol=1e-5, rtol=1e-4)
-    total(*parameters).backward()
+    total(*parameters).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in parameters)
 
 
-def test_float32_without_allowance_agrees_with_float64():
+def test_float32_without_allowance_agrees_with_float64() -> None:
     """What training uses: the same bounds in float32, close to the sound ones."""
     _, model, _, bounds, _ = setting("conv_attributes", 41)
     affine = {
@@ -349,7 +351,7 @@ def test_float32_without_allowance_agrees_with_float64():
         torch.testing.assert_close(got.upper[i].double(), bounds.upper[i], rtol=1e-5, atol=1e-5)
 
 
-def test_affine_interval_of_a_layer_without_radii_is_interval_arithmetic(rng):
+def test_affine_interval_of_a_layer_without_radii_is_interval_arithmetic(rng: np.random.Generator) -> None:
     layer = dense(rng, "d", 0, 3, 4)
     model = BoundModel.of(Family.of(Network((Input("x", (), (4,)), layer, relu("r", 1, layer))), Radii()))
     lower = rng.normal(size=(5, 4))

@@ -25,14 +25,14 @@ def matrix(layer: Dense | Conv, kernel: np.ndarray) -> np.ndarray:
     return found
 
 
-def affine_layers(name, rng):
+def affine_layers(name: str, rng: np.random.Generator) -> list[Affine]:
     network = NETWORKS[name](rng)
     model = BoundModel.of(Family.of(network, random_radii(network, rng)))
     return list(model.affine.values())
 
 
 @pytest.mark.parametrize("name", ["dense", "conv_attributes", "conv_conv", "conv_pool"])
-def test_a_layer_is_its_matrix(name, rng):
+def test_a_layer_is_its_matrix(name: str, rng: np.random.Generator) -> None:
     for affine in affine_layers(name, rng):
         kernel = rng.normal(size=affine.weight.shape)
         full = matrix(affine.layer, kernel)
@@ -48,7 +48,7 @@ def test_a_layer_is_its_matrix(name, rng):
 
 
 @pytest.mark.parametrize("name", ["conv_attributes", "conv_conv"])
-def test_patches_and_their_adjoint(name, rng):
+def test_patches_and_their_adjoint(name: str, rng: np.random.Generator) -> None:
     """<patches(x), c> = <x, scatter(c)> for all x and c; and a kernel on patches is the layer."""
     for affine in affine_layers(name, rng):
         layer = affine.layer
@@ -65,7 +65,7 @@ def test_patches_and_their_adjoint(name, rng):
         np.testing.assert_allclose(outputs, affine.apply(affine.weight, x), atol=1e-12)
 
 
-def test_rows_that_are_even_and_layers_that_are_exact(rng):
+def test_rows_that_are_even_and_layers_that_are_exact(rng: np.random.Generator) -> None:
     network = mlp(rng, 4, 5, 3)
     per_row = Radii(layers={"fc0": {"weight": np.arange(5.0)}})
     first, second = BoundModel.of(Family.of(network, per_row)).affine.values()
@@ -75,7 +75,7 @@ def test_rows_that_are_even_and_layers_that_are_exact(rng):
 
 
 @pytest.mark.parametrize("straight", [True, False])
-def test_what_a_cut_widens_by(straight, rng):
+def test_what_a_cut_widens_by(straight: bool, rng: np.random.Generator) -> None:
     """Oracle: every value z in [lower, upper] that the range moves to its end, scanned; formula (29)."""
     low, high, gain, drift = -0.5, 0.8, 1.3, 0.05
     cut = Cut(
@@ -98,14 +98,14 @@ def test_what_a_cut_widens_by(straight, rng):
         assert found <= gain * np.abs(clipped - z).max() + 1e-12
 
 
-def bounds(rng, count):
+def bounds(rng: np.random.Generator, count: int) -> Bounds:
     sizes = (3, 4, 2)
     lower = [torch.as_tensor(rng.normal(size=(count, n))) for n in sizes]
     radii = {1: torch.as_tensor(rng.random((count, 4))), 2: torch.as_tensor(rng.random(2))}
     return Bounds(lower=lower, upper=[t + 1.0 for t in lower], activation=radii)
 
 
-def test_bounds_of_some_samples_and_of_one(rng):
+def test_bounds_of_some_samples_and_of_one(rng: np.random.Generator) -> None:
     whole = bounds(rng, 6)
     assert len(whole) == 6
     again = Bounds.concatenate([whole.take(slice(0, 2)), whole.take(slice(2, 6))])
@@ -120,7 +120,7 @@ def test_bounds_of_some_samples_and_of_one(rng):
     np.testing.assert_array_equal(one.activation[2], whole.activation[2])  # the same for all samples
 
 
-def test_rows_that_fit_into_the_memory(rng):
+def test_rows_that_fit_into_the_memory(rng: np.random.Generator) -> None:
     model = BoundModel.of(Family.of(mlp(rng, 4, 5, 3), Radii()), memory=8 * 10 * 7 * 3)
     assert model.operations == 4 * 5 + 5 * 3 + 1 and model.widest == 5
     assert model.rows_that_fit(10, 7, 1) == 3 and model.rows_that_fit(10, 70, 1) == 1
@@ -128,7 +128,7 @@ def test_rows_that_fit_into_the_memory(rng):
     assert model.rows_that_fit(1, 1, 10**7) == int(2e9 / (10**7 * model.operations))
 
 
-def test_a_kernel_without_a_layer_of_its_own_keeps_the_geometry(rng):
+def test_a_kernel_without_a_layer_of_its_own_keeps_the_geometry(rng: np.random.Generator) -> None:
     (affine,) = [a for a in affine_layers("conv_attributes", rng) if isinstance(a.layer, Conv)][:1]
     other = Affine(
         layer=affine.layer,
@@ -137,7 +137,7 @@ def test_a_kernel_without_a_layer_of_its_own_keeps_the_geometry(rng):
         bias=affine.bias,
         bias_radius=affine.bias_radius,
     )
-    x = torch.as_tensor(rng.normal(size=(2, int(np.prod(affine.layer.in_shape)))))
+    x = torch.as_tensor(rng.normal(size=(2, int(np.prod(affine.layer.in_shape)))))  # type: ignore[union-attr]
     np.testing.assert_allclose(other.apply(other.weight, x), 2 * affine.apply(affine.weight, x), atol=1e-12)
     channel = torch.arange(len(affine.bias))
     assert affine.spread(channel).reshape(len(channel), -1).eq(channel[:, None]).all()

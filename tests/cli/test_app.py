@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from tests.support.paths import DIGITS
 # --- verify ---
 
 
-def test_json_says_what_the_library_says():
+def test_json_says_what_the_library_says() -> None:
     network, samples = onnx_io.load(DIGITS), datasets.load("digits")
     verdicts = verify(network, samples.x[50:100], samples.y[50:100], Radii.from_bits(6))
     count = {s.value: sum(v.status is s for v in verdicts) for s in Status}
@@ -50,7 +51,7 @@ def test_json_says_what_the_library_says():
     assert sum(sum(v for k, v in m.items() if k != "seconds") for m in found["by_method"].values()) == 50
 
 
-def test_a_number_of_samples_means_the_first_ones(tmp_path):
+def test_a_number_of_samples_means_the_first_ones(tmp_path: Path) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--method", "ibp", "--samples")
     for n, text in enumerate(("12", "0:12", ":12")):
         assert answer(*given, text, "--out", tmp_path / str(n))["sample_range"] == [0, 12]
@@ -59,7 +60,7 @@ def test_a_number_of_samples_means_the_first_ones(tmp_path):
     assert answer(*given, "20", "--out", tmp_path / "0", "--resume")["samples"] == 20  # more of the same
 
 
-def test_rows_carry_the_index_in_the_data_set(tmp_path):
+def test_rows_carry_the_index_in_the_data_set(tmp_path: Path) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "100:130", "--out", tmp_path)
     answer(*given)
     rows = read_rows(tmp_path)
@@ -79,7 +80,7 @@ def test_rows_carry_the_index_in_the_data_set(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["samples"] == [100, 130]
 
 
-def test_a_finished_run_is_summed_up_again_without_work(tmp_path, monkeypatch):
+def test_a_finished_run_is_summed_up_again_without_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--out", tmp_path, "--resume")
     first = answer(*given)
     monkeypatch.setattr("qverify.runs.verify.Cascade", None)
@@ -87,7 +88,7 @@ def test_a_finished_run_is_summed_up_again_without_work(tmp_path, monkeypatch):
     assert {**again, "seconds": 0, "runs": 0} == {**first, "seconds": 0, "runs": 0} and len(again["runs"]) == 2
 
 
-def test_run_json_holds_what_is_needed_to_repeat_the_run(tmp_path):
+def test_run_json_holds_what_is_needed_to_repeat_the_run(tmp_path: Path) -> None:
     given = ("--scheme", "channel", "--rounding", "nearest", "--clip-input", 0, 1, "--method", "bp", "--timeout", 7)
     answer("verify", DIGITS, "--data", "digits", "--bits", 8, *given, "--samples", "3:5", "--out", tmp_path)
     record = json.loads((tmp_path / "run.json").read_text())
@@ -107,7 +108,7 @@ def test_run_json_holds_what_is_needed_to_repeat_the_run(tmp_path):
     assert {r["method"] for r in read_rows(tmp_path)} <= {"forward", "ibp", "attack", "bp"}
 
 
-def test_a_clipped_input_has_larger_margins(tmp_path):
+def test_a_clipped_input_has_larger_margins(tmp_path: Path) -> None:
     network, samples = onnx_io.load(DIGITS), datasets.load("digits")
     found = []
     for name, clip in (("free", None), ("clipped", (0.0, 1.0))):
@@ -120,7 +121,7 @@ def test_a_clipped_input_has_larger_margins(tmp_path):
     assert clipped[0] > free[0]
 
 
-def test_the_table_for_people():
+def test_the_table_for_people() -> None:
     result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--clip-input", 0, 1)
     assert result.exit_code == 0
     words = " ".join(result.stdout.split())
@@ -135,7 +136,7 @@ def test_the_table_for_people():
     assert "but scheme paper takes the step" in result.stderr and "note" not in result.stdout
 
 
-def test_witnesses_are_written_for_every_falsified_sample(tmp_path):
+def test_witnesses_are_written_for_every_falsified_sample(tmp_path: Path) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "10:70", "--method", "ibp")
     found = answer(*given, "--out", tmp_path, "--witnesses")
     falsified = [r for r in read_rows(tmp_path) if r["status"] == "falsified"]
@@ -151,7 +152,7 @@ def test_witnesses_are_written_for_every_falsified_sample(tmp_path):
         assert np.abs(stored["input"] - stored["x"]).max() <= 2**-6
 
 
-def test_the_table_says_where_the_run_is_kept(tmp_path):
+def test_the_table_says_where_the_run_is_kept(tmp_path: Path) -> None:
     given = ("--bits", 6, "--samples", "300:360", "--out", tmp_path)
     words = qverify("verify", DIGITS, "--data", "digits", *given).stdout
     assert "Solver of the exact step: " in words and f"Kept in {tmp_path}: run.json" in words
@@ -159,18 +160,18 @@ def test_the_table_says_where_the_run_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "status"), [("falsified", 1), ("unknown", 0), ("unknown, misclassified", 1)])
-def test_fail_on(words, status):
+def test_fail_on(words: str, status: int) -> None:
     result = qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--fail-on", words, "--json")
     assert result.exit_code == status and json.loads(result.stdout)["unknown"] == 0
 
 
-def test_a_time_limit_leaves_samples_unknown():
+def test_a_time_limit_leaves_samples_unknown() -> None:
     given = ("--bits", 5, "--method", "exact", "--timeout", 0.001, "--samples", "0:30")
     found = answer("verify", DIGITS, "--data", "digits", *given)
     assert found["unknown"] >= 3 and found["attack_accuracy"] > found["guaranteed_accuracy"]
 
 
-def test_more_time_and_more_samples_go_on_with_what_is_there(tmp_path):
+def test_more_time_and_more_samples_go_on_with_what_is_there(tmp_path: Path) -> None:
     given = ("--bits", 5, "--method", "exact", "--out", tmp_path)
     words = qverify("verify", DIGITS, "--data", "digits", *given, "--timeout", 0.001, "--samples", "0:30").stdout
     first = {row["index"]: row for row in read_rows(tmp_path)}
@@ -192,7 +193,7 @@ def test_more_time_and_more_samples_go_on_with_what_is_there(tmp_path):
     assert f"{len(limited)} rows were replaced by later ones of the same sample" in report.stdout + report.stderr
 
 
-def test_rows_of_an_older_meaning_are_not_gone_on_with(tmp_path):
+def test_rows_of_an_older_meaning_are_not_gone_on_with(tmp_path: Path) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:3", "--out", tmp_path, "--resume")
     answer(*given)
     record = json.loads((tmp_path / "run.json").read_text())
@@ -203,7 +204,7 @@ def test_rows_of_an_older_meaning_are_not_gone_on_with(tmp_path):
         assert result.exit_code == 2 and f"and is {record['semantics']} now" in result.stderr
 
 
-def test_biases_that_toolchains_round_like_activations_are_named(tmp_path):
+def test_biases_that_toolchains_round_like_activations_are_named(tmp_path: Path) -> None:
     """The digits network as MatMul and Add: schemes tensor and channel take its biases as int32."""
     model = onnx.load(DIGITS)
     graph = model.graph
@@ -225,15 +226,15 @@ def test_biases_that_toolchains_round_like_activations_are_named(tmp_path):
     assert "adds the bias" not in qverify(*given[:1], DIGITS, *given[2:], "tensor").stderr
 
 
-def test_no_time_limit(tmp_path):
+def test_no_time_limit(tmp_path: Path) -> None:
     given = ("--bits", 6, "--method", "exact", "--timeout", "inf", "--samples", "0:4", "--out", tmp_path)
     assert answer("verify", DIGITS, "--data", "digits", *given)["unknown"] == 0
     assert json.loads((tmp_path / "run.json").read_text())["timeout"] is None
 
 
-def test_a_second_ctrl_c_ends_at_once_and_keeps_the_rows(tmp_path, monkeypatch):
+def test_a_second_ctrl_c_ends_at_once_and_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice(self: Any, row: dict[str, Any]) -> None:
-        add(self, row)
+        add(self, row)  # type: ignore[arg-type]
         if len(self.rows) >= 3:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -246,7 +247,7 @@ def test_a_second_ctrl_c_ends_at_once_and_keeps_the_rows(tmp_path, monkeypatch):
     assert len(read_rows(tmp_path)) == 4 and signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_radii_file(tmp_path):
+def test_a_radii_file(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('weight = 0.01\n[layers."dense2"]\nweight = 0.0\nbias = 0.5\n')
     found = answer("verify", DIGITS, "--data", "digits", "--radii", tmp_path / "r.toml", "--samples", ":40")
     network, samples = onnx_io.load(DIGITS), datasets.load("digits")
@@ -259,7 +260,7 @@ def test_a_radii_file(tmp_path):
 # --- discrepancy ---
 
 
-def test_discrepancy_is_that_of_the_library(tmp_path):
+def test_discrepancy_is_that_of_the_library(tmp_path: Path) -> None:
     network, samples = onnx_io.load(DIGITS), datasets.load("digits")
     expected = worst_case_discrepancy(network, samples.x[5:9], Radii.from_bits(8), Options(method="bp"))
     given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "5:9")
@@ -280,13 +281,13 @@ def test_discrepancy_is_that_of_the_library(tmp_path):
         assert low - 1e-4 < shown[0] <= low and high <= shown[1] < high + 1e-4  # what is proved is rounded outwards
 
 
-def test_a_discrepancy_that_is_interrupted_keeps_its_rows(tmp_path, monkeypatch):
+def test_a_discrepancy_that_is_interrupted_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*given: Any) -> None:
         def tell(result: Any) -> None:
             given[-2](result)
             os.kill(os.getpid(), signal.SIGINT)
 
-        worst_case_discrepancy(*given[:-2], tell, given[-1])
+        worst_case_discrepancy(*given[:-2], tell, given[-1])  # type: ignore[call-arg]
 
     monkeypatch.setattr("qverify.cli.discrepancy.worst_case_discrepancy", interrupted)
     given = ("--data", "digits", "--bits", 8, "--samples", "7:12", "--out", tmp_path / "rows.jsonl")
@@ -297,7 +298,7 @@ def test_a_discrepancy_that_is_interrupted_keeps_its_rows(tmp_path, monkeypatch)
     assert rows == [7, 8]
 
 
-def test_the_exact_discrepancy_lies_between_members_and_bounds():
+def test_the_exact_discrepancy_lies_between_members_and_bounds() -> None:
     given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:1", "--method")
     exact, bounds = answer(*given, "exact"), answer(*given, "bp")
     assert exact["complete"] and exact["solver"]["name"] and bounds["solver"] is None
@@ -308,7 +309,7 @@ def test_the_exact_discrepancy_lies_between_members_and_bounds():
 # --- solvers, inspect ---
 
 
-def test_solvers_lists_all_and_what_auto_takes():
+def test_solvers_lists_all_and_what_auto_takes() -> None:
     found = answer("solvers")
     assert set(found["solvers"]) == set(ADAPTERS)
     assert set(found["solvers"]["highs"]) == {"works", "version", "licence", "limits", "remedy"}
@@ -317,7 +318,7 @@ def test_solvers_lists_all_and_what_auto_takes():
     assert "--solver auto takes " + found["auto"]["relational"] in qverify("solvers").stdout
 
 
-def test_no_solver_at_all_is_status_3(monkeypatch):
+def test_no_solver_at_all_is_status_3(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = Availability(works=False, remedy="Install it.")
     for solver in ADAPTERS.values():
         monkeypatch.setattr(type(solver), "availability", lambda self: gone)
@@ -328,7 +329,7 @@ def test_no_solver_at_all_is_status_3(monkeypatch):
     assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--method", "bp").exit_code == 0
 
 
-def test_inspect_lists_layers_radii_and_unstable_neurons():
+def test_inspect_lists_layers_radii_and_unstable_neurons() -> None:
     network = onnx_io.load(DIGITS)
     plain = answer("inspect", DIGITS)
     assert [la["name"] for la in plain["layers"]] == [la.name for la in network.layers]
@@ -344,20 +345,20 @@ def test_inspect_lists_layers_radii_and_unstable_neurons():
     assert "dense1" in table and f"{relu['unstable_ibp']:.2f}" in table
 
 
-def test_constants_are_no_parameters(tmp_path, rng):
+def test_constants_are_no_parameters(tmp_path: Path, rng: np.random.Generator) -> None:
     onnx_io.save(networks.NETWORKS["conv_pool"](rng), tmp_path / "pool.onnx")
     layers = {la["name"]: la["parameters"] for la in answer("inspect", tmp_path / "pool.onnx")["layers"]}
     assert layers["pool"] == 0 and layers["conv"] > 0
 
 
-def test_unstable_counts_do_not_depend_on_chunks(monkeypatch):
+def test_unstable_counts_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("inspect", DIGITS, "--data", "digits", "--samples", "0:10", "--bits", 6)
     whole = answer(*given)["layers"]
     monkeypatch.setattr(Setup, "chunk", property(lambda self: 3))
     assert answer(*given)["layers"] == whole
 
 
-def test_notes_of_the_loader_are_shown(tmp_path, monkeypatch):
+def test_notes_of_the_loader_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     network = replace(onnx_io.load(DIGITS), notes=("a Softmax was dropped",))
@@ -366,7 +367,9 @@ def test_notes_of_the_loader_are_shown(tmp_path, monkeypatch):
     assert "qverify: note: a Softmax was dropped" in result.stderr and "Softmax" not in result.stdout
 
 
-def test_inputs_beyond_the_paper_convention_are_pointed_out(tmp_path, monkeypatch, rng):
+def test_inputs_beyond_the_paper_convention_are_pointed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
     monkeypatch.setattr(onnx_io, "load", lambda path: networks.mlp(rng, 4, 3))
     data = Samples("far", np.array([[-2.0, 0.0, 3.0, 1.0]]), np.array([1]), "", "")
     monkeypatch.setattr(datasets, "load", lambda name: data)
@@ -377,7 +380,7 @@ def test_inputs_beyond_the_paper_convention_are_pointed_out(tmp_path, monkeypatc
 # --- what the options promise ---
 
 
-def test_choices_are_those_of_the_library():
+def test_choices_are_those_of_the_library() -> None:
     assert tuple(ADAPTERS) == choices.SOLVERS
     assert {"verified", *options.FAILING} == {status.value for status in Status}
     given = Given(model=DIGITS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.support.paths import DIGITS
 # --- what it says ---
 
 
-def test_rows_are_those_of_verify_and_carry_case_and_key(tmp_path):
+def test_rows_are_those_of_verify_and_carry_case_and_key(tmp_path: Path) -> None:
     rows = list(undisturbed(PLAN).values())
     assert len(rows) == 80 and len({row["case"] for row in rows}) == 2
     assert {"exact", "attack", "ibp"} <= {row["method"] for row in rows}
@@ -35,7 +36,9 @@ def test_rows_are_those_of_verify_and_carry_case_and_key(tmp_path):
             assert {k: row.get(k) for k in same} == {k: other.get(k) for k in same}
 
 
-def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(tmp_path, monkeypatch):
+def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, out = undisturbed(PLAN), tmp_path / "out"
     small = PLAN.replace("140", "120").replace(f', "{NORMAL}"', "")
     found = answer("batch", plan(tmp_path, small), "--out", out, "--jobs", 1)
@@ -65,7 +68,7 @@ def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(tmp_path, m
 
 
 @pytest.mark.slow
-def test_one_file_read_in_two_ways_is_two_questions(tmp_path):
+def test_one_file_read_in_two_ways_is_two_questions(tmp_path: Path) -> None:
     """The digits that ship with qverify, by name and as an .npz: their pixels are divided by 16 and by 255."""
     (tmp_path / "copy.npz").write_bytes(datasets.samples._DIGITS.read_bytes())
     text = PLAN.replace(f', "{NORMAL}"', "")
@@ -78,7 +81,7 @@ def test_one_file_read_in_two_ways_is_two_questions(tmp_path):
     assert len(set(shares.values())) == 2 and shares == alone
 
 
-def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path):
+def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path: Path) -> None:
     """And rows do not get lost where the file of a model got another name."""
     model, out = tmp_path / "first.onnx", tmp_path / "out"
     model.write_bytes(Path(DIGITS).read_bytes())
@@ -112,7 +115,9 @@ def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path):
         (PLAN, ("--cluster", "local:" + "9" * 400), "is no address of a Dask scheduler"),
     ],
 )
-def test_refusals_before_any_work(tmp_path, monkeypatch, text, more, wording):
+def test_refusals_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, more: tuple[Any, ...], wording: str
+) -> None:
     monkeypatch.setattr(workers, "COMMAND", ["false"])
     result = qverify("batch", plan(tmp_path, text), "--out", tmp_path / "out", *more)
     said = [line for line in result.stderr.splitlines() if "note: " not in line]
@@ -120,18 +125,18 @@ def test_refusals_before_any_work(tmp_path, monkeypatch, text, more, wording):
     assert not (tmp_path / "out" / "samples.jsonl").exists() or not read_rows(tmp_path / "out")
 
 
-def test_a_plan_that_asks_the_same_twice(tmp_path):
+def test_a_plan_that_asks_the_same_twice(tmp_path: Path) -> None:
     (tmp_path / "copy.onnx").write_bytes(Path(DIGITS).read_bytes())
     result = qverify("batch", plan(tmp_path, PLAN.replace(NORMAL, "copy.onnx")), "--out", tmp_path / "out")
     assert result.exit_code == 2 and "The plan asks the same twice: digits-digits-8bit" in result.stderr
 
 
-def test_without_a_place_for_the_rows(tmp_path):
+def test_without_a_place_for_the_rows(tmp_path: Path) -> None:
     result = qverify("batch", plan(tmp_path))
     assert result.exit_code == 2 and "give --out DIR, or add out =" in result.stderr
 
 
-def test_without_dask(tmp_path, monkeypatch):
+def test_without_dask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     result = qverify("batch", plan(tmp_path), "--out", tmp_path / "out", "--cluster", "local:1")
     assert result.exit_code == 2 and "pip install 'qverify[cluster]'" in result.stderr

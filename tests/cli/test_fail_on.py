@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
 
 from tests.support.commands import qverify, read_rows
 from tests.support.paths import DIGITS
@@ -13,20 +16,20 @@ from tests.support.paths import DIGITS
 GIVEN = ("verify", DIGITS, "--data", "digits", "--bits", 6, "--method", "bp", "--samples", "50:150")
 
 
-def _by_status(folder):
-    found = {}
+def _by_status(folder: Path) -> dict[str, list[int]]:
+    found: dict[Any, Any] = {}
     for row in sorted(read_rows(folder), key=lambda row: row["index"]):
         found.setdefault(row["status"], []).append(row["index"])
     return found
 
 
-def _lines(result):
+def _lines(result: Result) -> list[str]:
     return [line for line in result.stderr.splitlines() if "--fail-on" in line]
 
 
 @pytest.mark.parametrize("words", ["falsified", "misclassified", "unknown", "falsified,unknown", "unknown, falsified"])
 @pytest.mark.parametrize("extra", [(), ("--json",)], ids=["tables", "json"])
-def test_one_sentence_names_the_samples(tmp_path, words, extra):
+def test_one_sentence_names_the_samples(tmp_path: Path, words: str, extra: tuple[str, ...]) -> None:
     result = qverify(*GIVEN, "--fail-on", words, "--out", tmp_path, *extra)
     found, asked = _by_status(tmp_path), [word.strip() for word in words.split(",")]
     assert result.exit_code == 1 and all(found[word] for word in asked)
@@ -42,7 +45,7 @@ def test_one_sentence_names_the_samples(tmp_path, words, extra):
     assert "--fail-on" not in result.stdout and (not extra or json.loads(result.stdout)["samples"] == 100)
 
 
-def test_nothing_is_said_where_nothing_was_hit(tmp_path):
+def test_nothing_is_said_where_nothing_was_hit(tmp_path: Path) -> None:
     given = (
         "verify",
         DIGITS,
@@ -59,7 +62,7 @@ def test_nothing_is_said_where_nothing_was_hit(tmp_path):
     assert result.exit_code == 0 and not _lines(result) and set(_by_status(tmp_path)) == {"verified"}
 
 
-def test_samples_of_an_earlier_start_count(tmp_path):
+def test_samples_of_an_earlier_start_count(tmp_path: Path) -> None:
     first = qverify(*GIVEN, "--fail-on", "falsified", "--out", tmp_path)
     again = qverify(*GIVEN, "--fail-on", "falsified", "--out", tmp_path, "--resume")
     assert (first.exit_code, again.exit_code) == (1, 1) and _lines(first) == _lines(again)

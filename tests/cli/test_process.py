@@ -23,7 +23,7 @@ from tests.support.paths import DIGITS
 from tests.support.processes import COMMAND, ENVIRONMENT, SLOW, run, started
 
 
-def test_help_and_version_load_nothing_heavy():
+def test_help_and_version_load_nothing_heavy() -> None:
     """A child that may import neither torch nor onnx nor a solver; and it takes a fraction of a second."""
     code = "import sys, qverify.cli; sys.modules.update(dict.fromkeys(HEAVY)); qverify.cli.main(prog_name='qverify')"
     heavy = (
@@ -46,7 +46,7 @@ def test_help_and_version_load_nothing_heavy():
 
 
 @pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="no /dev/stdin here")
-def test_a_radii_file_is_read_once(tmp_path):
+def test_a_radii_file_is_read_once(tmp_path: Path) -> None:
     """So it may come through a pipe, and what run.json names is what was used."""
     text = "weight = 0.01\n"
     given = ("--data", "digits", "--radii", "/dev/stdin", "--samples", "0:5", "--out", tmp_path)
@@ -56,7 +56,7 @@ def test_a_radii_file_is_read_once(tmp_path):
     assert stated["sha256"] == hashlib.sha256(text.encode()).hexdigest() and stated["largest"]["weight"] == 0.01
 
 
-def test_stdout_holds_the_result_and_nothing_else():
+def test_stdout_holds_the_result_and_nothing_else() -> None:
     """Even where stderr is a terminal, which is then shown the live progress."""
     master, terminal = pty.openpty()
     shown: list[bytes] = []
@@ -79,7 +79,7 @@ def test_stdout_holds_the_result_and_nothing_else():
     assert "60 of 60" in seen and "qverify: note: " in seen and "samples" not in seen
 
 
-def test_a_missing_licence_is_status_3_with_a_remedy(tmp_path):
+def test_a_missing_licence_is_status_3_with_a_remedy(tmp_path: Path) -> None:
     pytest.importorskip("gurobipy")
     environment = {**ENVIRONMENT, "GRB_LICENSE_FILE": "/nonexistent"}
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:5")
@@ -96,7 +96,7 @@ def test_a_missing_licence_is_status_3_with_a_remedy(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> list[dict[str, Any]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("undisturbed")
     answer(*SLOW, "--out", folder)
     return read_rows(folder)
@@ -118,7 +118,7 @@ def completed(folder: Path, undisturbed: list[dict[str, Any]]) -> None:
             assert row["margin_lower"] == pytest.approx(other["margin_lower"], abs=1e-4)
 
 
-def test_ctrl_c_keeps_the_rows_and_resume_completes_them(tmp_path, undisturbed):
+def test_ctrl_c_keeps_the_rows_and_resume_completes_them(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     with started(*SLOW, "--out", tmp_path, "--json", rows=tmp_path / "samples.jsonl", count=5) as process:
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_the_rows_and_resume_completes_them(tmp_path, undisturbed):
     completed(tmp_path, undisturbed)
 
 
-def test_kill_9_loses_no_row_that_was_written(tmp_path, undisturbed):
+def test_kill_9_loses_no_row_that_was_written(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     with started(*SLOW, "--out", tmp_path, rows=tmp_path / "samples.jsonl", count=5) as process:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
@@ -141,14 +141,14 @@ def test_kill_9_loses_no_row_that_was_written(tmp_path, undisturbed):
     completed(tmp_path, undisturbed)
 
 
-def test_ctrl_c_before_the_first_sample_is_status_130(tmp_path):
+def test_ctrl_c_before_the_first_sample_is_status_130(tmp_path: Path) -> None:
     code = "import os, signal, qverify.runs.problem as p; from qverify.cli import main; "
     code += "p.onnx_io.load = lambda path: os.kill(os.getpid(), signal.SIGINT); main(prog_name='qverify')"
     found = subprocess.run([sys.executable, "-c", code, *SLOW], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "qverify: interrupted.\n")
 
 
-def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path: Path) -> None:
     """The kernel's limit on the size of a file stands for the disk."""
 
     def limit() -> None:
@@ -166,7 +166,7 @@ def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_results_that_cannot_be_printed():
+def test_results_that_cannot_be_printed() -> None:
     with open("/dev/full", "w") as full:
         found = subprocess.run([*COMMAND, "solvers"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert found.returncode == 2 and found.stderr.startswith("qverify: No space left on device")
@@ -174,7 +174,7 @@ def test_results_that_cannot_be_printed():
 
 
 @pytest.mark.parametrize("stream", [1, 2])
-def test_a_stream_that_the_caller_closed_is_no_error(stream):
+def test_a_stream_that_the_caller_closed_is_no_error(stream: int) -> None:
     command = [*COMMAND, "inspect", DIGITS]
     found = subprocess.run(
         command, capture_output=True, check=False, env=ENVIRONMENT, preexec_fn=lambda: os.close(stream)
@@ -182,7 +182,7 @@ def test_a_stream_that_the_caller_closed_is_no_error(stream):
     assert found.returncode == 0 and found.stderr == b"" and (b"dense1" in found.stdout) is (stream == 2)
 
 
-def test_a_closed_pipe_ends_quietly():
+def test_a_closed_pipe_ends_quietly() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     found = subprocess.run([*COMMAND, "solvers"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)

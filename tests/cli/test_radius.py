@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qverify.analysis import factors as radius
 from qverify.analysis import grid
+from qverify.analysis.grid import Grid
+from qverify.arrays import Array
 from qverify.cli.radius import quantiles
 from qverify.runs.radius import RadiusDirectory
 from qverify.verification.verdict import Options
@@ -40,12 +43,12 @@ def ends(found: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(v for k, v in row.items() if k != "seconds") for row in found["brackets"]]
 
 
-def test_the_choices_are_those_of_the_library():
+def test_the_choices_are_those_of_the_library() -> None:
     shown = " ".join(qverify("radius", "--help").stdout.split())
     assert f"[default: {grid.MAX_FACTOR}]" in shown and f"[default: {grid.PRECISION}]" in shown
 
 
-def test_factor_1_counts_what_verify_counts():
+def test_factor_1_counts_what_verify_counts() -> None:
     """With everything that decides: bounds, attack, solver."""
     found = answer("radius", DIGITS, *FEW, *QUICK)
     expected = answer("verify", DIGITS, *FEW)
@@ -65,14 +68,14 @@ def test_factor_1_counts_what_verify_counts():
     assert list(found["quantiles"].values()) == [factors[i] for i in (0, 2, 11, 20, 23)]
 
 
-def test_quantiles_are_factors_that_enough_samples_reach():
+def test_quantiles_are_factors_that_enough_samples_reach() -> None:
     values = [float(v) for v in (3, 1, 2, 2, 5, 8, 0, 9, 4, 7, 6)]
     found = quantiles(values)
     assert found == {"minimum": 0, "10 %": 1, "median": 4, "90 %": 8, "maximum": 9} and quantiles([]) == {}
     assert sum(v >= found["10 %"] for v in values) >= 0.9 * len(values)
 
 
-def test_the_files_the_object_and_the_table_agree(tmp_path):
+def test_the_files_the_object_and_the_table_agree(tmp_path: Path) -> None:
     given = ("radius", DIGITS, *FIRST, *BP, *LAYERS, "--out", tmp_path)
     found = answer(*given)
     lines, layers = read(tmp_path / "factors.csv"), read(tmp_path / "layers.csv")
@@ -104,7 +107,7 @@ def test_the_files_the_object_and_the_table_agree(tmp_path):
     assert (tmp_path / "radius.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_radii_from_a_file_some_of_them_zero(tmp_path):
+def test_radii_from_a_file_some_of_them_zero(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('weight = 0.02\n[layers."dense1"]\nweight = 0.0\nbias = 0.05\n')
     given = ("--data", "digits", "--samples", ":20", "--radii", tmp_path / "r.toml", *BP, *LAYERS)
     found = answer("radius", DIGITS, *given)
@@ -115,7 +118,7 @@ def test_radii_from_a_file_some_of_them_zero(tmp_path):
     assert "All radii are 0, and so is every multiple" in refusal("radius", DIGITS, *given[:-4])
 
 
-def test_undecided_brackets_are_said_to_be_wide(monkeypatch):
+def test_undecided_brackets_are_said_to_be_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qverify.verification.exact_step.ExactStep._seconds", lambda self, sample: 1e-4)
     given = ("--data", "digits", "--samples", ":4", "--bits", 6, *QUICK, "--timeout", 60, "--jobs", 1)
     brackets = answer("radius", DIGITS, *given)["brackets"]
@@ -125,21 +128,21 @@ def test_undecided_brackets_are_said_to_be_wide(monkeypatch):
     assert "Wider than 10 %: " in shown and "fails" in shown and "Broken by attack" in shown
 
 
-def test_a_table_for_samples_0_to_100_has_no_emoji():
+def test_a_table_for_samples_0_to_100_has_no_emoji() -> None:
     assert "samples 0:100: 100 samples in" in qverify("verify", DIGITS, *FIRST[:3], "0:100", *FIRST[4:]).stdout
 
 
 # --- going on ---
 
 
-def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
+def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("radius", DIGITS, *FIRST, *BP, "--out", tmp_path)
     whole = answer(*given)
     lines = (tmp_path / "factors.csv").read_text().splitlines(keepends=True)
     (tmp_path / "factors.csv").write_text("".join(lines[:31]) + lines[31][:9])
     asked = []
 
-    def counted(self, x, y, *more):
+    def counted(self: radius.FactorSearch, x: Array, y: np.ndarray, *more: Any) -> Any:
         asked.append(len(x))
         return own(self, x, y, *more)
 
@@ -155,7 +158,7 @@ def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
     assert all(other["factor"] >= row["factor"] for row, other in rows)
 
 
-def test_ctrl_c_keeps_the_samples_that_are_done(tmp_path):
+def test_ctrl_c_keeps_the_samples_that_are_done(tmp_path: Path) -> None:
     """In a process of its own, which interrupts itself after the second bracket."""
     code = "import os, signal; from qverify.runs.radius import RadiusDirectory as D; "
     code += "from qverify.cli import main; add = D.add; D.add = lambda self, row: (add(self, row), "
@@ -180,7 +183,7 @@ def test_ctrl_c_keeps_the_samples_that_are_done(tmp_path):
     assert len(kept) == done
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice(self: Any, bracket: Any) -> None:
         add(self, bracket)
         os.kill(os.getpid(), signal.SIGINT)
@@ -197,11 +200,12 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
 # --- refusals ---
 
 
-def test_what_is_there_already(tmp_path):
-    given = ("radius", DIGITS, *FIRST, "--method", "ibp", *QUICK, "--out", tmp_path)
+def test_what_is_there_already(tmp_path: Path) -> None:
+    given: tuple[Any, ...] = ("radius", DIGITS, *FIRST, "--method", "ibp", *QUICK, "--out", tmp_path)
     answer(*given)
     before = (tmp_path / "factors.csv").read_text()
     assert "holds a run already; add --resume to go on with it, or name another --out" in refusal(*given)
+    changes: dict[Any, Any]
     for changes, wording in (
         ({"ibp": "bp"}, 'method was "ibp" and is "bp" now'),
         ({0.1: 0.2}, "precision was 0.1 and is 0.2 now"),
@@ -232,22 +236,22 @@ def test_what_is_there_already(tmp_path):
         (("--bits", "8", "--samples", "5:900"), "reaches beyond digits"),
     ],
 )
-def test_what_makes_no_sense(tmp_path, given, wording):
+def test_what_makes_no_sense(tmp_path: Path, given: tuple[str, ...], wording: str) -> None:
     assert wording in refusal("radius", DIGITS, "--data", "digits", "--out", tmp_path / "new", *given)
     assert not (tmp_path / "new").exists()
 
 
-def test_other_refusals(tmp_path):
+def test_other_refusals(tmp_path: Path) -> None:
     assert "--resume needs a directory; give --out DIR too" in refusal("radius", DIGITS, *FIRST, "--resume")
     assert "does not exist; check the path" in refusal("radius", tmp_path / "none.onnx", *FIRST)
     result = qverify("radius", DIGITS, *FIRST, "--method", "exact")
     assert result.exit_code == 2 and "'exact' is not one of 'auto', 'ibp', 'bp'" in result.stderr
 
 
-def test_options_reach_the_library(monkeypatch):
-    seen: list[tuple[Options, radius.Grid]] = []
+def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Options, Grid]] = []
 
-    def watched(self, *more):
+    def watched(self: radius.FactorSearch, *more: Any) -> Any:
         seen.append((self.options, self.grid))
         return own(self, *more)
 
@@ -256,7 +260,7 @@ def test_options_reach_the_library(monkeypatch):
     given = ("--clip-input", 0, 1, "--timeout", 7, "--jobs", 1, *BP)
     found = answer("radius", DIGITS, *FIRST, *given)
     wanted = Options(method="bp", clip=(0.0, 1.0), seconds=7.0, jobs=1, attack=False)
-    assert seen == [(wanted, radius.Grid(4.0, 0.1))]
+    assert seen == [(wanted, Grid(4.0, 0.1))]
     free = answer("radius", DIGITS, *FIRST, *BP)
     pairs = list(zip(free["brackets"], found["brackets"], strict=True))
     assert all((a["lower"] or 0) <= (b["lower"] or 0) for a, b in pairs)

@@ -24,7 +24,7 @@ EIGHT = ("--data", "digits", "--bits", 8)
 # --- models ---
 
 
-def test_bad_models(tmp_path):
+def test_bad_models(tmp_path: Path) -> None:
     def verdict_on(path: Path) -> str:
         return refusal("verify", path, *EIGHT)
 
@@ -37,7 +37,7 @@ def test_bad_models(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["verify", "discrepancy", "inspect"])
-def test_an_unsupported_operator_is_named(tmp_path, command):
+def test_an_unsupported_operator_is_named(tmp_path: Path, command: str) -> None:
     built = onnx_models.model([onnx_models.node("Sigmoid", "x", "y")], {}, ["N", 64])
     (tmp_path / "m.onnx").write_bytes(built.SerializeToString())
     message = refusal(command, tmp_path / "m.onnx", *EIGHT)
@@ -57,12 +57,12 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("case", BAD_DATA)
-def test_bad_data(tmp_path, case):
+def test_bad_data(tmp_path: Path, case: str) -> None:
     arrays, wording = BAD_DATA[case]
     assert wording in refusal("verify", DIGITS, "--data", npz(tmp_path, **arrays), "--bits", 8)
 
 
-def test_what_classifies_nothing_takes_networks_of_one_output(tmp_path):
+def test_what_classifies_nothing_takes_networks_of_one_output(tmp_path: Path) -> None:
     """Its labels do not matter either; `verify` says how to ask about two classes."""
     onnx_io.save(networks.mlp(np.random.default_rng(0), 4, 5, 1), tmp_path / "m.onnx")
     data = npz(tmp_path, x=np.full((3, 4), 0.5), y=np.array([0, 1, 7]))
@@ -75,7 +75,7 @@ def test_what_classifies_nothing_takes_networks_of_one_output(tmp_path):
     assert "The network has 1 output; a classifier needs at least 2: where the sign of one number z tells" in message
 
 
-def test_a_message_does_not_list_a_hundred_layers(tmp_path):
+def test_a_message_does_not_list_a_hundred_layers(tmp_path: Path) -> None:
     onnx_io.save(networks.mlp(np.random.default_rng(0), *[2] * 102), tmp_path / "m.onnx")
     (tmp_path / "r.toml").write_text("[layers.conv]\nweight = 0.1")
     data = npz(tmp_path, x=np.full((3, 2), 0.5), y=np.array([0, 1, 1]))
@@ -83,7 +83,7 @@ def test_a_message_does_not_list_a_hundred_layers(tmp_path):
     assert " and 91 more. `qverify inspect` lists all layers" in message and len(message) < 400
 
 
-def test_data_that_are_not_there(tmp_path):
+def test_data_that_are_not_there(tmp_path: Path) -> None:
     assert "There is no data set or file 'mnits'" in refusal("verify", DIGITS, "--data", "mnits", "--bits", 8)
     message = refusal("verify", DIGITS, "--data", tmp_path / "none.npz", "--bits", 8)
     assert "none.npz does not exist" in message
@@ -100,7 +100,7 @@ def test_data_that_are_not_there(tmp_path):
         ("1.5", "is not of the form A:B; write for example 0:599, or N for the first N samples"),
     ],
 )
-def test_samples_outside(samples, wording):
+def test_samples_outside(samples: str, wording: str) -> None:
     assert wording in refusal("verify", DIGITS, *EIGHT, f"--samples={samples}")
 
 
@@ -120,14 +120,14 @@ BAD_RADII = {
 
 
 @pytest.mark.parametrize("case", BAD_RADII)
-def test_bad_radii(tmp_path, case):
+def test_bad_radii(tmp_path: Path, case: str) -> None:
     text, wording = BAD_RADII[case]
     (tmp_path / "r.toml").write_text(text)
     assert wording in refusal("verify", DIGITS, "--data", "digits", "--radii", tmp_path / "r.toml")
 
 
 @pytest.mark.parametrize("command", ["verify", "discrepancy"])
-def test_one_of_bits_and_radii(tmp_path, command):
+def test_one_of_bits_and_radii(tmp_path: Path, command: str) -> None:
     assert "give --bits N, or --radii FILE.toml" in refusal(command, DIGITS, "--data", "digits")
     (tmp_path / "r.toml").write_text("weight = 0.1")
     assert "exclude each other" in refusal(command, DIGITS, *EIGHT, "--radii", tmp_path / "r.toml")
@@ -136,7 +136,7 @@ def test_one_of_bits_and_radii(tmp_path, command):
     assert "give --bits too" in refusal(command, DIGITS, *given)
 
 
-def test_bits_outside_their_range():
+def test_bits_outside_their_range() -> None:
     assert "The bit-width is 0; it must be a whole number from 1 to 32" in refusal(
         "verify", DIGITS, "--data", "digits", "--bits", 0
     )
@@ -161,7 +161,7 @@ BAD_OPTIONS = {
 
 
 @pytest.mark.parametrize("case", BAD_OPTIONS)
-def test_bad_options(case):
+def test_bad_options(case: str) -> None:
     given, wording = BAD_OPTIONS[case]
     assert wording in refusal("verify", DIGITS, *EIGHT, *given, status=3 if case == "products" else 2)
 
@@ -177,7 +177,7 @@ def test_bad_options(case):
         ("--frobnicate",),
     ],
 )
-def test_wrong_usage_is_status_2(given):
+def test_wrong_usage_is_status_2(given: tuple[str, ...]) -> None:
     result = qverify("verify", DIGITS, *EIGHT, *given)
     assert result.exit_code == 2 and result.stdout == "" and "Error: " in result.stderr
     assert qverify("verify", DIGITS, "--bits", 8).exit_code == 2  # no --data
@@ -195,7 +195,7 @@ LISTS = {
 
 @pytest.mark.parametrize("command", ["verify", "radius", "discrepancy", "inspect"])
 @pytest.mark.parametrize("case", LISTS)
-def test_a_list_of_bit_widths_points_to_what_takes_one(command, case):
+def test_a_list_of_bit_widths_points_to_what_takes_one(command: str, case: str) -> None:
     given = LISTS[case]
     message = refusal(command, DIGITS, "--data", "digits", "--bits", given)
     assert message.startswith(
@@ -204,14 +204,14 @@ def test_a_list_of_bit_widths_points_to_what_takes_one(command, case):
     assert "a plan for qverify batch a list" in message
 
 
-def test_what_takes_several_bit_widths_does():
+def test_what_takes_several_bit_widths_does() -> None:
     """As the message says."""
     few = ("--data", "digits", "--samples", 5, "--method", "ibp", "--parts", "all")
     found = answer("sweep", DIGITS, *few, "--bits", "7:8")
     assert [row["bits"] for row in found["rows"]] == [7, 8]
 
 
-def test_bits_of_train_are_one_number_too(tmp_path):
+def test_bits_of_train_are_one_number_too(tmp_path: Path) -> None:
     given = ("--data", "digits", "--arch", "mlp:4", "--out", tmp_path / "m.onnx", "--bits", "4,8")
     assert refusal("train", *given) == "--bits takes one bit-width here, not '4,8'; train a network for each."
 
@@ -219,18 +219,18 @@ def test_bits_of_train_are_one_number_too(tmp_path):
 @pytest.mark.parametrize(
     ("option", "words"), [("--scheme", "tensor,channel"), ("--rounding", "any, nearest"), ("--method", "ibp,bp")]
 )
-def test_a_list_of_words_points_to_what_takes_one(option, words):
+def test_a_list_of_words_points_to_what_takes_one(option: str, words: str) -> None:
     message = refusal("verify", DIGITS, *EIGHT, option, words)
     assert message.startswith(f"{option} takes one of ") and f", not '{words}'; a plan for qverify batch" in message
 
 
 @pytest.mark.parametrize("given", ["-8", "8.5", "x", "8,x", ""])
-def test_what_is_no_list_of_bit_widths_is_wrong_usage(given):
+def test_what_is_no_list_of_bit_widths_is_wrong_usage(given: str) -> None:
     result = qverify("verify", DIGITS, "--data", "digits", f"--bits={given}")
     assert result.exit_code == 2 and result.stdout == "" and "sweep" not in result.stderr
 
 
-def test_inspect_needs_data_for_what_it_measures():
+def test_inspect_needs_data_for_what_it_measures() -> None:
     assert "give --data too" in refusal("inspect", DIGITS, "--samples", "0:3")
     assert "give --data too" in refusal("inspect", DIGITS, "--bits", 8, "--scheme", "tensor")
 
@@ -238,7 +238,7 @@ def test_inspect_needs_data_for_what_it_measures():
 # --- runs on disk ---
 
 
-def test_a_directory_in_use_by_another_question(tmp_path):
+def test_a_directory_in_use_by_another_question(tmp_path: Path) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--samples", "0:5", "--out", tmp_path, "--bits")
     answer(*given, 8)
     before = read_rows(tmp_path)
@@ -249,7 +249,7 @@ def test_a_directory_in_use_by_another_question(tmp_path):
     assert read_rows(tmp_path) == before
 
 
-def test_an_output_that_cannot_be_written(tmp_path):
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal("verify", DIGITS, *EIGHT, "--out", tmp_path / "file" / "run")
     assert "cannot be written" in refusal("discrepancy", DIGITS, *EIGHT, "--out", tmp_path / "no" / "rows.jsonl")
@@ -259,7 +259,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory):
+def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path | int | str, ...]:
     """A network whose program has more variables than the small licence of Gurobi admits, and a sample with a worst
     margin that its linear relaxation (HiGHS, always) does not give."""
     folder = tmp_path_factory.mktemp("wide")
@@ -270,7 +270,7 @@ def wide(tmp_path_factory):
     return ("verify", folder / "wide.onnx", "--data", npz(folder, x=x, y=y), "--bits", 14, "--method", "exact")
 
 
-def test_a_program_too_large_for_the_small_licence(wide):
+def test_a_program_too_large_for_the_small_licence(wide: tuple[Path | int | str, ...]) -> None:
     gurobi: Any = ADAPTERS["gurobi"]
     if not gurobi.availability().works or gurobi.full_licence():
         pytest.skip("needs Gurobi with the size-limited licence")
@@ -278,7 +278,9 @@ def test_a_program_too_large_for_the_small_licence(wide):
     assert "admits 2000 variables" in message and "Use `--solver highs`" in message
 
 
-def test_a_large_program_goes_to_highs_without_a_full_licence(wide, monkeypatch):
+def test_a_large_program_goes_to_highs_without_a_full_licence(
+    wide: tuple[Path | int | str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(ADAPTERS["gurobi"]), "full_licence", lambda self: False)
     found = answer(*wide, "--timeout", 3)
     assert found["by_method"].keys() == {"exact"} and found["solver"].startswith("highs")
@@ -294,7 +296,9 @@ def test_a_large_program_goes_to_highs_without_a_full_licence(wide, monkeypatch)
         (ZeroDivisionError("division by zero"), "Unexpected ZeroDivisionError (division by zero). This is a fault"),
     ],
 )
-def test_an_internal_error_is_status_4_and_asks_for_a_report(monkeypatch, error, wording):
+def test_an_internal_error_is_status_4_and_asks_for_a_report(
+    monkeypatch: pytest.MonkeyPatch, error: Any, wording: str
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -306,6 +310,6 @@ def test_an_internal_error_is_status_4_and_asks_for_a_report(monkeypatch, error,
     assert "Traceback" in qverify("verify", DIGITS, *EIGHT).stderr
 
 
-def test_a_sample_without_a_verdict_is_an_internal_error(monkeypatch):
+def test_a_sample_without_a_verdict_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qverify.runs.verify.Cascade.run", lambda *_: None)
     assert "passed over without a verdict" in refusal("verify", DIGITS, *EIGHT, status=4)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from qverify.cli import batch
 from qverify.report import plots
+from qverify.runs.batch import BatchWork
 from tests.support.commands import answer, qverify, read_rows
 from tests.support.paths import DIGITS
 
@@ -42,7 +42,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_verify(tmp_path):
+def test_verify(tmp_path: Path) -> None:
     given = ("verify", DIGITS, *DATA, "--bits", 6, "--method", "bp", "--out", tmp_path)
     truth = answer(*given)
     rows = read_rows(tmp_path)
@@ -61,7 +61,7 @@ def test_verify(tmp_path):
     assert "note: " not in qverify(*given, "--resume").stderr.replace("note: weights", "")
 
 
-def test_batch(tmp_path, monkeypatch):
+def test_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plan.toml").write_text(
         f'models = ["{DIGITS}"]\ndata = "digits"\nbits = [6]\nmethods = ["bp"]\nsamples = "{FIRST}:{FIRST + COUNT}"\n'
     )
@@ -70,7 +70,7 @@ def test_batch(tmp_path, monkeypatch):
     rows = read_rows(tmp_path / "out")
     changed = [moved(rows[0]), rows[1] | {"index": rows[1]["index"] + 1}, *rows[2:]]
     write(tmp_path / "out" / "samples.jsonl", changed)
-    monkeypatch.setattr(batch.BatchWork, "run", lambda *_: None)
+    monkeypatch.setattr(BatchWork, "run", lambda *_: None)
     result = qverify(*given, "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 130 and found["samples"] == COUNT - 2 and found["missing"] == 2
@@ -92,9 +92,9 @@ def edited(path: Path, *changes: tuple[int, dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def test_sweep(tmp_path, monkeypatch):
+def test_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "save_figure", lambda *_: [])
-    given = ("sweep", DIGITS, *DATA, "--values", "0.01,0.02,0.03", "--parts", "all", "--method", "ibp")
+    given: tuple[Any, ...] = ("sweep", DIGITS, *DATA, "--values", "0.01,0.02,0.03", "--parts", "all", "--method", "ibp")
     given += ("--out", tmp_path)
     truth = answer(*given)
     counts = {"samples": 7, "clean": 7, "guaranteed": 7, "attack": "", "unknown": 0}
@@ -108,9 +108,21 @@ def test_sweep(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("accuracy", [True, False])
-def test_radius(tmp_path, monkeypatch, accuracy):
+def test_radius(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accuracy: bool) -> None:
     monkeypatch.setattr(plots, "save_figure", lambda *_: [])
-    given = ("radius", DIGITS, *DATA, "--bits", 6, "--method", "ibp", "--precision", 0.2, "--max-factor", 4)
+    given: tuple[Any, ...] = (
+        "radius",
+        DIGITS,
+        *DATA,
+        "--bits",
+        6,
+        "--method",
+        "ibp",
+        "--precision",
+        0.2,
+        "--max-factor",
+        4,
+    )
     given += ("--out", tmp_path, *(("--accuracy", 0.5, "--layer-method", "ibp") if accuracy else ()))
     truth = answer(*given)
     with (tmp_path / "factors.csv").open() as file:
@@ -118,11 +130,16 @@ def test_radius(tmp_path, monkeypatch, accuracy):
     proved = [k for k, row in enumerate(rows) if row["lower"] and float(row["lower"]) > 0][:2]
     label = (int(rows[proved[0]]["label"]) + 1) % 10
     between = repr(float(rows[proved[1]]["lower"]) * 1.01)  # no factor of the grid
-    changes = [(proved[0], {"label": label, "predicted": label}), (proved[1], {"lower": between})]
+    changes: list[Any] = [(proved[0], {"label": label, "predicted": label}), (proved[1], {"lower": between})]
     edited(tmp_path / "factors.csv", *changes, (COUNT, {"index": FIRST - 1}), (COUNT + 1, {"index": FIRST + COUNT}))
     strangers = 4
     if accuracy:
-        more = [(0, {"samples": 11}), (1, {"layer": "dense9"}), (2, {"radius": "9.0"}), (6, {"layer": "relu9"})]
+        more: list[Any] = [
+            (0, {"samples": 11}),
+            (1, {"layer": "dense9"}),
+            (2, {"radius": "9.0"}),
+            (6, {"layer": "relu9"}),
+        ]
         edited(tmp_path / "layers.csv", *more, (7, {"layer": "other", "accuracy": "0.51", "reached": "0.6"}))
         strangers += 4  # what was asked for with another accuracy is none
     found = again(f"note: {strangers} rows in {tmp_path} fit no sample or layer asked for", *given, "--resume")

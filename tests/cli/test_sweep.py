@@ -9,13 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qverify.analysis import sweeps as sweep
+from qverify.analysis.sweeps import Point
+from qverify.arrays import Array
 from qverify.family.radii import Radii
+from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.runs.sweep import SweepDirectory
 from qverify.verification.verdict import Options
@@ -35,7 +40,7 @@ def read(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_point_is_what_verify_says_of_the_same_radii_in_a_file(tmp_path):
+def test_every_point_is_what_verify_says_of_the_same_radii_in_a_file(tmp_path: Path) -> None:
     for method in ("ibp", "auto"):
         found = answer("sweep", DIGITS, *FIRST, "--values", "0.01,0.03", "--method", method)
         assert [r["part"] for r in found["rows"]] == [part for part in sweep.PARTS for _ in range(2)]
@@ -54,7 +59,7 @@ def test_every_point_is_what_verify_says_of_the_same_radii_in_a_file(tmp_path):
                 assert row["attack"] is None and row["unknown"] == row["clean"] - row["guaranteed"]
 
 
-def test_bits_are_those_of_verify():
+def test_bits_are_those_of_verify() -> None:
     given = ("--scheme", "channel", "--rounding", "nearest", "--method", "bp")
     found = answer("sweep", DIGITS, *FIRST, "--bits", "5:7", "--parts", "all", *given)
     assert [r["bits"] for r in found["rows"]] == [5, 6, 7] and {r["value"] for r in found["rows"]} == {None}
@@ -66,7 +71,7 @@ def test_bits_are_those_of_verify():
     assert found["radii"]["calibration"] == "all 599 samples of the data set"
 
 
-def test_the_file_the_object_and_the_table_agree(tmp_path):
+def test_the_file_the_object_and_the_table_agree(tmp_path: Path) -> None:
     given = ("sweep", DIGITS, NORMAL, *FIRST, *VALUES, "--method", "ibp", "--out", tmp_path)
     found = answer(*given)
     lines = read(tmp_path)
@@ -88,7 +93,7 @@ def test_the_file_the_object_and_the_table_agree(tmp_path):
     assert not (tmp_path / "none").exists() and "Kept in" not in qverify(*given[:-2]).stdout
 
 
-def test_undecided_samples_show_as_a_range(tmp_path):
+def test_undecided_samples_show_as_a_range(tmp_path: Path) -> None:
     given = ("--values", "0.05", "--parts", "all", "--timeout", "0.0001", "--data", "digits", "--samples", ":40")
     table = qverify("sweep", DIGITS, *given, "--out", tmp_path).stdout
     (row,) = csv.DictReader((tmp_path / "sweep.csv").open())
@@ -97,7 +102,7 @@ def test_undecided_samples_show_as_a_range(tmp_path):
     assert f"{guaranteed / 0.4:.2f} to {attack / 0.4:.2f}" in table and "the rest is unknown" in table
 
 
-def test_models_of_one_name_keep_their_paths(tmp_path):
+def test_models_of_one_name_keep_their_paths(tmp_path: Path) -> None:
     shutil.copy(NORMAL, tmp_path / "digits.onnx")
     found = answer("sweep", DIGITS, tmp_path / "digits.onnx", *FIRST, "--values", "0.01", "--parts", "all")
     assert [r["model"] for r in found["rows"]] == [DIGITS, str(tmp_path / "digits.onnx")]
@@ -107,16 +112,16 @@ def test_models_of_one_name_keep_their_paths(tmp_path):
 # --- going on ---
 
 
-def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
+def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("sweep", DIGITS, NORMAL, *FIRST, *VALUES, "--method", "ibp", "--out", tmp_path)
     whole = answer(*given)
     lines = (tmp_path / "sweep.csv").read_text().splitlines(keepends=True)
     gone = [3, 17, 42]
     kept = [line for number, line in enumerate(lines) if number not in gone]
     (tmp_path / "sweep.csv").write_text("".join(kept) + lines[42][:20])
-    asked = []
+    asked: list[Any] = []
 
-    def counted(network, x, y, cases, *more):
+    def counted(network: Network, x: Array, y: np.ndarray, cases: list[tuple[str, Point]], *more: Any) -> Iterator[Any]:
         cases = list(cases)
         asked.extend((network.source, part, point.value) for part, point in cases)
         return own(network, x, y, cases, *more)
@@ -133,7 +138,7 @@ def test_only_what_is_missing_is_computed(tmp_path, monkeypatch):
     assert (tmp_path / "sweep.csv").read_text().startswith("".join(kept)) and len(read(tmp_path)) == 42
 
 
-def test_ctrl_c_keeps_the_points_that_are_done(tmp_path):
+def test_ctrl_c_keeps_the_points_that_are_done(tmp_path: Path) -> None:
     """In a process of its own, which interrupts itself after the second row."""
     code = "import os, signal; from qverify.runs.sweep import SweepDirectory as D; from qverify.cli import main; "
     code += "add = D.add; D.add = lambda self, row: (add(self, row), "
@@ -150,7 +155,7 @@ def test_ctrl_c_keeps_the_points_that_are_done(tmp_path):
     assert len(answer(*given[:-1], "--resume")["rows"]) == 21
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice(self: Any, row: Any) -> None:
         add(self, row)
         os.kill(os.getpid(), signal.SIGINT)
@@ -166,11 +171,24 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
 # --- refusals ---
 
 
-def test_what_is_there_already(tmp_path):
-    given = ("sweep", DIGITS, *FIRST, "--values", "0,0.01", "--parts", "all", "--method", "ibp", "--out", tmp_path)
+def test_what_is_there_already(tmp_path: Path) -> None:
+    given: tuple[Any, ...] = (
+        "sweep",
+        DIGITS,
+        *FIRST,
+        "--values",
+        "0,0.01",
+        "--parts",
+        "all",
+        "--method",
+        "ibp",
+        "--out",
+        tmp_path,
+    )
     answer(*given)
     before = (tmp_path / "sweep.csv").read_text()
     assert "holds a run already; add --resume to go on with it, or name another --out" in refusal(*given)
+    changes: dict[Any, Any]
     for changes, wording in (
         ({"ibp": "bp"}, 'method was "ibp" and is "bp" now'),
         ({"30:90": "30:91"}, "samples was [30, 90] and is [30, 91] now"),
@@ -211,12 +229,12 @@ def test_what_is_there_already(tmp_path):
         (("--values", "0", "--samples", "5:900"), "reaches beyond digits"),
     ],
 )
-def test_what_makes_no_sense(tmp_path, given, wording):
+def test_what_makes_no_sense(tmp_path: Path, given: tuple[str, ...], wording: str) -> None:
     assert wording in refusal("sweep", DIGITS, "--data", "digits", "--out", tmp_path / "new", *given)
     assert not (tmp_path / "new").exists() or not given
 
 
-def test_models_that_do_not_go_together(tmp_path):
+def test_models_that_do_not_go_together(tmp_path: Path) -> None:
     values = ("--data", "digits", "--values", "0")
     assert "A model is given twice" in refusal("sweep", DIGITS, Path(DIGITS).parent / "." / "digits.onnx", *values)
     assert "does not exist; check the path" in refusal("sweep", DIGITS, tmp_path / "none.onnx", *values)
@@ -227,10 +245,12 @@ def test_models_that_do_not_go_together(tmp_path):
     assert result.exit_code == 2 and "Missing argument 'MODEL...'" in result.stderr
 
 
-def test_options_reach_the_library(monkeypatch):
+def test_options_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Options] = []
 
-    def watched(network, x, y, cases, options, *more):
+    def watched(
+        network: Network, x: Array, y: np.ndarray, cases: list[tuple[str, Point]], options: Options, *more: Any
+    ) -> Iterator[Any]:
         seen.append(options)
         return iter(own(network, x, y, list(cases), options, *more))
 

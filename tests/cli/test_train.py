@@ -22,7 +22,7 @@ from qverify import datasets
 from qverify.cli import app as cli
 from qverify.cli import train
 from qverify.onnx import reader as onnx_io
-from qverify.training.loop import Settings
+from qverify.training.settings import Settings
 from qverify.version import __version__
 from tests.support.commands import answer, qverify
 
@@ -32,7 +32,7 @@ BRIEF = ("train", *ARGUMENTS[:6], "--batch-size", 200, "--threads", 1, "--epochs
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A model, and what `--json` said about it."""
     out = tmp_path_factory.mktemp("made") / "m.onnx"
     return out, answer(*QUICK, "--out", out)
@@ -49,7 +49,7 @@ def refused(sentence: str, *arguments: Any) -> None:
 # --- what it writes ---
 
 
-def test_accuracies_agree_with_others(made):
+def test_accuracies_agree_with_others(made: tuple[Path, dict[str, Any]]) -> None:
     """Oracles: onnxruntime on the file for the clean accuracy, `qverify verify` on it for the guaranteed one."""
     out, facts = made
     test = datasets.load("digits")
@@ -62,7 +62,7 @@ def test_accuracies_agree_with_others(made):
     assert facts["clean_accuracy"] == verified["clean_accuracy"] and facts["convention"] == verified["convention"]
 
 
-def test_the_json_beside_it(made):
+def test_the_json_beside_it(made: tuple[Path, dict[str, Any]]) -> None:
     out, facts = made
     assert json.loads((out.parent / "m.json").read_text()) == facts
     assert sorted(path.name for path in out.parent.iterdir()) == ["m.json", "m.onnx"]
@@ -79,7 +79,7 @@ def test_the_json_beside_it(made):
     assert list(ranges) == ["dense1", "dense2", "dense3"]
 
 
-def test_its_command_makes_the_same_bytes_again(made, tmp_path):
+def test_its_command_makes_the_same_bytes_again(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     out, facts = made
     words = shlex.split(facts["command"])
     assert words[0] == "qverify" and words[-2:] == ["--out", str(out)]
@@ -87,18 +87,18 @@ def test_its_command_makes_the_same_bytes_again(made, tmp_path):
     assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
 
 
-def test_another_seed_makes_another_file(made, tmp_path):
+def test_another_seed_makes_another_file(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     assert answer(*QUICK, "--seed", 1, "--out", tmp_path / "m.onnx")["sha256"] != made[1]["sha256"]
 
 
-def test_normal_training_says_nothing_of_guarantees(tmp_path):
+def test_normal_training_says_nothing_of_guarantees(tmp_path: Path) -> None:
     given = ("train", "--data", "digits", "--arch", "conv:4k3s2/12", "--epochs", 2, "--threads", 1)
     facts = answer(*given, "--out", tmp_path / "sub" / "m.onnx")
     assert facts["radii"] is None and "guaranteed_by_ibp" not in facts and "convention" not in facts
     assert facts["validation"]["guaranteed_by_ibp"] is None and (tmp_path / "sub" / "m.json").exists()
 
 
-def test_ranges_of_quantisers_and_a_radii_file(tmp_path):
+def test_ranges_of_quantisers_and_a_radii_file(tmp_path: Path) -> None:
     """What is verified here is what `qverify verify` makes of the same words."""
     (tmp_path / "r.toml").write_text('weight = 0.01\n[layers."dense2"]\nweight = 0.02\nbias = 0.01\n')
     for name, given in {
@@ -114,7 +114,7 @@ def test_ranges_of_quantisers_and_a_radii_file(tmp_path):
     assert facts["radii"] == {"file": str(tmp_path / "r.toml"), "sha256": digest}
 
 
-def test_what_people_are_shown(tmp_path):
+def test_what_people_are_shown(tmp_path: Path) -> None:
     result = qverify(*BRIEF, "--out", tmp_path / "m.onnx")
     facts = json.loads((tmp_path / "m.json").read_text())
     assert result.exit_code == 0 and "epoch 2 of 2: loss " in result.stderr and "radii at " in result.stderr
@@ -123,8 +123,8 @@ def test_what_people_are_shown(tmp_path):
     assert f"Made again by: {facts['command']}" in result.stdout
 
 
-def test_defaults_are_those_of_the_library():
-    options = {option.name: option for option in cli.main.commands["train"].params}  # type: ignore[attr-defined]
+def test_defaults_are_those_of_the_library() -> None:
+    options = {option.name: option for option in cli.main.commands["train"].params}
     for field in fields(Settings):
         option = options[field.name]
         assert isinstance(option, click.Option)
@@ -146,7 +146,7 @@ def at_once(_: str) -> Any:
 
 
 @pytest.fixture
-def begun(tmp_path, monkeypatch) -> Path:
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training of two epochs that lost its process after the first one."""
     monkeypatch.setattr(train, "_KEEP_EVERY", 0.0)
     with monkeypatch.context() as patch:
@@ -156,7 +156,7 @@ def begun(tmp_path, monkeypatch) -> Path:
     return tmp_path / "m.onnx"
 
 
-def test_resume_gives_the_same_and_clears_up(begun):
+def test_resume_gives_the_same_and_clears_up(begun: Path) -> None:
     expected = begun.read_bytes()
     begun.unlink()
     result = qverify(*BRIEF, "--out", begun, "--resume")
@@ -165,7 +165,7 @@ def test_resume_gives_the_same_and_clears_up(begun):
     assert sorted(path.name for path in begun.parent.iterdir()) == ["m.json", "m.onnx"]
 
 
-def test_ctrl_c_right_after_resume_loses_nothing(begun, monkeypatch):
+def test_ctrl_c_right_after_resume_loses_nothing(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, checkpoint = begun.read_bytes(), begun.with_name("m.onnx.checkpoint")
     with monkeypatch.context() as patch:
         patch.setattr(train, "stoppable", at_once)
@@ -174,7 +174,7 @@ def test_ctrl_c_right_after_resume_loses_nothing(begun, monkeypatch):
     assert qverify(*BRIEF, "--out", begun, "--resume").exit_code == 0 and begun.read_bytes() == expected
 
 
-def test_ctrl_c_in_the_first_epoch_keeps_nothing(tmp_path, monkeypatch):
+def test_ctrl_c_in_the_first_epoch_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "stoppable", at_once)
     result = qverify(*BRIEF, "--out", tmp_path / "m.onnx", "--json")
     assert (result.exit_code, result.stdout) == (130, "")
@@ -192,12 +192,12 @@ def test_ctrl_c_in_the_first_epoch_keeps_nothing(tmp_path, monkeypatch):
         (("--epochs", 3), "(settings.epochs was 2 and is 3 now)"),
     ],
 )
-def test_a_checkpoint_of_another_question(begun, changed, sentence):
+def test_a_checkpoint_of_another_question(begun: Path, changed: tuple[Any, ...], sentence: str) -> None:
     refused(sentence, *BRIEF, *changed, "--out", begun, "--resume")
 
 
 @pytest.mark.parametrize("damage", ["half", "text", "empty", "other"])
-def test_a_damaged_checkpoint(begun, damage):
+def test_a_damaged_checkpoint(begun: Path, damage: str) -> None:
     path = begun.with_name("m.onnx.checkpoint")
     content = path.read_bytes()
     if damage == "other":
@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint(begun, damage):
     refused("is damaged or of another version; delete it and start anew.", *BRIEF, "--out", begun, "--resume")
 
 
-def test_a_checkpoint_in_which_one_bit_flipped(begun, rng):
+def test_a_checkpoint_in_which_one_bit_flipped(begun: Path, rng: np.random.Generator) -> None:
     """Also one that torch would read: as another weight, step or random number."""
     path = begun.with_name("m.onnx.checkpoint")
     content = path.read_bytes()
@@ -224,7 +224,7 @@ def test_a_checkpoint_in_which_one_bit_flipped(begun, rng):
     "content",
     [[], 3, {}, {"format": 2}, {"format": 2, "question": [1], "state": {}}, {"format": 2, "question": {}, "state": 7}],
 )
-def test_a_checkpoint_that_holds_something_else(begun, content):
+def test_a_checkpoint_that_holds_something_else(begun: Path, content: Any) -> None:
     stored = io.BytesIO()
     torch.save(content, stored)
     digest = hashlib.sha256(stored.getvalue()).digest()
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_holds_something_else(begun, content):
     refused("is damaged or of another version; delete it", *BRIEF, "--out", begun, "--resume")
 
 
-def test_a_checkpoint_runs_no_code(begun, tmp_path):
+def test_a_checkpoint_runs_no_code(begun: Path, tmp_path: Path) -> None:
     """What lies where a checkpoint is expected may come from anyone."""
 
     class Evil:
@@ -250,7 +250,9 @@ def test_a_checkpoint_runs_no_code(begun, tmp_path):
 # --- --config ---
 
 
-def test_config_holds_options_and_the_command_line_goes_before_it(tmp_path, made):
+def test_config_holds_options_and_the_command_line_goes_before_it(
+    tmp_path: Path, made: tuple[Path, dict[str, Any]]
+) -> None:
     text = """
         data = "digits"
         arch = "mlp:24,16"
@@ -288,12 +290,12 @@ def test_config_holds_options_and_the_command_line_goes_before_it(tmp_path, made
         ("lr = 50", "lr is 50"),
     ],
 )
-def test_a_config_that_is_wrong(tmp_path, line, sentence):
+def test_a_config_that_is_wrong(tmp_path: Path, line: str, sentence: str) -> None:
     (tmp_path / "c.toml").write_text(line)
     refused(sentence, *BRIEF[:5], "--out", tmp_path / "m.onnx", "--config", tmp_path / "c.toml")
 
 
-def test_a_config_that_cannot_be_read(tmp_path):
+def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
     refused("No such file", *BRIEF, "--out", tmp_path / "m.onnx", "--config", tmp_path / "none.toml")
     (tmp_path / "c.toml").write_bytes(b"arch = '\xff'")
     refused("is not valid TOML", *BRIEF, "--out", tmp_path / "m.onnx", "--config", tmp_path / "c.toml")
@@ -319,7 +321,9 @@ def test_a_config_that_cannot_be_read(tmp_path):
         (("--device", "abacus"), "abacus"),
     ],
 )
-def test_wrong_arguments(tmp_path, monkeypatch, changed, sentence):
+def test_wrong_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: tuple[Any, ...], sentence: str
+) -> None:
     """All of them before the first epoch."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.toml").write_text("weight = 0.1\n")
@@ -328,14 +332,14 @@ def test_wrong_arguments(tmp_path, monkeypatch, changed, sentence):
     assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]
 
 
-def test_radii_that_do_not_fit(tmp_path):
+def test_radii_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('[layers."dense9"]\nweight = 0.1\n')
     given = ("train", *ARGUMENTS[:4], "--out", tmp_path / "m.onnx")
     refused("The network has no layer 'dense9'", *given, "--radii", tmp_path / "r.toml")
     refused("--scheme and --rounding say what --bits means; give --bits too.", *given, "--scheme", "channel")
 
 
-def test_data_without_a_training_part_or_with_another_test_part(tmp_path):
+def test_data_without_a_training_part_or_with_another_test_part(tmp_path: Path) -> None:
     x, y = np.random.default_rng(0).random((30, 2, 3)), np.arange(30) % 3
     given = ("train", "--arch", "mlp:5", "--out", tmp_path / "m.onnx", "--data", tmp_path / "d.npz")
     np.savez(tmp_path / "d.npz", x_test=x, y_test=y)
@@ -347,18 +351,20 @@ def test_data_without_a_training_part_or_with_another_test_part(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.json", "m.onnx.checkpoint"])
-def test_nothing_is_overwritten(tmp_path, name):
+def test_nothing_is_overwritten(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     wanted = "add --resume to go on, or delete it." if name.endswith("checkpoint") else "exists already; name another"
     refused(wanted, *BRIEF, "--out", tmp_path / "m.onnx")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_nothing_to_go_on_from(tmp_path):
+def test_nothing_to_go_on_from(tmp_path: Path) -> None:
     refused("There is no checkpoint", *BRIEF, "--out", tmp_path / "m.onnx", "--resume")
 
 
-def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("qverify.training.loop.Training.run", None)
     for folder in (tmp_path / "file", Path("/proc/nowhere")):

@@ -25,7 +25,7 @@ def run(command: list[str], *arguments: Any, **more: Any) -> subprocess.Complete
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[bytes, dict[str, Any]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[str, Any]]:
     """What nothing interrupts: the file and its description."""
     out = tmp_path_factory.mktemp("undisturbed") / "m.onnx"
     facts = answer(*LONG, "--out", out)
@@ -42,7 +42,7 @@ def completed(out: Path, undisturbed: tuple[bytes, dict[str, Any]]) -> None:
     assert sorted(path.name for path in out.parent.iterdir()) == ["m.json", "m.onnx"]
 
 
-def test_kill_9_costs_one_epoch_at_most(tmp_path, undisturbed):
+def test_kill_9_costs_one_epoch_at_most(tmp_path: Path, undisturbed: tuple[bytes, dict[str, Any]]) -> None:
     out = tmp_path / "m.onnx"
     with started(out) as process:
         process.send_signal(signal.SIGKILL)
@@ -53,7 +53,7 @@ def test_kill_9_costs_one_epoch_at_most(tmp_path, undisturbed):
     completed(out, undisturbed)
 
 
-def test_ctrl_c_keeps_the_best_so_far(tmp_path, undisturbed):
+def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, undisturbed: tuple[bytes, dict[str, Any]]) -> None:
     out = tmp_path / "m.onnx"
     with started(out) as process:
         process.send_signal(signal.SIGINT)
@@ -75,7 +75,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path, undisturbed):
 @pytest.mark.parametrize(
     ("command", "limit", "what"), [(COMMAND, 3000, "m.onnx"), (EVERY_EPOCH, 20000, "m.onnx.checkpoint")]
 )
-def test_a_full_disk_is_one_sentence(tmp_path, command, limit, what):
+def test_a_full_disk_is_one_sentence(tmp_path: Path, command: list[str], limit: int, what: str) -> None:
     """The kernel's limit on the size of a file stands for the disk: too small for the model, or for a checkpoint."""
     given = ("train", "--data", "digits", "--arch", "mlp:24,16", "--epochs", 2, "--threads", 1)
     found = run(
@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, command, limit, what):
     assert "Traceback" not in found.stderr and list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     write_checkpoint(model, {"epochs": 1}, {"seconds": 1.0})
     before = checkpoint_path(model).read_bytes()
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
     assert checkpoint_path(model).read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_help_loads_nothing_heavy():
+def test_help_loads_nothing_heavy() -> None:
     code = "import sys, qverify.cli; sys.modules.update(dict.fromkeys(HEAVY)); qverify.cli.main(prog_name='qverify')"
     heavy = "['torch', 'onnx', 'onnxruntime', 'numpy', 'scipy', 'highspy', 'rich', 'matplotlib']"
     found = run([sys.executable, "-c", code.replace("HEAVY", heavy)], "train", "--help")

@@ -53,7 +53,7 @@ def table() -> Table:
     return found
 
 
-def test_tables_and_lines_are_printable_and_keep_their_own_styles(capsys):
+def test_tables_and_lines_are_printable_and_keep_their_own_styles(capsys: pytest.CaptureFixture[str]) -> None:
     output.show(table(), NASTY, "")
     piped = capsys.readouterr().out
     assert piped.count(SAFE) == 3 and "styled" in piped
@@ -65,7 +65,7 @@ def test_tables_and_lines_are_printable_and_keep_their_own_styles(capsys):
     assert shown.count("\x1b[31m") == 0
 
 
-def test_a_message_is_one_line(capsys):
+def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     output.say(f"note: {NASTY} is odd.")
     assert capsys.readouterr().err == f"qverify: note: {SAFE} is odd.\n"
 
@@ -83,21 +83,21 @@ def test_a_message_is_one_line(capsys):
         (UnicodeEncodeError("utf-8", NASTY, 0, 1, NASTY), 4),
     ],
 )
-def test_what_went_wrong_is_one_line_too(capsys, error, status):
+def test_what_went_wrong_is_one_line_too(capsys: pytest.CaptureFixture[str], error: Any, status: int) -> None:
     assert cli._explained(error) == status
     said = capsys.readouterr().err
     assert said.startswith("qverify: ") and said.endswith(".\n") and said[:-1].isprintable()
     assert "free some space" not in said or "too long" not in said
 
 
-def test_numbers_that_json_lacks_and_names_it_escapes(capsys):
+def test_numbers_that_json_lacks_and_names_it_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     output.show_json({NASTY: NASTY})
     said = capsys.readouterr().out
     assert json.loads(said) == {NASTY: NASTY} and said.count("\n") == 1 and said[:-1].isprintable()
 
 
 @pytest.mark.parametrize("name", ["[/]", "[/red] [bold]", "[link=http://x]y", ":smile:", NASTY])
-def test_names_are_no_markup_of_the_live_line(monkeypatch, name):
+def test_names_are_no_markup_of_the_live_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """rich would raise MarkupError for a tag that nothing opened."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -118,7 +118,9 @@ FILE_NAMES = ["=1+1\x1b[31m", "two\nlines", "\u202egnp", "[red]x[bold]", "$a_b$"
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
-def test_a_model_with_an_odd_name_goes_through_every_command(tmp_path, monkeypatch, name):
+def test_a_model_with_an_odd_name_goes_through_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     model = f"./{name}.onnx"
     Path(model).write_bytes(Path(DIGITS).read_bytes())
@@ -144,7 +146,7 @@ def test_a_model_with_an_odd_name_goes_through_every_command(tmp_path, monkeypat
         assert all(line.startswith("qverify: ") for line in result.stderr.splitlines())
 
 
-def test_rows_of_a_model_with_an_odd_name_are_found_again(tmp_path, monkeypatch):
+def test_rows_of_a_model_with_an_odd_name_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And so are layers: a row is one line of the file whatever its name."""
     from qverify.report import plots
 
@@ -153,7 +155,18 @@ def test_rows_of_a_model_with_an_odd_name_are_found_again(tmp_path, monkeypatch)
     for name in FILE_NAMES:
         model = f"./{name}.onnx"
         Path(model).write_bytes(Path(DIGITS).read_bytes())
-        given = ("sweep", model, "--data", "digits", "--samples", "0:6", "--values", "0.01,0.02", "--parts", "input")
+        given: tuple[str, ...] = (
+            "sweep",
+            model,
+            "--data",
+            "digits",
+            "--samples",
+            "0:6",
+            "--values",
+            "0.01,0.02",
+            "--parts",
+            "input",
+        )
         given += ("--method", "ibp", "--out", f"./{name}")
         assert qverify(*given).exit_code == 0
         before = Path(name, "sweep.csv").read_bytes()
@@ -163,7 +176,7 @@ def test_rows_of_a_model_with_an_odd_name_are_found_again(tmp_path, monkeypatch)
         assert not re.search(rb"^[=+@\t\r-]", before, re.MULTILINE)
 
 
-def test_layers_with_odd_names_reach_no_terminal(tmp_path, monkeypatch):
+def test_layers_with_odd_names_reach_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     network = onnx_io.load(DIGITS)
@@ -183,7 +196,7 @@ def test_layers_with_odd_names_reach_no_terminal(tmp_path, monkeypatch):
     assert result.exit_code == 2 and result.stderr.splitlines()[-1].isprintable()
 
 
-def test_names_in_a_run_reach_no_terminal_and_no_formula(tmp_path):
+def test_names_in_a_run_reach_no_terminal_and_no_formula(tmp_path: Path) -> None:
     asked = {"model": "=" + NASTY, "data": "@" + NASTY, "radii": question()["radii"] | {"convention": "+" + NASTY}}
     single = write_run(tmp_path / "run", [row(0)], **asked)
     case = {"-" + NASTY: question(6, 1, **asked)}
@@ -199,7 +212,7 @@ def test_names_in_a_run_reach_no_terminal_and_no_formula(tmp_path):
             assert all(line.startswith("% ") for line in body[0].splitlines()) and len(body) == 2
 
 
-def test_a_stdout_that_lacks_letters(tmp_path):
+def test_a_stdout_that_lacks_letters(tmp_path: Path) -> None:
     """As under a locale of 1990: what cannot be written is replaced, not a fault."""
     model = tmp_path / "größe\u2248\u202e.onnx"
     model.write_bytes(Path(DIGITS).read_bytes())

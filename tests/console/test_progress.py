@@ -22,7 +22,7 @@ from tests.support.commands import qverify
 from tests.support.paths import DIGITS
 
 
-def test_what_libraries_print_goes_to_stderr(capfd):
+def test_what_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     with stdout_kept_clean():
         print("from Python")
         os.write(1, b"from C\n")
@@ -31,7 +31,7 @@ def test_what_libraries_print_goes_to_stderr(capfd):
     assert found.out == "the result\n" and sorted(found.err.splitlines()) == ["from C", "from Python"]
 
 
-def test_plain_progress_is_an_occasional_line_on_stderr(monkeypatch):
+def test_plain_progress_is_an_occasional_line_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:20", "--json")
     assert " of 20: " not in qverify(*given).stderr
     monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.0)
@@ -41,7 +41,7 @@ def test_plain_progress_is_an_occasional_line_on_stderr(monkeypatch):
     assert "decided by forward 1" in lines[-1] and result.stdout.count("\n") == 1
 
 
-def test_the_time_left_does_not_take_the_cheap_samples_for_the_rest():
+def test_the_time_left_does_not_take_the_cheap_samples_for_the_rest() -> None:
     now = [0.0]
     pace = Pace(1000, exact_step=True, clock=lambda: now[0])
     assert pace.left() is None
@@ -57,7 +57,7 @@ def test_the_time_left_does_not_take_the_cheap_samples_for_the_rest():
     assert pace.left() == pytest.approx(39 * 8.0)
 
 
-def test_the_time_left_counts_the_samples_of_later_batches():
+def test_the_time_left_counts_the_samples_of_later_batches() -> None:
     now = [0.0]
     pace = Pace(2000, exact_step=True, clock=lambda: now[0])
     now[0] = 10.0
@@ -74,13 +74,13 @@ def test_the_time_left_counts_the_samples_of_later_batches():
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (42.4, "42 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_durations(seconds, text):
+def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_the_first_ctrl_c_asks_and_the_second_one_raises():
+def test_the_first_ctrl_c_asks_and_the_second_one_raises() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), stoppable() as stop:
+    with pytest.raises(KeyboardInterrupt), stoppable() as stop:  # noqa: PT012
         assert not stop.is_set()
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.wait(10)
@@ -89,7 +89,7 @@ def test_the_first_ctrl_c_asks_and_the_second_one_raises():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_outside_the_main_thread_ctrl_c_is_left_alone():
+def test_outside_the_main_thread_ctrl_c_is_left_alone() -> None:
     seen = []
 
     def work() -> None:
@@ -117,7 +117,7 @@ SLOW_COMMANDS = {
 
 
 @pytest.mark.parametrize("name", SLOW_COMMANDS)
-def test_a_sample_that_takes_long_is_no_silence(name, monkeypatch):
+def test_a_sample_that_takes_long_is_no_silence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One stage of the only sample takes a second; nothing is told before its end but by the thread that watches."""
     given, owner, stage, doing = SLOW_COMMANDS[name]
     before = getattr(owner, stage)
@@ -141,7 +141,7 @@ def test_a_sample_that_takes_long_is_no_silence(name, monkeypatch):
     assert not [thread for thread in set(threading.enumerate()) - threads if "_watch" in thread.name]
 
 
-def test_lines_come_no_faster_than_they_should(monkeypatch):
+def test_lines_come_no_faster_than_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_WATCH", 0.01)
     said: list[str] = []
     monkeypatch.setattr(progress, "say", said.append)
@@ -150,7 +150,7 @@ def test_lines_come_no_faster_than_they_should(monkeypatch):
     assert 1 <= len(said) <= 3 and all(line.startswith("0 of 5: working; ") for line in said)
 
 
-def test_the_thread_that_watches_ends_with_the_work_and_survives_what_changes(monkeypatch):
+def test_the_thread_that_watches_ends_with_the_work_and_survives_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_WATCH", 0.01)
     said: list[str] = []
     monkeypatch.setattr(progress, "say", said.append)
@@ -163,7 +163,7 @@ def test_the_thread_that_watches_ends_with_the_work_and_survives_what_changes(mo
         return ["working"]
 
     before = threading.active_count()
-    with pytest.raises(KeyError), progress.Progress(Pace(5, False), describe, 0.0):
+    with pytest.raises(KeyError), progress.Progress(Pace(5, False), describe, 0.0):  # noqa: PT012
         assert threading.active_count() == before + 1
         until = time.monotonic() + 10
         while not said and time.monotonic() < until:

@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from qverify.console.signals import stoppable
 from tests.support import batches, trainings
@@ -26,14 +29,14 @@ def ignored(number: int) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def test_the_suite_hears_ctrl_c_wherever_it_is_started():
+def test_the_suite_hears_ctrl_c_wherever_it_is_started() -> None:
     """Else every test that sends it fails in the background of a script."""
     code = "import signal, tests.conftest; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     with ignored(signal.SIGINT):
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_sigterm_keeps_the_rows_and_is_status_143(tmp_path):
+def test_sigterm_keeps_the_rows_and_is_status_143(tmp_path: Path) -> None:
     with started(*SLOW, "--out", tmp_path, "--json", rows=tmp_path / "samples.jsonl", count=3) as process:
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=60)
@@ -45,19 +48,19 @@ def test_sigterm_keeps_the_rows_and_is_status_143(tmp_path):
     assert answer(*SLOW, "--out", tmp_path, "--resume")["samples"] == 20
 
 
-def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path):
+def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> None:
     rows = tmp_path / "samples.jsonl"
     with ignored(signal.SIGINT):
         running = started(*SLOW, "--out", tmp_path, rows=rows, count=2)
         process = running.__enter__()
-    with contextlib.closing(running.gen):  # type: ignore[attr-defined]
+    with contextlib.closing(running.gen):
         for _ in range(3):
             process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=100)
     assert process.returncode == 0 and "Ctrl-C" not in stderr and len(read_rows(tmp_path)) == 20
 
 
-def test_sigterm_before_the_first_sample():
+def test_sigterm_before_the_first_sample() -> None:
     code = "import os, signal, qverify.runs.problem as p; from qverify.cli import main; "
     code += "p.onnx_io.load = lambda path: os.kill(os.getpid(), signal.SIGTERM); main(prog_name='qverify')"
     found = subprocess.run([sys.executable, "-c", code, *SLOW], capture_output=True, text=True, check=False)
@@ -65,7 +68,7 @@ def test_sigterm_before_the_first_sample():
 
 
 @batches.linux
-def test_sigterm_ends_a_batch_in_order(tmp_path):
+def test_sigterm_ends_a_batch_in_order(tmp_path: Path) -> None:
     with batches.started(tmp_path, 3, "--jobs", 2, "--json") as process:
         children = [child for child, _ in batches.workers_of(process.pid)]
         process.send_signal(signal.SIGTERM)
@@ -76,7 +79,7 @@ def test_sigterm_ends_a_batch_in_order(tmp_path):
     assert json.loads(stdout)["samples"] == len(rows) >= 3
 
 
-def test_sigterm_keeps_the_best_so_far_of_a_training(tmp_path):
+def test_sigterm_keeps_the_best_so_far_of_a_training(tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
     with trainings.started(out) as process:
         process.send_signal(signal.SIGTERM)
@@ -85,21 +88,17 @@ def test_sigterm_keeps_the_best_so_far_of_a_training(tmp_path):
     assert json.loads((tmp_path / "m.json").read_text())["interrupted"] is True
 
 
-def test_the_second_sigterm_ends_at_once_and_handlers_are_put_back():
+def test_the_second_sigterm_ends_at_once_and_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        with stoppable() as stop:
-            signal.raise_signal(signal.SIGTERM)
-            assert stop.wait(10)
-            signal.raise_signal(signal.SIGTERM)
-    except KeyboardInterrupt as error:
-        assert type(error).__name__ == "Terminated"
-    else:
-        raise AssertionError("nothing was raised")
+    with pytest.raises(KeyboardInterrupt) as caught, stoppable() as stop:  # noqa: PT012
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.wait(10)
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.type.__name__ == "Terminated"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_what_is_ignored_stays_ignored_here():
+def test_what_is_ignored_stays_ignored_here() -> None:
     with ignored(signal.SIGINT), stoppable() as stop:
         signal.raise_signal(signal.SIGINT)
         assert not stop.wait(0.05) and signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.support.stored_data import BATCHES, cifar_batch, cifar_batches, cifar
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return offline(tmp_path, monkeypatch)
 
 
@@ -50,7 +51,7 @@ def check_cifar() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_cifar_batches(folder, protocol):
+def test_cifar_batches(folder: Path, protocol: int) -> None:
     batches = cifar_batches(protocol)
     place = batch_folder(folder, batches)
     check_cifar()
@@ -82,7 +83,7 @@ def python2_batch(count: int) -> bytes:
     return b"\x80\x02}(" + text(b"data") + array + state + text(b"labels") + labels + b"u."
 
 
-def test_a_batch_as_python_2_wrote_it(folder):
+def test_a_batch_as_python_2_wrote_it(folder: Path) -> None:
     batch = python2_batch(3)
     oracle = pickle.loads(batch, encoding="bytes")
     assert oracle[b"data"].shape == (3, 3072) and oracle[b"labels"] == [0, 1, 2]
@@ -92,7 +93,7 @@ def test_a_batch_as_python_2_wrote_it(folder):
     np.testing.assert_array_equal(got.x.reshape(3, -1), oracle[b"data"] / 255.0)
 
 
-def test_arrays_stored_by_columns_and_text_keys(folder):
+def test_arrays_stored_by_columns_and_text_keys(folder: Path) -> None:
     batch = cifar_batch(3, 9)
     written = {"data": np.asfortranarray(batch[b"data"]), "labels": batch[b"labels"]}
     for protocol in (2, 5):
@@ -102,7 +103,7 @@ def test_arrays_stored_by_columns_and_text_keys(folder):
 
 
 @pytest.mark.parametrize("missing", BATCHES)
-def test_each_missing_batch_is_named(folder, missing):
+def test_each_missing_batch_is_named(folder: Path, missing: str) -> None:
     place = batch_folder(folder)
     (place / missing).unlink()
     wording = f"{place} holds no {missing}; unpack all of cifar-10-python.tar.gz there."
@@ -112,7 +113,7 @@ def test_each_missing_batch_is_named(folder, missing):
 class Malicious:
     """Asks for a call when it is read."""
 
-    def __init__(self, function: Any, *arguments: object):
+    def __init__(self, function: Any, *arguments: object) -> None:
         self.call = (function, arguments)
 
     def __reduce__(self) -> Any:
@@ -121,7 +122,7 @@ class Malicious:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("train", [False, True])
-def test_a_malicious_batch_is_refused_and_not_run(folder, tmp_path, protocol, train):
+def test_a_malicious_batch_is_refused_and_not_run(folder: Path, tmp_path: Path, protocol: int, train: bool) -> None:
     batch = cifar_batch(2, 0) | {b"extra": Malicious(os.mkdir, str(tmp_path / "harm"))}
     name = "data_batch_4" if train else "test_batch"
     place = batch_folder(folder, cifar_batches() | {name: pickle.dumps(batch, protocol=protocol)})
@@ -133,17 +134,17 @@ def test_a_malicious_batch_is_refused_and_not_run(folder, tmp_path, protocol, tr
 
 
 @pytest.mark.parametrize("function", [eval, getattr, np.load, np.frombuffer, np.lib.format.read_array])
-def test_no_name_but_those_of_arrays_is_found(folder, function):
+def test_no_name_but_those_of_arrays_is_found(folder: Path, function: Callable[..., Any]) -> None:
     batch_folder(folder, {"test_batch": pickle.dumps({b"data": Malicious(function, "1")}, protocol=4)})
     assert "which no batch needs" in refusal("cifar10")
 
 
-def test_a_name_is_shown_short_and_without_line_breaks(folder):
+def test_a_name_is_shown_short_and_without_line_breaks(folder: Path) -> None:
     batch_folder(folder, {"test_batch": b"\x80\x04\x8c\x02o\n\x8c\xc8" + b"x" * 200 + b"\x93."})
     assert "asks for 'o\\n.xxx" in refusal("cifar10") and len(refusal("cifar10")) < len(str(folder)) + 200
 
 
-def test_the_false_flags_of_a_type_are_not_believed(folder):
+def test_the_false_flags_of_a_type_are_not_believed(folder: Path) -> None:
     """numpy itself would take each 8 bytes for a pointer to a Python object."""
     content = pickle.dumps({b"data": np.zeros((1, 3072), dtype=np.uint8), b"labels": [1]}, protocol=2)
     flags = b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
@@ -170,13 +171,13 @@ BAD_BATCHES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_BATCHES)
-def test_bad_batches(folder, case):
+def test_bad_batches(folder: Path, case: str) -> None:
     batch, wording = BAD_BATCHES[case]
     batch_folder(folder, {"test_batch": pickle.dumps(batch, protocol=4)})
     assert wording in refusal("cifar10")
 
 
-def test_counts_must_agree_in_each_batch_not_in_their_sum(folder):
+def test_counts_must_agree_in_each_batch_not_in_their_sum(folder: Path) -> None:
     batches = cifar_batches()
     for name, labels in (("data_batch_1", [1]), ("data_batch_2", [1, 2, 3, 4])):
         batches[name] = pickle.dumps(pickle.loads(batches[name]) | {b"labels": labels})
@@ -185,7 +186,7 @@ def test_counts_must_agree_in_each_batch_not_in_their_sum(folder):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_truncated_batches_are_refused(folder, protocol):
+def test_truncated_batches_are_refused(folder: Path, protocol: int) -> None:
     content = cifar_batches(protocol)["test_batch"]
     place = batch_folder(folder, {"test_batch": content})
     for length in [*range(0, len(content), 97), len(content) - 1]:
@@ -196,7 +197,7 @@ def test_truncated_batches_are_refused(folder, protocol):
 # --- the archive ---
 
 
-def test_cifar_archive(folder):
+def test_cifar_archive(folder: Path) -> None:
     content = cifar_tar()
     path = folder / "cifar-10-python.tar.gz"
     path.write_bytes(content)
@@ -207,7 +208,7 @@ def test_cifar_archive(folder):
     check_cifar()
 
 
-def test_truncated_archives_are_refused(folder):
+def test_truncated_archives_are_refused(folder: Path) -> None:
     path = folder / "cifar-10-python.tar.gz"
     content, plain = cifar_tar(), gzip.decompress(cifar_tar())
     for length in [*range(2, len(content), len(content) // 50), len(content) - 1]:
@@ -218,7 +219,7 @@ def test_truncated_archives_are_refused(folder):
         assert str(path) in refusal("cifar10") and "fetch" in refusal("cifar10")
 
 
-def test_what_is_no_archive(folder):
+def test_what_is_no_archive(folder: Path) -> None:
     for content in (b"", b"hello " * 999, gzip.compress(b"hello " * 999)):
         (folder / "cifar-10-python.tar.gz").write_bytes(content)
         assert "is not a readable .tar.gz file (ReadError); fetch it again" in refusal("cifar10")
@@ -252,20 +253,20 @@ TRICKS = {
 
 
 @pytest.mark.parametrize("case", TRICKS)
-def test_only_plain_files_of_the_expected_names_are_read(folder, tmp_path, case):
+def test_only_plain_files_of_the_expected_names_are_read(folder: Path, tmp_path: Path, case: str) -> None:
     (folder / "cifar-10-python.tar.gz").write_bytes(TRICKS[case](cifar_batches()["test_batch"]))
     assert "holds no file cifar-10-batches-py/test_batch; fetch it again from where" in refusal("cifar10")
     assert [path.name for path in tmp_path.iterdir()] == ["data"] and len(list(folder.iterdir())) == 1
 
 
-def test_other_members_are_left_alone(folder, tmp_path):
+def test_other_members_are_left_alone(folder: Path, tmp_path: Path) -> None:
     members = {f"cifar-10-batches-py/{name}": content for name, content in cifar_batches().items()}
     (folder / "cifar-10-python.tar.gz").write_bytes(stored_data.tar({"../../harm": b"x", **members}))
     check_cifar()
     assert [path.name for path in tmp_path.iterdir()] == ["data"] and len(list(folder.iterdir())) == 1
 
 
-def test_a_malicious_batch_in_an_archive(folder, tmp_path):
+def test_a_malicious_batch_in_an_archive(folder: Path, tmp_path: Path) -> None:
     batch = pickle.dumps({b"data": Malicious(os.mkdir, str(tmp_path / "harm"))})
     (folder / "cifar-10-python.tar.gz").write_bytes(cifar_tar({"test_batch": batch}))
     assert "cifar-10-batches-py/test_batch of" in refusal("cifar10") and "asks for" in refusal("cifar10")
@@ -275,7 +276,7 @@ def test_a_malicious_batch_in_an_archive(folder, tmp_path):
 # --- .npz ---
 
 
-def test_cifar_npz_comes_out_with_channels_first(folder):
+def test_cifar_npz_comes_out_with_channels_first(folder: Path) -> None:
     """As Keras hands it out: colours last, labels in a column."""
     first = np.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32) % 256
     last = np.moveaxis(first, 1, -1).astype(np.uint8)
@@ -287,7 +288,7 @@ def test_cifar_npz_comes_out_with_channels_first(folder):
     assert load("cifar10").sha256 == hashlib.sha256((folder / "cifar10.npz").read_bytes()).hexdigest()
 
 
-def test_an_npz_given_by_its_path_is_not_transposed(folder):
+def test_an_npz_given_by_its_path_is_not_transposed(folder: Path) -> None:
     np.savez(folder / "cifar10.npz", x=np.zeros((2, 32, 32, 3), dtype=np.uint8), y=np.array([0, 1]))
     assert load(folder / "cifar10.npz").shape == (32, 32, 3)
     assert load("cifar10").shape == (3, 32, 32)

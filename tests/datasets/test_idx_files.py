@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from tests.support.stored_data import IDX, idx_folder, idx_images, idx_labels, o
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return offline(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("dots", [False, True])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_idx_files(folder, dots, compressed):
+def test_idx_files(folder: Path, dots: bool, compressed: bool) -> None:
     idx_folder(folder / "mnist", test=3, train=4, dots=dots, compressed=compressed)
     for got, count, first in ((load("mnist"), 3, 7), (load_train("mnist"), 4, 100)):
         pixels = [(first + n) % 251 / 255 for n in range(count * 15)]
@@ -29,7 +30,7 @@ def test_idx_files(folder, dots, compressed):
         assert (got.name, got.source) == ("mnist", str(folder / "mnist"))
 
 
-def test_idx_hash_is_that_of_both_files_as_they_are_stored(folder):
+def test_idx_hash_is_that_of_both_files_as_they_are_stored(folder: Path) -> None:
     plain = idx_folder(folder / "mnist")
     idx_folder(folder / "fashion-mnist", compressed=True)
     for split, read in (("test", load), ("train", load_train)):
@@ -39,7 +40,7 @@ def test_idx_hash_is_that_of_both_files_as_they_are_stored(folder):
         assert read("fashion-mnist").sha256 == hashlib.sha256(stored).hexdigest()
 
 
-def test_idx_compression_is_told_by_the_bytes_not_by_the_name(folder):
+def test_idx_compression_is_told_by_the_bytes_not_by_the_name(folder: Path) -> None:
     plain = idx_folder(folder / "mnist")
     images, labels = (folder / "mnist" / name for name in IDX["test"])
     images.with_name(f"{images.name}.gz").write_bytes(images.read_bytes())  # a browser unpacked it and kept the name
@@ -49,7 +50,7 @@ def test_idx_compression_is_told_by_the_bytes_not_by_the_name(folder):
 
 
 @pytest.mark.parametrize("missing", [*IDX["test"], *IDX["train"]])
-def test_each_missing_idx_file_is_named(folder, missing):
+def test_each_missing_idx_file_is_named(folder: Path, missing: str) -> None:
     idx_folder(folder / "mnist", compressed=True)
     (folder / "mnist" / f"{missing}.gz").unlink()
     wording = f"{folder / 'mnist'} holds no {missing} or {missing}.gz; put it there, beside the others."
@@ -57,7 +58,7 @@ def test_each_missing_idx_file_is_named(folder, missing):
     assert len((load if missing in IDX["train"] else load_train)("mnist")) > 0  # the other split is whole
 
 
-def test_every_truncation_of_an_idx_file_is_refused(folder):
+def test_every_truncation_of_an_idx_file_is_refused(folder: Path) -> None:
     idx_folder(folder / "mnist")
     for name in IDX["test"]:
         path = folder / "mnist" / name
@@ -70,7 +71,7 @@ def test_every_truncation_of_an_idx_file_is_refused(folder):
         path.write_bytes(content)
 
 
-def test_every_truncation_of_a_compressed_idx_file_is_refused(folder):
+def test_every_truncation_of_a_compressed_idx_file_is_refused(folder: Path) -> None:
     idx_folder(folder / "mnist", compressed=True)
     path = folder / "mnist" / f"{IDX['test'][0]}.gz"
     content = path.read_bytes()
@@ -99,14 +100,14 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES)
-def test_bad_idx_images(folder, case):
+def test_bad_idx_images(folder: Path, case: str) -> None:
     content, wording = BAD_IMAGES[case]
     idx_folder(folder / "mnist")
     (folder / "mnist" / IDX["test"][0]).write_bytes(content)
     assert wording in refusal("mnist")
 
 
-def test_images_in_place_of_labels(folder):
+def test_images_in_place_of_labels(folder: Path) -> None:
     idx_folder(folder / "mnist")
     (folder / "mnist" / IDX["test"][1]).write_bytes(idx_images(3))
     assert "begins with 00000803, but IDX files of labels with 00000801; fetch it again" in refusal("mnist")

@@ -20,6 +20,7 @@ from qverify.errors import DataError, UsageError
 from qverify.layers import Dense, Input
 from qverify.network import Network, margins
 from qverify.verification.arguments import checked
+from tests.support.networks import known_layers
 
 PIXELS = np.arange(3 * 2 * 5, dtype=np.uint8).reshape(3, 2, 5)
 LABELS = np.array([2, 0, 1], dtype=np.uint8)
@@ -53,7 +54,7 @@ def refusal(path: str | Path) -> str:
 # --- what is read ---
 
 
-def test_digits_are_the_uci_images_in_a_fixed_split():
+def test_digits_are_the_uci_images_in_a_fixed_split() -> None:
     test, train = load("digits"), load_train("digits")
     assert test.x.shape == (599, 8, 8) and train.x.shape == (1198, 8, 8)
     assert test.x.dtype == np.float64 and test.y.dtype == np.int64 and len(test) == 599 and test.shape == (8, 8)
@@ -67,18 +68,18 @@ def test_digits_are_the_uci_images_in_a_fixed_split():
     assert (train.x[0, 0] * 16).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
 
 
-def test_splits_of_digits_share_no_image():
+def test_splits_of_digits_share_no_image() -> None:
     seen = {image.tobytes() for image in load_train("digits").x}
     assert not any(image.tobytes() in seen for image in load("digits").x)
 
 
-def test_digits_are_small_and_state_their_licence():
+def test_digits_are_small_and_state_their_licence() -> None:
     folder = Path(datasets.__file__).parent
     assert (folder / "digits.npz").stat().st_size < 60_000
     assert "CC BY 4.0" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_npz_of_integers_is_divided_by_255_and_hashed(tmp_path):
+def test_npz_of_integers_is_divided_by_255_and_hashed(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.npz", x_test=PIXELS, y_test=LABELS)
     got = load(path)
     np.testing.assert_array_equal(got.x, PIXELS / 255.0)
@@ -87,13 +88,13 @@ def test_npz_of_integers_is_divided_by_255_and_hashed(tmp_path):
     assert got.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def test_floats_and_booleans_are_taken_as_they_are(tmp_path):
+def test_floats_and_booleans_are_taken_as_they_are(tmp_path: Path) -> None:
     x = PIXELS.astype(np.float32) * np.float32(-3.7)
     np.testing.assert_array_equal(load(write(tmp_path / "f.npz", x=x, y=LABELS)).x, x.astype(np.float64))
     assert set(load(write(tmp_path / "b.npz", x=PIXELS > 3, y=LABELS)).x.ravel()) == {0.0, 1.0}
 
 
-def test_labels_of_shape_n_1_mean_n(tmp_path):
+def test_labels_of_shape_n_1_mean_n(tmp_path: Path) -> None:
     """As Keras hands them out; one sample alone, too."""
     got = load(write(tmp_path / "column.npz", x=PIXELS, y=LABELS[:, None]))
     assert got.y.tolist() == [2, 0, 1] and got.y.shape == (3,)
@@ -102,12 +103,12 @@ def test_labels_of_shape_n_1_mean_n(tmp_path):
     assert train.y.tolist() == [2, 0, 1]
 
 
-def test_x_test_is_preferred_to_x(tmp_path):
+def test_x_test_is_preferred_to_x(tmp_path: Path) -> None:
     path = write(tmp_path / "both.npz", x=PIXELS[:1], y=LABELS[:1], x_test=PIXELS, y_test=LABELS)
     assert len(load(path)) == 3
 
 
-def test_the_training_split_of_an_npz(tmp_path):
+def test_the_training_split_of_an_npz(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.npz", x=PIXELS, y=LABELS, x_train=PIXELS[:2] + 100, y_train=LABELS[:2])
     got = load_train(Path(path))
     np.testing.assert_array_equal(got.x, (PIXELS[:2] + 100) / 255.0)
@@ -116,13 +117,13 @@ def test_the_training_split_of_an_npz(tmp_path):
         load_train(write(tmp_path / "no.npz", x=PIXELS, y=LABELS))
 
 
-def test_the_help_names_every_data_set():
+def test_the_help_names_every_data_set() -> None:
     assert datasets.NAMES == ("digits", "mnist", "fashion-mnist", "cifar10")
     shown = CliRunner().invoke(cli.main, ["verify", "--help"], terminal_width=500).output  # no line breaks
     assert f" {', '.join(datasets.NAMES)}, or an .npz" in shown
 
 
-def test_a_path_object_and_any_suffix_will_do(tmp_path):
+def test_a_path_object_and_any_suffix_will_do(tmp_path: Path) -> None:
     write(tmp_path / "data.npz", x=PIXELS, y=LABELS)
     renamed = (tmp_path / "data.npz").rename(tmp_path / "data.bin")
     assert len(load(renamed)) == 3
@@ -131,7 +132,7 @@ def test_a_path_object_and_any_suffix_will_do(tmp_path):
 # --- what is refused ---
 
 
-def test_missing_file_unknown_name_and_directory(tmp_path):
+def test_missing_file_unknown_name_and_directory(tmp_path: Path) -> None:
     assert "does not exist; give the path" in refusal(tmp_path / "none.npz")
     assert refusal("mnits") == (
         "There is no data set or file 'mnits';"
@@ -144,7 +145,7 @@ def test_missing_file_unknown_name_and_directory(tmp_path):
         load_train(tmp_path / "none.npz")
 
 
-def test_an_unreadable_file(tmp_path, monkeypatch):
+def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "data.npz", x=PIXELS, y=LABELS)
 
     def deny(self: Path) -> bytes:
@@ -154,7 +155,7 @@ def test_an_unreadable_file(tmp_path, monkeypatch):
     assert "cannot be read (Permission denied); check its permissions" in refusal(path)
 
 
-def test_not_an_npz(tmp_path):
+def test_not_an_npz(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("5,0,4")
     (tmp_path / "empty.npz").write_bytes(b"")
     np.save(tmp_path / "single.npy", PIXELS)
@@ -162,7 +163,7 @@ def test_not_an_npz(tmp_path):
         assert "is not a readable .npz file; write it with numpy.savez" in refusal(tmp_path / name)
 
 
-def test_every_truncation_is_refused(tmp_path):
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
     content = Path(write(tmp_path / "whole.npz", x=PIXELS, y=LABELS)).read_bytes()
     cut = tmp_path / "cut.npz"
     for length in range(len(content)):
@@ -170,7 +171,7 @@ def test_every_truncation_is_refused(tmp_path):
         assert "not a readable .npz file" in refusal(cut)
 
 
-def test_damage_anywhere_is_refused_or_harmless(tmp_path):
+def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
     """Flipped bytes: CRC, headers, directory. Either the very same arrays come back or a DataError."""
     path = tmp_path / "damaged.npz"
     np.savez_compressed(path, x=PIXELS, y=LABELS)
@@ -189,7 +190,7 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path):
     assert refused > len(content) / 2
 
 
-def test_a_member_that_is_no_array(tmp_path):
+def test_a_member_that_is_no_array(tmp_path: Path) -> None:
     path = Path(write(tmp_path / "odd.npz", x=PIXELS))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("y", "2 0 1")
@@ -202,14 +203,14 @@ def test_a_member_that_is_no_array(tmp_path):
     assert "x of" in refusal(path) and "not an array of real numbers" in refusal(path)
 
 
-def test_missing_keys_lists_those_found(tmp_path):
+def test_missing_keys_lists_those_found(tmp_path: Path) -> None:
     message = refusal(write(tmp_path / "keys.npz", images=PIXELS, y=LABELS))
     assert message.endswith("must hold x_test and y_test or x and y, but holds images, y; rename its arrays.")
     assert "but holds nothing" in refusal(write(tmp_path / "none.npz"))
     assert "but holds x_test, y;" in refusal(write(tmp_path / "mixed.npz", x_test=PIXELS, y=LABELS))
 
 
-def test_pickled_objects_are_not_read(tmp_path):
+def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
     boom = np.array([{"a": 1}, None, "b"], dtype=object)
     message = refusal(write(tmp_path / "objects.npz", x=PIXELS, y=boom))
     assert "holds pickled objects, which are not read; store plain number arrays" in message
@@ -241,7 +242,7 @@ BAD_LABELS = {
 
 
 @pytest.mark.parametrize("case", BAD_LABELS)
-def test_bad_labels(tmp_path, case):
+def test_bad_labels(tmp_path: Path, case: str) -> None:
     labels, wording = BAD_LABELS[case]
     assert wording in refusal(write(tmp_path / "bad.npz", x=PIXELS, y=labels))
 
@@ -258,13 +259,13 @@ BAD_PIXELS = {
 
 
 @pytest.mark.parametrize("case", BAD_PIXELS)
-def test_bad_pixels(tmp_path, case):
+def test_bad_pixels(tmp_path: Path, case: str) -> None:
     pixels, wording = BAD_PIXELS[case]
     assert wording in refusal(write(tmp_path / "bad.npz", x=pixels, y=LABELS))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_not_finite_are_counted_and_located(tmp_path, value):
+def test_pixels_that_are_not_finite_are_counted_and_located(tmp_path: Path, value: float) -> None:
     x = PIXELS.astype(np.float32)
     x[1, 0, 3] = x[2, 1, 1] = value
     message = refusal(write(tmp_path / "nan.npz", x=x, y=LABELS))
@@ -289,7 +290,7 @@ def test_pixels_that_are_not_finite_are_counted_and_located(tmp_path, value):
         (None, range(5)),
     ],
 )
-def test_select(text, expected):
+def test_select(text: str | None, expected: range) -> None:
     whole = samples((2, 2), [0, 1, 2, 1, 0])
     part, indices = select(whole, text)
     assert indices == expected
@@ -327,7 +328,7 @@ def test_select(text, expected):
         ("\u0661:3", UsageError, "is not of the form"),
     ],
 )
-def test_select_refuses(text, error, wording):
+def test_select_refuses(text: str, error: type[Exception], wording: str) -> None:
     with pytest.raises(error, match=wording):
         select(samples((2, 2), [0, 1, 2, 1, 0]), text)
 
@@ -346,19 +347,19 @@ def test_select_refuses(text, error, wording):
         ((1,), (1, 1)),
     ],
 )
-def test_fit_flattens_in_c_order(have, want):
+def test_fit_flattens_in_c_order(have: tuple[int, ...], want: tuple[int, ...]) -> None:
     mine = samples(have, [0, 2, 1])
     x, y = fit(mine, network(want))
     np.testing.assert_array_equal(x, mine.x.reshape(3, -1))
     assert y.tolist() == [0, 2, 1]
 
 
-def test_fit_states_both_shapes():
+def test_fit_states_both_shapes() -> None:
     with pytest.raises(DataError, match=r"these have shape \(2, 5\), but the network reads \(3, 4\)"):
         fit(samples((2, 5), [0]), network((3, 4)))
 
 
-def test_fit_does_not_scramble_images_whose_axes_are_in_another_order():
+def test_fit_does_not_scramble_images_whose_axes_are_in_another_order() -> None:
     with pytest.raises(
         DataError, match=r"shape \(4, 4, 3\), but the network reads \(3, 4, 4\); bring the axes into its"
     ):
@@ -376,7 +377,9 @@ def test_fit_does_not_scramble_images_whose_axes_are_in_another_order():
         ((2, 2, 15), (3, 4, 5), None),
     ],
 )
-def test_fit_says_how_to_bring_the_colours_to_their_place(have, want, how):
+def test_fit_says_how_to_bring_the_colours_to_their_place(
+    have: tuple[int, ...], want: tuple[int, ...], how: str | None
+) -> None:
     mine, reads = samples(have, [0, 1]), network(want)
     with pytest.raises(DataError, match="bring the axes into its order") as caught:
         fit(mine, reads)
@@ -385,14 +388,14 @@ def test_fit_says_how_to_bring_the_colours_to_their_place(have, want, how):
         fit(Samples("turned", eval(how, {"x": mine.x}), mine.y, "", ""), reads)
 
 
-def test_the_way_out_of_a_single_logit_answers_the_same():
+def test_the_way_out_of_a_single_logit_answers_the_same() -> None:
     one = network((2, 5), outputs=1)
     x, y = samples((2, 5), [0, 1, 1]).x - 9.0, np.array([0, 1, 1])
     with pytest.raises(
         DataError, match=r"1 output; a classifier needs at least 2: .* two outputs, -z and z, by its weights"
     ):
         fit(Samples("two", x, y, "", ""), one)
-    layer = one.layers[1]
+    layer = known_layers(one)[1]
     weight, bias = (np.concatenate([-numbers, numbers]) for numbers in (layer.weight, layer.bias))
     two = Network((one.layers[0], Dense("out", (0,), (2,), weight, bias)))
     flat, _ = fit(Samples("two", x, y, "", ""), two)
@@ -400,18 +403,18 @@ def test_the_way_out_of_a_single_logit_answers_the_same():
     np.testing.assert_allclose(margins(two.evaluate(flat), np.ones(3, int)), 2 * one.evaluate(flat)[:, 0])
 
 
-def test_fit_refuses_labels_without_an_output():
+def test_fit_refuses_labels_without_an_output() -> None:
     with pytest.raises(DataError, match="The largest label of these is 3, but the network has 3 outputs; labels count"):
         fit(samples((2, 5), [0, 3, 1]), network((2, 5)))
 
 
-def test_fit_refuses_a_single_output():
+def test_fit_refuses_a_single_output() -> None:
     with pytest.raises(DataError, match="The network has 1 output; a classifier needs at least 2"):
         fit(samples((2, 5), [0]), network((2, 5), outputs=1))
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_labels_of_a_python_caller_may_have_a_second_axis(count):
+def test_labels_of_a_python_caller_may_have_a_second_axis(count: int) -> None:
     x = samples((2, 5), [0] * count).x
     _, y = checked(network((2, 5)), x, np.array([[2], [0], [1]])[:count])
     assert y.tolist() == [2, 0, 1][:count]
@@ -419,6 +422,6 @@ def test_labels_of_a_python_caller_may_have_a_second_axis(count):
         checked(network((2, 5)), samples((2, 5), [0, 1, 2]).x, np.eye(3, dtype=int))
 
 
-def test_import_needs_neither_torch_nor_onnx():
+def test_import_needs_neither_torch_nor_onnx() -> None:
     code = "import sys, qverify.datasets; sys.exit(bool({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,6 +8,7 @@ import re
 import urllib.error
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,14 +29,14 @@ def mnist_file(folder: Path, count: int) -> None:
 
 
 @pytest.fixture
-def nowhere(tmp_path, monkeypatch):
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No data set on this machine; everything that is looked at lies in the test's folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("QVERIFY_DATA", raising=False)
     return tmp_path
 
 
-def test_mnist_is_looked_for_in_the_stated_order(nowhere, monkeypatch):
+def test_mnist_is_looked_for_in_the_stated_order(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mnist_file(nowhere / "cache" / "qverify", 3)
     assert len(load("mnist")) == 3
     monkeypatch.setenv("QVERIFY_DATA", str(nowhere / "mine"))  # it holds nothing yet
@@ -46,7 +47,7 @@ def test_mnist_is_looked_for_in_the_stated_order(nowhere, monkeypatch):
     assert train.x.shape == (1, 28, 28) and train.x.max() == 0.2
 
 
-def test_no_folder_beside_a_checkout_is_looked_at(nowhere, monkeypatch):
+def test_no_folder_beside_a_checkout_is_looked_at(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         data_sources, "__file__", str(nowhere / "src" / "checkout" / "qverify" / "datasets" / "sources.py")
     )
@@ -68,13 +69,13 @@ IDX_PLACES = {
 
 
 @pytest.mark.parametrize(("name", "place"), [(name, place) for name in IDX_PLACES for place in IDX_PLACES[name]])
-def test_idx_files_are_taken_from_a_folder_of_their_own(nowhere, name, place):
+def test_idx_files_are_taken_from_a_folder_of_their_own(nowhere: Path, name: str, place: str) -> None:
     idx_folder(nowhere / "cache" / "qverify" / place, test=3, train=4)
     assert len(load(name)) == 3 and len(load_train(name)) == 4
     assert load(name).source == str(nowhere / "cache" / "qverify" / place)
 
 
-def test_idx_files_are_never_taken_for_another_set(nowhere, monkeypatch):
+def test_idx_files_are_never_taken_for_another_set(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_sources, "_download", unreachable)
     monkeypatch.setenv("QVERIFY_DATA", str(nowhere / "mine"))
     idx_folder(nowhere / "mine")  # in no folder of their own
@@ -89,13 +90,15 @@ def test_idx_files_are_never_taken_for_another_set(nowhere, monkeypatch):
 
 
 @pytest.mark.parametrize("file", ["fashion-mnist.npz", "fashion_mnist.npz"])
-def test_fashion_mnist_as_npz(nowhere, file):
+def test_fashion_mnist_as_npz(nowhere: Path, file: str) -> None:
     mnist_file(nowhere / "cache" / "qverify", 3)
     (nowhere / "cache" / "qverify" / "mnist.npz").rename(nowhere / "cache" / "qverify" / file)
     assert len(load("fashion-mnist")) == 3 and load("fashion-mnist").name == "fashion-mnist"
 
 
-def test_within_a_folder_npz_comes_first_and_an_earlier_folder_before_that(nowhere, monkeypatch):
+def test_within_a_folder_npz_comes_first_and_an_earlier_folder_before_that(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     idx_folder(nowhere / "cache" / "qverify" / "mnist", test=5)
     mnist_file(nowhere / "cache" / "qverify", 6)
     assert len(load("mnist")) == 6
@@ -106,7 +109,7 @@ def test_within_a_folder_npz_comes_first_and_an_earlier_folder_before_that(nowhe
     assert len(load("mnist")) == 3
 
 
-def test_cifar_is_looked_for_in_the_stated_order(nowhere):
+def test_cifar_is_looked_for_in_the_stated_order(nowhere: Path) -> None:
     cache = nowhere / "cache" / "qverify"
     batches = cifar_batches()
     (cache / "cifar-10-batches-py").mkdir(parents=True)
@@ -118,7 +121,7 @@ def test_cifar_is_looked_for_in_the_stated_order(nowhere):
     assert load("cifar10").source.endswith("cifar10.npz")
 
 
-def test_a_folder_that_may_not_be_searched(nowhere, monkeypatch):
+def test_a_folder_that_may_not_be_searched(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(self: Path, **_: object) -> bool:
         raise PermissionError(13, "Permission denied")
 
@@ -127,7 +130,7 @@ def test_a_folder_that_may_not_be_searched(nowhere, monkeypatch):
         load("fashion-mnist")
 
 
-def test_a_relative_xdg_cache_home_is_ignored(nowhere, monkeypatch):
+def test_a_relative_xdg_cache_home_is_ignored(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(nowhere / "home"))
     mnist_file(nowhere / "home" / ".cache" / "qverify", 2)
@@ -135,7 +138,7 @@ def test_a_relative_xdg_cache_home_is_ignored(nowhere, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_real_mnist_if_it_is_here():
+def test_the_real_mnist_if_it_is_here() -> None:
     if data_sources.find_here("mnist") is None:
         pytest.skip("MNIST is not on this machine")
     got = load("mnist")
@@ -161,7 +164,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_download_lands_in_the_cache_whole(nowhere, monkeypatch):
+def test_a_download_lands_in_the_cache_whole(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(url: str, target: Path, sha256: str) -> None:
         assert url == MNIST_URL and sha256 == MNIST_SHA256 and target.name == "mnist.npz"
         mnist_file(target.parent, 5)
@@ -173,7 +176,7 @@ def test_a_download_lands_in_the_cache_whole(nowhere, monkeypatch):
     assert len(load("mnist")) == 5
 
 
-def test_torch_checks_the_hash_of_a_download(nowhere, monkeypatch):
+def test_torch_checks_the_hash_of_a_download(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, "mnist", {(nowhere / "fake").as_uri(): MNIST_SHA256})
     (nowhere / "fake").write_bytes(b"not MNIST")
     with pytest.raises(DataError, match=r"invalid hash value.*QVERIFY_DATA"):
@@ -195,7 +198,9 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("cache_exists", [False, True])
-def test_a_failed_download_leaves_nothing_behind(nowhere, monkeypatch, failure, cache_exists):
+def test_a_failed_download_leaves_nothing_behind(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, failure: Any, cache_exists: bool
+) -> None:
     def fetch(url: str, target: Path, sha256: str) -> None:
         target.write_bytes(b"half of it")
         raise failure
@@ -210,7 +215,7 @@ def test_a_failed_download_leaves_nothing_behind(nowhere, monkeypatch, failure, 
     assert not cache_exists or not list((nowhere / "cache").iterdir())
 
 
-def test_a_connection_cut_short_is_a_data_error(nowhere, monkeypatch):
+def test_a_connection_cut_short_is_a_data_error(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import http.client
     import socket
 
@@ -227,7 +232,7 @@ def test_a_connection_cut_short_is_a_data_error(nowhere, monkeypatch):
     assert socket.getdefaulttimeout() == before
 
 
-def test_an_unusable_cache_is_a_data_error(nowhere):
+def test_an_unusable_cache_is_a_data_error(nowhere: Path) -> None:
     (nowhere / "cache").write_text("a file where the folder should be")
     with pytest.raises(DataError, match=r"could not be downloaded.*QVERIFY_DATA"):
         load("mnist")
@@ -236,7 +241,7 @@ def test_an_unusable_cache_is_a_data_error(nowhere):
 # --- downloads: the sets of several files, and archives ---
 
 
-def test_addresses_and_hashes_are_whole():
+def test_addresses_and_hashes_are_whole() -> None:
     for name, source in data_sources.DOWNLOADS.items():
         assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in source.files.values())
         assert len(set(source.files.values())) == len(source.files) and all(
@@ -246,7 +251,7 @@ def test_addresses_and_hashes_are_whole():
     assert list(data_sources.DOWNLOADS) == list(data_sources.LAYOUTS)
 
 
-def test_fashion_mnist_is_downloaded_as_four_files(nowhere, monkeypatch):
+def test_fashion_mnist_is_downloaded_as_four_files(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the real function of torch, from the published names."""
     names = [url.rsplit("/", 1)[1] for url in data_sources.DOWNLOADS["fashion-mnist"].files]
     contents = {f"{name}.gz": gzip.compress(content) for name, content in idx_folder(nowhere / "plain").items()}
@@ -258,14 +263,14 @@ def test_fashion_mnist_is_downloaded_as_four_files(nowhere, monkeypatch):
     assert load("fashion-mnist").source == str(nowhere / "cache" / "qverify" / "fashion-mnist")
 
 
-def test_cifar_is_downloaded_as_it_is_published(nowhere, monkeypatch):
+def test_cifar_is_downloaded_as_it_is_published(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve_content(monkeypatch, nowhere / "server", "cifar10", {"cifar-10-python.tar.gz": cifar_tar()})
     assert load("cifar10").shape == (3, 32, 32) and len(load_train("cifar10")) == 20
     assert names_in(nowhere / "cache") == ["qverify/cifar-10-python.tar.gz"]
 
 
 @pytest.mark.parametrize("failing", range(4))
-def test_one_wrong_file_of_four_leaves_none(nowhere, monkeypatch, failing):
+def test_one_wrong_file_of_four_leaves_none(nowhere: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     contents = {f"{name}.gz": gzip.compress(content) for name, content in idx_folder(nowhere / "plain").items()}
     serve_content(monkeypatch, nowhere / "server", "fashion-mnist", contents)
     (nowhere / "server" / sorted(contents)[failing]).write_bytes(b"another file")
@@ -274,7 +279,7 @@ def test_one_wrong_file_of_four_leaves_none(nowhere, monkeypatch, failing):
     assert not (nowhere / "cache").exists()
 
 
-def test_a_process_that_was_faster_wins(nowhere, monkeypatch):
+def test_a_process_that_was_faster_wins(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(url: str, target: Path, sha256: str) -> None:
         target.write_bytes(b"")
         idx_folder(nowhere / "cache" / "qverify" / "fashion-mnist", test=6)  # meanwhile, elsewhere
@@ -292,7 +297,9 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_without_a_network_the_sentence_says_what_to_do(nowhere, monkeypatch, name):
+def test_without_a_network_the_sentence_says_what_to_do(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(data_sources, "_download", unreachable)
     with pytest.raises(DataError) as caught:
         load(name)

@@ -55,7 +55,7 @@ def notes(stderr: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_the_cause_is_named(kind, tmp_path):
+def test_the_cause_is_named(kind: str, tmp_path: Path) -> None:
     x, y, sentence = SPOILT[kind]
     given = ("--data", stored(tmp_path, x, y), "--bits", 8, "--samples", 2, "--method", "ibp")
     (line,) = notes(qverify("verify", DIGITS, *given).stderr)
@@ -67,7 +67,7 @@ def test_the_cause_is_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize("model", sorted(Path(DIGITS).parent.glob("digits*.onnx")), ids=lambda path: path.stem)
-def test_data_that_are_right_are_taken_without_a_word(model):
+def test_data_that_are_right_are_taken_without_a_word(model: Path) -> None:
     network = onnx_io.load(model)
     assert units.doubts(network, RIGHT) == []
     for count in (1, 29, 30, 100):
@@ -87,7 +87,7 @@ def linear(rng: Any, shape: tuple[int, ...], scale: float = 1.0, shift: float = 
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1, 0), (255, 0), (6, -3), (1 / 255, 0), (16, 0), (1e-3, 5)])
-def test_other_units_are_right_where_the_network_reads_them(rng, scale, shift):
+def test_other_units_are_right_where_the_network_reads_them(rng: np.random.Generator, scale: float, shift: int) -> None:
     """Most of the labels: a tenth are others."""
     network, samples = linear(rng, (4, 4), scale, shift)
     samples.y[::10] = (samples.y[::10] + 1) % 5
@@ -96,7 +96,7 @@ def test_other_units_are_right_where_the_network_reads_them(rng, scale, shift):
 
 @pytest.mark.parametrize("order", [(0, 2, 3, 1), (0, 3, 2, 1), (0, 1, 3, 2)])
 @pytest.mark.parametrize("known", [True, False])
-def test_colours_that_come_last_and_other_orders(rng, order, known):
+def test_colours_that_come_last_and_other_orders(rng: np.random.Generator, order: tuple[int, ...], known: bool) -> None:
     """The recipe in the remark brings the axes back, also where neither the file nor the network has any."""
     network, samples = linear(rng, (3, 5, 5))
     wrong = samples.x.transpose(order).reshape(200, -1)
@@ -109,7 +109,7 @@ def test_colours_that_come_last_and_other_orders(rng, order, known):
     np.testing.assert_array_equal(mended, samples.x)
 
 
-def test_labels_that_start_at_1(rng):
+def test_labels_that_start_at_1(rng: np.random.Generator) -> None:
     network, samples = linear(rng, (6,))
     layer = network.layers[1]
     assert isinstance(layer, Dense)
@@ -119,7 +119,7 @@ def test_labels_that_start_at_1(rng):
     assert "with the labels less 1; number the classes from 0." in said
 
 
-def test_nothing_is_said_that_few_samples_cannot_tell(rng):
+def test_nothing_is_said_that_few_samples_cannot_tell(rng: np.random.Generator) -> None:
     network, samples = linear(rng, (6,))
     wrong = Samples("mine", samples.x[:29], (samples.y[:29] + 1) % 5, "", "")
     assert units.doubts(network, wrong) == []
@@ -127,7 +127,7 @@ def test_nothing_is_said_that_few_samples_cannot_tell(rng):
     assert "is right on 0 of 30 samples, which is not clearly" in units.doubts(network, wrong)[0]
 
 
-def test_the_same_answer_for_all_is_no_better_than_chance(rng):
+def test_the_same_answer_for_all_is_no_better_than_chance(rng: np.random.Generator) -> None:
     """Though it is right on most."""
     network, samples = linear(rng, (6,))
     stuck = Network((network.layers[0], Dense("d", (0,), (5,), np.zeros((5, 6)), np.arange(5.0))), "stuck")
@@ -137,7 +137,7 @@ def test_the_same_answer_for_all_is_no_better_than_chance(rng):
     assert units.doubts(stuck, one) == []
 
 
-def test_what_labels_do_not_fit_is_left_alone_and_large_networks_are_asked_little(rng):
+def test_what_labels_do_not_fit_is_left_alone_and_large_networks_are_asked_little(rng: np.random.Generator) -> None:
     network, samples = linear(rng, (6,))
     assert units.doubts(network, Samples("mine", samples.x, samples.y + 7, "", "")) == []
     for side, most in ((8, 300), (64, units.LEAST), (256, 0)):
@@ -150,7 +150,7 @@ def test_what_labels_do_not_fit_is_left_alone_and_large_networks_are_asked_littl
 
 
 @pytest.fixture
-def small(tmp_path) -> str:
+def small(tmp_path: Path) -> str:
     """Digits divided by 256, which no rounding hides; by 255 they would be others in the last digit."""
     return stored(tmp_path, X / 256, Y)
 
@@ -165,7 +165,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_it_once_and_reads_the_inputs_scaled(command, small):
+def test_every_command_says_it_once_and_reads_the_inputs_scaled(command: str, small: str) -> None:
     given = (*COMMANDS[command], "--samples", "0:4", "--json")
     doubtful = qverify(*given, "--data", small)
     assert doubtful.exit_code == 0 and len(notes(doubtful.stderr)) == 1
@@ -185,7 +185,7 @@ def reduced(found: dict[str, Any]) -> str:
     return str([reduced(one) for one in found]) if isinstance(found, list) else str(found)
 
 
-def test_a_batch_says_it_once_a_model_and_data_set(tmp_path, small):
+def test_a_batch_says_it_once_a_model_and_data_set(tmp_path: Path, small: str) -> None:
     text = f'models = ["{DIGITS}"]\ndata = ["{small}", "digits"]\nbits = [7, 8]\nmethods = ["ibp", "bp"]\n'
     text += "samples = 4\n"
     (tmp_path / "plan.toml").write_text(text)
@@ -211,18 +211,18 @@ SENSELESS = {
 
 
 @pytest.mark.parametrize(("value", "message"), SENSELESS.items())
-def test_senseless_factors(value, message, tmp_path):
+def test_senseless_factors(value: str, message: str, tmp_path: Path) -> None:
     given = ("--data", stored(tmp_path, X * 100, Y), "--bits", 8, "--input-scale", value)
     result = qverify("verify", DIGITS, *given)
     assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_a_factor_belongs_to_data():
+def test_a_factor_belongs_to_data() -> None:
     result = qverify("inspect", DIGITS, "--input-scale", 2)
     assert result.exit_code == 2 and "give --data too" in result.stderr
 
 
-def test_a_run_goes_on_with_the_same_factor_only(tmp_path, small):
+def test_a_run_goes_on_with_the_same_factor_only(tmp_path: Path, small: str) -> None:
     given = ("verify", DIGITS, "--data", small, "--bits", 8, "--method", "ibp", "--out", tmp_path / "run")
     answer(*given, "--samples", "0:4", "--input-scale", "256/1")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["input_scale"] == 256.0
@@ -237,7 +237,7 @@ def test_a_run_goes_on_with_the_same_factor_only(tmp_path, small):
     )
 
 
-def test_a_report_reads_the_inputs_scaled_too(tmp_path, small):
+def test_a_report_reads_the_inputs_scaled_too(tmp_path: Path, small: str) -> None:
     """The attack finds the members that it shows again, so the inputs must be those of the run."""
     pages = {}
     for name, given in {"scaled": (small, "--input-scale", 256), "right": ("digits",)}.items():
@@ -248,11 +248,13 @@ def test_a_report_reads_the_inputs_scaled_too(tmp_path, small):
     assert pages["scaled"] and pages["scaled"] == pages["right"]
 
 
-def test_training_scales_both_splits_and_points_out_units_that_no_network_learns_from(tmp_path, monkeypatch):
+def test_training_scales_both_splits_and_points_out_units_that_no_network_learns_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train = datasets.load_train("digits")
     for name, factor in (("right", 1.0), ("twice", 1 / 256), ("pixels", 64.0)):
         arrays = {"x_train": train.x * factor, "y_train": train.y, "x_test": X * factor, "y_test": Y}
-        np.savez(tmp_path / f"{name}.npz", **arrays)
+        np.savez(tmp_path / f"{name}.npz", **arrays)  # type: ignore[arg-type]
     given = ("train", "--arch", "mlp:8", "--epochs", 1, "--threads", 1, "--data")
     doubtful = [
         qverify(*given, tmp_path / f"{name}.npz", "--out", tmp_path / f"{name}.onnx") for name in ("twice", "pixels")

@@ -29,7 +29,7 @@ pytest.importorskip("gurobipy")
 
 
 @pytest.mark.parametrize("seed", range(210))
-def test_relational_is_bilinear(seed):
+def test_relational_is_bilinear(seed: int) -> None:
     """Dense networks: the weights are eliminated exactly. Half without the cuts, so that (1) is not assumed."""
     family, x = tiny(seed)
     row = difference(family.network)
@@ -41,7 +41,7 @@ def test_relational_is_bilinear(seed):
 
 @pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("k", [0, 3, 4])
-def test_other_layers(name, k, rng):
+def test_other_layers(name: str, k: int, rng: np.random.Generator) -> None:
     """Likewise for Add, Scale, Dense after Dense, ReLU on the input or last, layers read twice."""
     network = ALL[name](rng)
     family, x = Family.of(network, random_radii(network, rng)), inputs(network, rng)[k]
@@ -51,7 +51,7 @@ def test_other_layers(name, k, rng):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_independent_positions_are_below(name, rng):
+def test_independent_positions_are_below(name: str, rng: np.random.Generator) -> None:
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng))
     for x in inputs(network, rng)[[0, 4]]:
@@ -64,12 +64,12 @@ def test_independent_positions_are_below(name, rng):
             assert bare == pytest.approx(shared, abs=1e-6)
 
 
-def test_sharing_by_hand():
+def test_sharing_by_hand() -> None:
     """One kernel entry w in [0.9, 1.1] at two positions that are both 1, and a fixed difference of the two: with one
     w it is 0, with two it is +-0.2."""
 
     kernel = conv_of("conv", 0, (1, 1, 2), [[[[1.0]]]], [0.0], has_bias=False)
-    last = Dense("out", (1,), (2,), weight=[[1.0, -1.0], [0.0, 0.0]], bias=[0.0, 0.0], quantised=False)
+    last = Dense("out", (1,), (2,), weight=[[1.0, -1.0], [0.0, 0.0]], bias=[0.0, 0.0], quantised=False)  # type: ignore[arg-type]
     family = Family.of(Network((Input("x", (), (1, 1, 2)), kernel, last)), Radii(weight=0.1))
     x, row = np.ones(2), np.array([1.0, -1.0])
     assert optimum(relational(family, x), row) == pytest.approx(-0.2, abs=1e-9)
@@ -77,7 +77,7 @@ def test_sharing_by_hand():
     assert optimum(bilinear(family, x, cuts=False), row, "gurobi") == pytest.approx(0.0, abs=1e-7)
 
 
-def test_gurobi_agrees_on_a_convolution(rng):
+def test_gurobi_agrees_on_a_convolution(rng: np.random.Generator) -> None:
     network = ALL["conv_last"](rng)
     family, x = Family.of(network, random_radii(network, rng)), inputs(network, rng)[0]
     program = Bilinear(Maps(family), sample_bounds(family, x))

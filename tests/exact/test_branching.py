@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,14 +41,14 @@ def asked(seed: int, *sizes: int, radius: float = 0.1) -> tuple[Relational, Obje
 def enumerated(program: Program, objective: Objective) -> float:
     choices = itertools.product((0.0, 1.0), repeat=int(program.integer.sum()))
     values = [with_binaries(program, objective.cost, np.array(choice)) for choice in choices]
-    return min(v for v in values if v is not None) + objective.offset
+    return float(min(v for v in values if v is not None) + objective.offset)
 
 
 SMALL = [(seed, sizes) for seed in range(6) for sizes in ((3, 4, 3), (2, 3, 3, 2))]
 
 
 @pytest.mark.parametrize(("seed", "sizes"), SMALL)
-def test_the_minimum_is_that_of_all_assignments(seed, sizes):
+def test_the_minimum_is_that_of_all_assignments(seed: int, sizes: tuple[int, ...]) -> None:
     program, objective = asked(seed, *sizes, radius=0.3)
     truth = enumerated(program.program, objective)
     outcome = Tree(Scaled.of(program.program)).minimise(objective, NOTHING)
@@ -57,7 +59,7 @@ def test_the_minimum_is_that_of_all_assignments(seed, sizes):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_it_agrees_with_the_tree_of_highs(seed):
+def test_it_agrees_with_the_tree_of_highs(seed: int) -> None:
     program, objective = asked(seed, 6, 14, 12, 9, 3)
     scaled = Scaled.of(program.program)
     other = InUnits(scaled, solvers.adapter("highs").open(scaled.program)).minimise(objective, NOTHING)
@@ -67,7 +69,7 @@ def test_it_agrees_with_the_tree_of_highs(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_rows_kept_from_one_objective_hold_for_the_next(seed):
+def test_rows_kept_from_one_objective_hold_for_the_next(seed: int) -> None:
     program, _ = asked(seed, 5, 12, 10, 3)
     scaled = Scaled.of(program.program)
     tree = Tree(scaled)
@@ -90,7 +92,7 @@ def one_neuron() -> Program:
     )
 
 
-def test_rows_of_one_neuron_are_its_convex_hull():
+def test_rows_of_one_neuron_are_its_convex_hull() -> None:
     """With them no binary is left to branch on, whatever the direction; without them some directions need it."""
     scaled, split = Scaled.of(one_neuron()), 0
     for angle in np.linspace(0.1, 1.5, 15):
@@ -114,20 +116,21 @@ def hard() -> tuple[Scaled, Objective]:
     return Scaled.of(program.program), objective
 
 
-def test_stops():
+def test_stops() -> None:
     program, objective = asked(1, 6, 14, 12, 9, 3)
     scaled = Scaled.of(program.program)
     optimum = Tree(scaled).minimise(objective, NOTHING).dual_bound
     above = Tree(scaled).minimise(objective, Limits(stop_above=optimum - 0.1))
     assert above.status is Ending.BOUND_REACHED and optimum - 0.1 < above.dual_bound <= optimum + 1e-6
     below = Tree(scaled).minimise(objective, Limits(stop_above=optimum + 0.1, stop_below=optimum + 0.05))
-    assert below.status is Ending.TARGET_REACHED and below.incumbent <= optimum + 0.05
+    assert below.status is Ending.TARGET_REACHED
+    assert below.incumbent is not None and below.incumbent <= optimum + 0.05
     assert below.dual_bound <= optimum + 1e-6
     neither = Tree(scaled).minimise(objective, Limits(stop_above=optimum + 0.1, stop_below=optimum - 0.1))
     assert neither.status is Ending.OPTIMAL and neither.dual_bound == pytest.approx(optimum, abs=1e-6)
 
 
-def test_time_limit_and_stop_keep_a_bound():
+def test_time_limit_and_stop_keep_a_bound() -> None:
     scaled, objective = hard()
     tree = Tree(scaled)
     relaxed = tree.minimise(objective, NOTHING, relax=True)
@@ -141,7 +144,7 @@ def test_time_limit_and_stop_keep_a_bound():
     assert tree.minimise(objective, NOTHING).status is Ending.INTERRUPTED
 
 
-def test_the_time_of_relaxations_is_not_summed_up():
+def test_the_time_of_relaxations_is_not_summed_up() -> None:
     """Short linear programs that together take longer than the limit of each: none of them is cut off."""
     scaled, objective = hard()
     tree, rng, spent = Tree(scaled), np.random.default_rng(0), 0.0
@@ -152,7 +155,7 @@ def test_the_time_of_relaxations_is_not_summed_up():
         assert outcome.status is Ending.OPTIMAL
 
 
-def test_no_binaries_and_no_rows():
+def test_no_binaries_and_no_rows() -> None:
     nothing = sparse.csr_matrix((0, 2))
     none = np.zeros(0)
     box = Program(
@@ -169,7 +172,7 @@ def test_no_binaries_and_no_rows():
 
 # -- a HiGHS that lies ----------------------------------------------------------------------------
 
-LIES = {
+LIES: dict[str, Callable[[Any, Any], Solved]] = {
     "random duals": lambda solved, rng: replace(solved, duals=rng.normal(size=len(solved.duals))),
     "huge duals": lambda solved, rng: replace(solved, duals=1e8 * rng.normal(size=len(solved.duals))),
     "no duals": lambda solved, rng: replace(solved, duals=None),
@@ -184,10 +187,12 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_no_lie_of_the_solver_raises_a_bound_above_the_truth(monkeypatch, lie, share):
+def test_no_lie_of_the_solver_raises_a_bound_above_the_truth(
+    monkeypatch: pytest.MonkeyPatch, lie: str, share: float
+) -> None:
     rng, true = np.random.default_rng(5), LinearProgram.solve
 
-    def solve(self, *arguments):
+    def solve(self: LinearProgram, *arguments: Any) -> Solved:
         solved = true(self, *arguments)
         usable = solved.point is not None and solved.duals is not None
         return LIES[lie](solved, rng) if usable and rng.random() < share else solved
@@ -203,7 +208,7 @@ def test_no_lie_of_the_solver_raises_a_bound_above_the_truth(monkeypatch, lie, s
             assert outcome.status is not Ending.BOUND_REACHED or outcome.dual_bound > (limits.stop_above or 0.0)
 
 
-def test_bounds_come_from_duals_alone(monkeypatch):
+def test_bounds_come_from_duals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without usable duals nothing is proved: the tree ends and says so."""
     true = LinearProgram.solve
     monkeypatch.setattr(LinearProgram, "solve", lambda self, *a: replace(true(self, *a), duals=None))

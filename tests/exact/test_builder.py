@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import sparse
 
 from qverify.exact.builder import ProgramBuilder, as_matrix, index_map, per_output
+from qverify.layers import Conv
 from tests.support.networks import conv, conv_taps, convolve, dense
 
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, tuple[Any, ...]] = {
     "plain": ((1, 3, 4), (2, 1, 2, 3), {}),
     "one_position": ((2, 2, 3), (3, 2, 2, 3), {}),
     "padded": ((2, 3, 2), (3, 2, 3, 2), {"pads": (2, 0, 1, 1)}),
@@ -23,12 +26,12 @@ CONVOLUTIONS = {
 
 
 @pytest.fixture(params=CONVOLUTIONS)
-def layer(request, rng):
+def layer(request: pytest.FixtureRequest, rng: np.random.Generator) -> Conv:
     shape, kernel, more = CONVOLUTIONS[request.param]
     return conv(rng, "conv", 0, shape, kernel, **more)
 
 
-def test_index_map_names_every_use_of_a_kernel_entry(layer):
+def test_index_map_names_every_use_of_a_kernel_entry(layer: Conv) -> None:
     """Against the definition of ONNX Conv, tap by tap; each use exactly once, no padding."""
     wanted = {
         (output, source, int(np.ravel_multi_index(kernel, layer.weight.shape)))
@@ -39,18 +42,19 @@ def test_index_map_names_every_use_of_a_kernel_entry(layer):
     assert len(uses) == len(wanted) and set(uses) == wanted
 
 
-def test_matrix_and_bias_are_the_layer(layer, rng):
-    x, kernel = rng.normal(size=(7, int(np.prod(layer.in_shape)))), rng.normal(size=layer.weight.shape)
+def test_matrix_and_bias_are_the_layer(layer: Conv, rng: np.random.Generator) -> None:
+    x: Any = rng.normal(size=(7, int(np.prod(layer.in_shape))))
+    kernel: Any = rng.normal(size=layer.weight.shape)
     matrix, bias = as_matrix(layer, kernel), per_output(layer, layer.bias)
     assert matrix.shape == (layer.size, x.shape[1]) and bias.shape == (layer.size,)
     expected = layer.apply(kernel, x) + np.repeat(layer.bias, layer.positions)
     np.testing.assert_allclose((matrix @ x.T).T + bias, expected, atol=1e-12)
-    many = [np.broadcast_to(a, (7, *a.shape)) for a in (kernel, layer.bias)]
-    by_loops = convolve(layer, *many, x)
+    weight, biases = (np.broadcast_to(a, (7, *a.shape)) for a in (kernel, layer.bias))
+    by_loops = convolve(layer, weight, biases, x)
     np.testing.assert_allclose((matrix @ x.T).T + bias, by_loops, atol=1e-12)
 
 
-def test_per_output_keeps_indices(layer, rng):
+def test_per_output_keeps_indices(layer: Conv, rng: np.random.Generator) -> None:
     channels = np.arange(len(layer.bias))
     spread = per_output(layer, channels)
     assert spread.dtype == channels.dtype and (spread == np.arange(layer.size) // layer.positions).all()
@@ -59,7 +63,7 @@ def test_per_output_keeps_indices(layer, rng):
     assert (as_matrix(full, full.weight).toarray() == full.weight).all()
 
 
-def test_builder_puts_blocks_together():
+def test_builder_puts_blocks_together() -> None:
     builder = ProgramBuilder()
     x = builder.add_variables("x", np.array([-1.0, 0.0]), np.array([1.0, 2.0]))
     s = builder.add_binaries("s", 1)
@@ -85,7 +89,7 @@ def test_builder_puts_blocks_together():
     assert {name: block.tolist() for name, block in builder.blocks.items()} == {"x": [0, 1], "s": [2], "y": [3, 4]}
 
 
-def test_a_program_without_rows():
+def test_a_program_without_rows() -> None:
     builder = ProgramBuilder()
     builder.add_variables("x", np.zeros(3), np.ones(3))
     program = builder.build()

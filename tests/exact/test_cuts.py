@@ -20,7 +20,7 @@ from tests.support.programs import (
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_cuts_hold_for_every_assignment(name, rng):
+def test_cuts_hold_for_every_assignment(name: str, rng: np.random.Generator) -> None:
     """The largest violation of any row made, over all points with whole binaries, by scipy."""
     network = NETWORKS[name](rng)
     family = Family.of(network, random_radii(network, rng, 0.1))
@@ -37,7 +37,7 @@ def test_cuts_hold_for_every_assignment(name, rng):
             assert least is None or least >= limits[k] - 1e-7
 
 
-def test_every_split_neuron_is_recognised(rng):
+def test_every_split_neuron_is_recognised(rng: np.random.Generator) -> None:
     """The binaries of split neurons are those of switched variables; those that stand for signs are not."""
     network = mlp(rng, 6, 14, 12, 3)
     family = Family.of(network, random_radii(network, rng, 0.2))
@@ -49,7 +49,7 @@ def test_every_split_neuron_is_recognised(rng):
     assert len(active) > 5 and len(signs) == 6
 
 
-def neuron(rng, terms: int) -> tuple[Program, np.ndarray, float, float]:
+def neuron(rng: np.random.Generator, terms: int) -> tuple[Program, np.ndarray, float, float]:
     """x <= max(w . v + c, r) by big-M over a random box: variables v, x, s; and w, c, r."""
     weight, constant, r = rng.normal(size=terms), float(rng.normal()), 0.1
     low, high = -rng.uniform(0.1, 2.0, terms), rng.uniform(0.1, 2.0, terms)
@@ -68,7 +68,7 @@ def neuron(rng, terms: int) -> tuple[Program, np.ndarray, float, float]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_row_is_the_most_violated_of_all_subsets(seed):
+def test_the_row_is_the_most_violated_of_all_subsets(seed: int) -> None:
     """All 2^5 subsets I of formula (19), each written out."""
     rng, terms, found = np.random.default_rng(seed), 5, 0
     program, weight, constant, r = neuron(rng, terms)
@@ -94,7 +94,7 @@ def test_the_row_is_the_most_violated_of_all_subsets(seed):
     assert found
 
 
-def test_rows_of_another_form_are_passed_over(rng):
+def test_rows_of_another_form_are_passed_over(rng: np.random.Generator) -> None:
     """A range instead of one limit, a third row, a coefficient other than -1."""
     program, *_ = neuron(rng, 3)
     assert len(Switched.of_program(program)) == 1

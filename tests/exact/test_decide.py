@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from qverify.arrays import Array
 from qverify.errors import InternalError, ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.branching import Tree
 from qverify.exact.decide import Known, Ruling, proved_bound, rule, tolerance
 from qverify.exact.gain import Gain
-from qverify.exact.solvers.base import Availability, Ending, Outcome
+from qverify.exact.program import Objective
+from qverify.exact.solvers.base import Availability, Ending, Limits, Outcome
 from qverify.family.radii import Radii
 from qverify.layers import Input
 from qverify.network import Network
 from qverify.verification.cascade import verify
-from qverify.verification.verdict import Options, Status
+from qverify.verification.verdict import Options, Status, Verdict
 from tests.support.networks import conv, dense, mlp, relu
 
 HIGHS = solvers.adapter("highs")
@@ -30,28 +34,28 @@ class Liar:
 
     name, products = "highs", False
 
-    def __init__(self, lie):
+    def __init__(self, lie: Callable[..., Any]) -> None:
         self.lie = lie
         self.asked = 0
 
-    def availability(self):
+    def availability(self) -> Any:
         return HIGHS.availability()
 
-    def open(self, program, threads=1, stop=None):
+    def open(self, program: Any, threads: Any = 1, stop: Any = None) -> Any:
         session, liar = HIGHS.open(program, threads, stop), self
 
         class Session:
-            def minimise(self, objective, limits, relax=False):
+            def minimise(self, objective: Any, limits: Any, relax: Any = False) -> Any:
                 liar.asked += 1
                 return liar.lie(session.minimise(objective, limits, relax), relax)
 
-            def close(self):
+            def close(self) -> None:
                 session.close()
 
         return Session()
 
 
-def question(seed: int):
+def question(seed: int) -> tuple[Network, Array, np.ndarray, Radii]:
     """A network, samples and radii of which the exact step decides several, both ways."""
     rng = np.random.default_rng(seed)
     network = mlp(rng, 5, 12, 12, 12, 3)
@@ -60,15 +64,16 @@ def question(seed: int):
     return network, x, network.evaluate(x).argmax(1), radii
 
 
-def with_liar(monkeypatch, lie, seed=0, method="auto"):
+def with_liar(monkeypatch: pytest.MonkeyPatch, lie: Callable[..., Any], seed: int = 0, method: str = "auto") -> Any:
     truth()  # cached before the liar takes over
     network, x, labels, radii = question(seed)
     liar = Liar(lie)
 
     class LyingTree(Tree):
-        def minimise(self, objective, limits, relax=False):
+        def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
             liar.asked += 1
-            return lie(super().minimise(objective, limits, relax), relax)
+            found: Outcome = lie(super().minimise(objective, limits, relax), relax)
+            return found
 
     monkeypatch.setattr("qverify.exact.solvers.host.Tree", LyingTree)
     monkeypatch.setattr("qverify.exact.search.solvers.choose", lambda name, products: liar)
@@ -79,18 +84,18 @@ def with_liar(monkeypatch, lie, seed=0, method="auto"):
 
 
 @functools.cache
-def truth(seed=0, method="auto"):
+def truth(seed: int = 0, method: str = "auto") -> list[Verdict]:
     return verify(*question(seed), Options(method=method))
 
 
-def test_the_question_needs_the_solver():
+def test_the_question_needs_the_solver() -> None:
     decided = {(v.status, v.method) for v in truth()}
     assert {(Status.VERIFIED, "exact"), (Status.FALSIFIED, "exact")} <= decided
     assert Status.UNKNOWN not in {v.status for v in truth()}
 
 
 @pytest.mark.parametrize("bound", [math.nan, math.inf, -math.inf, -1e30])
-def test_a_missing_bound_verifies_nothing(monkeypatch, bound):
+def test_a_missing_bound_verifies_nothing(monkeypatch: pytest.MonkeyPatch, bound: float) -> None:
     verdicts = with_liar(monkeypatch, lambda outcome, relaxed: replace(outcome, dual_bound=bound, row_duals=None))
     for true, verdict in zip(truth(), verdicts, strict=True):
         if true.method == "exact":
@@ -101,8 +106,8 @@ def test_a_missing_bound_verifies_nothing(monkeypatch, bound):
 
 
 @pytest.mark.parametrize("status", [Ending.INFEASIBLE, Ending.UNBOUNDED, Ending.FAILED])
-def test_a_false_status_is_unknown_whatever_the_bound(monkeypatch, status):
-    def lie(outcome, relaxed):
+def test_a_false_status_is_unknown_whatever_the_bound(monkeypatch: pytest.MonkeyPatch, status: Ending) -> None:
+    def lie(outcome: Outcome, relaxed: bool) -> Outcome:
         return Outcome(status=status, dual_bound=5.0, message="boom")
 
     verdicts = with_liar(monkeypatch, lie)
@@ -112,11 +117,11 @@ def test_a_false_status_is_unknown_whatever_the_bound(monkeypatch, status):
             assert "another --solver" in verdict.detail
 
 
-def test_a_wrong_incumbent_falsifies_nothing(monkeypatch):
+def test_a_wrong_incumbent_falsifies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points from nowhere with values to die for: what counts is the member made from them."""
     rng = np.random.default_rng(0)
 
-    def lie(outcome, relaxed):
+    def lie(outcome: Outcome, relaxed: bool) -> Outcome:
         if outcome.point is None:
             return outcome
         noise = rng.normal(size=len(outcome.point))
@@ -129,8 +134,8 @@ def test_a_wrong_incumbent_falsifies_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("point", ["nan", "none"])
-def test_no_usable_point_is_no_member(monkeypatch, point):
-    def lie(outcome, relaxed):
+def test_no_usable_point_is_no_member(monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    def lie(outcome: Outcome, relaxed: bool) -> Outcome:
         made = None if point == "none" or outcome.point is None else np.full_like(outcome.point, np.nan)
         return replace(outcome, point=made)
 
@@ -138,23 +143,23 @@ def test_no_usable_point_is_no_member(monkeypatch, point):
         assert verdict.status in (true.status, Status.UNKNOWN)
 
 
-def test_a_bound_above_a_member_is_an_internal_error(monkeypatch):
+def test_a_bound_above_a_member_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound that is too high is caught as soon as any member lies below it."""
     with pytest.raises(InternalError, match="concrete member"):
         with_liar(monkeypatch, lambda outcome, relaxed: replace(outcome, dual_bound=1e3, row_duals=None))
 
 
-def test_a_slightly_high_bound_is_caught_by_the_member_of_its_own_point(monkeypatch):
+def test_a_slightly_high_bound_is_caught_by_the_member_of_its_own_point(monkeypatch: pytest.MonkeyPatch) -> None:
     """The optimum's own point gives a member; a bound above it refutes itself (method exact: no early stop)."""
 
-    def lie(outcome, relaxed):
+    def lie(outcome: Outcome, relaxed: bool) -> Outcome:
         return outcome if relaxed else replace(outcome, dual_bound=outcome.dual_bound + 0.01)
 
     with pytest.raises(InternalError, match="concrete member"):
         with_liar(monkeypatch, lie, method="exact")
 
 
-def test_rule():
+def test_rule() -> None:
     assert rule(Known(lower=1e-9), 1.0) is Ruling.HOLDS
     assert rule(Known(lower=0.0), 1.0) is Ruling.OPEN
     assert rule(Known(lower=-1.0, upper=1.0), 1.0) is Ruling.OPEN
@@ -171,7 +176,7 @@ def test_rule():
         Known(lower=2e-20, upper=1e-20),
     ],
 )
-def test_a_member_below_a_bound_is_an_error_however_small_the_outputs_are(known):
+def test_a_member_below_a_bound_is_an_error_however_small_the_outputs_are(known: Known) -> None:
     with pytest.raises(InternalError):
         rule(known, 10.0 * known.lower)
     assert rule(Known(lower=known.upper * (1 + 1e-10), upper=known.upper), 10.0) is (
@@ -179,7 +184,7 @@ def test_a_member_below_a_bound_is_an_error_however_small_the_outputs_are(known)
     )
 
 
-def test_proved_bound_takes_the_tolerance_off():
+def test_proved_bound_takes_the_tolerance_off() -> None:
     assert proved_bound(Outcome(status=Ending.OPTIMAL, dual_bound=2.0), 0.5) == 1.5
     assert proved_bound(Outcome(status=Ending.TIME_LIMIT, dual_bound=-2.0), 0.5) == -2.5
     for status in Ending:
@@ -187,13 +192,13 @@ def test_proved_bound_takes_the_tolerance_off():
         assert proved_bound(Outcome(status=status, dual_bound=math.nan), 0.0) == -math.inf
 
 
-def test_too_large_for_gurobi_is_refused_by_name_and_auto_goes_on():
+def test_too_large_for_gurobi_is_refused_by_name_and_auto_goes_on() -> None:
     rng = np.random.default_rng(0)
     network = mlp(rng, 30, 800, 700, 600, 3)
     x = rng.normal(size=(1, 30))
     labels = network.evaluate(x).argmax(1)
     radii = Radii(input=1e-4, weight=1e-5)
-    if solvers.adapter("gurobi").full_licence():
+    if solvers.adapter("gurobi").full_licence():  # type: ignore[attr-defined]
         pytest.skip("the licence here has no limit")
     with pytest.raises(ModelTooLarge, match=r"2000 variables.*--solver highs"):
         verify(network, x, labels, radii, Options("exact", solver="gurobi"))
@@ -203,25 +208,25 @@ def test_too_large_for_gurobi_is_refused_by_name_and_auto_goes_on():
 class _Broken:
     name, products = "gurobi", True
 
-    def availability(self):
+    def availability(self) -> Availability:
         return Availability(
             works=False, version="1", licence="none", remedy="Gurobi finds no licence; use `--solver highs`."
         )
 
 
-def test_no_licence_is_a_solver_error(monkeypatch):
+def test_no_licence_is_a_solver_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(solvers.ADAPTERS, "gurobi", _Broken())
     with pytest.raises(SolverError, match="no licence"):
         verify(*question(0), Options("exact", solver="gurobi"))
 
 
-def convolutional(rng) -> Network:
+def convolutional(rng: np.random.Generator) -> Network:
     first = conv(rng, "conv", 0, (1, 3, 3), (2, 1, 2, 2))
     layers = (Input("x", (), (1, 3, 3)), first, relu("relu", 1, first))
     return Network((*layers, dense(rng, "out", 2, 2, first.size)))
 
 
-def test_bilinear_decides_what_independent_positions_leave_open():
+def test_bilinear_decides_what_independent_positions_leave_open() -> None:
     """The shared kernel matters: relational alone is unknown, the default goes on to the bilinear program."""
     decided = 0
     for seed in range(5):
@@ -243,7 +248,7 @@ def test_bilinear_decides_what_independent_positions_leave_open():
     assert decided >= 1
 
 
-def test_tolerances():
+def test_tolerances() -> None:
     gain = Gain(ranges=100.0, magnitudes=1000.0)
     relational, bilinear = tolerance(gain, False), tolerance(gain, True)
     assert relational == pytest.approx(decide.TOLERANCE * 100, rel=1e-3)

@@ -20,7 +20,7 @@ from tests.support.programs import (
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_gain_bounds_what_an_error_can_do(name, rng):
+def test_gain_bounds_what_an_error_can_do(name: str, rng: np.random.Generator) -> None:
     """Members evaluated with every value off by a share of its range, or of its terms, move the output by less."""
     network = NETWORKS[name](rng)
     radii = random_radii(network, rng, 0.1)
@@ -35,7 +35,7 @@ def test_gain_bounds_what_an_error_can_do(name, rng):
     assert found.ranges >= 0.5 * spread
 
 
-def test_by_hand():
+def test_by_hand() -> None:
     """y = (2 h, 0), h = relu(3 x), x in [1, 2]: each value is off by its range, or by its size, times 2 or 6."""
     first = Dense("a", (0,), (1,), weight=np.array([[3.0]]), bias=np.array([0.0]))
     last = Dense("b", (2,), (2,), weight=np.array([[2.0], [0.0]]), bias=np.array([0.0, 0.0]))

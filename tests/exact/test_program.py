@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from qverify.exact.program import Objective
         ("rows", np.ones((1, 2))),
     ],
 )
-def test_programs_that_are_none(name, value):
+def test_programs_that_are_none(name: str, value: Any) -> None:
     builder = ProgramBuilder()
     x = builder.add_variables("x", np.zeros(2), np.ones(2))
     builder.add_rows([(np.ones((1, 2)), x)], 0.0, 1.0)
@@ -37,7 +38,7 @@ def test_programs_that_are_none(name, value):
         dataclasses.replace(program, **{name: value})
 
 
-def test_the_value_of_an_objective(rng):
+def test_the_value_of_an_objective(rng: np.random.Generator) -> None:
     """Against exact rationals."""
     cost, point = rng.normal(size=20), rng.normal(size=20)
     truth = sum((Fraction(c) * Fraction(v) for c, v in zip(cost, point, strict=True)), Fraction(1.5))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import qverify
+from qverify.arrays import Array
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.cuts import Switched
+from qverify.exact.program import Program
 from qverify.exact.relational import Maps, Relational
 from qverify.exact.scaling import Scaled
 from qverify.family.family import Family
@@ -21,7 +25,7 @@ from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
 from qverify.rounding import allowance, chord
-from tests.support.networks import NETWORKS, inputs, random_radii
+from tests.support.networks import NETWORKS, inputs, known_layers, random_radii
 from tests.support.programs import all_signs, sample_bounds
 from tests.support.rationals import badly_scaled, corner_member, exact, random_signs, relative_radii
 
@@ -29,7 +33,7 @@ SIZES = st.floats(0.0, 1e300, allow_subnormal=True)
 
 
 @given(SIZES, SIZES)
-def test_the_chord_lies_above_the_magnitude(left, right):
+def test_the_chord_lies_above_the_magnitude(left: float, right: float) -> None:
     """Exactly, at both ends; |x| is convex, so between them too. It touches them up to rounding."""
     low, high = np.array([-left]), np.array([right])
     slope, intercept = (exact(part)[0] for part in chord(np, low, high))
@@ -42,9 +46,9 @@ def test_the_chord_lies_above_the_magnitude(left, right):
 # --- exact points of programs -------------------------------------------------------------------------------
 
 
-def rows_of(program):
+def rows_of(program: Program) -> list[tuple[Any, ...]]:
     """Per row its terms [(column, coefficient)], products [(first, second, coefficient)] and limits, all exact."""
-    rows = [([], []) for _ in range(program.row_count)]
+    rows: list[tuple[list[Any], list[Any]]] = [([], []) for _ in range(program.row_count)]
     for row in range(program.row_count):
         part = slice(program.rows.indptr[row], program.rows.indptr[row + 1])
         columns, values = program.rows.indices[part].tolist(), program.rows.data[part]
@@ -55,7 +59,9 @@ def rows_of(program):
     return rows
 
 
-def satisfied(program, rows, number, point):
+def satisfied(
+    program: Program, rows: list[tuple[Any, ...]], number: int, point: dict[Any, Any] | list[Fraction | None]
+) -> bool:
     terms, products = rows[number]
     value = sum((a * point[j] for j, a in terms), Fraction(0))
     value += sum((a * point[i] * point[j] for i, j, a in products), Fraction(0))
@@ -63,7 +69,7 @@ def satisfied(program, rows, number, point):
     return (low == -np.inf or Fraction(low) <= value) and (high == np.inf or value <= Fraction(high))
 
 
-def is_point(program, point):
+def is_point(program: Program, point: list[Fraction | None]) -> bool:
     """Whether some choice of the binaries (None in `point`) makes an exact point of the program."""
     rows, binaries = rows_of(program), np.flatnonzero(program.integer)
     inside = all(
@@ -74,7 +80,7 @@ def is_point(program, point):
     assert all(len(own) <= 1 for own in owner.values())
     free = all(satisfied(program, rows, number, point) for number in owner if not owner[number])
 
-    def switched(binary):
+    def switched(binary: Any) -> bool:
         own = [number for number in owner if owner[number] == [binary]]
         return any(all(satisfied(program, rows, n, {**enumerated, binary: s}) for n in own) for s in (0, 1))
 
@@ -82,9 +88,13 @@ def is_point(program, point):
     return inside and free and all(switched(b) for b in binaries)
 
 
-def point_of(asked, values, weights=None):
+def point_of(
+    asked: Bilinear | Relational,
+    values: list[list[Fraction]],
+    weights: dict[tuple[str, int], list[Fraction]] | None = None,
+) -> list[Fraction | None]:
     """The exact values of a member as a point; binaries are left open, magnitudes are |x|, activations max(z, 0)."""
-    point = [None] * asked.program.variable_count
+    point: list[Any] = [None] * asked.program.variable_count
     for name, columns in asked.builder.blocks.items():
         kind, _, number = name.rpartition(" ")
         index = int(number)
@@ -94,31 +104,34 @@ def point_of(asked, values, weights=None):
             elif kind == "activation":
                 point[column] = max(values[asked.network.layers[index].inputs[0]][k], Fraction(0))
             elif kind in ("weight", "bias"):
+                assert weights is not None
                 point[column] = weights[kind, index][k]
     for i, magnitude in getattr(asked, "magnitudes", {}).items():
-        for k in np.flatnonzero(magnitude.column >= 0):
+        for k in np.flatnonzero(magnitude.column >= 0).tolist():
             point[magnitude.column[k]] = abs(values[i][k])
     return point
 
 
-def member(family, x, signs):
+def member(
+    family: Family, x: Array, signs: Callable[..., Any]
+) -> tuple[list[list[Fraction]], dict[tuple[str, int], list[Fraction]]]:
     """Layer values of the corner member at `signs`, and its weights and biases, exactly."""
     chosen = {}
 
-    def kept(kind, index, shape):
+    def kept(kind: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
         chosen[kind, index] = np.ravel(signs(kind, index, shape))
         return chosen[kind, index]
 
     values, weights = corner_member(family, x, kept), {}
     for i in family.weight:
-        layer = family.network.layers[i]
+        layer = known_layers(family.network)[i]
         for kind, centre, radius in (("weight", layer.weight, family.weight[i]), ("bias", layer.bias, family.bias[i])):
             pairs = zip(exact(centre), exact(radius), chosen[kind, i], strict=True)
             weights[kind, i] = [c + int(s) * r for c, r, s in pairs]
     return values, weights
 
 
-def cancelling(n, seed):
+def cancelling(n: int, seed: int) -> tuple[Family, Array]:
     """Hidden sums of n terms that cancel a bias, coefficients W + R that are no float64, inputs of both signs."""
     rng = np.random.default_rng(seed)
     weight = rng.choice([-1.0, 1.0], (3, n)) * (1.0 + rng.integers(0, 2, (3, n)) * 2.0**-52)
@@ -126,14 +139,18 @@ def cancelling(n, seed):
     radius[1, 0], weight[2] = 1.0, 0.0
     x = rng.choice([1.0, 1.0 / 3.0, 1.5], n)
     first = Dense("a", (0,), (3,), weight=weight, bias=-(weight @ x) - radius @ abs(x))
-    last = Dense("b", (2,), (2,), weight=[[1.0 / 3.0, 1.0, -1.0], [1.0 + 2.0**-52, 1.0 / 7.0, 1.0]], bias=[0.1, 0.3])
+    last = Dense("b", (2,), (2,), weight=[[1.0 / 3.0, 1.0, -1.0], [1.0 + 2.0**-52, 1.0 / 7.0, 1.0]], bias=[0.1, 0.3])  # type: ignore[arg-type]
     network = Network((Input("x", (), (n,)), first, Relu("r", (1,), (3,)), last))
     entry = np.where(rng.random(n) < 0.5, 2.0 * abs(x), 0.0)
-    layers = {"a": {"weight": radius, "bias": 2.0**-60}, "b": {"weight": 0.1}, "r": {"activation": 1e-17}}
+    layers: dict[str, Any] = {
+        "a": {"weight": radius, "bias": 2.0**-60},
+        "b": {"weight": 0.1},
+        "r": {"activation": 1e-17},
+    }
     return Family.of(network, Radii(input=entry, layers=layers)), x
 
 
-def cases():
+def cases() -> Iterator[tuple[Family, Array]]:
     rng = np.random.default_rng(7)
     for n, seed in ((20, 0), (400, 1), (1500, 2)):
         yield cancelling(n, seed)
@@ -145,10 +162,10 @@ def cases():
         yield Family.of(network, random_radii(network, rng)), inputs(network, rng)[4]
 
 
-def extreme(family, x, push):
+def extreme(family: Family, x: Array, push: int) -> Callable[..., Any]:
     """Signs that push every neuron to the same side, as far as it goes at inputs of the signs of x."""
 
-    def signs(kind, index, shape):
+    def signs(kind: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
         if kind == "weight" and index == 1 and len(shape) == 2:
             return np.broadcast_to(push * np.where(x < 0, -1, 1), shape)
         return np.full(shape, push) if kind != "input" else np.ones(shape, int)
@@ -157,10 +174,10 @@ def extreme(family, x, push):
 
 
 @pytest.mark.parametrize("number", range(5 + len(NETWORKS)))
-def test_members_are_exact_points_of_both_programs(number, rng):
+def test_members_are_exact_points_of_both_programs(number: int, rng: np.random.Generator) -> None:
     family, x = list(cases())[number]
     bounds, maps = sample_bounds(family, x), Maps(family)
-    asked = [Relational(maps, bounds), Relational(maps, bounds, all_signs(bounds))]
+    asked: list[Relational | Bilinear] = [Relational(maps, bounds), Relational(maps, bounds, all_signs(bounds))]
     if x.size < 100:
         asked += [Bilinear(maps, bounds), Bilinear(maps, bounds, cuts=False)]
     choices = [extreme(family, x, push) for push in (-1, 1)] + [random_signs(rng) for _ in range(3)]
@@ -168,7 +185,7 @@ def test_members_are_exact_points_of_both_programs(number, rng):
     for signs in choices:
         values, weights = member(family, x, signs)
         for program in asked:
-            point = point_of(program, values, weights)
+            point: Any = point_of(program, values, weights)
             assert is_point(program.program, point)
             scaled = Scaled.of(program.program)
             moved = [
@@ -184,7 +201,7 @@ def test_members_are_exact_points_of_both_programs(number, rng):
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 4, 5, 6, 13])
-def test_rows_of_convex_hulls_cut_no_member_off(number, rng):
+def test_rows_of_convex_hulls_cut_no_member_off(number: int, rng: np.random.Generator) -> None:
     """Every row that a made-up point with half-open binaries asks for, each beside those it is made from."""
     family, x = list(cases())[number]
     asked = Relational(Maps(family), sample_bounds(family, x))
@@ -209,15 +226,15 @@ def test_rows_of_convex_hulls_cut_no_member_off(number, rng):
 
 @pytest.mark.parametrize("n", [50, 2000, 20000])
 @pytest.mark.parametrize("share", [0.999, 0.97])
-def test_nothing_is_verified_by_a_limit_that_was_rounded(n, share):
+def test_nothing_is_verified_by_a_limit_that_was_rounded(n: int, share: float) -> None:
     """One hidden neuron is `sum of R |x| - 1`, n tiny terms that plain summation drops; a bias cancels it."""
     radius = np.full((1, n), 1.1e-16)
     radius[0, 0] = 1.0
     worst = sum(exact(radius), Fraction(-1))
     bias = float(worst * Fraction(share))
     assert Fraction(bias) <= worst  # so the member with all weights and inputs at +radius fails
-    hidden = Dense("a", (0,), (1,), weight=np.zeros((1, n)), bias=[-1.0])
-    last = Dense("b", (2,), (2,), weight=[[0.0], [1.0]], bias=[bias, 0.0])
+    hidden = Dense("a", (0,), (1,), weight=np.zeros((1, n)), bias=[-1.0])  # type: ignore[arg-type]
+    last = Dense("b", (2,), (2,), weight=[[0.0], [1.0]], bias=[bias, 0.0])  # type: ignore[arg-type]
     network = Network((Input("x", (), (n,)), hidden, Relu("r", (1,), (1,)), last))
     radii = Radii(input=1.0, layers={"a": {"weight": radius}})
     for method in ("auto", "exact"):
@@ -226,6 +243,6 @@ def test_nothing_is_verified_by_a_limit_that_was_rounded(n, share):
         assert verdict.margin_lower <= 0
 
 
-def test_the_allowance_grows_with_what_was_added():
+def test_the_allowance_grows_with_what_was_added() -> None:
     assert allowance(1.0, 10) < allowance(1.0, 10_000) < allowance(2.0, 10_000) < 1e-8
     assert allowance(0.0, 10) > 0 and allowance(0.0, 10, reach=1e200) > allowance(0.0, 10)

@@ -13,7 +13,7 @@ from qverify.exact.relational import Maps, Relational
 from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from tests.support.networks import inputs, mlp, random_radii, sample_members
+from tests.support.networks import inputs, known_layers, mlp, random_radii, sample_members
 from tests.support.programs import (
     ALL,
     all_signs,
@@ -35,7 +35,7 @@ pytest.importorskip("gurobipy")
 
 
 @pytest.mark.parametrize("seed", range(0, 60, 4))
-def test_every_solver_finds_the_same(seed):
+def test_every_solver_finds_the_same(seed: int) -> None:
     family, x = tiny(seed)
     program, row = relational(family, x), difference(family.network)
     truth = optimum(program, row)
@@ -47,7 +47,7 @@ def test_every_solver_finds_the_same(seed):
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_corners_at_a_fixed_input(seed):
+def test_corners_at_a_fixed_input(seed: int) -> None:
     """One hidden layer and no input radius: the minimum is at a corner, so enumeration finds it exactly."""
     rng = np.random.default_rng(seed)
     network = mlp(rng, 2 + seed % 2, 2, 2 + seed // 2 % 2)
@@ -60,7 +60,7 @@ def test_corners_at_a_fixed_input(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_corners_and_a_grid_of_inputs(seed):
+def test_corners_and_a_grid_of_inputs(seed: int) -> None:
     """One hidden layer, two inputs: a grid that is refined around its best point comes close from above."""
     rng = np.random.default_rng(100 + seed)
     network = mlp(rng, 2, 2 + seed % 2, 2)
@@ -81,7 +81,7 @@ def test_corners_and_a_grid_of_inputs(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_corners_of_deeper_networks(seed):
+def test_corners_of_deeper_networks(seed: int) -> None:
     """Two hidden layers: a corner is a member, so it is never below the minimum."""
     rng = np.random.default_rng(200 + seed)
     network = mlp(rng, 1, 2, 2, 2)
@@ -94,7 +94,7 @@ def test_corners_of_deeper_networks(seed):
 
 
 @pytest.mark.parametrize("name", list(ALL))
-def test_no_radii_is_the_forward_pass(name, rng):
+def test_no_radii_is_the_forward_pass(name: str, rng: np.random.Generator) -> None:
     network = ALL[name](rng)
     family = Family.of(network, Radii())
     for x in inputs(network, rng)[[0, 3]]:
@@ -109,7 +109,7 @@ def test_no_radii_is_the_forward_pass(name, rng):
 
 @pytest.mark.parametrize("name", list(ALL))
 @pytest.mark.parametrize("tight", [False, True])
-def test_members_are_points_of_the_relational_program(name, tight, rng):
+def test_members_are_points_of_the_relational_program(name: str, tight: bool, rng: np.random.Generator) -> None:
     """No row cuts a member off, and none has a margin below the minimum."""
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng))
@@ -140,10 +140,10 @@ def holds(asked: Relational, values: list[np.ndarray]) -> bool:
     return outcome.status is Ending.OPTIMAL
 
 
-def test_points_that_no_member_has_are_refused(rng):
+def test_points_that_no_member_has_are_refused(rng: np.random.Generator) -> None:
     """The other direction, on one neuron by hand: x in [1, 2], w in [-1, 3], b in [0, 1], r_a = 0.5."""
     network = mlp(rng, 1, 1, 2)
-    first = dataclasses.replace(network.layers[1], weight=[[1.0]], bias=[0.5])
+    first = dataclasses.replace(known_layers(network)[1], weight=[[1.0]], bias=[0.5])
     network = network.with_layers({1: first})
     radii = {"fc0": {"weight": 2.0, "bias": 0.5}, "relu0": {"activation": 0.5}}
     family = Family.of(network, Radii(input=0.5, layers=radii))
@@ -166,7 +166,7 @@ def test_points_that_no_member_has_are_refused(rng):
 
 
 @pytest.mark.parametrize("name", ["dense", "deep", "signed_hidden", "residual", "dense_read_twice", "conv_conv"])
-def test_tighter_bounds_change_nothing(name, rng):
+def test_tighter_bounds_change_nothing(name: str, rng: np.random.Generator) -> None:
     """No big-M constant cuts a member off, and none is needed to keep others out."""
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng))
@@ -180,7 +180,7 @@ def test_tighter_bounds_change_nothing(name, rng):
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "relu_on_input", "input_twice", "narrow"])
-def test_relaxations_are_below(name, rng):
+def test_relaxations_are_below(name: str, rng: np.random.Generator) -> None:
     """LP below MILP, chords below signs; signs for the coordinates called `relaxed` are enough."""
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng, 0.3))
@@ -201,7 +201,7 @@ def test_relaxations_are_below(name, rng):
 
 
 @pytest.mark.parametrize("name", ["dense", "residual", "signed_hidden", "scale_last", "conv_pool", "conv_last"])
-def test_wider_radii_never_help(name, rng):
+def test_wider_radii_never_help(name: str, rng: np.random.Generator) -> None:
     network = ALL[name](rng)
     radii = random_radii(network, rng)
     x = inputs(network, rng)[2]
@@ -214,13 +214,13 @@ def test_wider_radii_never_help(name, rng):
 
 
 @pytest.mark.parametrize("kind", ["input", "weight", "bias", "activation"])
-def test_each_radius_by_hand(kind):
+def test_each_radius_by_hand(kind: str) -> None:
     """y = (2 h, 0), h = relu(3 x + 1) at x = 1: 8, less what one radius of 0.1 takes."""
     rng = np.random.default_rng(0)
     network = mlp(rng, 1, 1, 2)
-    first = dataclasses.replace(network.layers[1], weight=[[3.0]], bias=[1.0])
-    last = dataclasses.replace(network.layers[3], weight=[[2.0], [0.0]], bias=[0.0, 0.0])
-    family = Family.of(network.with_layers({1: first, 3: last}), Radii(**{kind: 0.1}))
+    first = dataclasses.replace(known_layers(network)[1], weight=[[3.0]], bias=[1.0])
+    last = dataclasses.replace(known_layers(network)[3], weight=[[2.0], [0.0]], bias=[0.0, 0.0])
+    family = Family.of(network.with_layers({1: first, 3: last}), Radii(**{kind: 0.1}))  # type: ignore[arg-type]
     # input: 2 * 0.3; weight: (2 - 0.1) (2.9 + 1) - 0.1 * 3.9; bias: 2 * 0.1 + 2 * 0.1; activation: 2 * 0.1
     expected = {"input": 7.4, "weight": 1.8 * 3.9, "bias": 7.6, "activation": 7.8}[kind]
     for program, solver in ((relational, "highs"), (bilinear, "gurobi")):
@@ -228,7 +228,7 @@ def test_each_radius_by_hand(kind):
         assert found == pytest.approx(expected, abs=1e-7)
 
 
-def test_single_outputs(rng):
+def test_single_outputs(rng: np.random.Generator) -> None:
     """Rows other than differences, as the worst-case discrepancy asks them: each output, up and down."""
     for name in ("dense", "add_last", "conv_last"):
         network = ALL[name](rng)
@@ -242,7 +242,7 @@ def test_single_outputs(rng):
                 assert optimum(bilinear(family, x), row, "scip") == pytest.approx(least, abs=1e-6)
 
 
-def test_radii_of_the_sample_where_the_scheme_clips(rng):
+def test_radii_of_the_sample_where_the_scheme_clips(rng: np.random.Generator) -> None:
     """What exceeds a ceiling widens the radius of that sample: the programs use it, the family's own is too small."""
     network = ALL["dense"](rng)
     x = inputs(network, rng)[2]

@@ -9,6 +9,7 @@ from scipy.optimize import linprog
 from qverify.bounds.backward import tightened_bounds
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
+from qverify.exact.program import Objective
 from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
 from qverify.exact.solvers.base import Ending, Limits, Outcome
@@ -39,7 +40,7 @@ def hats(scale: float, margin: float) -> Network:
 
 @pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
 @pytest.mark.parametrize("scale", [1e-13, 1e-9, 1e-6, 1.0, 1e7, 1e12])
-def test_the_scale_of_a_layer_changes_no_verdict(solver, scale):
+def test_the_scale_of_a_layer_changes_no_verdict(solver: str, scale: float) -> None:
     """With a hidden layer of 1e-12, solvers used to prove what a member refutes."""
     for margin, answer in ((-0.3, Status.FALSIFIED), (-0.01, Status.FALSIFIED), (0.01, Status.VERIFIED)):
         verdict = verify(hats(scale, margin), np.zeros((1, 2)), [0], Radii(input=1.0), Options(solver=solver))[0]
@@ -48,7 +49,7 @@ def test_the_scale_of_a_layer_changes_no_verdict(solver, scale):
         assert answer is Status.FALSIFIED or verdict.margin_upper == pytest.approx(margin)
 
 
-def rescaled(network: Network, radii: Radii, rng) -> tuple[Network, Radii]:
+def rescaled(network: Network, radii: Radii, rng: np.random.Generator) -> tuple[Network, Radii]:
     """Every hidden neuron times its own factor of 10^-8 to 10^8, undone in the next layer: the same family."""
     layers, own, before = list(network.layers), {}, np.ones(network.input_size)
     for i, layer in enumerate(layers):
@@ -65,7 +66,7 @@ def rescaled(network: Network, radii: Radii, rng) -> tuple[Network, Radii]:
     return Network(tuple(layers)), Radii(input=radii.input, layers=own)
 
 
-def test_the_scale_of_single_neurons_changes_no_verdict():
+def test_the_scale_of_single_neurons_changes_no_verdict() -> None:
     seen = set()
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -85,7 +86,7 @@ def test_the_scale_of_single_neurons_changes_no_verdict():
 
 
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", "conv_attributes", "residual", "add_last"])
-def test_scaled_programs_have_the_same_optimum(name, rng):
+def test_scaled_programs_have_the_same_optimum(name: str, rng: np.random.Generator) -> None:
     """Against scipy's own LP and MIP solves of the original rows; points come back in the original units."""
     from scipy.optimize import LinearConstraint, milp
 
@@ -108,12 +109,13 @@ def test_scaled_programs_have_the_same_optimum(name, rng):
             assert outcome.dual_bound == pytest.approx(truth, abs=1e-6)
             assert outcome.incumbent == pytest.approx(truth, abs=1e-6)
             point = outcome.point
+            assert point is not None
             assert ((point >= original.lower) & (point <= original.upper)).all()
             activity = original.rows @ point
             assert ((activity >= original.row_lower - 1e-6) & (activity <= original.row_upper + 1e-6)).all()
 
 
-def test_scaled_ranges_are_near_one(rng):
+def test_scaled_ranges_are_near_one(rng: np.random.Generator) -> None:
     network = mlp(rng, 4, 7, 5, 3)
     network, radii = rescaled(network, Radii(input=0.1, weight=0.02), rng)
     setup = Setup(network, radii, Options())
@@ -126,7 +128,7 @@ def test_scaled_ranges_are_near_one(rng):
         assert largest.max() <= 1.5
 
 
-def test_duals_of_a_scaled_relaxation_prove_the_same_bound(rng):
+def test_duals_of_a_scaled_relaxation_prove_the_same_bound(rng: np.random.Generator) -> None:
     network = NETWORKS["dense"](rng)
     setup = Setup(network, random_radii(network, rng, 0.1), Options())
     bounds = tightened_bounds(setup.model, setup.intervals(inputs(network, rng)))
@@ -135,27 +137,28 @@ def test_duals_of_a_scaled_relaxation_prove_the_same_bound(rng):
     scaled = Scaled.of(program.program)
     session = solvers.adapter("highs").open(scaled.program)
     outcome = scaled.minimise(session, objective, Limits(), True)
+    assert outcome.row_duals is not None
     for factor in (0.0, 0.5, 1.0, 1.5):  # any duals are valid, the optimal ones are best
         duals = feasible_duals(program.program, factor * outcome.row_duals)
         assert dual_value(program.program, objective, duals) <= outcome.dual_bound + 1e-9
 
 
-def test_a_liars_dual_bound_of_a_relaxation_is_not_used(rng):
+def test_a_liars_dual_bound_of_a_relaxation_is_not_used(rng: np.random.Generator) -> None:
     """The bound of a linear program is computed from its duals, whatever number came with them."""
     network = NETWORKS["dense"](rng)
     setup = Setup(network, Radii(input=0.1), Options())
     program = Relational(setup.maps, setup.intervals(inputs(network, rng)).sample(0))
 
     class Liar:
-        def minimise(self, objective, limits, relax=False):
+        def minimise(self, objective: Objective, limits: Limits, relax: bool = False) -> Outcome:
             return Outcome(status=Ending.OPTIMAL, dual_bound=1e6, row_duals=np.zeros(program.program.row_count))
 
     objective = program.combination(np.array([1.0, -1, 0]))
-    outcome = Scaled.of(program.program).minimise(Liar(), objective, Limits(), True)
+    outcome = Scaled.of(program.program).minimise(Liar(), objective, Limits(), True)  # type: ignore[arg-type]
     assert outcome.dual_bound < 100
 
 
-def test_scipy_agrees_with_the_relaxation(rng):
+def test_scipy_agrees_with_the_relaxation(rng: np.random.Generator) -> None:
     """A third LP solver on the scaled rows."""
     network = NETWORKS["deep"](rng)
     setup = Setup(network, random_radii(network, rng, 0.05), Options())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests.support.programs import (
 )
 
 
-def search(family: Family, x: np.ndarray, label: int, **settings) -> Search:
+def search(family: Family, x: np.ndarray, label: int, **settings: Any) -> Search:
     bounds = sample_bounds(family, x)
     case = SearchedSample(family=family, x=x, label=label, bounds=bounds, lower=np.full(len(bounds.lower[-1]), -np.inf))
     return Search(Maps(family), SearchSettings(solver="highs", **settings), case)
@@ -42,7 +43,7 @@ def tiny_without_input(seed: int) -> tuple[Family, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_worst_margins_are_those_of_the_corners(seed):
+def test_worst_margins_are_those_of_the_corners(seed: int) -> None:
     family, x, truth = tiny_without_input(seed)
     label, worst = int(np.isinf(truth).argmax()), float(truth.min())
     found = search(family, x, label, early=False)
@@ -59,7 +60,7 @@ def test_worst_margins_are_those_of_the_corners(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_minimum_of_any_row(seed):
+def test_the_minimum_of_any_row(seed: int) -> None:
     family, x, _ = tiny_without_input(seed)
     row = np.random.default_rng(seed).normal(size=3)
     truth = corner_minimum(family.network, family, x[None], row)
@@ -71,7 +72,7 @@ def test_the_minimum_of_any_row(seed):
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "relu_on_input"])
-def test_chords_that_matter_get_sign_binaries(name, rng):
+def test_chords_that_matter_get_sign_binaries(name: str, rng: np.random.Generator) -> None:
     """The minimum over chords alone is below that of the definition, which the search reaches."""
     network, below = ALL[name](rng), 0
     family = Family.of(network, random_radii(network, rng, 0.3))
@@ -86,19 +87,20 @@ def test_chords_that_matter_get_sign_binaries(name, rng):
     assert below or name != "signed_hidden"
 
 
-def test_a_stop_and_a_limit_leave_it_open():
-    found = (tiny_without_input(seed) for seed in range(12))
-    family, x, truth = next(found for found in found if 0.0 < found[2].min() < 0.5)
+def test_a_stop_and_a_limit_leave_it_open() -> None:
+    tiny = (tiny_without_input(seed) for seed in range(12))
+    family, x, truth = next(one for one in tiny if 0.0 < one[2].min() < 0.5)
     label = int(np.isinf(truth).argmax())
     stop = threading.Event()
     stop.set()
+    settings: dict[str, Any]
     for settings in ({"stop": stop}, {"seconds": 0.0}, {"memory": 1}):
         found = search(family, x, label, **settings)
         assert found.decide() is Ruling.OPEN and found.detail
         assert (found.lower[np.arange(3) != label] <= truth.min() + 1e-9).all()
 
 
-def test_the_first_member_is_the_network_itself():
+def test_the_first_member_is_the_network_itself() -> None:
     family, x, truth = tiny_without_input(1)
     label = int(np.isinf(truth).argmax())
     output = family.network.evaluate(x[None])[0]

@@ -17,7 +17,7 @@ from tests.support.programs import (
 )
 
 
-def test_by_hand():
+def test_by_hand() -> None:
     """2 inputs, 3 neurons, 2 outputs: 12 weights, each in two rows and in one product."""
     network = mlp(np.random.default_rng(0), 2, 3, 2)
     family = Family.of(network, Radii(weight=0.1))
@@ -25,7 +25,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("name", list(ALL))
-def test_no_program_has_more_products(name, rng):
+def test_no_program_has_more_products(name: str, rng: np.random.Generator) -> None:
     """Padding is counted in, and so only convolutions have fewer."""
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng))
@@ -34,7 +34,7 @@ def test_no_program_has_more_products(name, rng):
 
 
 @pytest.mark.parametrize("name", list(ALL))
-def test_no_program_has_more_coefficients(name, rng):
+def test_no_program_has_more_coefficients(name: str, rng: np.random.Generator) -> None:
     """But for those beside the matrices: each variable's own, and binaries, a few for each output."""
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from qverify.exact import solvers
+from qverify.exact.bilinear import Bilinear
+from qverify.exact.relational import Relational
 from qverify.exact.solvers.base import (
     Limits,
 )
@@ -23,12 +25,14 @@ from tests.support.programs import (
 )
 
 
-def member_at_minimum(program, family: Family, x: np.ndarray, row: np.ndarray, solver: str) -> tuple[float, float]:
+def member_at_minimum(
+    program: Bilinear | Relational, family: Family, x: np.ndarray, row: np.ndarray, solver: str
+) -> tuple[float, float]:
     """The minimum of `row . output` over the program, and its value at the member that follows the solver's point."""
     session = solvers.adapter(solver).open(program.program)
     outcome = session.minimise(program.combination(row), Limits(seconds=60.0))
     session.close()
-    recipe, witness = follow(family, program, x=x, label=0, point=outcome.point, row=row)
+    recipe, witness = follow(family, program, x=x, label=0, point=outcome.point, row=row)  # type: ignore[arg-type]
     assert membership(family, witness.network, x, witness.input) == []
     again = recipe.witness()
     assert (again.network.evaluate(again.input[None]) == witness.network.evaluate(witness.input[None])).all()
@@ -36,7 +40,7 @@ def member_at_minimum(program, family: Family, x: np.ndarray, row: np.ndarray, s
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_members_attain_the_minimum_of_dense_networks(name, rng):
+def test_members_attain_the_minimum_of_dense_networks(name: str, rng: np.random.Generator) -> None:
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng))
     for x in inputs(network, rng)[[0, 4]]:
@@ -45,7 +49,7 @@ def test_members_attain_the_minimum_of_dense_networks(name, rng):
 
 
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", *CONVOLUTIONS])
-def test_members_attain_the_minimum_of_the_bilinear_program(name, rng):
+def test_members_attain_the_minimum_of_the_bilinear_program(name: str, rng: np.random.Generator) -> None:
     pytest.importorskip("pyscipopt")
     network = ALL[name](rng)
     family, x = Family.of(network, random_radii(network, rng)), inputs(network, rng)[0]
@@ -54,7 +58,7 @@ def test_members_attain_the_minimum_of_the_bilinear_program(name, rng):
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "relu_on_input", *CONVOLUTIONS])
-def test_members_are_no_better_than_a_relaxed_minimum(name, rng):
+def test_members_are_no_better_than_a_relaxed_minimum(name: str, rng: np.random.Generator) -> None:
     """Chords, and positions taken as independent: points that no member may attain."""
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng, 0.3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,21 @@ import pytest
 from onnx import helper
 
 import qverify
+from qverify.arrays import Array
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
+from qverify.choices import Scheme
 from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
+from tests.support.bounds import box_ends
 from tests.support.toolchain import Form, model, outputs, quantised, without_last_rounding
 
 node = helper.make_node
 EPSILON = 1e-3
 
 
-def statistics(rng, channels, wild=True):
+def statistics(rng: np.random.Generator, channels: int, wild: bool = True) -> dict[str, Array]:
     """Scale, offset, mean and variance; wild: scales from 1e-3 to 1e3 of both signs, and one that is 0."""
     scale = rng.normal(size=channels) * 10.0 ** rng.uniform(-3, 3, channels) if wild else rng.uniform(0.5, 2, channels)
     if wild:
@@ -34,27 +38,28 @@ def statistics(rng, channels, wild=True):
     }
 
 
-def norm(source, target, name="bn", prefix=""):
+def norm(source: str, target: str, name: str = "bn", prefix: str = "") -> onnx.NodeProto:
     inputs = [source, *(prefix + key for key in "somv")]
     return node("BatchNormalization", inputs, [target], name=name, epsilon=EPSILON)
 
 
-def gemm(source, target, number, name):
+def gemm(source: str, target: str, number: int, name: str) -> onnx.NodeProto:
     return node("Gemm", [source, f"W{number}", f"b{number}"], [target], name=name, transB=1)
 
 
-def numbers(rng, **shapes):
+def numbers(rng: np.random.Generator, **shapes: Any) -> dict[str, Array]:
     return {name: rng.normal(size=shape) / np.sqrt(shape[-1]) for name, shape in shapes.items()}
 
 
-def simple(rng, kind, wild=True):
+def simple(rng: np.random.Generator, kind: str, wild: bool = True) -> tuple[onnx.ModelProto, Array]:
     """A layer of this kind, BatchNormalization, Relu, Gemm; balanced so that no channel drowns the others."""
     channels = 5
     found = statistics(rng, channels, wild)
     if kind == "conv":
         weights = numbers(rng, W1=(channels, 2, 2, 2), b1=(channels,), W2=(3, channels * 6), b2=(3,))
         first = node("Conv", ["x", "W1", "b1"], ["z"], name="first", kernel_shape=[2, 2])
-        entry, flat = (2, 4, 3), [node("Flatten", ["r"], ["f"], name="flat")]
+        entry: tuple[int, ...] = (2, 4, 3)
+        flat = [node("Flatten", ["r"], ["f"], name="flat")]
     else:
         weights = numbers(rng, W1=(channels, 4), b1=(channels,), W2=(3, channels), b2=(3,))
         first = gemm("x", "z", 1, "first")
@@ -73,7 +78,7 @@ def simple(rng, kind, wild=True):
     return model(nodes, weights | found, entry, 3), rng.normal(size=(15, *entry))
 
 
-def residual(rng, kind="gemm", wild=True):
+def residual(rng: np.random.Generator, kind: Any = "gemm", wild: Any = True) -> Any:
     """Two branches with a BatchNormalization each, added, then a Relu."""
     weights = numbers(rng, W1=(5, 4), b1=(5,), W2=(5, 5), b2=(5,), W3=(3, 5), b3=(3,), W4=(5, 5), b4=(5,))
     named = [{f"{p}{k}": v for k, v in statistics(rng, 5, False).items()} for p in ("p", "q")]
@@ -91,7 +96,7 @@ def residual(rng, kind="gemm", wild=True):
     return model(nodes, weights | named[0] | named[1], (4,), 3), rng.normal(size=(15, 4))
 
 
-def alone(rng, kind="gemm", wild=True):
+def alone(rng: np.random.Generator, kind: Any = "gemm", wild: Any = True) -> Any:
     """A BatchNormalization between two Relus: there is nothing to fold it into."""
     weights = numbers(rng, W1=(5, 4), b1=(5,), W3=(3, 5), b3=(3,))
     nodes = [
@@ -124,7 +129,7 @@ FORMS = [
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_is_verified_is_right_in_real_files(name, form):
+def test_what_is_verified_is_right_in_real_files(name: str, form: Form) -> None:
     """Folded by the pre-processing where it can, else kept apart; tame and wild scales."""
     sure = 0
     for seed, wild in ((0, False), (1, True), (2, True), (3, False)):
@@ -142,7 +147,7 @@ def test_what_is_verified_is_right_in_real_files(name, form):
     assert sure or name == "residual"
 
 
-def by_hand():
+def by_hand() -> onnx.ModelProto:
     """Row 0 is (1, -1) / 1000 and its scale 1000: one step of the whole tensor takes it away before it is scaled."""
     given = {"W1": [[1e-3, -1e-3], [1.0, 1.0]], "b1": [0.0, 0.0], "W2": [[1.0, 0.0], [0.0, 0.0]], "b2": [0.0, 0.5]}
     given |= {"s": [1000.0, 1.0], "o": [0.0, 0.0], "m": [0.0, 0.0], "v": [1.0 - EPSILON] * 2}
@@ -152,7 +157,7 @@ def by_hand():
 
 
 @pytest.mark.parametrize("scheme", ["tensor", "channel"])
-def test_the_default_covers_both_and_each_can_be_asked_for(scheme):
+def test_the_default_covers_both_and_each_can_be_asked_for(scheme: Scheme) -> None:
     network, x = qverify.load(by_hand()), np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
     labels = network.evaluate(x).argmax(1)
     found = {}
@@ -173,7 +178,7 @@ def test_the_default_covers_both_and_each_can_be_asked_for(scheme):
 # --- members that keep it apart, sampled by the definition ------------------------------------------------------------
 
 
-def affine(x, weight, bias):
+def affine(x: Array, weight: Array, bias: Array) -> Array:
     """Dense, or a convolution of kernel (2, 2) without padding, both by their definition."""
     if weight.ndim == 2:
         return x @ weight.T + bias
@@ -185,16 +190,16 @@ def affine(x, weight, bias):
     return out
 
 
-def rounded(values, low, high, rng, bits=8):
+def rounded(values: Array, low: float, high: float, rng: np.random.Generator, bits: int = 8) -> Array:
     """An asymmetric quantiser over a range: any of the two neighbours on its grid, clipped."""
     low, high = min(low, 0.0), max(high, 0.0)
     step = (high - low) / (2**bits - 1)
     zero = np.round(-low / step)
     whole = np.floor(values / step + rng.random(values.shape))
-    return step * (np.clip(whole + zero, 0, 2**bits - 1) - zero)
+    return np.asarray(step * (np.clip(whole + zero, 0, 2**bits - 1) - zero))
 
 
-def rounded_weights(values, rng, per_channel, bits=8):
+def rounded_weights(values: Array, rng: np.random.Generator, per_channel: bool, bits: int = 8) -> tuple[Array, Array]:
     flat = values.reshape(len(values), -1)
     top = abs(flat).max(1) if per_channel else np.full(len(flat), abs(flat).max())
     step = np.where(top > 0, top, 1.0) / (2 ** (bits - 1) - 1)
@@ -205,17 +210,19 @@ def rounded_weights(values, rng, per_channel, bits=8):
 @pytest.mark.parametrize("kind", ["gemm", "conv"])
 @pytest.mark.parametrize("wild", [False, True])
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_members_that_keep_it_apart_lie_within_the_bounds(kind, wild, per_channel, rng):
+def test_members_that_keep_it_apart_lie_within_the_bounds(
+    kind: str, wild: bool, per_channel: bool, rng: np.random.Generator
+) -> None:
     """Weights, bias, what lies between, scale and offset each rounded up or down; inputs beyond the calibrated ones."""
     source, x = simple(rng, kind, wild)
-    given = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in source.graph.initializer}
+    given: dict[str, Any] = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in source.graph.initializer}
     network = qverify.load(source)
     radii = Radii.from_bits(8, "channel" if per_channel else "tensor", "any", network, x, batchnorm="separate")
     assert radii.kernel is not None and not radii.kernel.refused
     wide = 1.4 * x
     family = Family.of(network, radii)
     model_ = BoundModel.of(family)
-    bounds = interval_bounds(model_, *(model_.tensor(end) for end in family.box(wide.reshape(len(x), -1))))
+    bounds = interval_bounds(model_, *box_ends(model_, family.box(wide.reshape(len(x), -1))))
     z = affine(x, given["W1"], given["b1"])
     shape = (-1, *[1] * (z.ndim - 2))
     deviation = np.sqrt(given["v"] + EPSILON)
@@ -238,7 +245,7 @@ def test_members_that_keep_it_apart_lie_within_the_bounds(kind, wild, per_channe
     assert moved
 
 
-def pushed(values, step, up):
+def pushed(values: Array | float, step: float, up: np.ndarray | bool) -> Array | float:
     """As far as any rounding to whole steps can move them: nearly one step, up or down where `up` says so."""
     return values + step * (1 - 1e-9) * np.where(up, 1, -1)
 
@@ -247,29 +254,31 @@ def pushed(values, step, up):
 @pytest.mark.parametrize("up", [False, True])
 @pytest.mark.parametrize("exact", ["nothing", "weights", "between"])
 @pytest.mark.parametrize("least", [None, 0.02])
-def test_members_pushed_to_one_side_lie_within_the_bounds(per_channel, up, exact, least, rng):
+def test_members_pushed_to_one_side_lie_within_the_bounds(
+    per_channel: bool, up: bool, exact: str, least: float | None, rng: np.random.Generator
+) -> None:
     """Every rounding moves the output the same way; samples reach far beyond the data, offsets far from 0.
 
     `exact`: what the toolchain happens to round to itself, so that no other radius has room for what is left. `least`:
     what a channel gives at the end of its range; a sample beyond would give less, if it were not cut off.
     """
     source, x = simple(rng, "gemm", False)
-    given = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in source.graph.initializer}
+    given: dict[str, Any] = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in source.graph.initializer}
     given |= {"o": np.array([0.0, 4.0, -4.0, 9.0, 9.0]), "s": given["s"] * [1, 1, -1, 1, -1], "m": given["m"] * 3}
     z = x @ given["W1"].T + given["b1"]
     if least is not None:
         slopes = given["s"] / np.sqrt(given["v"] + EPSILON)
         given["o"] = least - np.minimum(*(slopes * (end - given["m"]) for end in (min(z.min(), 0), max(z.max(), 0))))
     for tensor in source.graph.initializer:
-        tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(given[tensor.name]), tensor.name))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(given[tensor.name], dtype=np.float32), tensor.name))
         given[tensor.name] = np.float64(np.float32(given[tensor.name]))
     network = qverify.load(source)
-    scheme = "channel" if per_channel else "tensor"
+    scheme: Scheme = "channel" if per_channel else "tensor"
     radii = Radii.from_bits(8, scheme, "any", network, x, batchnorm="separate")
     wide = np.concatenate([x, 3.0 * x])
     family = Family.of(network, radii)
     model_ = BoundModel.of(family)
-    bounds = interval_bounds(model_, *(model_.tensor(end) for end in family.box(wide)))
+    bounds = interval_bounds(model_, *box_ends(model_, family.box(wide)))
     relu, z = network.relus[0], x @ given["W1"].T + given["b1"]
     ends, entry = (min(z.min(), 0.0), max(z.max(), 0.0)), (min(x.min(), 0.0), max(x.max(), 0.0))
     top, deviation = float(network.evaluate_all(x)[relu].max()), np.sqrt(given["v"] + EPSILON)
@@ -278,7 +287,7 @@ def test_members_pushed_to_one_side_lie_within_the_bounds(per_channel, up, exact
     for row, sample in enumerate(wide):
         for c in range(5):
             sign = (1 if given["s"][c] > 0 else -1) * (1 if up else -1)
-            taken = pushed(sample, (entry[1] - entry[0]) / 255, given["W1"][c] * sign > 0).clip(*entry)
+            taken = pushed(sample, (entry[1] - entry[0]) / 255, given["W1"][c] * sign > 0).clip(*entry)  # type: ignore[union-attr]
             weight, bias = given["W1"][c], given["b1"][c]
             if exact != "weights":
                 weight = pushed(weight, steps[c], taken * sign > 0)
@@ -297,7 +306,7 @@ def test_members_pushed_to_one_side_lie_within_the_bounds(per_channel, up, exact
 # --- what no radius covers --------------------------------------------------------------------------------------------
 
 
-def behind(rng, place):
+def behind(rng: np.random.Generator, place: str) -> tuple[onnx.ModelProto, Array]:
     """Networks with a BatchNormalization in other places."""
     weights = numbers(rng, W1=(5, 4), b1=(5,), W2=(5, 5), b2=(5,), W3=(3, 5), b3=(3,)) | statistics(rng, 5, False)
     relu = node("Relu", ["z"], ["r"], name="relu")
@@ -320,7 +329,9 @@ def behind(rng, place):
 
 @pytest.mark.parametrize("place", ["after a Relu", "before a Gemm", "read twice", "two"])
 @pytest.mark.parametrize("scheme", ["tensor", "channel"])
-def test_other_places_are_refused_with_the_way_out(place, scheme, rng, tmp_path):
+def test_other_places_are_refused_with_the_way_out(
+    place: str, scheme: Scheme, rng: np.random.Generator, tmp_path: Path
+) -> None:
     source, x = behind(rng, place)
     network = qverify.load(source)
     with pytest.raises(RadiiError, match=r"BatchNormalization.*--scheme paper|only folded") as caught:
@@ -340,8 +351,10 @@ def test_other_places_are_refused_with_the_way_out(place, scheme, rng, tmp_path)
     Radii.from_bits(8, scheme, "nearest", folded, x)
 
 
-@pytest.mark.parametrize("alpha, beta", [(0.5, 1.0), (1.0, 2.0), (2.0, 0.5)])
-def test_gemms_with_factors_are_refused_and_written_anew(alpha, beta, rng, tmp_path):
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 1.0), (1.0, 2.0), (2.0, 0.5)])
+def test_gemms_with_factors_are_refused_and_written_anew(
+    alpha: float, beta: float, rng: np.random.Generator, tmp_path: Path
+) -> None:
     """onnxruntime's quantiser forgets beta, and in operator form alpha: its own files answer by other biases."""
     weights = numbers(rng, W1=(5, 4), b1=(5,), W2=(3, 5), b2=(3,))
     first = node("Gemm", ["x", "W1", "b1"], ["z"], name="first", transB=1, alpha=alpha, beta=beta)
@@ -354,7 +367,7 @@ def test_gemms_with_factors_are_refused_and_written_anew(alpha, beta, rng, tmp_p
     Radii.from_bits(8, "channel", "nearest", qverify.load(str(tmp_path / "plain.onnx")), x)
 
 
-def test_a_weight_on_the_left_is_refused(rng):
+def test_a_weight_on_the_left_is_refused(rng: np.random.Generator) -> None:
     """Its per-channel steps run along the other axis."""
     weights = {"W1": rng.normal(size=(5, 4)), "W2": rng.normal(size=(3, 5))}
     nodes = [node("MatMul", ["W1", "c"], ["z"], name="first"), node("Relu", ["z"], ["r"], name="relu")]

@@ -17,7 +17,7 @@ from qverify.network import Network
 from tests.support.networks import NETWORKS, conv, dense, mlp
 
 
-def test_shapes_of_radii(rng):
+def test_shapes_of_radii(rng: np.random.Generator) -> None:
     """A number, one per channel, one per element; layers of their own before the rest."""
     layer = conv(rng, "c", 0, (1, 3, 3), (2, 1, 2, 2))
     network = Network((Input("x", (), (1, 3, 3)), layer, Relu("r", (1,), (2, 2, 2)), dense(rng, "d", 2, 3, 8)))
@@ -30,13 +30,13 @@ def test_shapes_of_radii(rng):
     assert list(family.bias[1]) == [0.6, 0.6] and list(family.bias[3]) == [1.0, 2.0, 3.0]
 
 
-def test_square_weights_take_one_radius_per_output_channel(rng):
+def test_square_weights_take_one_radius_per_output_channel(rng: np.random.Generator) -> None:
     network = mlp(rng, 2, 2)
     family = Family.of(network, Radii(weight=[0.1, 0.2]))
     np.testing.assert_array_equal(family.weight[1], [[0.1, 0.1], [0.2, 0.2]])
 
 
-def test_what_is_not_quantised_has_no_radius(rng):
+def test_what_is_not_quantised_has_no_radius(rng: np.random.Generator) -> None:
     network = NETWORKS["scaled_input"](rng)
     family = Family.of(network, Radii(weight=0.1, bias=0.2))
     assert set(family.weight) == {network.index("fc"), network.index("out")}
@@ -64,13 +64,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("radii, wording", WRONG, ids=range(len(WRONG)))
-def test_wrong_radii_are_refused(radii, wording, rng):
+@pytest.mark.parametrize(("radii", "wording"), WRONG, ids=range(len(WRONG)))
+def test_wrong_radii_are_refused(radii: Radii, wording: str, rng: np.random.Generator) -> None:
     with pytest.raises(RadiiError, match=wording):
         Family.of(mlp(rng, 3, 2, 2), radii)
 
 
-def test_a_member_is_not_a_trained_network(rng):
+def test_a_member_is_not_a_trained_network(rng: np.random.Generator) -> None:
     """Its offsets would be ignored by the bounds, so it is refused rather than bounded wrongly."""
     network = mlp(rng, 3, 2, 2)
     member = network.with_layers({2: Relu("relu0", (1,), (2,), offset=np.array([0.1, 0.0]))})
@@ -78,7 +78,7 @@ def test_a_member_is_not_a_trained_network(rng):
         Family.of(member, Radii())
 
 
-def test_clipping_the_input(rng):
+def test_clipping_the_input(rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 2)
     for clip in ((1.0, 0.0), (0.5, 0.5), (np.nan, 1.0)):
         with pytest.raises(RadiiError, match="is empty"):
@@ -87,7 +87,7 @@ def test_clipping_the_input(rng):
         Family.of(network, Radii(), (0.0, 1.0)).box(np.array([[0.5, 1.5, 0.0]]))
 
 
-def test_an_input_outside_the_calibrated_range_is_clipped_by_the_quantiser(rng):
+def test_an_input_outside_the_calibrated_range_is_clipped_by_the_quantiser(rng: np.random.Generator) -> None:
     """Oracle: clip to the range, then off by the radius."""
     family = Family.of(mlp(rng, 3, 2), Radii(input=0.125, input_range=(-1.0, 2.0)))
     low, high = family.box(np.array([[0.5, 2.5, -3.0]]))
@@ -95,7 +95,7 @@ def test_an_input_outside_the_calibrated_range_is_clipped_by_the_quantiser(rng):
     np.testing.assert_allclose(high, [[0.625, 3.125, -1.0 + 0.125]], atol=1e-12)
 
 
-def test_ceilings_of_another_sample_are_not_enough(rng):
+def test_ceilings_of_another_sample_are_not_enough(rng: np.random.Generator) -> None:
     """Membership of a clipped activation is judged with the radii of its own sample."""
     network = Network((Input("x", (), (1,)), Relu("r", (0,), (1,))))
     family = Family.of(network, Radii(activation=0.1, ceilings={"r": 1.0}))
@@ -108,7 +108,7 @@ def test_ceilings_of_another_sample_are_not_enough(rng):
     assert len(verdicts[0]) == 1 and verdicts[1] == []
 
 
-def test_families_of_single_samples_share_the_weights_intervals():
+def test_families_of_single_samples_share_the_weights_intervals() -> None:
     """Every falsified sample keeps its family: thousands of copies of all weights would fill the memory."""
     network = NETWORKS["dense"](np.random.default_rng(3))
     family = Family.of(network, Radii(weight=0.1, bias=0.1, activation=0.1))

@@ -10,16 +10,19 @@ import pytest
 
 import qverify
 from qverify import datasets
+from qverify.arrays import Array
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
+from qverify.choices import KernelMode, Scheme
 from qverify.datasets.sources import find_here
 from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.layers import Conv, Dense, Input, Relu
+from qverify.layers import Conv, Dense, Input, Layer, Relu
 from qverify.network import Network
-from tests.support.networks import NETWORKS, conv_taps, mlp
+from tests.support.bounds import box_ends
+from tests.support.networks import NETWORKS, conv_taps, known_layers, mlp
 from tests.support.paths import MODELS
 from tests.support.toolchain import Form, dense, outputs, quantised, without_last_rounding
 
@@ -30,7 +33,7 @@ ROBUST = str(MODELS / "mnist_4x256_robust_8bit.onnx")
 # --- whole numbers, by definition ---------------------------------------------------------------------------------
 
 
-def integers(weight, bits, symmetric, channel):
+def integers(weight: Array, bits: int, symmetric: bool, channel: bool) -> tuple[Array, ...]:
     """Weights as stored integers and their zero points, scales and zero points one a row."""
     flat = weight.reshape(len(weight), -1)
     low, high = np.minimum(flat.min(1), 0), np.maximum(flat.max(1), 0)
@@ -46,7 +49,7 @@ def integers(weight, bits, symmetric, channel):
     return stored, zero, scale
 
 
-def taps_of(layer):
+def taps_of(layer: Conv | Dense) -> list[tuple[int, np.ndarray]]:
     """Per output its channel, and per kernel entry the input it meets (-1: padding)."""
     if isinstance(layer, Dense):
         return [(o, np.arange(layer.fan_in)) for o in range(layer.size)]
@@ -59,7 +62,9 @@ def taps_of(layer):
     return found
 
 
-def accumulators(layer, x, x_range, bits, symmetric, channel):
+def accumulators(
+    layer: Conv | Dense, x: Array, x_range: tuple[float, float], bits: int, symmetric: bool, channel: bool
+) -> tuple[float, float]:
     """The largest |bias + any partial sum| and the largest |sum of two stored products| over outputs, for input x."""
     low, high = x_range
     s_x = (high - low) / (2**bits - 1)
@@ -77,19 +82,21 @@ def accumulators(layer, x, x_range, bits, symmetric, channel):
     return worst, pairs
 
 
-def radii_of(network, data, bits=8, kernel="exact-accumulation", scheme="channel"):
+def radii_of(
+    network: Network, data: Array, bits: int = 8, kernel: KernelMode = "exact-accumulation", scheme: Scheme = "channel"
+) -> Radii:
     return Radii.from_bits(bits, scheme, "nearest", network, data, kernel=kernel)
 
 
-def found(network, radii, x):
+def found(network: Network, radii: Radii, x: Array) -> list[str]:
     family = Family.of(network, radii)
     model = BoundModel.of(family)
-    return misfits(model, interval_bounds(model, *(model.tensor(end) for end in family.box(x))))
+    return misfits(model, interval_bounds(model, *box_ends(model, family.box(x))))
 
 
 @pytest.mark.parametrize("name", ["dense", "conv_conv", "conv_attributes", "residual"])
 @pytest.mark.parametrize("bias", [0.0, 1e3, 1e7])
-def test_what_fits_by_the_bounds_fits_in_whole_numbers(name, bias, rng):
+def test_what_fits_by_the_bounds_fits_in_whole_numbers(name: str, bias: float, rng: np.random.Generator) -> None:
     """Two layers of every kind, biases from small to filling int32, symmetric weights or not."""
     network = NETWORKS[name](rng)
     changes: dict[int, Any] = {}
@@ -98,8 +105,9 @@ def test_what_fits_by_the_bounds_fits_in_whole_numbers(name, bias, rng):
         changes[i] = replace(layer, bias=layer.bias + bias * rng.normal(size=len(layer.bias)))
     network = network.with_layers(changes)
     data = rng.normal(size=(6, network.input_size)) * rng.choice([0.1, 1.0], (6, 1))
-    fits = {"exact-accumulation": 0, "any": 0}
-    for scheme in ("channel", "tensor"):
+    fits: dict[KernelMode, int] = {"exact-accumulation": 0, "any": 0}
+    schemes: tuple[Scheme, ...] = ("channel", "tensor")
+    for scheme in schemes:
         for kernel in fits:
             radii = radii_of(network, data, 8, kernel, scheme)
             reasons = found(network, radii, data)
@@ -119,13 +127,13 @@ def test_what_fits_by_the_bounds_fits_in_whole_numbers(name, bias, rng):
     assert bias < 1e6 or not any(fits.values())
 
 
-@pytest.mark.parametrize("share, fits", [(0.5, True), (0.97, True), (1.0, False), (2.0, False)])
-def test_a_bias_that_fills_int32_by_hand(share, fits, rng):
+@pytest.mark.parametrize(("share", "fits"), [(0.5, True), (0.97, True), (1.0, False), (2.0, False)])
+def test_a_bias_that_fills_int32_by_hand(share: float, fits: bool, rng: np.random.Generator) -> None:
     """Steps 1/255 for inputs in [0, 1] and 1/127 or 1/255 for weights: the bias may be 2^31 of 1/255 of 1/255."""
     network = mlp(rng, 2, 1, 2)
     bias = share * 2**31 / 255 / 255
     network = network.with_layers(
-        {1: Dense("fc0", (0,), (1,), [[1.0, 1.0]], [bias]), 3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0, 0.0])}
+        {1: Dense("fc0", (0,), (1,), [[1.0, 1.0]], [bias]), 3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0, 0.0])}  # type: ignore[arg-type]
     )
     data = np.array([[0.0, 0.0], [1.0, 1.0]])
     reasons = set(found(network, radii_of(network, data), data))
@@ -133,10 +141,10 @@ def test_a_bias_that_fills_int32_by_hand(share, fits, rng):
     assert fits or all("the bias of layer 'fc0' does not fit into int32" in reason for reason in reasons)
 
 
-def test_sums_that_only_this_sample_overflows(rng):
+def test_sums_that_only_this_sample_overflows(rng: np.random.Generator) -> None:
     """70,000 products of 127 x 255 leave int32; a sample of few pixels stays inside, by its own bounds."""
     n = 70_000
-    layer = Dense("fc0", (0,), (1,), np.ones((1, n)), [0.0])
+    layer = Dense("fc0", (0,), (1,), np.ones((1, n)), [0.0])  # type: ignore[arg-type]
     network = mlp(rng, 2, 1, 2)
     network = Network((Input("x", (), (n,)), layer, *network.layers[2:]))
     data = np.zeros((2, n))
@@ -147,10 +155,12 @@ def test_sums_that_only_this_sample_overflows(rng):
     assert "bias and products of 'fc0' may leave int32" in reasons[0] and reasons[1] == ""
 
 
-def test_kernels_of_more_than_eight_bits_accumulate_in_64(rng):
+def test_kernels_of_more_than_eight_bits_accumulate_in_64(rng: np.random.Generator) -> None:
     """At 16 bits two products may leave int32 already; biases are still int32."""
     network = mlp(rng, 30, 4, 3)
-    layers = {i: replace(network.layers[i], bias=np.zeros(network.layers[i].size)) for i in network.weighted}
+    layers = {
+        i: replace(known_layers(network)[i], bias=np.zeros(known_layers(network)[i].size)) for i in network.weighted
+    }
     network = network.with_layers(layers)
     data = rng.random((5, 30))
     assert found(network, radii_of(network, data, 16), data) == [""] * 5
@@ -160,7 +170,7 @@ def test_kernels_of_more_than_eight_bits_accumulate_in_64(rng):
 # --- real files -----------------------------------------------------------------------------------------------------
 
 
-def wrong(layers, x, form):
+def wrong(layers: list[tuple[Any, ...]], x: Array, form: Form) -> tuple[Network, Array, np.ndarray, np.ndarray]:
     """By the integer kernels of a real file: which samples it answers otherwise than the float network."""
     source = dense(layers)
     network, exact = qverify.load(source), x.astype(np.float32).astype(np.float64)
@@ -169,7 +179,7 @@ def wrong(layers, x, form):
     return network, exact, labels, answers.argmax(1) != labels
 
 
-def test_an_accumulator_that_wraps_in_onnxruntime_is_no_proof(rng):
+def test_an_accumulator_that_wraps_in_onnxruntime_is_no_proof(rng: np.random.Generator) -> None:
     """Its quantiser widens the step until the bias fills int32, and the sum of the products then wraps."""
     n = 400
     first = np.stack([rng.normal(size=n) * 0.05, np.full(n, 1e-5), rng.normal(size=n) * 0.05])
@@ -180,7 +190,7 @@ def test_an_accumulator_that_wraps_in_onnxruntime_is_no_proof(rng):
     assert all(v.status is qverify.Status.UNKNOWN and v.margin_lower > 0 and "'fc1'" in v.detail for v in verdicts)
 
 
-def test_a_bias_that_saturates_in_onnxruntime_is_no_proof():
+def test_a_bias_that_saturates_in_onnxruntime_is_no_proof() -> None:
     """With asymmetric weights its quantiser does not widen the step, and clips the bias to int32."""
     rng = np.random.default_rng(0)
     layers = [(rng.normal(size=(3, 4)) * 1e-5, [1.0, 0.5, 0.2]), ([[1.0, 0, 0], [0, 0, 0]], [0.0, 0.7])]
@@ -193,28 +203,30 @@ def test_a_bias_that_saturates_in_onnxruntime_is_no_proof():
 
 @pytest.mark.parametrize("coarse", ["reduced", "centred"])
 @pytest.mark.parametrize("format", ["QDQ", "QOperator"])
-def test_a_bias_that_saturates_beside_coarse_steps(coarse, format, rng):
+def test_a_bias_that_saturates_beside_coarse_steps(coarse: str, format: str, rng: np.random.Generator) -> None:
     """Certified with 7 bits: one factor of the bias's step has 8 all the same, and 16 times 120000 leaves int32."""
     layers = [([[0.0, 0.1], [1.0, 1.0]], [120000.0, 100000.0]), ([[1.0, -1.0], [0.0, 0.0]], [0.0, 2000.0])]
     x = rng.random((12, 2))
     x[0], x[1] = 1.0, 0.0
     weight = ("QInt8", "QInt8") if coarse == "centred" else ("QUInt8", "QUInt8")
-    form = Form(format, False, *weight, symmetric=coarse == "centred", **{coarse: True})
+    form = Form(format, False, *weight, symmetric=coarse == "centred", **{coarse: True})  # type: ignore[arg-type]
     network, x, labels, _ = wrong(layers, x, form)
     radii = radii_of(network, x, form.certified, scheme="tensor")
     verdicts = qverify.verify(network, x, labels, radii)
     assert not any(v.status is qverify.Status.VERIFIED for v in verdicts)
 
 
-@pytest.mark.parametrize("bits, finer", [(7, 8), (8, 8), (15, 16), (16, 16)])
-@pytest.mark.parametrize("share, fits", [(0.99, True), (1.01, False)])
-def test_biases_fit_beside_steps_of_one_bit_more(bits, finer, share, fits, rng):
+@pytest.mark.parametrize(("bits", "finer"), [(7, 8), (8, 8), (15, 16), (16, 16)])
+@pytest.mark.parametrize(("share", "fits"), [(0.99, True), (1.01, False)])
+def test_biases_fit_beside_steps_of_one_bit_more(
+    bits: int, finer: int, share: float, fits: bool, rng: np.random.Generator
+) -> None:
     """Inputs in [0, 1] and weights of 1: int32 divided by the levels of either factor."""
     levels = 2**finer - 1
     bias = share * (2**31 - 1) / levels / levels
     network = mlp(rng, 2, 1, 2)
     network = network.with_layers(
-        {1: Dense("fc0", (0,), (1,), [[1.0, 1.0]], [bias]), 3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0, 0.0])}
+        {1: Dense("fc0", (0,), (1,), [[1.0, 1.0]], [bias]), 3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0, 0.0])}  # type: ignore[arg-type]
     )
     data = np.array([[0.0, 0.0], [1.0, 1.0]])
     radii = radii_of(network, data, bits)
@@ -222,18 +234,21 @@ def test_biases_fit_beside_steps_of_one_bit_more(bits, finer, share, fits, rng):
     assert any("the bias of layer 'fc0'" in reason for reason in radii.kernel.refused) != fits
 
 
-@pytest.mark.parametrize("share, clear", [(0.0, True), (0.9, True), (1.0, False), (1.1, True)])
-def test_a_step_at_the_end_of_float32_is_no_proof(share, clear, rng):
+@pytest.mark.parametrize(("share", "clear"), [(0.0, True), (0.9, True), (1.0, False), (1.1, True)])
+def test_a_step_at_the_end_of_float32_is_no_proof(share: float, clear: bool, rng: np.random.Generator) -> None:
     """A toolchain may find it a step, and clips to that tiny range, or none, and takes the step 1."""
     network = mlp(rng, 2, 1, 2)
-    layers = {1: Dense("fc0", (0,), (1,), [[1e20, 0.0]], [0.0]), 3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0] * 2)}
+    layers: dict[int, Layer] = {
+        1: Dense("fc0", (0,), (1,), [[1e20, 0.0]], [0.0]),  # type: ignore[arg-type]
+        3: Dense("fc1", (2,), (2,), [[1.0], [0.0]], [0.0] * 2),  # type: ignore[arg-type]
+    }
     data = np.array([[0.0, 0.0], [share * 255 * 2.0**-126, 0.0]])
     radii = radii_of(network.with_layers(layers), data)
     assert radii.kernel is not None
     assert any("'x' has a step at the very end" in reason for reason in radii.kernel.refused) != clear
 
 
-def saturating_pairs(x, layers, ranges):
+def saturating_pairs(x: Array, layers: list[Dense], ranges: list[tuple[float, float]]) -> Array:
     """Logits of the int8 network whose kernels add neighbouring uint8 x int8 products in saturating int16."""
     value = x
     for number, (layer, (low, high)) in enumerate(zip(layers, ranges, strict=True)):
@@ -249,18 +264,19 @@ def saturating_pairs(x, layers, ranges):
 
 
 @pytest.mark.skipif(find_here("mnist") is None, reason="MNIST lies neither in $QVERIFY_DATA nor in the cache")
-def test_images_that_saturating_pairs_answer_wrong():
+def test_images_that_saturating_pairs_answer_wrong() -> None:
     """Three images proved under scheme channel; full-range weights of the shipped network saturate on them."""
     network, samples = qverify.load(ROBUST), datasets.load("mnist")
     indices = [73, 527, 1170]
     x, labels = samples.x.reshape(len(samples), -1), samples.y[indices]
-    layers = [network.layers[i] for i in network.weighted]
+    layers = [known_layers(network)[i] for i in network.weighted]
     ranges = qverify.family.schemes.calibrate(network, x)[0]
     entries = [ranges[layer.inputs[0]] for layer in layers]
     for index, label in zip(indices, labels, strict=True):
         assert saturating_pairs(x[index], layers, entries).argmax() != label
     options = qverify.Options(method="ibp")
-    for kernel, status in (("exact-accumulation", "verified"), ("any", "unknown")):
+    kernels: dict[KernelMode, str] = {"exact-accumulation": "verified", "any": "unknown"}
+    for kernel, status in kernels.items():
         verdicts = qverify.verify(network, x[indices], labels, radii_of(network, x, 8, kernel), options)
         assert [v.status.value for v in verdicts] == [status] * 3
         assert kernel != "any" or all("pairs of products of 'dense1'" in v.detail for v in verdicts)
@@ -271,7 +287,7 @@ def test_images_that_saturating_pairs_answer_wrong():
 # --- what else rests on it ------------------------------------------------------------------------------------------
 
 
-def test_the_exact_step_asks_too(rng):
+def test_the_exact_step_asks_too(rng: np.random.Generator) -> None:
     """Bounds are loose here, so that the solver proves the sample; the kernel's answer counts all the same."""
     network = mlp(rng, 4, 6, 5, 3)
     data = rng.random((30, 4))
@@ -288,20 +304,20 @@ def test_the_exact_step_asks_too(rng):
         assert other.margin_lower == one.margin_lower
 
 
-def test_partial_and_stated_radii_speak_of_no_kernel(rng):
+def test_partial_and_stated_radii_speak_of_no_kernel(rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 4, 2)
     radii = radii_of(network, rng.random((5, 3)))
     assert radii.kernel is not None and radii.scaled(2.0).kernel is radii.kernel
     assert radii.only("weight", "bias").kernel is None and Radii.from_bits(8).kernel is None
     with pytest.raises(RadiiError, match="Unknown kernel 'all'; it is 'exact-accumulation' or 'any'"):
-        Radii.from_bits(8, kernel="all")
+        Radii.from_bits(8, kernel="all")  # type: ignore[arg-type]
 
 
-def test_padding_holds_the_zero_point():
+def test_padding_holds_the_zero_point() -> None:
     """Inputs from -1 to 0: -1 is stored as 0, and 0, which pads, as 255."""
     kernel = np.array([1.0, 0.5]).reshape(1, 1, 2, 1)
     layer = Conv("conv", (0,), (1, 1, 1), kernel, np.zeros(1), (1, 1, 1), pads=(1, 0, 0, 0))
-    last = Dense("last", (2,), (2,), np.eye(2, 1), [0.0, 0.0])
+    last = Dense("last", (2,), (2,), np.eye(2, 1), [0.0, 0.0])  # type: ignore[arg-type]
     network = Network((Input("x", (), (1, 1, 1)), layer, Relu("r", (1,), (1, 1, 1)), last))
     data = np.array([[-1.0], [0.0]])
     for pads, fits in (((1, 0, 0, 0), True), ((2, 0, 0, 0), False)):  # two pads meet the kernel at once

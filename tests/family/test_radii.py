@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from tests.support.networks import mlp
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8, 16])
-def test_paper_radii_by_hand(bits):
+def test_paper_radii_by_hand(bits: int) -> None:
     any_rounding, nearest = Radii.from_bits(bits), Radii.from_bits(bits, rounding="nearest")
     for radii, share in ((any_rounding, 1.0), (nearest, 0.5)):
         assert radii.input == share * 2.0**-bits
@@ -20,7 +22,7 @@ def test_paper_radii_by_hand(bits):
     assert any_rounding.convention != nearest.convention and str(bits) in nearest.convention
 
 
-def test_scaled_multiplies_every_radius():
+def test_scaled_multiplies_every_radius() -> None:
     radii = Radii(input=1.0, weight=[2.0, 4.0], bias=3.0, activation=4.0, layers={"a": {"weight": [1.0, 2.0]}}).scaled(
         0.5
     )
@@ -40,7 +42,7 @@ bias = [0.25, 0]
 """
 
 
-def test_a_radii_file(tmp_path, rng):
+def test_a_radii_file(tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / "radii.toml"
     path.write_text(GOOD)
     radii = load_radii(str(path))
@@ -69,14 +71,14 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("text", BAD_FILES)
-def test_bad_radii_files(text, tmp_path, rng):
+def test_bad_radii_files(text: str, tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / "radii.toml"
     path.write_text(text)
     with pytest.raises(RadiiError, match=BAD_FILES[text]):
         Family.of(mlp(rng, 3, 4, 2), load_radii(str(path)))
 
 
-def test_missing_and_undecodable_files(tmp_path):
+def test_missing_and_undecodable_files(tmp_path: Path) -> None:
     with pytest.raises(RadiiError, match=r"Cannot read the radii file .*none\.toml: No such file"):
         load_radii(str(tmp_path / "none.toml"))
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")

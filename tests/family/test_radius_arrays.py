@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from qverify.arrays import Array
 from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
@@ -13,7 +16,7 @@ from qverify.family.radius_arrays import radius_array
 from tests.support.networks import mlp
 
 
-def test_a_truth_value_is_no_radius():
+def test_a_truth_value_is_no_radius() -> None:
     network = mlp(np.random.default_rng(0), 2, 3, 2)
     for wrong in (True, [True, False]):
         with pytest.raises(RadiiError, match="not a number"):
@@ -32,7 +35,9 @@ def test_a_truth_value_is_no_radius():
         (torch.tensor([1.0, 2.0]), (2, 1), [[1], [2]]),
     ],
 )
-def test_radii_take_the_shape_of_their_tensor(value, shape, expected):
+def test_radii_take_the_shape_of_their_tensor(
+    value: Any, shape: tuple[int, ...], expected: Array | list[int | list[int]]
+) -> None:
     found = radius_array(value, shape, "weight")
     assert found.shape == shape and found.dtype == np.float64 and found.flags.c_contiguous
     np.testing.assert_array_equal(found, expected)
@@ -50,6 +55,6 @@ def test_radii_take_the_shape_of_their_tensor(value, shape, expected):
         ([1, 2, 3], "fits neither the tensor"),
     ],
 )
-def test_what_is_no_radius_is_refused(value, sentence):
+def test_what_is_no_radius_is_refused(value: Any, sentence: str) -> None:
     with pytest.raises(RadiiError, match=f"^The bias radius .*{sentence}"):
         radius_array(value, (2, 2), "bias")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from qverify.arrays import Array
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
+from qverify.choices import Rounding, Scheme
 from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.members import membership
 from qverify.family.radii import Radii
 from qverify.family.schemes import calibrate
 from qverify.family.steps import FLOAT32_SLACK
-from qverify.layers import Dense, Input, Relu
+from qverify.layers import Dense, Input, Layer, Relu
 from qverify.network import Network
-from tests.support.networks import NETWORKS, conv, mlp
+from tests.support.bounds import box_ends
+from tests.support.networks import NETWORKS, conv, known_layers, mlp
 
 
-def small():
+def small() -> tuple[Network, Array]:
     """Weights, biases and calibration data whose ranges one can read off."""
     first = Dense("a", (0,), (2,), weight=np.array([[0.5, -2.0], [0.25, 1.0]]), bias=np.array([1.0, -5.0]))
     relu = Relu("r", (1,), (2,))
@@ -28,14 +32,14 @@ def small():
     return Network((Input("x", (), (2,)), first, relu, last)), np.array([[0.0, -1.0], [2.0, 0.5]])
 
 
-def test_calibrated_ranges_by_hand():
+def test_calibrated_ranges_by_hand() -> None:
     """z = (0.5 x - 2 y + 1, 0.25 x + y - 5): (3, -6) and (1, -4)."""
     network, x = small()
     assert calibrate(network, x)[0][:3] == [(-1.0, 2.0), (-6.0, 3.0), (0.0, 3.0)]
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "any"])
-def test_tensor_and_channel_radii_by_hand(rounding):
+def test_tensor_and_channel_radii_by_hand(rounding: Rounding) -> None:
     network, x = small()
     share = 0.5 if rounding == "nearest" else 1.0
     tensor = Radii.from_bits(8, "tensor", rounding, network, x)
@@ -44,19 +48,19 @@ def test_tensor_and_channel_radii_by_hand(rounding):
         assert radii.input == pytest.approx(share * 3 / 255 + 3 * 2.0**-21)
         assert radii.layers["r"]["activation"] == pytest.approx(share * 3 / 255 + 3 * 2.0**-21)
         assert radii.ceilings == {"r": 3.0} and radii.input_range == (-1.0, 2.0)
-    for radii, name, top in (
+    for radii, name, tops in (
         (tensor, "a", [2, 2]),
         (channel, "a", [2, 1]),
         (tensor, "b", [4, 4]),
         (channel, "b", [4, 3]),
     ):
-        top = np.array(top)
+        top = np.array(tops)
         bias = np.array([1, 5]) if name == "a" else 0
         np.testing.assert_allclose(radii.layers[name]["weight"], share * top / 127 + top * 2.0**-21)
         np.testing.assert_allclose(radii.layers[name]["bias"], share * top / 127 * 3 / 255 + bias * 2.0**-21)
 
 
-def test_channel_radii_of_a_convolution_run_along_its_output_channels(rng):
+def test_channel_radii_of_a_convolution_run_along_its_output_channels(rng: np.random.Generator) -> None:
     layer = conv(rng, "c", 0, (2, 3, 3), (3, 2, 2, 2))
     network = Network((Input("x", (), (2, 3, 3)), layer))
     family = Family.of(network, Radii.from_bits(8, "channel", "any", network, rng.random((5, 2, 3, 3))))
@@ -65,17 +69,17 @@ def test_channel_radii_of_a_convolution_run_along_its_output_channels(rng):
         np.testing.assert_allclose(family.weight[1][k], np.full((2, 2, 2), step))
 
 
-def test_wrong_settings_of_a_scheme():
+def test_wrong_settings_of_a_scheme() -> None:
     network, x = small()
     for bits in (0, 33, 2.5, True, "8"):
         with pytest.raises(RadiiError, match=r"bit-width is .* whole number from 1 to 32 for 'paper'"):
-            Radii.from_bits(bits)
+            Radii.from_bits(bits)  # type: ignore[arg-type]
     with pytest.raises(RadiiError, match="from 2 to 32 for 'tensor'"):
         Radii.from_bits(1, "tensor", "any", network, x)
     with pytest.raises(RadiiError, match="Unknown rounding 'floor'"):
-        Radii.from_bits(8, rounding="floor")
+        Radii.from_bits(8, rounding="floor")  # type: ignore[arg-type]
     with pytest.raises(RadiiError, match="Unknown scheme 'dynamic'"):
-        Radii.from_bits(8, "dynamic")
+        Radii.from_bits(8, "dynamic")  # type: ignore[arg-type]
     for missing in ((None, x), (network, None)):
         with pytest.raises(RadiiError, match="needs the network and calibration data"):
             Radii.from_bits(8, "tensor", "any", *missing)
@@ -85,7 +89,7 @@ def test_wrong_settings_of_a_scheme():
         Radii.from_bits(8, "tensor", "any", network, [[np.nan, 1.0]])
 
 
-def round_by(values, how, rng):
+def round_by(values: Array, how: str, rng: np.random.Generator) -> Array:
     """Nearest, floor, ceiling, or stochastic rounding to whole numbers."""
     if how == "nearest":
         return np.round(values)
@@ -94,7 +98,7 @@ def round_by(values, how, rng):
     return np.floor(values) if how == "floor" else np.ceil(values)
 
 
-def symmetric(values, bits, how, rng, axis=None):
+def symmetric(values: Array, bits: int, how: str, rng: np.random.Generator, axis: Any = None) -> tuple[Array, float]:
     """Symmetric integers in the narrow range, back in floating point; the step too."""
     top = np.abs(values).max(axis=axis, keepdims=axis is not None)
     step = np.where(top > 0, top, 1.0) / (2 ** (bits - 1) - 1)
@@ -102,7 +106,9 @@ def symmetric(values, bits, how, rng, axis=None):
     return step * np.clip(round_by(values / step, how, rng), -limit, limit), step
 
 
-def asymmetric(values, bits, how, rng, low, high):
+def asymmetric(
+    values: Array, bits: int, how: str, rng: np.random.Generator, low: float, high: float
+) -> tuple[Array, float]:
     """Affine integers over [low, high] widened to 0, with a whole zero point, saturating."""
     low, high = min(low, 0.0), max(high, 0.0)
     step = (high - low) / (2**bits - 1) or 1.0
@@ -110,11 +116,13 @@ def asymmetric(values, bits, how, rng, low, high):
     return step * (np.clip(round_by(values / step, how, rng) + zero, 0, 2**bits - 1) - zero), step
 
 
-def quantise_weights(network, steps, bits, how, rng, kind):
+def quantise_weights(
+    network: Network, steps: list[float], bits: int, how: str, rng: np.random.Generator, kind: str
+) -> Network:
     """Weights by a real quantiser, biases as whole multiples of s_x s_w."""
     changes = {}
     for i in network.weighted:
-        layer = network.layers[i]
+        layer = known_layers(network)[i]
         if kind == "asymmetric":
             weight, step = asymmetric(layer.weight, bits, how, rng, layer.weight.min(), layer.weight.max())
         else:
@@ -126,9 +134,12 @@ def quantise_weights(network, steps, bits, how, rng, kind):
     return network.with_layers(changes)
 
 
-def run_quantised(quantised, x, ranges, bits, how, rng):
+def run_quantised(
+    quantised: Network, x: Array, ranges: list[tuple[float, float]], bits: int, how: str, rng: np.random.Generator
+) -> tuple[Network, list[Array]]:
     """The quantised network on one quantised input, each activation quantised and clipped; offsets as found."""
-    values, changes = [], {}
+    values: list[Array] = []
+    changes: dict[int, Layer] = {}
     for i, layer in enumerate(quantised.layers):
         if isinstance(layer, Input):
             values.append(asymmetric(x, bits, how, rng, *ranges[0])[0])
@@ -146,20 +157,20 @@ def run_quantised(quantised, x, ranges, bits, how, rng):
 @pytest.mark.parametrize("how", ["nearest", "floor", "ceil", "stochastic"])
 @pytest.mark.parametrize("kind", ["tensor", "channel", "asymmetric"])
 @pytest.mark.parametrize("name", ["dense", "scaled_input", "conv_attributes", "conv_pool"])
-def test_real_quantisers_land_in_the_family(name, kind, how, rng):
+def test_real_quantisers_land_in_the_family(name: str, kind: str, how: str, rng: np.random.Generator) -> None:
     """Whole int8 networks: their weights, biases, input and every activation error are those of a member, the radii
     of clipped activations being those of the sample; and every value lies inside the bounds."""
     network = NETWORKS[name](rng)
     data = rng.normal(size=(8, network.input_size))
-    rounding = "nearest" if how == "nearest" else "any"
-    scheme = "channel" if kind == "channel" else "tensor"
+    rounding: Rounding = "nearest" if how == "nearest" else "any"
+    scheme: Scheme = "channel" if kind == "channel" else "tensor"
     family = Family.of(network, Radii.from_bits(8, scheme, rounding, network, data))
     ranges, _ = calibrate(network, data)
     steps = [(high - low) / 255 for low, high in ranges]
     quantised = quantise_weights(network, steps, 8, how, rng, kind)
     x = np.concatenate([data[:3], 1.5 * rng.normal(size=(4, network.input_size))])  # some leave the calibrated range
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x)))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     for row in range(len(x)):
         member, values = run_quantised(quantised, x[row], ranges, 8, how, rng)
         own = family.with_activation({i: r[row].numpy() for i, r in bounds.activation.items()})
@@ -168,14 +179,14 @@ def test_real_quantisers_land_in_the_family(name, kind, how, rng):
             assert (lower[row].numpy() - 1e-9 <= value).all() and (value <= upper[row].numpy() + 1e-9).all()
 
 
-def near_ties(top, levels, rng):
+def near_ties(top: float, levels: int, rng: np.random.Generator) -> Array:
     """float32 numbers next to (k + 1/2) steps near the top of the range, where float32 rounds worst."""
     ties = (rng.integers(max(0, levels - 60), levels, 4000) + 0.5) * (top / levels)
     near = ties.astype(np.float32) * (1 + rng.integers(-6, 7, 4000).astype(np.float32) * np.float32(2**-24))
     return np.minimum(near, np.float32(top)).astype(np.float64)
 
 
-def float32_nearest(values, top, levels):
+def float32_nearest(values: Array, top: float, levels: int) -> Array:
     """Round to nearest with every operation in float32, the step included, as runtimes do."""
     step = np.float32(top) / np.float32(levels)
     whole = np.clip(np.round(values.astype(np.float32) / step), -levels, levels)
@@ -183,7 +194,7 @@ def float32_nearest(values, top, levels):
 
 
 @pytest.mark.parametrize("bits", [4, 8, 12, 16])
-def test_float32_quantisers_land_in_the_family(bits, rng):
+def test_float32_quantisers_land_in_the_family(bits: int, rng: np.random.Generator) -> None:
     """Weights and inputs next to ties and an int32 bias, all rounded in float32: inside with the slack, and at every
     bit-width something would be outside without it."""
     n, levels, top = 4000, 2**bits - 1, 7.3
@@ -198,13 +209,13 @@ def test_float32_quantisers_land_in_the_family(bits, rng):
     unit = float(np.float32(weight.max() / (2 ** (bits - 1) - 1)) * np.float32(1.7 / levels))
     new_bias = np.float32(unit) * np.round(bias[:1].astype(np.float32) / np.float32(unit))
     rounded = float32_nearest(weight, weight.max(), 2 ** (bits - 1) - 1)
-    member = network.with_layers({2: replace(layers[2], weight=rounded[None], bias=new_bias)})
+    member = network.with_layers({2: replace(layers[2], weight=rounded[None], bias=new_bias)})  # type: ignore[arg-type]
     assert membership(family, member, x, x_hat) == []
     half = {"weight": {2: np.full((1, n), weight.max() / (2**bits - 2))}, "input": np.full(n, data.max() / levels / 2)}
-    assert membership(replace(family, **half), member, x, x_hat) != []
+    assert membership(replace(family, **half), member, x, x_hat) != []  # type: ignore[arg-type]
 
 
-def test_nearest_radii_do_not_cover_floor(rng):
+def test_nearest_radii_do_not_cover_floor(rng: np.random.Generator) -> None:
     """So the tests above can fail: half a step is too little for floor."""
     network = mlp(rng, 6, 5, 3)
     data = rng.normal(size=(8, 6))
@@ -214,31 +225,33 @@ def test_nearest_radii_do_not_cover_floor(rng):
     assert "a weight of 'fc0' leaves its radius" in membership(family, quantised, data[0], data[0])
 
 
-@pytest.mark.parametrize("rounding, how", [("nearest", "nearest"), ("any", "floor"), ("any", "stochastic")])
-def test_the_paper_convention_covers_its_fixed_point_quantiser(rounding, how, rng):
+@pytest.mark.parametrize(("rounding", "how"), [("nearest", "nearest"), ("any", "floor"), ("any", "stochastic")])
+def test_the_paper_convention_covers_its_fixed_point_quantiser(
+    rounding: Rounding, how: str, rng: np.random.Generator
+) -> None:
     """Fixed point with b bits: inputs in [0, 1] in steps of 2^-b, weights in steps of 2^-(b-1)."""
     network, bits = mlp(rng, 4, 6, 3), 6
     family = Family.of(network, Radii.from_bits(bits, rounding=rounding))
     step = 2.0 ** -(bits - 1)
     changes = {}
     for i in network.weighted:
-        layer = network.layers[i]
+        layer = known_layers(network)[i]
         rounded = [step * round_by(v / step, how, rng) for v in (layer.weight, layer.bias)]
         changes[i] = replace(layer, weight=rounded[0], bias=rounded[1])
     for x in rng.random((20, 4)):
         x_hat = step / 2 * round_by(x / (step / 2), how, rng)
         exact = np.maximum(network.with_layers(changes).evaluate_all(x_hat[None])[1][0], 0)
         offset = step * round_by(exact / step, how, rng) - exact
-        member = network.with_layers({**changes, 2: replace(network.layers[2], offset=offset)})
+        member = network.with_layers({**changes, 2: replace(known_layers(network)[2], offset=offset)})
         assert membership(family, member, x, x_hat) == []
 
 
-def test_a_pruned_channel_still_rounds_its_bias(rng):
+def test_a_pruned_channel_still_rounds_its_bias(rng: np.random.Generator) -> None:
     """Int8 toolchains give a channel of zeros the step 1, so its bias is rounded to steps of s_x."""
     network = mlp(rng, 3, 4, 2)
-    weight = network.layers[1].weight.copy()
+    weight = known_layers(network)[1].weight.copy()
     weight[2] = 0.0
-    network = network.with_layers({1: replace(network.layers[1], weight=weight)})
+    network = network.with_layers({1: replace(known_layers(network)[1], weight=weight)})
     x = rng.random((50, 3))
     family = Family.of(network, Radii.from_bits(8, "channel", "nearest", network, x))
     assert family.weight[1][2].max() == 0.0
@@ -247,12 +260,12 @@ def test_a_pruned_channel_still_rounds_its_bias(rng):
     assert others.max() < 0.1 * family.bias[1][2]
 
 
-def test_weights_below_the_steps_of_float32_vanish(rng):
+def test_weights_below_the_steps_of_float32_vanish(rng: np.random.Generator) -> None:
     """Toolchains take the step 1 where max|w| / 127 is no normal float32: weights become 0, biases multiples of s_x."""
     network = mlp(rng, 3, 4, 2)
-    weight = network.layers[1].weight.copy()
+    weight = known_layers(network)[1].weight.copy()
     weight[2] *= 1e-39
-    network = network.with_layers({1: replace(network.layers[1], weight=weight)})
+    network = network.with_layers({1: replace(known_layers(network)[1], weight=weight)})
     x = rng.random((50, 3))
     family = Family.of(network, Radii.from_bits(8, "channel", "nearest", network, x))
     assert (family.weight[1][2] >= np.abs(weight[2]).max()).all()
@@ -260,7 +273,7 @@ def test_weights_below_the_steps_of_float32_vanish(rng):
 
 
 @pytest.mark.parametrize("calibration", [np.zeros(3), np.zeros((2, 5)), "nothing", [[1.0], [1.0, 2.0]]])
-def test_calibration_data_of_the_wrong_shape(calibration, rng):
+def test_calibration_data_of_the_wrong_shape(calibration: Any, rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 4, 2)
     with pytest.raises(RadiiError, match="calibration data"):
         Radii.from_bits(8, "tensor", "any", network, calibration)

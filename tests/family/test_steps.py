@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from qverify.choices import PER_CHANNEL, RANGED, SCHEMES
+from qverify.choices import PER_CHANNEL, RANGED, SCHEMES, Rounding
 from qverify.errors import InternalError
 from qverify.family.steps import FLOAT32_SLACK, Quantiser
 
@@ -17,7 +17,7 @@ TINY = 2.0**-140
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16, 32])
 @pytest.mark.parametrize("rounding", ["nearest", "any"])
-def test_radii_are_a_share_of_a_step_and_of_the_range(bits, rounding):
+def test_radii_are_a_share_of_a_step_and_of_the_range(bits: int, rounding: Rounding) -> None:
     quantiser, share = Quantiser(bits, "channel", rounding), Fraction(1, 2) if rounding == "nearest" else Fraction(1)
     low, high, top, bias = -0.75, 3.0, 1.5, -2.0
     step = Fraction(high - low) / (2**bits - 1)
@@ -32,7 +32,7 @@ def test_radii_are_a_share_of_a_step_and_of_the_range(bits, rounding):
     assert quantiser.activation_range(low, high) == (low, high) and not quantiser.degenerate(low, high)
 
 
-def test_numpy_and_torch_agree_and_torch_differentiates(rng):
+def test_numpy_and_torch_agree_and_torch_differentiates(rng: np.random.Generator) -> None:
     quantiser = Quantiser(8, "channel")
     top, bias = rng.random(6), rng.normal(size=6)
     top[:2] = 0.0, TINY
@@ -45,7 +45,7 @@ def test_numpy_and_torch_agree_and_torch_differentiates(rng):
     assert gradient[2:].numpy() == pytest.approx(1 / 127 + FLOAT32_SLACK)
 
 
-def test_a_range_without_a_step_has_the_step_1():
+def test_a_range_without_a_step_has_the_step_1() -> None:
     for bits in (2, 8, 16):
         quantiser = Quantiser(bits, "tensor")
         for low, high in ((0.0, 0.0), (-TINY, TINY)):
@@ -54,7 +54,7 @@ def test_a_range_without_a_step_has_the_step_1():
 
 
 @pytest.mark.parametrize(("rounding", "lost"), [("nearest", TINY), ("any", 1.0)])
-def test_vanishing_weights_are_lost_and_zeros_stay(rounding, lost):
+def test_vanishing_weights_are_lost_and_zeros_stay(rounding: Rounding, lost: float) -> None:
     """Rounded to nearest in steps of 1 they become 0; by other roundings up to 1."""
     radius, spread = Quantiser(8, "channel", rounding).weight_radii(
         np, np.array([TINY, 0.0]), np.array([3.0, 3.0]), 0.5
@@ -64,12 +64,12 @@ def test_vanishing_weights_are_lost_and_zeros_stay(rounding, lost):
     assert (spread >= 0.5 * share).all()  # a bias in steps of 1 times the step of the input
 
 
-def test_a_bias_whose_step_underflows_may_be_lost_as_a_whole():
+def test_a_bias_whose_step_underflows_may_be_lost_as_a_whole() -> None:
     _, spread = Quantiser(8, "channel").weight_radii(np, np.array([1e-20]), np.array([7.0]), 1e-20)
     assert spread[0] >= 7.0
 
 
-def test_every_scheme_is_known_to_have_steps_from_ranges_or_none():
+def test_every_scheme_is_known_to_have_steps_from_ranges_or_none() -> None:
     """A scheme that is new has to be entered: it is never taken for another one."""
     assert {"paper", *PER_CHANNEL} == set(SCHEMES)
     assert [Quantiser(8, scheme).per_channel for scheme in RANGED] == [False, True]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import qverify
+from qverify.choices import Scheme
 from qverify.family.family import Family
 from qverify.family.radii import Radii
+from qverify.network import Network
 from tests.support.toolchain import (
     COARSE,
     FORMS,
@@ -39,68 +42,68 @@ def _changed(change: Any) -> Any:
     return make
 
 
-def _dead(layers, x, rng):
+def _dead(layers: Any, x: Any, rng: np.random.Generator) -> None:
     layers[1] = (layers[1][0], np.full(4, -100.0))
     layers[2] = (100.0 * layers[2][0], layers[2][1])
 
 
-def _dead_on_the_data_only(layers, x, rng):
+def _dead_on_the_data_only(layers: Any, x: Any, rng: np.random.Generator) -> None:
     """Some member reaches beyond 0: its Relu is rounded in steps of 1."""
     weight = layers[1][0]
     hidden_ = np.maximum(x.astype(np.float32) @ layers[0][0].T + layers[0][1], 0.0)
     layers[1] = (weight, -(hidden_ @ weight.T).max(0) - 1e-3)
 
 
-def _tiny_range(layers, x, rng):
+def _tiny_range(layers: Any, x: Any, rng: np.random.Generator) -> None:
     layers[1] = (1e-20 * layers[1][0], 1e-40 * layers[1][1])
     layers[0] = (1e-20 * layers[0][0], 1e-20 * layers[0][1])
 
 
-def _zero_channel(layers, x, rng):
+def _zero_channel(layers: Any, x: Any, rng: np.random.Generator) -> None:
     layers[0][0][2] = 0.0
     layers[1][0][:] = 0.0
 
 
-def _vanishing_channel(layers, x, rng):
+def _vanishing_channel(layers: Any, x: Any, rng: np.random.Generator) -> None:
     layers[0][0][2] *= 1e-38
     layers[1][0][1] *= 3e-37
 
 
-def _vanishing_without_bias(layers, x, rng):
+def _vanishing_without_bias(layers: Any, x: Any, rng: np.random.Generator) -> None:
     layers[0][0][2] *= 1e-38
     layers[0][1][2] = 0.0
 
 
-def _one_sided(layers, x, rng):
+def _one_sided(layers: Any, x: Any, rng: np.random.Generator) -> None:
     layers[:] = [(abs(weight) + 0.1, bias) for weight, bias in layers]
 
 
-def _shifted_zero_points(layers, x, rng):
+def _shifted_zero_points(layers: Any, x: Any, rng: np.random.Generator) -> Any:
     """Ranges whose zero point falls on a half: low = -(k + 1/2) steps."""
     low = -(37.5 / 255) * 2.0
     return layers, np.clip(x, low, low + 2.0) * np.sign(abs(x)) + np.where(np.arange(12)[:, None] == 0, low + 2.0, 0)
 
 
-def _large_bias(layers, x, rng):
+def _large_bias(layers: Any, x: Any, rng: np.random.Generator) -> None:
     layers[0][0][1] = 1e-5
     layers[0][1][1] = 1e3
 
 
-def _bias_that_fills_int32(layers, x, rng):
+def _bias_that_fills_int32(layers: Any, x: Any, rng: np.random.Generator) -> None:
     step = abs(layers[0][0][1]).max() / 127 * (x.max() - x.min()) / 255
     layers[0][1][1] = 0.9999 * 2**31 * step
 
 
-def _subnormal_product(layers, x, rng):
+def _subnormal_product(layers: Any, x: Any, rng: np.random.Generator) -> Any:
     layers[0] = (1e-25 * layers[0][0], 1e-30 * layers[0][1])
     return layers, 1e-14 * x
 
 
-def _no_data(layers, x, rng):
+def _no_data(layers: Any, x: Any, rng: np.random.Generator) -> Any:
     return layers, np.zeros_like(x)
 
 
-def _negative_inputs(layers, x, rng):
+def _negative_inputs(layers: Any, x: Any, rng: np.random.Generator) -> Any:
     return layers, -abs(x) - 0.5
 
 
@@ -141,20 +144,20 @@ ALL = [
 ]
 
 
-def made(name: str, form: Form):
+def made(name: str, form: Form) -> tuple[onnx.ModelProto, np.ndarray, Network, Radii]:
     """The file of a case, its data in float32, the network, and the radii that should cover the file."""
     layers, x = CASES[name](np.random.default_rng(list(CASES).index(name)))
     layers = [(np.float32(weight), np.float32(bias)) for weight, bias in layers]
     x = x.astype(np.float32)
     source = dense(layers)
     network = qverify.load(source)
-    scheme = "channel" if form.channel else "tensor"
+    scheme: Scheme = "channel" if form.channel else "tensor"
     radii = Radii.from_bits(form.certified, scheme, "nearest", network, x.astype(np.float64))
     return quantised(source, x, form), x, network, radii
 
 
-@pytest.mark.parametrize("name, form", ALL)
-def test_the_numbers_of_real_files_lie_within_the_radii(name, form):
+@pytest.mark.parametrize(("name", "form"), ALL)
+def test_the_numbers_of_real_files_lie_within_the_radii(name: str, form: Form) -> None:
     """Weights, biases and the grid of every activation; where they do not, the layer is named and nothing verified."""
     file, x, network, radii = made(name, form)
     family, found = Family.of(network, radii), dequantised(file)
@@ -181,8 +184,8 @@ def test_the_numbers_of_real_files_lie_within_the_radii(name, form):
     assert (abs(rounded - x) <= family.input_radius(x.astype(np.float64))).all()
 
 
-@pytest.mark.parametrize("name, form", ALL)
-def test_what_is_verified_is_right_in_real_files(name, form):
+@pytest.mark.parametrize(("name", "form"), ALL)
+def test_what_is_verified_is_right_in_real_files(name: str, form: Form) -> None:
     """Whole files in onnxruntime, by integer kernels and in floating point, before the output is requantised."""
     file, x, network, radii = made(name, form)
     exact = x.astype(np.float64)

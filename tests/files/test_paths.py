@@ -12,7 +12,7 @@ from qverify.files.paths import inside, new_folder
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
+def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     (folder / "witnesses" / "case").mkdir(parents=True)
     (tmp_path / "run-other").mkdir()
@@ -23,7 +23,7 @@ def run(tmp_path) -> Path:
 @pytest.mark.parametrize(
     "parts", [("witnesses", "case", "3.npz"), ("witnesses", "", "3.npz"), ("a", "..", "b"), (), ("sub/..", "not/there")]
 )
-def test_what_stays_inside(run, parts):
+def test_what_stays_inside(run: Path, parts: tuple[str, ...]) -> None:
     place = inside(run, *parts)
     assert place == Path(os.path.realpath(run.joinpath(*parts))) and run.resolve() in (place, *place.parents)
 
@@ -41,13 +41,13 @@ def test_what_stays_inside(run, parts):
         ("not/there/../../..", "secret"),
     ],
 )
-def test_what_leads_out_is_refused(run, parts):
+def test_what_leads_out_is_refused(run: Path, parts: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=r"leads out of the folder it is read in, .*; rename it\.$") as caught:
         inside(run, *parts)
     assert "\n" not in str(caught.value)
 
 
-def test_links_are_followed_before_they_are_judged(run, tmp_path):
+def test_links_are_followed_before_they_are_judged(run: Path, tmp_path: Path) -> None:
     (run / "out").symlink_to(tmp_path)
     (run / "file").symlink_to(tmp_path / "secret")
     (run / "dangling").symlink_to(tmp_path / "gone")
@@ -64,17 +64,17 @@ def test_links_are_followed_before_they_are_judged(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\0", "x" * 300, "y/" * 5000, "\ud800", "\x1b[31m" + "z" * 300])
-def test_names_that_no_file_can_have(run, name):
+def test_names_that_no_file_can_have(run: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"cannot be read \(.*\); rename it\.$") as caught:
         inside(run, "witnesses", name)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 200
 
 
-def test_folders_that_were_made_in_vain_are_taken_back(tmp_path):
+def test_folders_that_were_made_in_vain_are_taken_back(tmp_path: Path) -> None:
     with pytest.raises(KeyError), new_folder(tmp_path / "a" / "b"):
         raise KeyError
     assert not (tmp_path / "a").exists()
-    with pytest.raises(KeyError), new_folder(tmp_path / "c" / "d"):
+    with pytest.raises(KeyError), new_folder(tmp_path / "c" / "d"):  # noqa: PT012
         (tmp_path / "c" / "kept").write_text("")
         raise KeyError
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["kept"]

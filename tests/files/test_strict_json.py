@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -65,9 +66,9 @@ def test_it_reads_what_json_wrote(record: dict[str, Any]) -> None:
     ],
 )
 def test_what_qverify_would_not_write_is_refused(content: bytes, words: str) -> None:
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError, match=re.escape(words)) as refusal:
         parsed(content)
-    assert words in str(refusal.value) and len(str(refusal.value)) < 100
+    assert len(str(refusal.value)) < 100
 
 
 def test_objects_may_be_nested_so_deep_and_no_deeper() -> None:

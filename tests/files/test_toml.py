@@ -71,7 +71,7 @@ def refused_by_the_command(*arguments: Any) -> str:
 
 @pytest.mark.parametrize("place", ["weight = {}", "input = [{}]", "[layers.dense1]\nbias = [[{}]]"])
 @pytest.mark.parametrize("case", VALUES)
-def test_radii_that_nobody_can_mean(tmp_path, case, place):
+def test_radii_that_nobody_can_mean(tmp_path: Path, case: str, place: str) -> None:
     path = tmp_path / "r.toml"
     path.write_text(place.format(VALUES[case]))
     refused_by_the_command("verify", DIGITS, "--data", "digits", "--samples", "0:2", "--radii", path)
@@ -80,7 +80,7 @@ def test_radii_that_nobody_can_mean(tmp_path, case, place):
 @pytest.mark.parametrize(
     "value", ["0.5", True, np.True_, None, b"1", 1j, np.array(["0.5"]), np.array([True]), {"a": 1}]
 )
-def test_text_and_truth_are_no_numbers_at_any_depth(value, rng):
+def test_text_and_truth_are_no_numbers_at_any_depth(value: Any, rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 2, 2)
     for depth in range(4):
         with pytest.raises(RadiiError, match="is not a number or a rectangular array of numbers"):
@@ -88,7 +88,7 @@ def test_text_and_truth_are_no_numbers_at_any_depth(value, rng):
         value = [value] if depth % 2 else (value, 0.5)
 
 
-def test_a_list_within_itself_is_no_radius(rng):
+def test_a_list_within_itself_is_no_radius(rng: np.random.Generator) -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(RadiiError, match="is not a number"):
@@ -96,7 +96,9 @@ def test_a_list_within_itself_is_no_radius(rng):
 
 
 @given(st.recursive(st.floats(0, 9) | st.integers(0, 9), lambda inner: st.lists(inner, min_size=2, max_size=2)))
-def test_numbers_at_any_depth_are_still_radii(value):
+def test_numbers_at_any_depth_are_still_radii(
+    value: float | list[float | list[float | list[float | list[float | list[Any]]]]],
+) -> None:
     """Whatever broadcasts to the tensor; oracle: numpy on the nested list."""
     network = mlp(np.random.default_rng(0), 2, 2)
     try:
@@ -123,11 +125,11 @@ def test_numbers_at_any_depth_are_still_radii(value):
         [np.float64(1), 1],
     ],
 )
-def test_what_else_is_a_number(value, rng):
+def test_what_else_is_a_number(value: Any, rng: np.random.Generator) -> None:
     assert Family.of(mlp(rng, 2, 2), Radii(weight=value)).weight[1].max() in (0.5, 1.0)
 
 
-def test_an_integer_beyond_every_float_is_not_finite(rng):
+def test_an_integer_beyond_every_float_is_not_finite(rng: np.random.Generator) -> None:
     for value in (10**400, [0.5, 10**400]):
         with pytest.raises(RadiiError, match="holds NaN or infinity"):
             Family.of(mlp(rng, 3, 2, 2), Radii(weight=value))
@@ -148,12 +150,12 @@ def test_an_integer_beyond_every_float_is_not_finite(rng):
         ("weight = 0.1\nweight = 0.2\n", "is not valid TOML"),
     ],
 )
-def test_empty_tables_and_odd_keys(tmp_path, text, words):
+def test_empty_tables_and_odd_keys(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "r.toml").write_text(text)
     assert words in refused_by_the_command("verify", DIGITS, "--data", "digits", "--radii", tmp_path / "r.toml")
 
 
-def test_what_stands_in_a_file_is_what_is_meant(tmp_path, rng):
+def test_what_stands_in_a_file_is_what_is_meant(tmp_path: Path, rng: np.random.Generator) -> None:
     (tmp_path / "r.toml").write_text("weight = 9007199254740992\nbias = 1e308\n")
     radii = load_radii(str(tmp_path / "r.toml"))
     assert radii.weight == 2**53 and radii.bias == 1e308
@@ -166,7 +168,7 @@ KEYS += ["formulation", "solver", "out"]
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_plans_that_nobody_can_mean(tmp_path, key):
+def test_plans_that_nobody_can_mean(tmp_path: Path, key: str) -> None:
     """A name that no model, no data set and no file of radii has is refused where it is read, so not here."""
     names = ("models", "data", "radii", "out", "samples")
     whole = {"models": '["a.onnx"]', "data": '"digits"', "bits": "[8]"}
@@ -202,7 +204,7 @@ def test_plans_that_nobody_can_mean(tmp_path, key):
         (f'out = "{"x" * 300}"', "File name too long"),
     ],
 )
-def test_plans_that_name_what_cannot_be(tmp_path, line, words):
+def test_plans_that_name_what_cannot_be(tmp_path: Path, line: str, words: str) -> None:
     stated = {"models": f'["{DIGITS}"]', "data": '"digits"', "bits": "[8]", "out": '"out"', "samples": '"0:2"'}
     key, _, value = line.partition(" = ")
     stated |= {key: value}
@@ -214,7 +216,7 @@ def test_plans_that_name_what_cannot_be(tmp_path, line, words):
 
 
 @pytest.mark.parametrize("key", ["epochs", "lr", "arch", "data", "clip-input", "out", "radii", "seed", "scheme"])
-def test_configurations_that_nobody_can_mean(tmp_path, key):
+def test_configurations_that_nobody_can_mean(tmp_path: Path, key: str) -> None:
     for case, value in VALUES.items():
         stated = {"data": '"digits"', "arch": '"mlp:8"', "epochs": "1", "out": f'"{tmp_path}/m.onnx"'} | {key: value}
         (tmp_path / "c.toml").write_text("".join(f"{name} = {text}\n" for name, text in stated.items()))
@@ -227,7 +229,7 @@ def test_configurations_that_nobody_can_mean(tmp_path, key):
 # --- paths ---
 
 
-def test_a_path_with_a_nul_is_no_file():
+def test_a_path_with_a_nul_is_no_file() -> None:
     for read in (load_radii, Plan.read):
         with pytest.raises((RadiiError, UsageError), match=r"Cannot read the .* no file can have that name"):
             read("a\0b.toml")
@@ -236,7 +238,7 @@ def test_a_path_with_a_nul_is_no_file():
 @pytest.mark.parametrize(
     "content", [b"\xff", b"weight = 0.1\n\x00", b"\x00", b'weight = "\xed\xa0\x80"', b"a" * 10_000_000]
 )
-def test_files_that_are_no_toml(tmp_path, content):
+def test_files_that_are_no_toml(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.toml").write_bytes(content)
     with pytest.raises(RadiiError, match="is not valid TOML") as caught:
         load_radii(str(tmp_path / "r.toml"))

@@ -7,7 +7,9 @@ import io
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 from qverify import datasets
+from qverify.arrays import Array
 from qverify.errors import DataError, ModelError, QVerifyError
 from qverify.files import user as user_files
 from qverify.onnx.reader import load
@@ -23,7 +26,7 @@ from tests.support.onnx_models import agree, model, node, weights
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
 
 
-def built(rng):
+def built(rng: np.random.Generator) -> onnx.ModelProto:
     return model([node("Gemm", "x w", "a"), node("Relu", "a", "y")], {"w": weights(rng, 40, 3)}, ["N", 40])
 
 
@@ -35,13 +38,13 @@ def archive(**members: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def saved(save, *values) -> bytes:
+def saved(save: Any, *values: Array) -> bytes:
     buffer = io.BytesIO()
     save(buffer, *values)
     return buffer.getvalue()
 
 
-def refusal(read, path: Path) -> str:
+def refusal(read: Callable[..., Any], path: Any) -> str:
     with pytest.raises(QVerifyError) as caught:
         read(path)
     message = str(caught.value)
@@ -53,7 +56,7 @@ def refusal(read, path: Path) -> str:
 # --- compressed -------------------------------------------------------------------------------------------
 
 
-def test_a_compressed_model_is_read(tmp_path, rng):
+def test_a_compressed_model_is_read(tmp_path: Path, rng: np.random.Generator) -> None:
     made = built(rng)
     (tmp_path / "m.onnx.gz").write_bytes(gzip.compress(made.SerializeToString()))
     network = load(tmp_path / "m.onnx.gz")
@@ -63,13 +66,13 @@ def test_a_compressed_model_is_read(tmp_path, rng):
     agree(load(tmp_path / "m.onnx"), made, rng)
 
 
-def test_compressed_samples_are_read(tmp_path):
+def test_compressed_samples_are_read(tmp_path: Any) -> None:
     content = saved(lambda file: np.savez(file, x=np.eye(3), y=np.arange(3)))
     (tmp_path / "s.npz.gz").write_bytes(gzip.compress(content[:99]) + gzip.compress(content[99:]))  # in two parts
     np.testing.assert_array_equal(datasets.load(tmp_path / "s.npz.gz").x, np.eye(3))
 
 
-def test_damaged_compression_is_refused(tmp_path, rng):
+def test_damaged_compression_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     content = gzip.compress(built(rng).SerializeToString())
     for broken in (content[:-5], content[:40], content[:30] + b"\xff" * 30 + content[60:], content[:-8] + b"\0" * 8):
         (tmp_path / "m.onnx.gz").write_bytes(broken)
@@ -78,7 +81,7 @@ def test_damaged_compression_is_refused(tmp_path, rng):
     assert "is empty" in refusal(load, tmp_path / "m.onnx.gz")
 
 
-def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+def test_what_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "m.onnx.gz").write_bytes(gzip.compress(bytes(1 << 20)))
     monkeypatch.setattr("qverify.onnx.file._MOST_BYTES", 1 << 19)
     monkeypatch.setattr("qverify.datasets.formats._MOST_BYTES", 1 << 19)
@@ -90,14 +93,16 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("read", [load, datasets.load], ids=["model", "samples"])
-def test_a_pointer_of_git_lfs(tmp_path, read):
+def test_a_pointer_of_git_lfs(tmp_path: Path, read: Callable[..., Any]) -> None:
     for name in ("m.onnx", "m.npz", "m"):
         (tmp_path / name).write_bytes(POINTER)
         assert "is a pointer of Git LFS, not the file itself; run `git lfs pull`" in refusal(read, tmp_path / name)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 3), (40, 30)])
-def test_a_pointer_of_git_lfs_in_place_of_the_weights(tmp_path, shape, rng):
+def test_a_pointer_of_git_lfs_in_place_of_the_weights(
+    tmp_path: Path, shape: tuple[int, int], rng: np.random.Generator
+) -> None:
     """It is 108 bytes long, which is enough for 4 x 4 weights: those were read as if nothing had happened."""
     made = model([node("Gemm", "x w", "y")], {"w": weights(rng, *shape)}, ["N", shape[0]])
     apart = onnx.ModelProto.FromString(made.SerializeToString())  # which saving changes
@@ -108,7 +113,7 @@ def test_a_pointer_of_git_lfs_in_place_of_the_weights(tmp_path, shape, rng):
 
 
 @pytest.mark.parametrize("place", ["../weights.bin", "/etc/hostname", "link.bin"])
-def test_weights_outside_the_folder_are_not_read(tmp_path, place, rng):
+def test_weights_outside_the_folder_are_not_read(tmp_path: Path, place: str, rng: np.random.Generator) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     made = model([node("Gemm", "x w", "y")], {"w": weights(rng, 2, 2)}, ["N", 2])
@@ -166,7 +171,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_foreign_file_is_called_by_what_it_is(tmp_path, name):
+def test_a_foreign_file_is_called_by_what_it_is(tmp_path: Path, name: str) -> None:
     content, wanted_model, wanted_samples = FOREIGN[name]
     for path in (tmp_path / f"file.{name}", tmp_path / "file"):
         path.write_bytes(content)
@@ -175,7 +180,7 @@ def test_a_foreign_file_is_called_by_what_it_is(tmp_path, name):
             assert wanted_samples in refusal(datasets.load, path)
 
 
-def test_a_model_given_as_samples(tmp_path, rng):
+def test_a_model_given_as_samples(tmp_path: Path, rng: np.random.Generator) -> None:
     for name in ("m.onnx", "m.onnx.gz"):
         (tmp_path / name).write_bytes(gzip.compress(built(rng).SerializeToString()))
         message = refusal(datasets.load, tmp_path / name)
@@ -199,7 +204,7 @@ def test_a_model_given_as_samples(tmp_path, rng):
         ("digits.onnx", "other.onnx", None),
     ],
 )
-def test_a_file_with_nearly_the_same_name_is_offered(tmp_path, there, asked, meant):
+def test_a_file_with_nearly_the_same_name_is_offered(tmp_path: Path, there: str, asked: str, meant: str | None) -> None:
     (tmp_path / there).write_bytes(b"x")
     for read in (load, datasets.load):
         message = refusal(read, tmp_path / asked)
@@ -207,7 +212,7 @@ def test_a_file_with_nearly_the_same_name_is_offered(tmp_path, there, asked, mea
         assert "does not exist" in message or "There is no data set or file" in message
 
 
-def test_missing_folders_and_names_that_are_none(tmp_path):
+def test_missing_folders_and_names_that_are_none(tmp_path: Any) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for path in (tmp_path / "no" / "m.onnx", tmp_path / "file" / "m.onnx"):
         assert "does not exist" in refusal(load, path)
@@ -220,14 +225,14 @@ def test_missing_folders_and_names_that_are_none(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_a_file_that_may_not_be_read(tmp_path):
+def test_a_file_that_may_not_be_read(tmp_path: Any) -> None:
     (tmp_path / "m.npz").write_bytes(NPZ)
     (tmp_path / "m.npz").chmod(0)
     for read in (load, datasets.load):
         assert "cannot be read (Permission denied); check its permissions" in refusal(read, tmp_path / "m.npz")
 
 
-def test_a_folder_of_very_many_files_is_not_read_to_its_end(tmp_path, monkeypatch):
+def test_a_folder_of_very_many_files_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(30):
         (tmp_path / f"net{n}.onnx").write_bytes(b"")
     monkeypatch.setattr(user_files, "_MOST_NAMES", 5)

@@ -53,12 +53,12 @@ def product(left: Array, right: Array) -> Array:
 def _gemm(a: dict[str, Any], left: Array, right: Array, bias: Array | None = None) -> Array:
     left, right = (left.T if a.get("transA") else left), (right.T if a.get("transB") else right)
     found = product(left, right) * Fraction(a.get("alpha", 1.0))
-    return found if bias is None else found + bias * Fraction(a.get("beta", 1.0))
+    return np.asarray(found if bias is None else found + bias * Fraction(a.get("beta", 1.0)))
 
 
 def _conv(a: dict[str, Any], x: Array, weight: Array, bias: Array | None = None) -> Array:
     groups, strides, pads = a.get("group", 1), a.get("strides", [1, 1]), a.get("pads", [0, 0, 0, 0])
-    image = np.pad(x[0], ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])), constant_values=_ZERO)
+    image = np.pad(x[0], ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])), constant_values=_ZERO)  # type: ignore[call-overload]
     kernel = weight.shape[2:]
     out = [(image.shape[i + 1] - kernel[i]) // strides[i] + 1 for i in range(2)]
     found = np.empty((1, len(weight), *out), dtype=object)
@@ -85,11 +85,11 @@ def _norm(a: dict[str, Any], x: Array, scale: Array, offset: Array, mean: Array,
     deviation = np.array([root(v + epsilon) for v in variance], dtype=object)
     shape = (1, -1, *[1] * (x.ndim - 2))
     scale, offset, mean, deviation = (p.reshape(shape) for p in (scale, offset, mean, deviation))
-    return (x - mean) * scale / deviation + offset
+    return np.asarray((x - mean) * scale / deviation + offset)
 
 
 def _relu(a: dict[str, Any], x: Array) -> Array:
-    return np.maximum(x, _ZERO)
+    return np.asarray(np.maximum(x, _ZERO))  # type: ignore[call-overload]
 
 
 def _along(parameter: Array, a: dict[str, Any], ndim: int) -> Array:
@@ -111,12 +111,12 @@ def quantise(a: dict[str, Any], x: Array, scale: Array, zero: Array) -> Array:
 
 def dequantise(a: dict[str, Any], x: Array, scale: Array, zero: Array) -> Array:
     integers = rational(x.astype(np.int64) if x.dtype != object else x)
-    return (integers - rational(_along(zero.astype(np.int64), a, x.ndim))) * _along(scale, a, x.ndim)
+    return np.asarray((integers - rational(_along(zero.astype(np.int64), a, x.ndim))) * _along(scale, a, x.ndim))
 
 
 def _pad(a: dict[str, Any], x: Array, pads: Array, value: Any = None) -> Array:
     half = len(pads) // 2
-    return np.pad(x, [(int(pads[i]), int(pads[i + half])) for i in range(half)], constant_values=_ZERO)
+    return np.asarray(np.pad(x, [(int(pads[i]), int(pads[i + half])) for i in range(half)], constant_values=_ZERO))  # type: ignore[call-overload]
 
 
 def _transposed(a: dict[str, Any], x: Array) -> Array:

@@ -89,7 +89,7 @@ def ranged(plan: Plan, bits: int, scheme: str, nearest: bool, x: Array, clip: En
             entry = steps[layer.inputs[0]] or Fraction(1)
             found.weight[i] = np.broadcast_to((share * step / ratio)[:, None], layer.weight.shape)
             if layer.norm is not None:  # a scale of 0 stays 0
-                found.weight[i] = np.where(layer.weight == 0, Fraction(0), found.weight[i])
+                found.weight[i] = np.where(layer.weight == 0, Fraction(0), found.weight[i])  # type: ignore[call-overload]
             bias = np.array([share * entry * (s or 1) for s in step], dtype=object)
             found.bias[i] = bias if layer.has_bias else full(layer.bias.shape, Fraction(0))
     return found

@@ -76,8 +76,8 @@ def form(rng: Rng, bits: int, channel: bool, chain: bool, symmetric: float = 0.5
     return Form("QOperator" if operators else "QDQ", channel, *kinds, *how)
 
 
-class _Reader(CalibrationDataReader):
-    def __init__(self, x: Array):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, x: Array) -> None:
         self.left = [{"x": row[None].astype(np.float32)} for row in x]
 
     def get_next(self) -> Any:

@@ -97,7 +97,7 @@ def mass(plan: Plan, x: Array) -> float:
             entries = np.append(read[0], 0.0)[layer.entry] + shift[:, None, None]
             values.append(((weight[:, None] * entries).sum(2) + bias[:, None]).ravel())
         else:
-            values.append(sum(read) if read else abs(x))
+            values.append(sum(read) if read else abs(x))  # type: ignore[arg-type]
     return float(values[-1].max())
 
 

@@ -35,18 +35,18 @@ def _plain(layer: Layer, read: list[Array], x: Array) -> Array:
     if layer.kind == "sum":
         weight, bias, shift = layer.floats
         entries = np.append(read[0], 0.0)[layer.entry] - shift[:, None, None]
-        return ((weight[:, None] * entries).sum(2) + bias[:, None]).ravel()
+        return np.asarray(((weight[:, None] * entries).sum(2) + bias[:, None]).ravel())
     if layer.kind == "relu":
-        return np.maximum(read[0], 0.0)
+        return np.asarray(np.maximum(read[0], 0.0))
     if layer.kind == "add":
-        return read[0] + layer.sign * read[1]
+        return np.asarray(read[0] + layer.sign * read[1])
     return x if layer.kind == "input" else read[0]
 
 
 class Search:
     """The worst member for one sample and label, found in float64."""
 
-    def __init__(self, family: Family, rng: np.random.Generator):
+    def __init__(self, family: Family, rng: np.random.Generator) -> None:
         self.family, self.plan, self.rng = family, family.plan, rng
         self.weight, self.bias, self.rounding = (
             {i: r.astype(float) for i, r in radii.items()} for radii in (family.weight, family.bias, family.rounding)
@@ -102,14 +102,14 @@ class Search:
 
     def _value(self, i: int, layer: Layer, read: list[Array], x: Array, signs: Member) -> Array:
         if layer.kind == "add":
-            return read[0] + layer.sign * read[1]
+            return np.asarray(read[0] + layer.sign * read[1])
         if layer.kind == "sum":
             weight, bias, shift = layer.floats
             weight = weight + self.weight[i] * signs["w", i]
             bias = bias + self.bias[i] * signs["b", i]
             entries = self._entries(layer, read[0]) - shift[:, None, None]
             z = np.einsum("bck,bcpk->bcp", weight, entries) + bias[:, :, None]
-            return z.reshape(len(z), -1)
+            return np.asarray(z.reshape(len(z), -1))
         base = np.maximum(read[0], 0.0) if layer.kind == "relu" else (x[None] if layer.kind == "input" else read[0])
         moved = np.clip(base, *self.ends[i]) if i in self.ends else base
         moved = moved + self.rounding[i] * signs["r", i]
@@ -117,7 +117,7 @@ class Search:
             moved = np.maximum(moved, 0.0)
             moved = np.where(base == 0, 0.0, moved) if self.family.zero_exact else moved
         if layer.kind == "input" and self.family.clip is not None:
-            moved = np.clip(moved, *(float(end) for end in self.family.clip))
+            moved = np.clip(moved, *(float(end) for end in self.family.clip))  # type: ignore[call-overload]
         return moved
 
     @staticmethod
@@ -170,8 +170,10 @@ def _sum(family: Family, i: int, layer: Layer, read: list[Any], member: Member) 
     bias = layer.bias + family.bias[i] * _whole(member["b", i])
     for c, positions in enumerate(layer.entry):
         row, shift = weight[c].tolist(), layer.shift[c]
-        for entries in positions.tolist():
-            found.append(sum((w * (padded[e] - shift) for w, e in zip(row, entries, strict=True) if w), bias[c]))
+        found += [
+            sum((w * (padded[e] - shift) for w, e in zip(row, entries, strict=True) if w), bias[c])
+            for entries in positions.tolist()
+        ]
     return found
 
 

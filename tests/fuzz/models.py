@@ -51,7 +51,7 @@ class Case:
 class Builder:
     """Nodes, constants and shapes (without the batch) so far."""
 
-    def __init__(self, rng: Rng, entry: tuple[int, ...], coarse: bool):
+    def __init__(self, rng: Rng, entry: tuple[int, ...], coarse: bool) -> None:
         self.rng, self.coarse = rng, coarse
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
@@ -126,7 +126,9 @@ def case(rng: Rng, kind: str, dtype: Any = np.float32, hidden: int = 2, brim: bo
     `brim`: with a bias that about fills int32 in an int8 file.
     """
     image = kind == "conv" or (kind in ("batchnorm", "mixed") and rng.random() < 0.5)
-    entry = (int(rng.integers(1, 3)), int(rng.integers(2, 5)), int(rng.integers(2, 4))) if image else None
+    entry: tuple[int, ...] = ()
+    if image:
+        entry = (int(rng.integers(1, 3)), int(rng.integers(2, 5)), int(rng.integers(2, 4)))
     wide = brim and kind == "dense" and rng.random() < 0.3  # sums of so many products are felt beside the bias
     entry = entry or (int(rng.integers(300, 900)) if wide else int(rng.integers(1, 6)),)
     dtype = np.float32 if image else dtype  # onnxruntime has no Conv in double

@@ -55,7 +55,7 @@ class Layer:
     @cached_property
     def back(self) -> Array:
         """(C * P * k, width + 1): which entry of its input each product reads, the last for padding."""
-        return np.eye(self.width + 1)[self.entry.ravel()]
+        return np.asarray(np.eye(self.width + 1)[self.entry.ravel()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Plan:
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto, fold: str):
+    def __init__(self, model: onnx.ModelProto, fold: str) -> None:
         self.fold, self.exact = fold, True
         self.constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         entry = model.graph.input[0]
@@ -152,7 +152,8 @@ class _Reader:
         if self.fold == "none" and before.kind not in ("relu", "input"):
             source, _ = self.append(Layer("round", node.name, (source,), before.size), shape)
         entry = np.arange(before.size).reshape(len(scale), -1, 1)
-        bias, shift, norm = offset, mean, (scale, deviation)
+        bias, shift = offset, mean
+        norm: tuple[Any, Any] | None = (scale, deviation)
         if self.fold == "all":
             bias, shift, norm = offset - factor * mean, rational(np.zeros(len(scale))), None
         layer = Layer("sum", node.name, (source,), before.size, entry, factor[:, None], bias, shift, True, norm)

@@ -155,7 +155,8 @@ class Setting:
         """The product's."""
         data = self.calibration.astype(np.float64) if self.whole else None
         rounding = "nearest" if self.nearest else "any"
-        return qverify.Radii.from_bits(bits, self.scheme, rounding, network, data, self.kernel, self.norm)
+        scheme: Any = (self.scheme, rounding, network, data, self.kernel, self.norm)
+        return qverify.Radii.from_bits(bits, *scheme)
 
 
 def _question(rng: Rng, setting: Setting, tally: Tally) -> tuple[Question, int] | None:

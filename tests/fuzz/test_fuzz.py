@@ -15,7 +15,7 @@ from tests.support.toolchain import outputs as run_in_onnxruntime
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_forward_passes_agree(kind, rng):
+def test_its_forward_passes_agree(kind: str, rng: np.random.Generator) -> None:
     """Operator by operator in rationals, as sums with norms folded or not, and onnxruntime."""
     for _ in range(6):
         made = case(rng, kind)
@@ -31,7 +31,7 @@ def test_its_forward_passes_agree(kind, rng):
             assert (abs(out - exact) <= (0 if read.rational else 1e-30)).all()
 
 
-def test_no_verdict_is_broken():
+def test_no_verdict_is_broken() -> None:
     """A short run: every scheme and kind."""
     tally = fuzz(seed=0, verdicts=150)
     assert tally.broken == []
@@ -39,7 +39,7 @@ def test_no_verdict_is_broken():
 
 
 @pytest.mark.slow
-def test_no_verdict_is_broken_in_two_minutes():
+def test_no_verdict_is_broken_in_two_minutes() -> None:
     tally = fuzz(seed=1, seconds=120)
     print("\n".join(tally.lines()))
     assert tally.broken == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qverify.onnx.reader import load
+from tests.support.networks import known_layers
 from tests.support.onnx_models import NEWEST_OPSET, agree, kinds, model, node, weights
 
 # Name: (type of the input, types cast to before and after the layer, opset)
@@ -24,9 +27,10 @@ CASTS = {
 
 @pytest.mark.parametrize("like", [False, True])
 @pytest.mark.parametrize("name", CASTS)
-def test_casts_between_floats_leave_no_trace(name, like, rng):
+def test_casts_between_floats_leave_no_trace(name: str, like: bool, rng: np.random.Generator) -> None:
     read, before, after, opset = CASTS[name]
-    nodes, constants, here = [], {}, "x"
+    nodes, here = [], "x"
+    constants: dict[str, Any] = {}
     opset = max(opset, 15) if like else opset
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(read))
     for n, to in enumerate([*before, None, *after]):
@@ -50,17 +54,17 @@ def test_casts_between_floats_leave_no_trace(name, like, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_constant_cast_like_the_input(dtype, rng):
+def test_a_constant_cast_like_the_input(dtype: type[Any], rng: np.random.Generator) -> None:
     """As functions of onnxscript write every number; what float32 loses of it is lost."""
     constants = {"k": np.array([0.1, 16777217.0, 1 / 3]).astype(object).astype(np.float64)}
     nodes = [node("Constant", "", "k", value=numpy_helper.from_array(constants["k"]))]
     nodes += [node("CastLike", "k x", "l"), node("Mul", "x l", "m"), node("CastLike", "m x", "y")]
     network = load(built := model(nodes, {}, ["N", 3], dtype=dtype))
-    np.testing.assert_array_equal(network.layers[1].scale, constants["k"].astype(dtype))
+    np.testing.assert_array_equal(known_layers(network)[1].scale, constants["k"].astype(dtype))
     agree(network, built, rng)
 
 
-def test_a_cast_after_the_softmax(rng):
+def test_a_cast_after_the_softmax(rng: np.random.Generator) -> None:
     """The logits are float32 while the output is float64, and the other way round."""
     for read, to in ((np.float32, TensorProto.DOUBLE), (np.float64, TensorProto.FLOAT)):
         nodes = [node("MatMul", "x w", "z"), node("Softmax", "z", "p"), node("Cast", "p", "y", to=to)]

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 
 from qverify import layers
+from qverify.arrays import Array
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.layers import Add, Conv, Dense, Relu, Scale
 from qverify.onnx.reader import load
 from tests.support.onnx_models import model, node, weights
 
 
-def _numbers(*shape):
+def _numbers(*shape: int) -> Array:
     return weights(np.random.default_rng(5), *shape)
 
 
-def _chain(*nodes, shape=("N", 4), **constants):
+def _chain(
+    *nodes: onnx.NodeProto, shape: list[int | str] | tuple[str, int] = ("N", 4), **constants: Any
+) -> onnx.ModelProto:
     return model(nodes, constants, shape)
 
 
 W = _numbers(4, 3)
 
 
-def _refused(path):
+def _refused(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         load(path)
     message = str(caught.value)
@@ -32,7 +38,7 @@ def _refused(path):
     return message
 
 
-def test_missing_empty_and_foreign_files(tmp_path):
+def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     assert "does not exist; check the path" in _refused(tmp_path / "none.onnx")
     assert "is a directory; give the .onnx file in it" in _refused(tmp_path)
     path = tmp_path / "net.onnx"
@@ -46,7 +52,7 @@ def test_missing_empty_and_foreign_files(tmp_path):
     assert "not" in _refused(path)
 
 
-def test_a_file_cut_short_anywhere_is_refused(tmp_path):
+def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path) -> None:
     data = _chain(node("Gemm", "x w", "a"), node("Relu", "a", "y"), w=W).SerializeToString()
     path = tmp_path / "net.onnx"
     path.write_bytes(data)
@@ -56,7 +62,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path):
         assert "again" in _refused(path)
 
 
-def test_a_file_with_a_flipped_byte_loads_or_is_refused(tmp_path):
+def test_a_file_with_a_flipped_byte_loads_or_is_refused(tmp_path: Path) -> None:
     """No other exception, whatever the damage: it may hit text, lengths, types or numbers."""
     data = _chain(node("Gemm", "x w b", "a"), node("Relu", "a", "y"), w=W, b=_numbers(3)).SerializeToString()
     path, rng, outcomes = tmp_path / "net.onnx", np.random.default_rng(1), []
@@ -72,24 +78,24 @@ def test_a_file_with_a_flipped_byte_loads_or_is_refused(tmp_path):
     assert outcomes.count("refused") > 100 and outcomes.count("read") > 50
 
 
-def test_a_name_that_is_no_text(tmp_path):
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(_chain(node("Relu", "x", "y")).SerializeToString().replace(b"Relu", b"R\xfflu"))
     assert "is damaged (a name in it is not text); export or download it again" in _refused(path)
 
 
-def test_an_unreadable_file(tmp_path, monkeypatch):
+def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"x")
 
-    def refuse(_):
+    def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     assert "cannot be read (Permission denied); check its permissions" in _refused(path)
 
 
-def test_missing_external_data(tmp_path):
+def test_missing_external_data(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx.save_model(
         _chain(node("Gemm", "x w", "y"), w=W), path, save_as_external_data=True, location="net.data", size_threshold=0
@@ -100,7 +106,7 @@ def test_missing_external_data(tmp_path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("kind", ["Gemm", "Add", "Conv"])
-def test_weights_that_are_no_numbers(kind, bad):
+def test_weights_that_are_no_numbers(kind: str, bad: float) -> None:
     w = {"Gemm": _numbers(4, 3), "Add": _numbers(4), "Conv": _numbers(3, 2, 2, 2)}[kind]
     w.reshape(-1)[1] = bad
     built = _chain(node(kind, "x w", "y"), shape=["N", 2, 5, 4] if kind == "Conv" else ["N", 4], w=w)
@@ -111,7 +117,7 @@ def test_weights_that_are_no_numbers(kind, bad):
 
 
 @pytest.mark.parametrize(
-    "built,message",
+    ("built", "message"),
     [
         (_chain(node("Swish2", "x", "y")), "not a valid ONNX model .No Op registered for Swish2"),
         (_chain(node("Relu", "x", "y", slope=1)), "Unrecognized attribute: slope"),
@@ -124,7 +130,7 @@ def test_weights_that_are_no_numbers(kind, bad):
         ),
     ],
 )
-def test_models_that_are_not_valid(built, message):
+def test_models_that_are_not_valid(built: onnx.ModelProto, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(built)
 
@@ -132,7 +138,7 @@ def test_models_that_are_not_valid(built, message):
 # --- the comparison with onnxruntime ----------------------------------------------------------------------
 
 
-def _every_layer():
+def _every_layer() -> onnx.ModelProto:
     """One layer of each type, so that every forward function can be broken."""
     nodes = [
         node("Conv", "x w b", "c"),
@@ -168,7 +174,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_the_loader_refuses_what_onnxruntime_contradicts(name, monkeypatch):
+def test_the_loader_refuses_what_onnxruntime_contradicts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built = _every_layer()
     load(built)
     kind, broken = BROKEN[name]
@@ -177,7 +183,7 @@ def test_the_loader_refuses_what_onnxruntime_contradicts(name, monkeypatch):
         load(built)
 
 
-def test_a_bias_too_small_to_matter_elsewhere_is_seen_at_zero(monkeypatch):
+def test_a_bias_too_small_to_matter_elsewhere_is_seen_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample 0 shows nothing but biases, so even a bias of 1e-6 cannot get lost."""
     built = _chain(node("Gemm", "x w b", "y"), w=W, b=1e-6 * _numbers(3))
     load(built)
@@ -186,13 +192,13 @@ def test_a_bias_too_small_to_matter_elsewhere_is_seen_at_zero(monkeypatch):
         load(built)
 
 
-def test_another_number_of_outputs_is_refused(monkeypatch):
+def test_another_number_of_outputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(layers._FORWARD, Relu, lambda layer, x: x[0][:, :-1])
     with pytest.raises(ModelError, match="onnxruntime gives 4 outputs, qverify 3"):
         load(_chain(node("Relu", "x", "y")))
 
 
-def test_cancelling_outputs_do_not_trip_the_comparison():
+def test_cancelling_outputs_do_not_trip_the_comparison() -> None:
     """Two large layers whose difference is small: what is left is float32 rounding of the large values."""
     w, rng = _numbers(64, 3), np.random.default_rng(2)
     nodes = [node("MatMul", "x w", "a"), node("MatMul", "x v", "b"), node("Sub", "a b", "y")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from qverify.errors import ModelError
 from qverify.layers import Conv, Dense
 from qverify.onnx.reader import load
+from tests.support.networks import known_layers
 from tests.support.onnx_models import agree, kinds, model, node, weights
 
 # --- what is a Relu, too ----------------------------------------------------------------------------------
 
 LARGEST = float(np.finfo(np.float32).max)
 # Name: (opset, inputs after x, constants, attributes, layers read)
-RECTIFIERS = {
+RECTIFIERS: dict[str, tuple[Any, ...]] = {
     "Clip from 0": (17, "low", {"low": 0.0}, {}, "Relu"),
     "Clip from -0": (17, "low", {"low": -0.0}, {}, "Relu"),
     "Clip from [0]": (17, "low", {"low": np.array([0.0])}, {}, "Relu"),
@@ -35,7 +37,7 @@ RECTIFIERS = {
 
 
 @pytest.mark.parametrize("name", RECTIFIERS)
-def test_rectifiers(name, rng):
+def test_rectifiers(name: str, rng: np.random.Generator) -> None:
     """After a Mul, so that there is a layer where nothing is cut off."""
     opset, inputs, constants, attributes, layers = RECTIFIERS[name]
     kind = "Clip" if "Clip" in name else "Max"
@@ -47,7 +49,7 @@ def test_rectifiers(name, rng):
     agree(network, built, rng)
 
 
-def test_max_with_0_in_front_and_a_shape_of_more_axes(rng):
+def test_max_with_0_in_front_and_a_shape_of_more_axes(rng: np.random.Generator) -> None:
     nodes = [node("Max", "zero x", "r"), node("MatMul", "r w", "y")]
     built = model(nodes, {"zero": np.zeros((1, 1, 1)), "w": weights(rng, 4, 3)}, ["N", 4])
     network = load(built)
@@ -55,7 +57,7 @@ def test_max_with_0_in_front_and_a_shape_of_more_axes(rng):
     agree(network, built, rng)
 
 
-def test_a_clip_of_a_double_model_reaches_further(rng):
+def test_a_clip_of_a_double_model_reaches_further(rng: np.random.Generator) -> None:
     """float32's largest number is an end like any other there."""
     constants = {"low": 0.0, "high": LARGEST}
     with pytest.raises(ModelError, match=r"keeps values in \[0, 3\.40282e\+38\]"):
@@ -68,7 +70,7 @@ def test_a_clip_of_a_double_model_reaches_further(rng):
 # --- Gemm and MatMul --------------------------------------------------------------------------------------
 
 # Name: (shape of x, inputs of the node, shape of w, shape of c, attributes, layers read)
-GEMMS = {
+GEMMS: dict[str, tuple[Any, ...]] = {
     "plain": (["N", 4], "x w c", (4, 3), (3,), {}, "Dense"),
     "transB": (["N", 4], "x w c", (3, 4), (3,), {"transB": 1}, "Dense"),
     "no bias": (["N", 4], "x w", (3, 4), None, {"transB": 1}, "Dense"),
@@ -88,7 +90,7 @@ GEMMS = {
 
 
 @pytest.mark.parametrize("name", GEMMS)
-def test_gemm_by_hand(name, rng):
+def test_gemm_by_hand(name: str, rng: np.random.Generator) -> None:
     shape, inputs, w_shape, c_shape, attributes, layers = GEMMS[name]
     constants = {"w": weights(rng, *w_shape)} | ({} if c_shape is None else {"c": weights(rng, *c_shape)})
     built = model([node("Gemm", inputs, "y", **attributes)], constants, shape)
@@ -107,7 +109,7 @@ def test_gemm_by_hand(name, rng):
 
 
 # Name: (shape of x, inputs, shape of w, layers read)
-MATMULS = {
+MATMULS: dict[str, tuple[Any, ...]] = {
     "right": (["N", 4], "x w", (4, 3), "Dense"),
     "right, vector": (["N", 4], "x w", (4,), "Dense"),
     "right, of a stack": ([1, 1, 4], "x w", (1, 4, 3), "Dense"),
@@ -123,12 +125,12 @@ MATMULS = {
 
 
 @pytest.mark.parametrize("name", MATMULS)
-def test_matmul_by_hand(name, rng):
+def test_matmul_by_hand(name: str, rng: np.random.Generator) -> None:
     shape, inputs, w_shape, layers = MATMULS[name]
     w = weights(rng, *w_shape)
     built = model([node("MatMul", inputs, "y")], {"w": w}, shape)
     network = load(built)
-    assert kinds(network) == layers and not network.layers[1].has_bias
+    assert kinds(network) == layers and not known_layers(network)[1].has_bias
     agree(network, built, rng)
     x = weights(rng, *(1 if length == "N" else length for length in shape))
     wanted = x @ w if inputs[0] == "x" else w @ x
@@ -137,25 +139,25 @@ def test_matmul_by_hand(name, rng):
 
 @pytest.mark.parametrize("inputs", ["p b", "b p"])
 @pytest.mark.parametrize("b_shape", [(3,), (1, 3), ()])
-def test_matmul_and_add_is_one_layer_with_bias(inputs, b_shape, rng):
+def test_matmul_and_add_is_one_layer_with_bias(inputs: str, b_shape: tuple[int, ...], rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 4, 3), "b": weights(rng, *b_shape)}
     built = model([node("MatMul", "x w", "p"), node("Add", inputs, "y")], constants, ["N", 4])
     network = load(built)
-    assert kinds(network) == "Dense" and network.layers[1].has_bias and network.layers[1].name == "p_node"
-    np.testing.assert_array_equal(network.layers[1].bias, np.broadcast_to(constants["b"], (1, 3))[0])
+    assert kinds(network) == "Dense" and known_layers(network)[1].has_bias and known_layers(network)[1].name == "p_node"
+    np.testing.assert_array_equal(known_layers(network)[1].bias, np.broadcast_to(constants["b"], (1, 3))[0])
     agree(network, built, rng)
 
 
-def test_matmul_minus_constant_is_a_bias_and_the_second_constant_a_scale(rng):
+def test_matmul_minus_constant_is_a_bias_and_the_second_constant_a_scale(rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 4, 3), "b": weights(rng, 3), "c": weights(rng, 3)}
     nodes = [node("MatMul", "x w", "p"), node("Sub", "p b", "q"), node("Add", "c q", "y")]
     network = load(built := model(nodes, constants, ["N", 4]))
     assert kinds(network) == "Dense Scale"
-    np.testing.assert_array_equal(network.layers[1].bias, -constants["b"])
+    np.testing.assert_array_equal(known_layers(network)[1].bias, -constants["b"])
     agree(network, built, rng)
 
 
-def test_a_constant_added_to_a_value_that_others_read_is_no_bias(rng):
+def test_a_constant_added_to_a_value_that_others_read_is_no_bias(rng: np.random.Generator) -> None:
     """Else the other reader would see the bias, too."""
     constants = {"w": weights(rng, 4, 3), "b": weights(rng, 3), "v": weights(rng, 3, 3)}
     nodes = [node("MatMul", "x w", "p"), node("Add", "p b", "q"), node("MatMul", "p v", "r"), node("Add", "q r", "y")]
@@ -174,8 +176,8 @@ ARITHMETIC = [
 HAND = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
 
 
-@pytest.mark.parametrize("kind,inputs,shape", ARITHMETIC)
-def test_constant_arithmetic_by_hand(kind, inputs, shape, rng):
+@pytest.mark.parametrize(("kind", "inputs", "shape"), ARITHMETIC)
+def test_constant_arithmetic_by_hand(kind: str, inputs: str, shape: tuple[int, ...], rng: np.random.Generator) -> None:
     c = weights(rng, *shape)
     network = load(model([node(kind, inputs, "y")], {"c": c}, ["N", 2, 3]))
     assert kinds(network) == "Scale"
@@ -184,7 +186,7 @@ def test_constant_arithmetic_by_hand(kind, inputs, shape, rng):
     np.testing.assert_allclose(network.evaluate(x), wanted.reshape(4, 6), rtol=1e-14, atol=1e-14)
 
 
-def test_constants_one_after_the_other_are_one_scale(rng):
+def test_constants_one_after_the_other_are_one_scale(rng: np.random.Generator) -> None:
     """Pixel normalisation and its relatives: ((3 - 2 (x / 255 - mean)) / deviation."""
     constants = {"m": weights(rng, 2, 1, 1), "d": weights(rng, 2, 1, 1), "s": 255.0, "two": 2.0, "three": 3.0}
     nodes = [node("Div", "x s", "a"), node("Sub", "a m", "b"), node("Mul", "two b", "c"), node("Sub", "three c", "d0")]
@@ -193,7 +195,7 @@ def test_constants_one_after_the_other_are_one_scale(rng):
     agree(network, built, rng)
 
 
-def test_scales_that_others_read_are_not_merged(rng):
+def test_scales_that_others_read_are_not_merged(rng: np.random.Generator) -> None:
     constants = {"c": weights(rng, 4), "d": weights(rng, 4)}
     nodes = [node("Mul", "x c", "a"), node("Mul", "a d", "b"), node("Add", "a b", "y")]
     network = load(built := model(nodes, constants, ["N", 4]))
@@ -201,7 +203,7 @@ def test_scales_that_others_read_are_not_merged(rng):
     agree(network, built, rng)
 
 
-def test_residual_branches(rng):
+def test_residual_branches(rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 4, 3), "v": weights(rng, 3, 3), "b": weights(rng, 3), "u": weights(rng, 4, 3)}
     nodes = [
         node("Gemm", "x w b", "stem"),
@@ -214,5 +216,5 @@ def test_residual_branches(rng):
     ]
     network = load(built := model(nodes, constants, ["N", 4]))
     assert kinds(network) == "Dense Relu Dense Add Dense Scale Add Scale"
-    np.testing.assert_array_equal(network.layers[6].scale, -np.ones(3))
+    np.testing.assert_array_equal(known_layers(network)[6].scale, -np.ones(3))
     agree(network, built, rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import UnsupportedModel
 from qverify.onnx.reader import load
-from tests.support.networks import convolve
+from tests.support.networks import convolve, known_layers
 from tests.support.onnx_models import BN, NEWEST_OPSET, agree, kinds, model, node, statistics, weights
 
 # --- Conv -------------------------------------------------------------------------------------------------
 
 # Name: (channels and sizes of x, shape of w, attributes, pads read as (top, left, bottom, right))
-CONVS = {
+CONVS: dict[str, tuple[Any, ...]] = {
     "1-d": ((2, 7), (3, 2, 3), {}, (0, 0, 0, 0)),
     "1-d, strides, pads, dilation": (
         (2, 7),
@@ -48,13 +49,13 @@ CONVS = {
 
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("name", CONVS)
-def test_conv(name, with_bias, rng):
+def test_conv(name: str, with_bias: bool, rng: np.random.Generator) -> None:
     """Oracles: onnxruntime, and loops over all taps for the layer's numbers as read."""
     shape, w_shape, attributes, pads = CONVS[name]
     constants = {"w": weights(rng, *w_shape)} | ({"b": weights(rng, w_shape[0])} if with_bias else {})
     built = model([node("Conv", "x w b" if with_bias else "x w", "y", **attributes)], constants, ["N", *shape])
     network = load(built)
-    layer = network.layers[1]
+    layer = known_layers(network)[1]
     assert kinds(network) == "Conv" and layer.has_bias == with_bias and layer.pads == pads and layer.quantised
     agree(network, built, rng)
     x = rng.normal(size=(2, network.input_size))
@@ -74,19 +75,19 @@ CONV_BIASES = {
 
 
 @pytest.mark.parametrize("name", CONV_BIASES)
-def test_constant_added_to_a_convolution(name, rng):
+def test_constant_added_to_a_convolution(name: str, rng: np.random.Generator) -> None:
     b_shape, layers = CONV_BIASES[name]
     constants = {"w": weights(rng, 3, 1, 2, 3), "b": weights(rng, *b_shape)}
     built = model([node("Conv", "x w", "c"), node("Add", "c b", "y")], constants, ["N", 1, 5, 4])
     network = load(built)
-    assert kinds(network) == layers and network.layers[1].has_bias == (layers == "Conv")
+    assert kinds(network) == layers and known_layers(network)[1].has_bias == (layers == "Conv")
     agree(network, built, rng)
 
 
 # --- BatchNormalization -----------------------------------------------------------------------------------
 
 
-def test_batch_normalisation_after_gemm_by_hand(rng):
+def test_batch_normalisation_after_gemm_by_hand(rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 4, 3), "b": weights(rng, 3), **statistics(rng, 3)}
     nodes = [node("Gemm", "x w b", "g"), node("BatchNormalization", f"g {BN}", "y", epsilon=0.5)]
     network = load(built := model(nodes, constants, ["N", 4]))
@@ -100,17 +101,19 @@ def test_batch_normalisation_after_gemm_by_hand(rng):
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("shape,w_shape", [((2, 5, 4), (3, 2, 2, 3)), ((2, 5), (3, 2, 2))])
-def test_batch_normalisation_is_folded_into_a_convolution(shape, w_shape, with_bias, rng):
+@pytest.mark.parametrize(("shape", "w_shape"), [((2, 5, 4), (3, 2, 2, 3)), ((2, 5), (3, 2, 2))])
+def test_batch_normalisation_is_folded_into_a_convolution(
+    shape: tuple[int, ...], w_shape: tuple[int, ...], with_bias: bool, rng: np.random.Generator
+) -> None:
     constants = {"w": weights(rng, *w_shape), **statistics(rng, 3)} | ({"b": weights(rng, 3)} if with_bias else {})
     first = node("Conv", "x w b" if with_bias else "x w", "c", pads=[1, 0] * len(shape[1:]))
     built = model([first, node("BatchNormalization", f"c {BN}", "y")], constants, ["N", *shape])
     network = load(built)
-    assert kinds(network) == "Conv" and network.layers[1].has_bias and len(network.notes) == 1
+    assert kinds(network) == "Conv" and known_layers(network)[1].has_bias and len(network.notes) == 1
     agree(network, built, rng)
 
 
-def test_batch_normalisation_of_a_reshaped_dense_layer(rng):
+def test_batch_normalisation_of_a_reshaped_dense_layer(rng: np.random.Generator) -> None:
     """Three channels with two positions each: every statistic applies to two rows of the weight."""
     constants = {"w": weights(rng, 4, 6), "s": np.array([-1, 3, 2]), **statistics(rng, 3)}
     nodes = [node("MatMul", "x w", "m"), node("Reshape", "m s", "r"), node("BatchNormalization", f"r {BN}", "y")]
@@ -120,17 +123,17 @@ def test_batch_normalisation_of_a_reshaped_dense_layer(rng):
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 2, 4)])
-def test_batch_normalisation_alone_is_a_depthwise_layer(shape, rng):
+def test_batch_normalisation_alone_is_a_depthwise_layer(shape: tuple[int, ...], rng: np.random.Generator) -> None:
     built = model([node("BatchNormalization", f"x {BN}", "y")], statistics(rng, 3), ["N", *shape])
     network = load(built)
-    layer = network.layers[1]
+    layer = known_layers(network)[1]
     assert kinds(network) == "Conv" and layer.groups == 3 and layer.quantised and layer.weight.shape == (3, 1, 1, 1)
     assert network.notes == () and layer.shape == shape and prod(layer.out_shape) == prod(shape)
     assert len(shape) < 3 or layer.out_shape == shape
     agree(network, built, rng)
 
 
-def test_batch_normalisation_of_a_value_that_others_read_stands_alone(rng):
+def test_batch_normalisation_of_a_value_that_others_read_stands_alone(rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 4, 3), **statistics(rng, 3)}
     nodes = [node("MatMul", "x w", "m"), node("BatchNormalization", f"m {BN}", "n"), node("Add", "m n", "y")]
     network = load(built := model(nodes, constants, ["N", 4]))
@@ -138,7 +141,7 @@ def test_batch_normalisation_of_a_value_that_others_read_stands_alone(rng):
     agree(network, built, rng)
 
 
-def test_batch_normalisation_of_an_image_that_others_read_stands_alone(rng):
+def test_batch_normalisation_of_an_image_that_others_read_stands_alone(rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 3, 1, 2, 2), **statistics(rng, 3)}
     nodes = [node("Conv", "x w", "m"), node("BatchNormalization", f"m {BN}", "n"), node("Add", "m n", "y")]
     network = load(built := model(nodes, constants, ["N", 1, 4, 3]))
@@ -146,24 +149,24 @@ def test_batch_normalisation_of_an_image_that_others_read_stands_alone(rng):
     agree(network, built, rng)
 
 
-def test_a_constant_added_to_average_pooling_is_exact(rng):
+def test_a_constant_added_to_average_pooling_is_exact(rng: np.random.Generator) -> None:
     nodes = [node("AveragePool", "x", "p", kernel_shape=[2, 3]), node("Add", "p b", "y")]
     network = load(built := model(nodes, {"b": weights(rng, 3, 1, 1)}, ["N", 3, 4, 5]))
     assert kinds(network) == "Conv Scale" and network.weighted == ()
     agree(network, built, rng)
 
 
-def test_batch_normalisation_is_not_folded_into_average_pooling(rng):
+def test_batch_normalisation_is_not_folded_into_average_pooling(rng: np.random.Generator) -> None:
     nodes = [node("AveragePool", "x", "p", kernel_shape=[2, 3]), node("BatchNormalization", f"p {BN}", "y")]
     network = load(built := model(nodes, statistics(rng, 3), ["N", 3, 4, 5]))
-    assert kinds(network) == "Conv Conv" and [la.quantised for la in network.layers[1:]] == [False, True]
+    assert kinds(network) == "Conv Conv" and [la.quantised for la in known_layers(network)[1:]] == [False, True]
     agree(network, built, rng)
 
 
 # --- pooling ----------------------------------------------------------------------------------------------
 
 # Name: (channels and sizes, kernel, attributes, layers read at the newest opset)
-POOLS = {
+POOLS: dict[str, tuple[Any, ...]] = {
     "1-d": ((2, 7), [3], {"strides": [2]}, "Conv"),
     "2-d": ((2, 5, 6), [2, 3], {"strides": [2, 1]}, "Conv"),
     "pads, not counted": ((2, 4, 5), [2, 3], {"pads": [1, 0, 0, 2]}, "Conv Scale"),
@@ -198,16 +201,16 @@ POOLS_BY_OPSET = [
 ]
 
 
-@pytest.mark.parametrize("name,opset", POOLS_BY_OPSET)
-def test_average_pool(name, opset, rng):
+@pytest.mark.parametrize(("name", "opset"), POOLS_BY_OPSET)
+def test_average_pool(name: str, opset: int, rng: np.random.Generator) -> None:
     shape, kernel, attributes, layers = POOLS[name]
     built = model([node("AveragePool", "x", "y", kernel_shape=kernel, **attributes)], {}, ["N", *shape], opset)
     network = load(built)
-    assert kinds(network) == layers and not network.layers[1].quantised and not network.shares_weights
+    assert kinds(network) == layers and not known_layers(network)[1].quantised and not network.shares_weights
     agree(network, built, rng)
 
 
-def test_average_pool_by_hand():
+def test_average_pool_by_hand() -> None:
     attributes = {"kernel_shape": [2], "pads": [1, 1], "strides": [2]}
     x = np.array([[[2.0, 4.0, 10.0, 6.0]]])
     network = load(model([node("AveragePool", "x", "y", **attributes)], {}, ["N", 1, 4]))
@@ -217,7 +220,7 @@ def test_average_pool_by_hand():
 
 
 # Name: (opset, channels and sizes, axes or None, attributes, shape of the result or None if it is refused)
-MEANS = {
+MEANS: dict[str, tuple[Any, ...]] = {
     "PyTorch's adaptive pooling": (18, (3, 2, 4), [-1, -2], {"keepdims": 1, "noop_with_empty_axes": 0}, (3, 1, 1)),
     "without the axes": (18, (3, 2, 4), [2, 3], {"keepdims": 0}, (3,)),
     "axes as an attribute": (17, (3, 2, 4), [2, 3], {"keepdims": 0}, (3,)),
@@ -238,7 +241,7 @@ MEANS = {
 
 
 @pytest.mark.parametrize("name", MEANS)
-def test_a_mean_over_all_positions(name, rng):
+def test_a_mean_over_all_positions(name: str, rng: np.random.Generator) -> None:
     opset, sizes, axes, attributes, shape = MEANS[name]
     constants, inputs = {"c": weights(rng, *sizes)}, "m"
     if axes is not None and opset >= 18:
@@ -256,7 +259,7 @@ def test_a_mean_over_all_positions(name, rng):
     assert kinds(network) == ("Scale" if shape == sizes else "Scale Conv") and network.weighted == ()
     agree(network, built, rng)
     built.graph.node.append(node("Mul", "y d", "z"))  # whose shape shows that of y
-    built.graph.initializer.append(numpy_helper.from_array(np.float32(weights(rng, *shape)), "d"))
+    built.graph.initializer.append(numpy_helper.from_array(np.asarray(weights(rng, *shape), dtype=np.float32), "d"))
     built.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", TensorProto.FLOAT, [None] * (1 + len(shape))))
     network = load(built)
     assert network.layers[-1].shape == shape
@@ -264,9 +267,9 @@ def test_a_mean_over_all_positions(name, rng):
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 2, 4), (3, 2, 3, 2)])
-def test_global_average_pool(shape, rng):
+def test_global_average_pool(shape: tuple[int, ...], rng: np.random.Generator) -> None:
     network = load(built := model([node("GlobalAveragePool", "x", "y")], {}, ["N", *shape]))
-    assert kinds(network) == "Conv" and not network.layers[1].quantised
+    assert kinds(network) == "Conv" and not known_layers(network)[1].quantised
     x = rng.normal(size=(2, *shape))
     np.testing.assert_allclose(network.evaluate(x), x.reshape(2, 3, -1).mean(2), rtol=0, atol=1e-14)
     agree(network, built, rng)

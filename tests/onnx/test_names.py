@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ def _renamed(built: onnx.ModelProto, evil: str) -> onnx.ModelProto:
     return built
 
 
-def _network(rng) -> onnx.ModelProto:
+def _network(rng: np.random.Generator) -> onnx.ModelProto:
     """With all the notes there are: a folded BatchNormalization, two shared constants, an unread one, a Softmax."""
     constants = {"w": weights(rng, 4, 4), "b": weights(rng, 4), "left": weights(rng, 2), **statistics(rng, 4)}
     nodes = [
@@ -53,7 +54,7 @@ def _network(rng) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("evil", [EVIL, EVIL * 10_000, "x" * 100_000], ids=["short", "long", "printable"])
-def test_layers_and_notes_of_a_model_with_hostile_names(evil, rng):
+def test_layers_and_notes_of_a_model_with_hostile_names(evil: str, rng: np.random.Generator) -> None:
     built = _renamed(_network(rng), evil)
     network = load(built)
     assert len(network.layers) == 4 and len({layer.name for layer in network.layers}) == 4 and len(network.notes) == 5
@@ -63,7 +64,7 @@ def test_layers_and_notes_of_a_model_with_hostile_names(evil, rng):
     agree(network, to_onnx(network), rng)  # it can be written, and read again
 
 
-def test_the_terminal_and_the_files_of_a_run(tmp_path, rng):
+def test_the_terminal_and_the_files_of_a_run(tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / "net\x1b[31m\n.onnx"
     path.write_bytes(_renamed(_network(rng), EVIL).SerializeToString())
     np.savez(tmp_path / "s.npz", x=rng.random((5, 4)), y=np.arange(5) % 4)
@@ -74,7 +75,7 @@ def test_the_terminal_and_the_files_of_a_run(tmp_path, rng):
             assert line.isprintable(), line
 
 
-def _broken(kind: str, rng) -> onnx.ModelProto:
+def _broken(kind: str, rng: np.random.Generator) -> onnx.ModelProto:
     """Models that are refused in different places."""
     if kind == "operator":
         return model([node("Tanh", "x", "t"), node("Neg", "t", "y")], {}, ["N", 4])
@@ -113,7 +114,9 @@ KINDS = ["operator", "attribute", "shape", "checker", "runtime", "circle", "outp
 
 @pytest.mark.parametrize("evil", [EVIL, EVIL * 2000], ids=["short", "long"])
 @pytest.mark.parametrize("kind", [*KINDS, "open axes", "not a number"])
-def test_messages_about_a_model_with_hostile_names(kind, evil, rng, tmp_path):
+def test_messages_about_a_model_with_hostile_names(
+    kind: str, evil: str, rng: np.random.Generator, tmp_path: Path
+) -> None:
     built = _renamed(_broken(kind, rng), evil)
     path = tmp_path / "m\x1b[31m.onnx"
     path.write_bytes(built.SerializeToString())
@@ -124,7 +127,7 @@ def test_messages_about_a_model_with_hostile_names(kind, evil, rng, tmp_path):
     assert ("_[2J_" if kind == "not a number" else "\ufffd") in str(caught.value)
 
 
-def test_hostile_names_in_functions(rng):
+def test_hostile_names_in_functions(rng: np.random.Generator) -> None:
     function = helper.make_function(
         EVIL, EVIL, ["a"], ["b"], [node("Relu", "a", "b")], [helper.make_opsetid("", 17), helper.make_opsetid(EVIL, 1)]
     )
@@ -143,7 +146,7 @@ def test_hostile_names_in_functions(rng):
     assert str(caught.value).isprintable()
 
 
-def test_layers_are_called_the_same_in_a_radii_file(tmp_path, rng):
+def test_layers_are_called_the_same_in_a_radii_file(tmp_path: Path, rng: np.random.Generator) -> None:
     """A control character is a low line there, since nobody can type it."""
     built = model([node("Gemm", "x w", "y")], {"w": weights(rng, 4, 3)}, ["N", 4])
     built.graph.node[0].name = "fc\x1b1"

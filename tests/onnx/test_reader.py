@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,11 +17,12 @@ from qverify.errors import ModelError
 from qverify.fingerprint import fingerprint
 from qverify.network import margins
 from qverify.onnx.reader import load, to_onnx
+from tests.support.networks import known_layers
 from tests.support.onnx_models import BN, NEWEST_OPSET, agree, kinds, model, node, run, statistics, weights
 from tests.support.paths import MODELS
 
 
-def _classic(rng, opset, batch):
+def _classic(rng: np.random.Generator, opset: int, batch: Any) -> onnx.ModelProto:
     """An image classifier with every node that some opset spells differently."""
     constants = {"w": weights(rng, 2, 1, 3, 2), "v": weights(rng, 12, 5), "b": weights(rng, 5), **statistics(rng, 2)}
     constants["shape"] = np.array([0, -1, 4, 1])
@@ -32,7 +35,7 @@ def _classic(rng, opset, batch):
     if opset < 12:
         dropout = node("Dropout", "e", "d", ratio=0.25)
     else:
-        constants |= {"ratio": 0.25, "training": np.array(False)}
+        constants |= {"ratio": 0.25, "training": np.array(False)}  # type: ignore[dict-item]
     nodes = [
         node("Conv", "x w", "c", pads=[1, 0, 0, 1]),
         node("BatchNormalization", f"c {BN}", "n", epsilon=0.1),
@@ -56,7 +59,7 @@ def _classic(rng, opset, batch):
 
 @pytest.mark.parametrize("batch", ["N", 1])
 @pytest.mark.parametrize("opset", range(8, NEWEST_OPSET + 1))
-def test_classic_model_in_every_opset(opset, batch, rng):
+def test_classic_model_in_every_opset(opset: int, batch: int | str, rng: np.random.Generator) -> None:
     built = _classic(rng, opset, batch)
     network = load(built)
     assert kinds(network) == "Conv Relu Conv Dense Relu Dense"
@@ -75,16 +78,16 @@ def test_classic_model_in_every_opset(opset, batch, rng):
     agree(network, built, rng)
 
 
-def test_model_without_batch_axis(rng):
+def test_model_without_batch_axis(rng: np.random.Generator) -> None:
     nodes = [node("Unsqueeze", "x zero", "u"), node("Conv", "u w", "c"), node("Squeeze", "c", "y")]
     built = model(nodes, {"zero": np.array([0]), "w": weights(rng, 2, 3, 2, 2)}, [3, 5, 4])
     network = load(built)
-    assert network.input_shape == (3, 5, 4) and network.layers[1].out_shape == (2, 4, 3)
+    assert network.input_shape == (3, 5, 4) and known_layers(network)[1].out_shape == (2, 4, 3)
     assert [layer.shape for layer in network.layers[1:]] == [(1, 2, 4, 3)]
     agree(network, built, rng)
 
 
-def test_flatten_as_pytorch_writes_it(rng):
+def test_flatten_as_pytorch_writes_it(rng: np.random.Generator) -> None:
     """x.view(x.size(0), -1): Shape, Gather, Unsqueeze and Concat are constants at batch 1."""
     constants = {"w": weights(rng, 2, 1, 2, 2), "v": weights(rng, 12, 3), "zero": np.array(0), "axis": np.array([0])}
     nodes = [
@@ -101,7 +104,7 @@ def test_flatten_as_pytorch_writes_it(rng):
     agree(network, built, rng)
 
 
-def test_a_shape_node_does_not_keep_a_layer_from_its_bias(rng):
+def test_a_shape_node_does_not_keep_a_layer_from_its_bias(rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 4, 6), "b": weights(rng, 6), "start": np.array([0]), "end": np.array([1])}
     nodes = [
         node("MatMul", "x w", "m"),
@@ -112,7 +115,7 @@ def test_a_shape_node_does_not_keep_a_layer_from_its_bias(rng):
         node("Reshape", "a t", "y"),
     ]
     network = load(built := model(nodes, constants | {"rest": np.array([3, 2])}, ["N", 4]))
-    assert kinds(network) == "Dense" and network.layers[1].has_bias
+    assert kinds(network) == "Dense" and known_layers(network)[1].has_bias
     agree(network, built, rng)
 
 
@@ -132,7 +135,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_nodes_that_only_change_a_shape_leave_no_trace(name, rng):
+def test_nodes_that_only_change_a_shape_leave_no_trace(name: str, rng: np.random.Generator) -> None:
     """A constant of the shape that onnxruntime finds is multiplied to it, so a wrong shape is seen."""
     nodes, constants = VIEWS[name]
     nodes = [node("Relu", "x", "m"), *nodes]
@@ -148,7 +151,7 @@ def test_nodes_that_only_change_a_shape_leave_no_trace(name, rng):
 
 @pytest.mark.parametrize("opset", [8, 12, 13, NEWEST_OPSET])
 @pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
-def test_softmax_at_the_end_is_dropped_and_noted(kind, opset, rng):
+def test_softmax_at_the_end_is_dropped_and_noted(kind: str, opset: int, rng: np.random.Generator) -> None:
     constants, gemm = {"w": weights(rng, 4, 3), "b": weights(rng, 3), "s": np.array([0, 3])}, node("Gemm", "x w b", "z")
     nodes = [gemm, node(kind, "z", "p"), node("Reshape", "p s", "y")]
     network = load(model(nodes, constants, ["N", 4], opset))
@@ -157,7 +160,7 @@ def test_softmax_at_the_end_is_dropped_and_noted(kind, opset, rng):
     agree(network, model([gemm], {"w": constants["w"], "b": constants["b"]}, ["N", 4]), rng)
 
 
-def test_softmax_before_opset_13_is_over_all_axes_from_its_own(rng):
+def test_softmax_before_opset_13_is_over_all_axes_from_its_own(rng: np.random.Generator) -> None:
     built = model([node("Mul", "x c", "m"), node("Softmax", "m", "y")], {"c": weights(rng, 2, 3)}, ["N", 2, 3], 12)
     assert kinds(load(built)) == "Scale" and len(load(built).notes) == 1
 
@@ -165,19 +168,19 @@ def test_softmax_before_opset_13_is_over_all_axes_from_its_own(rng):
 @pytest.mark.parametrize(
     "attribute",
     [
-        {"value": numpy_helper.from_array(np.float32([1.5, -2.0, 0.5]))},
+        {"value": numpy_helper.from_array(np.asarray([1.5, -2.0, 0.5], dtype=np.float32))},
         {"value_floats": [1.5, -2.0, 0.5]},
         {"value_float": -1.5},
     ],
 )
-def test_constant_nodes(attribute, rng):
+def test_constant_nodes(attribute: dict[str, Any], rng: np.random.Generator) -> None:
     nodes = [node("Constant", "", "k", **attribute), node("Neg", "k", "n"), node("Mul", "x n", "y")]
     network = load(built := model(nodes, {}, ["N", 3]))
-    np.testing.assert_array_equal(network.layers[1].scale, -np.ones(3) * list(_numbers(attribute)))
+    np.testing.assert_array_equal(known_layers(network)[1].scale, -np.ones(3) * list(_numbers(attribute)))
     agree(network, built, rng)
 
 
-def _numbers(attribute):
+def _numbers(attribute: dict[str, onnx.TensorProto]) -> np.ndarray:
     """The numbers of a Constant, once more."""
     value = next(iter(attribute.values()))
     return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.atleast_1d(value)
@@ -202,7 +205,7 @@ SHARING = {
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_an_initializer_used_twice_is_noted(name, rng):
+def test_an_initializer_used_twice_is_noted(name: str, rng: np.random.Generator) -> None:
     nodes, shape, w_shape = SHARING[name]
     constants = {"w": weights(rng, *w_shape)}
     if name == "Gemm, bias":
@@ -215,12 +218,15 @@ def test_an_initializer_used_twice_is_noted(name, rng):
     agree(network, built, rng)
 
 
-def test_initializers_that_nothing_reads_are_ignored_with_a_note(rng):
+def test_initializers_that_nothing_reads_are_ignored_with_a_note(rng: np.random.Generator) -> None:
     """One of them is sparse, and one is an input as old files have it."""
     constants = {"w": weights(rng, 4, 3), **{f"left{n}": weights(rng, 2) for n in range(7)}}
     built = model([node("Gemm", "x w", "y")], constants, ["N", 4])
     built.graph.input.append(helper.make_tensor_value_info("left1", onnx.TensorProto.FLOAT, [2]))
-    values, indices = numpy_helper.from_array(np.float32([1]), "thin"), numpy_helper.from_array(np.array([3]), "i")
+    values, indices = (
+        numpy_helper.from_array(np.asarray([1], dtype=np.float32), "thin"),
+        numpy_helper.from_array(np.array([3]), "i"),
+    )
     built.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
     network = load(built)
     wanted = "initializers that no node reads are ignored: left0, left1, left2, left3, left4 and 3 more."
@@ -228,7 +234,7 @@ def test_initializers_that_nothing_reads_are_ignored_with_a_note(rng):
     agree(network, built, rng)
 
 
-def test_what_only_describes_a_model_is_ignored(rng):
+def test_what_only_describes_a_model_is_ignored(rng: np.random.Generator) -> None:
     built = model([node("Gemm", "x w", "y")], {"w": weights(rng, 4, 3)}, ["N", 4])
     before = load(built)
     built.doc_string = built.graph.doc_string = built.graph.node[0].doc_string = "quantised to 8 bits"
@@ -241,14 +247,14 @@ def test_what_only_describes_a_model_is_ignored(rng):
     assert fingerprint(after) == fingerprint(before) and after.notes == before.notes == ()
 
 
-def test_equal_names_are_numbered(rng):
+def test_equal_names_are_numbered(rng: np.random.Generator) -> None:
     """onnxruntime wants node names to differ, so only nodes without name and the input can clash."""
     nodes = [node("Relu", "x", "a"), node("Relu", "a", "b"), node("Relu", "b", "y")]
     nodes[0].name, nodes[1].name = "x", ""
     assert [layer.name for layer in load(model(nodes, {}, [3])).layers] == ["x", "x_2", "b", "y_node"]
 
 
-def test_initializers_listed_as_inputs(rng):
+def test_initializers_listed_as_inputs(rng: np.random.Generator) -> None:
     """As files before IR version 4 have it."""
     built = model([node("Gemm", "x w", "y")], {"w": weights(rng, 4, 3)}, ["N", 4], opset=11)
     built.graph.input.insert(0, helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [4, 3]))
@@ -256,14 +262,14 @@ def test_initializers_listed_as_inputs(rng):
     assert kinds(load(built)) == "Dense"
 
 
-def test_double_precision_is_kept(rng):
+def test_double_precision_is_kept(rng: np.random.Generator) -> None:
     built = model([node("Gemm", "x w", "y")], {"w": rng.normal(size=(4, 3))}, ["N", 4], dtype=np.float64)
     network = load(built)
-    np.testing.assert_array_equal(network.layers[1].weight.T, numpy_helper.to_array(built.graph.initializer[0]))
+    np.testing.assert_array_equal(known_layers(network)[1].weight.T, numpy_helper.to_array(built.graph.initializer[0]))
     agree(network, built, rng)
 
 
-def test_a_file_and_its_external_data(tmp_path, rng):
+def test_a_file_and_its_external_data(tmp_path: Path, rng: np.random.Generator) -> None:
     built = model([node("Gemm", "x w", "y")], {"w": weights(rng, 40, 30)}, ["N", 40])
     path = tmp_path / "net.onnx"
     onnx.save_model(built, path, save_as_external_data=True, location="net.data", size_threshold=0)
@@ -273,7 +279,7 @@ def test_a_file_and_its_external_data(tmp_path, rng):
 
 
 @pytest.mark.parametrize("name", ["digits", "digits_normal"])
-def test_the_models_that_ship(name):
+def test_the_models_that_ship(name: str) -> None:
     """What the record beside each says, and that the exporter writes the very same model again."""
     path, facts = MODELS / f"{name}.onnx", json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8"))
     network = load(path)
@@ -284,7 +290,7 @@ def test_the_models_that_ship(name):
     assert float((margins(network.evaluate(x), y) > 0).mean()) == facts["clean_accuracy"] > 0.96
 
 
-def test_a_layer_whose_shape_alone_is_read_is_not_the_output(rng):
+def test_a_layer_whose_shape_alone_is_read_is_not_the_output(rng: np.random.Generator) -> None:
     """It comes last, but what the model answers is the layer before it; both differ by a constant that eight probes
     with a large common offset do not show."""
     constants = {"w": weights(rng, 3, 4), "b": weights(rng, 4) + 1e5, "c": np.array([0.0, 0.0, 9.0, 0.0])}
@@ -293,13 +299,13 @@ def test_a_layer_whose_shape_alone_is_read_is_not_the_output(rng):
         load(model(nodes, constants, ["N", 3]))
 
 
-def test_biases_added_by_a_node_are_known(rng):
+def test_biases_added_by_a_node_are_known(rng: np.random.Generator) -> None:
     constants = {"w": weights(rng, 3, 4), "b": weights(rng, 4), "v": weights(rng, 4, 2), "d": weights(rng, 2)}
     nodes = [node("MatMul", "x w", "m"), node("Add", "m b", "h"), node("Gemm", "h v d", "y")]
     assert load(model(nodes, constants, ["N", 3])).added_biases == ("m_node",)
 
 
-def test_names_hold_no_line_breaks(rng):
+def test_names_hold_no_line_breaks(rng: np.random.Generator) -> None:
     odd = node("Gemm", "x w", "y")
     odd.name = "a\nb"
     assert load(model([odd], {"w": weights(rng, 3, 2)}, ["N", 3])).layers[1].name == "a_b"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,30 +12,33 @@ import onnx.utils
 import pytest
 from onnx import TensorProto, helper
 
+from qverify.arrays import Array
 from qverify.errors import UnsupportedModel
 from qverify.onnx.reader import load
 from qverify.onnx.refusals import Refusals
 from tests.support.onnx_models import agree, kinds, model, node, weights
 
 
-def _numbers(*shape):
+def _numbers(*shape: int) -> Array:
     return weights(np.random.default_rng(5), *shape)
 
 
-def _chain(*nodes, shape=("N", 4), **constants):
+def _chain(
+    *nodes: onnx.NodeProto, shape: list[int | str] | tuple[str, int] = ("N", 4), **constants: Any
+) -> onnx.ModelProto:
     return model(nodes, constants, shape)
 
 
 W = _numbers(4, 3)
 
 
-def _problems(built):
+def _problems(built: onnx.ModelProto) -> tuple[Any, ...]:
     with pytest.raises(UnsupportedModel) as caught:
         load(built)
     return caught.value.problems, str(caught.value)
 
 
-def test_all_problems_are_listed_at_once():
+def test_all_problems_are_listed_at_once() -> None:
     """What is made from a refused node is judged only by what holds whatever it is: not by a shape."""
     nodes = [
         node("MatMul", "x w", "a"),
@@ -50,7 +55,7 @@ def test_all_problems_are_listed_at_once():
     assert message.count("supported are Add, AveragePool") == 1 and message.endswith(", Transpose, Unsqueeze")
 
 
-def test_nothing_follows_from_a_refused_node():
+def test_nothing_follows_from_a_refused_node() -> None:
     """x[:, :2] - x[:, 2:], and what else a stand-in for the two would be wrong about."""
     constants = {"s": np.array([0]), "m": np.array([2]), "e": np.array([4]), "ax": np.array([1]), "w": _numbers(9, 9)}
     nodes = [
@@ -65,7 +70,7 @@ def test_nothing_follows_from_a_refused_node():
     assert "itself" not in message and "does not fit" not in message and "two computed" not in message
 
 
-def test_constants_made_from_a_refused_one_are_not_judged():
+def test_constants_made_from_a_refused_one_are_not_judged() -> None:
     """Neg and Sqrt are fine on constants, and what follows Random is none that depends on the input."""
     nodes = [
         node("RandomNormal", "", "random", shape=[4]),
@@ -81,18 +86,18 @@ def test_constants_made_from_a_refused_one_are_not_judged():
     assert [problem.split("(")[1].split(")")[0] for problem in problems] == ["Tanh", "Neg", "Sqrt"]
 
 
-def test_an_input_of_unknown_shape_is_no_stand_in():
+def test_an_input_of_unknown_shape_is_no_stand_in() -> None:
     problems, _ = _problems(_chain(node("MatMul", "x w", "y"), shape=["N", 3, "L"], w=W))
     assert len(problems) == 1 and problems[0].startswith("input 'x' has shape (N, 3, L)")
 
 
-def test_a_hundred_refused_nodes_of_five_kinds_are_five_sentences():
+def test_a_hundred_refused_nodes_of_five_kinds_are_five_sentences() -> None:
     """They differ in names, numbers and shapes only."""
     kinds = ["Tanh", "Elu", "MaxPool", "Reshape", "Relu"]
     nodes, constants = [], {}
     for n in range(100):
         kind = kinds[n % 5]
-        attributes = {"MaxPool": {"kernel_shape": [1, 1]}, "Relu": {"__slope": n}}.get(kind, {})
+        attributes: Any = {"MaxPool": {"kernel_shape": [1, 1]}, "Relu": {"__slope": n}}.get(kind, {})
         constants[f"s{n}"] = np.full(2 + n % 4, 7)
         nodes.append(node(kind, f"x s{n}" if kind == "Reshape" else "x", f"t{n}", **attributes))
     nodes.append(node("Concat", " ".join(f"t{n}" for n in range(100)), "y", axis=1))
@@ -101,7 +106,7 @@ def test_a_hundred_refused_nodes_of_five_kinds_are_five_sentences():
 
 
 @pytest.mark.parametrize("count", [9, 10, 11, 12, 4000])
-def test_a_hostile_file_gets_a_message_of_bounded_length(count):
+def test_a_hostile_file_gets_a_message_of_bounded_length(count: int) -> None:
     """Every node is of a kind of its own and has a long name with escape sequences in it."""
     long = 30_000 // count * "n\x1b[2J\u202e"
     names = [f"t{n}" for n in range(count)]
@@ -116,7 +121,7 @@ def test_a_hostile_file_gets_a_message_of_bounded_length(count):
     assert 3 <= shown <= 10 and f"; and {count + 1 - shown} more kinds" in message
 
 
-def test_a_message_survives_pickling():
+def test_a_message_survives_pickling() -> None:
     """As between processes."""
     problems, message = _problems(_chain(node("Tanh", "x", "y")))
     with pytest.raises(UnsupportedModel) as caught:
@@ -125,7 +130,7 @@ def test_a_message_survives_pickling():
     assert type(again) is UnsupportedModel and str(again) == message and again.problems == problems
 
 
-def test_the_way_out_of_two_outputs_works(tmp_path, rng):
+def test_the_way_out_of_two_outputs_works(tmp_path: Path, rng: np.random.Generator) -> None:
     built = _chain(node("Relu", "x", "a"), node("Neg", "a", "y"))
     built.graph.output.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, ["N", 4]))
     onnx.save_model(built, tmp_path / "two.onnx")
@@ -146,7 +151,7 @@ def test_the_way_out_of_two_outputs_works(tmp_path, rng):
         ("casts to int32", "casts to float16", False),
     ],
 )
-def test_kinds_differ_by_more_than_names_and_numbers(one, other, same):
+def test_kinds_differ_by_more_than_names_and_numbers(one: str, other: str, same: bool) -> None:
     refusals = Refusals()
     assert not refusals
     for what in (one, other, one):

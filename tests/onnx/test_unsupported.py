@@ -2,104 +2,118 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qverify.arrays import Array
 from qverify.errors import UnsupportedModel
 from qverify.onnx.reader import load
 from tests.support.onnx_models import model, node, weights
 
 
-def _numbers(*shape):
+def _numbers(*shape: int) -> Array:
     return weights(np.random.default_rng(5), *shape)
 
 
-def _chain(*nodes, shape=("N", 4), opset=17, **constants):
+def _chain(
+    *nodes: onnx.NodeProto, shape: list[int | str] | tuple[str, int] = ("N", 4), opset: int = 17, **constants: Any
+) -> onnx.ModelProto:
     return model(nodes, constants, shape, opset)
 
 
-def _image(kind, weight=None, shape=("N", 2, 5, 4), **attributes):
+def _image(
+    kind: str,
+    weight: Array | None = None,
+    shape: list[int | str] | tuple[str, int, int, int] = ("N", 2, 5, 4),
+    **attributes: Any,
+) -> onnx.ModelProto:
     constants = {} if weight is None else {"w": weight}
     return model([node(kind, "x w" if constants else "x", "y", **attributes)], constants, shape, 22)
 
 
-def _with_outputs(*names):
+def _with_outputs(*names: str) -> onnx.ModelProto:
     built = _chain(node("Relu", "x", "a"), node("Neg", "a", "y"))
     for name in names:
         built.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]))
     return built
 
 
-def _two_inputs():
+def _two_inputs() -> onnx.ModelProto:
     built = _chain(node("Add", "x z", "y"))
     built.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
     return built
 
 
-def _sparse():
+def _sparse() -> onnx.ModelProto:
     built = _chain(node("Gemm", "x w", "y"))
-    values, indices = numpy_helper.from_array(np.float32([1, 2]), "w"), numpy_helper.from_array(np.array([0, 3]), "i")
+    values, indices = (
+        numpy_helper.from_array(np.asarray([1, 2], dtype=np.float32), "w"),
+        numpy_helper.from_array(np.array([0, 3]), "i"),
+    )
     built.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4, 2]))
     return built
 
 
-def _annotated():
+def _annotated() -> onnx.ModelProto:
     built = _chain(node("Relu", "x", "y"))
     built.graph.quantization_annotation.add().tensor_name = "x"
     return built
 
 
-def _custom_domain():
+def _custom_domain() -> onnx.ModelProto:
     built = _chain(node("Relu", "x", "y"))
     built.graph.node[0].domain = "com.example"
     built.opset_import.append(helper.make_opsetid("com.example", 1))
     return built
 
 
-def _dynamically_quantised():
+def _dynamically_quantised() -> onnx.ModelProto:
     nodes = [node("DynamicQuantizeLinear", "x", "q"), node("MatMulInteger", "q w z", "i")]
     nodes[0].output.extend(["s", "z"])
     nodes += [node("Cast", "i", "c", to=TensorProto.FLOAT), node("Mul", "c s", "y")]
     return _chain(*nodes, w=np.ones((4, 3), np.int8))
 
 
-def _half():
+def _half() -> onnx.ModelProto:
     nodes = [node("Gemm", "x w", "y")]
     return model(nodes, {"w": _numbers(4, 2)}, ["N", 4], dtype=np.float16)
 
 
-def _damaged_initializer():
+def _damaged_initializer() -> onnx.ModelProto:
     built = _chain(node("Gemm", "x w", "y"), w=_numbers(4, 2))
     built.graph.initializer[0].data_type = 85
     return built
 
 
-def _unused_output():
+def _unused_output() -> onnx.ModelProto:
     built = _chain(node("Dropout", "x", "y"), node("Relu", "mask", "z"))
     built.graph.node[0].output.append("mask")
     return built
 
 
-def _two_opsets():
+def _two_opsets() -> onnx.ModelProto:
     built = _chain(node("Relu", "x", "y"))
     built.opset_import.append(helper.make_opsetid("ai.onnx", 8))
     return built
 
 
-def _overloaded():
+def _overloaded() -> onnx.ModelProto:
     built = _chain(node("Relu", "x", "y"))
     built.graph.node[0].overload = "other"
     return built
 
 
-def _referring():
+def _referring() -> onnx.ModelProto:
     built = _chain(node("Gemm", "x w", "y", transB=1), w=W)
     built.graph.node[0].attribute[0].ref_attr_name = "of_no_function"
     return built
 
 
-def _branching():
+def _branching() -> onnx.ModelProto:
     """An If whose branches read x, and nothing else does."""
     branch = helper.make_graph(
         [node("Relu", "x", "r")], "branch", [], [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)]
@@ -138,7 +152,7 @@ REFUSALS = {
         ["'v_node' (DequantizeLinear): the model is already quantised; verify the float model"],
     ),
     "quantised activations": (
-        _chain(QUANTISED, node("DequantizeLinear", "q s z", "y"), **SCALE_AND_ZERO),
+        _chain(QUANTISED, node("DequantizeLinear", "q s z", "y"), **SCALE_AND_ZERO),  # type: ignore[arg-type]
         ["'q_node' (QuantizeLinear)", "'y_node' (DequantizeLinear)", "already quantised"],
     ),
     "quantised at run time": (
@@ -264,19 +278,19 @@ REFUSALS = {
         ["training_mode is true; export the model for inference"],
     ),
     "normalisation in training": (
-        _chain(node("BatchNormalization", f"x {BN}", "y", training_mode=1), **STATISTICS),
+        _chain(node("BatchNormalization", f"x {BN}", "y", training_mode=1), **STATISTICS),  # type: ignore[arg-type]
         ["it is in training mode"],
     ),
     "normalisation per element": (
-        _chain(node("BatchNormalization", f"x {BN}", "y", spatial=0), opset=8, **STATISTICS),
+        _chain(node("BatchNormalization", f"x {BN}", "y", spatial=0), opset=8, **STATISTICS),  # type: ignore[arg-type]
         ["spatial=0"],
     ),
     "negative variance": (
-        _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"variance": -(_numbers(4) ** 2)}),
+        _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"variance": -(_numbers(4) ** 2)}),  # type: ignore[arg-type]
         ["its variance is not positive"],
     ),
     "misfit normalisation": (
-        _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"mean": _numbers(3)}),
+        _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"mean": _numbers(3)}),  # type: ignore[arg-type]
         ["one number for each of the 4 channels"],
     ),
     "3-d convolution": (
@@ -328,7 +342,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_refusal_names_the_problem_and_the_way_out(name):
+def test_refusal_names_the_problem_and_the_way_out(name: str) -> None:
     built, parts = REFUSALS[name]
     with pytest.raises(UnsupportedModel) as caught:
         load(built)
@@ -339,7 +353,7 @@ def test_refusal_names_the_problem_and_the_way_out(name):
     assert isinstance(caught.value, (ValueError, NotImplementedError)) and caught.value.exit_code == 2
 
 
-def test_nodes_without_name_are_called_by_their_output():
+def test_nodes_without_name_are_called_by_their_output() -> None:
     built = _chain(node("Tanh", "x", "y"))
     built.graph.node[0].name = ""
     with pytest.raises(UnsupportedModel, match="Tanh giving 'y': the operator is not supported"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.version_converter
@@ -19,11 +21,13 @@ W, V = weights(RNG, 4, 3), weights(RNG, 3, 2, 2, 2)
 IMAGE = ("N", 2, 5, 4)
 
 
-def chain(*nodes, shape=("N", 4), opset=17, **constants):
+def chain(
+    *nodes: onnx.NodeProto, shape: list[int | str] | tuple[Any, ...] = ("N", 4), opset: int = 17, **constants: Any
+) -> onnx.ModelProto:
     return model(nodes, constants, shape, opset)
 
 
-def older(built):
+def older(built: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.version_converter.convert_version(built, 8)
 
 
@@ -62,9 +66,9 @@ WAYS = {
         "Dense Scale",
     ),
     "statistics": (
-        chain(node("InstanceNormalization", "x scale offset", "y"), shape=IMAGE, **statistics(RNG, 2)),
+        chain(node("InstanceNormalization", "x scale offset", "y"), shape=IMAGE, **statistics(RNG, 2)),  # type: ignore[arg-type]
         "use BatchNormalization",
-        chain(node("BatchNormalization", f"x {BN}", "y"), shape=IMAGE, **statistics(RNG, 2)),
+        chain(node("BatchNormalization", f"x {BN}", "y"), shape=IMAGE, **statistics(RNG, 2)),  # type: ignore[arg-type]
         "Conv",
     ),
     "an activation at the end": (
@@ -145,7 +149,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_the_way_out_is_one(name, rng):
+def test_the_way_out_is_one(name: str, rng: np.random.Generator) -> None:
     refused, offer, mended, layers = WAYS[name]
     with pytest.raises(UnsupportedModel) as caught:
         load(refused)
@@ -155,7 +159,7 @@ def test_the_way_out_is_one(name, rng):
     agree(network, mended, rng)
 
 
-def test_the_way_out_of_a_second_input(rng):
+def test_the_way_out_of_a_second_input(rng: np.random.Generator) -> None:
     built = model([node("Add", "x z", "y")], {}, ["N", 4])
     built.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
     with pytest.raises(UnsupportedModel, match="make the others initializers of the values they are to have"):
@@ -164,7 +168,7 @@ def test_the_way_out_of_a_second_input(rng):
     assert kinds(load(mended)) == "Scale"
 
 
-def test_hints_are_of_operators_that_exist_and_are_not_supported():
+def test_hints_are_of_operators_that_exist_and_are_not_supported() -> None:
     for operator in HINTS:
         if operator not in ("RMSNormalization", "Swish"):  # younger than the oldest onnx that will do
             assert onnx.defs.has(operator), operator

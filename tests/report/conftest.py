@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.support.pages import Browser, Parsed
 
 
 @pytest.fixture
-def browser(tmp_path) -> Browser:
+def browser(tmp_path: Path) -> Browser:
     """Shows a page in headless Chromium; its DOM, after nothing came up on the console."""
     chromium = shutil.which("chromium")
     if chromium is None:

@@ -43,7 +43,7 @@ def many(
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> dict[str, str]:
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Pages by name: of one case with pictures and long layers, of two with short names, and of many with long ones."""
     folder, rng = tmp_path_factory.mktemp("pages"), np.random.default_rng(0)
     given = ("--data", "digits", "--bits", 6, "--samples", "20:80", "--out", folder / "one", "--witnesses")
@@ -81,7 +81,7 @@ MEASURE = """
 
 
 @pytest.mark.parametrize("name", ["one", "two", "large", "many"])
-def test_it_can_be_read_at_every_width(pages, browser, name):
+def test_it_can_be_read_at_every_width(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
     frames = "".join(
         f'<iframe srcdoc="{escape(pages[name])}" width="{width}" height="900"></iframe>' for width in WIDTHS
     )
@@ -100,7 +100,7 @@ Printer = Callable[[str], bytes]
 
 
 @pytest.fixture
-def printer(tmp_path) -> Printer:
+def printer(tmp_path: Path) -> Printer:
     """Prints a page in headless Chromium: a PDF."""
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -123,13 +123,13 @@ def sheets(pdf: bytes) -> int:
 
 
 @pytest.mark.parametrize(("name", "most"), [("one", 5), ("two", 7), ("large", 6), ("many", 26)])
-def test_few_sheets_of_paper(pages, printer, name, most):
+def test_few_sheets_of_paper(pages: dict[str, str], printer: Printer, name: str, most: int) -> None:
     """One case takes four pages and its manifest at most, and a case more takes two more with its manifest."""
     number = sheets(printer(pages[name]))
     assert 2 <= number <= most
 
 
-def test_what_is_on_paper(pages, printer, tmp_path):
+def test_what_is_on_paper(pages: dict[str, str], printer: Printer, tmp_path: Path) -> None:
     """No controls; all that is folded on the screen; and how many of the rows there are."""
     if shutil.which("pdftotext") is None:
         pytest.skip("pdftotext is not on PATH")
@@ -148,7 +148,7 @@ def test_what_is_on_paper(pages, printer, tmp_path):
     assert LONG in text.replace(" ", "")
 
 
-def test_a_page_is_as_it_was_after_printing(pages, browser):
+def test_a_page_is_as_it_was_after_printing(pages: dict[str, str], browser: Callable[..., Any]) -> None:
     script = """
       const count = () => document.querySelectorAll("#brackets tbody tr").length;
       const open = () => document.querySelectorAll("details[open]").length;
@@ -169,7 +169,7 @@ def test_a_page_is_as_it_was_after_printing(pages, browser):
     assert before[2] == after[2]
 
 
-def test_paper_is_white_also_where_the_screen_is_dark(pages):
+def test_paper_is_white_also_where_the_screen_is_dark(pages: dict[str, str]) -> None:
     """Dark colours hold for screens alone."""
     style = pages["one"].partition("<style>")[2].partition("</style>")[0]
     for query in re.findall(r"@media ([^{]*prefers-color-scheme: dark[^{]*){", style):
@@ -178,7 +178,7 @@ def test_paper_is_white_also_where_the_screen_is_dark(pages):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_pages_of_next_to_nothing(tmp_path, browser, printer, count):
+def test_pages_of_next_to_nothing(tmp_path: Path, browser: Callable[..., Any], printer: Printer, count: int) -> None:
     text = written(write_run(tmp_path / "run", [row(k) for k in range(count)]))
     browser(text)
     assert sheets(printer(text)) == 2

@@ -23,7 +23,7 @@ def found(lower: list[float], upper: list[float], attained_lower: list[float]) -
     )
 
 
-def test_ranges_of_the_discrepancy_are_over_all_samples():
+def test_ranges_of_the_discrepancy_are_over_all_samples() -> None:
     rows = [found([-1.0, -3.0], [2.0, 0.5], [-1.0, -2.0]), found([-2.0, -1.0], [1.0, 0.7], [0.0, -2.5])]
     assert discrepancy_ranges(rows) == {"lower": [-2.0, -3.0], "upper": [2.0, 0.7], "attained_lower": [-1.0, -2.5]}
     assert discrepancy_ranges([]) == {}

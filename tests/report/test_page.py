@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import zlib
+from collections.abc import Callable
 from decimal import Decimal
 from html import escape, unescape
 from pathlib import Path
@@ -64,7 +65,7 @@ def check_summary(parsed: Parsed, runs: list[Any]) -> None:
 
 
 @pytest.fixture
-def two_cases(tmp_path, rng) -> tuple[Path, dict[str, list[Line]]]:
+def two_cases(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, dict[str, list[Line]]]:
     """A batch of one model at 6 and 8 bits, 120 samples each."""
     rows = {f"at{bits}": random_rows(rng, 120) for bits in (6, 8)}
     cases = {name: question(int(name[2:]), 120) for name in rows}
@@ -75,12 +76,14 @@ def two_cases(tmp_path, rng) -> tuple[Path, dict[str, list[Line]]]:
 # --- the page as a file ---
 
 
-def test_the_table_equals_the_csv(two_cases, tmp_path, rng):
+def test_the_table_equals_the_csv(
+    two_cases: tuple[Path, dict[str, list[Line]]], tmp_path: Path, rng: np.random.Generator
+) -> None:
     run = write_run(tmp_path / "run", random_rows(rng, 50), model="m/other.onnx")
     check_summary(Parsed(written(two_cases[0], run)), [two_cases[0], run])
 
 
-def test_the_page_asks_for_nothing_else(tmp_path):
+def test_the_page_asks_for_nothing_else(tmp_path: Path) -> None:
     given = ("--data", "digits", "--bits", 6, "--samples", "0:40", "--out", tmp_path / "run", "--witnesses")
     answer("verify", DIGITS, *given)
     text = written(tmp_path / "run")
@@ -93,7 +96,7 @@ def test_the_page_asks_for_nothing_else(tmp_path):
     assert "@@" not in text and text.count("<script") == 2
 
 
-def test_rows_are_packed_with_margins_rounded_outwards(tmp_path, rng):
+def test_rows_are_packed_with_margins_rounded_outwards(tmp_path: Path, rng: np.random.Generator) -> None:
     tiny = row(200, margin_lower=1e-9 / 3, margin_upper=-1e-9 / 3)
     rows = [*random_rows(rng, 200), tiny, row(201, "unknown")]
     rows[-1] |= {"scope": "independent positions", "detail": HOSTILE}
@@ -118,13 +121,15 @@ def test_rows_are_packed_with_margins_rounded_outwards(tmp_path, rng):
         assert 0 <= high - Decimal(r["margin_upper"]) <= abs(Decimal(r["margin_upper"])) / 10**4
 
 
-def test_the_page_of_a_large_run_is_small(tmp_path, rng):
+def test_the_page_of_a_large_run_is_small(tmp_path: Path, rng: np.random.Generator) -> None:
     text = written(write_run(tmp_path / "run", random_rows(rng, 10_000)))
     assert len(text.encode()) < 1 << 20
     check_summary(Parsed(text), [tmp_path / "run"])
 
 
-def test_curves_are_of_cases_that_differ_by_bits_alone(two_cases, tmp_path):
+def test_curves_are_of_cases_that_differ_by_bits_alone(
+    two_cases: tuple[Path, dict[str, list[Line]]], tmp_path: Path
+) -> None:
     others = [
         write_run(tmp_path / "alone", [row(0)], model_sha256="dd" * 32),
         write_run(tmp_path / "clipped", [row(0)], bits=10, clip_input=[0.0, 1.0]),
@@ -142,7 +147,7 @@ def test_curves_are_of_cases_that_differ_by_bits_alone(two_cases, tmp_path):
     assert '<section id="curves" hidden>' in page(cases[-1:])
 
 
-def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path):
+def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path: Path) -> None:
     text = unescape(written(write_run(tmp_path / "run", [row(0), row(1, "verified", "exact"), row(7)])))
     for words in (
         *("aa" * 32, "bb" * 32, "cc" * 32, "<dt>qverify</dt><dd>0.1.0</dd>", "<dt>tolerance</dt><dd>1e-08</dd>"),
@@ -161,7 +166,7 @@ def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path):
 @pytest.mark.parametrize(
     ("solver", "formulation"), [("highs", "relational"), ("gurobi", "relational"), ("scip", "bilinear"), ("", "")]
 )
-def test_the_page_trusts_what_the_terminal_trusts(tmp_path, solver, formulation):
+def test_the_page_trusts_what_the_terminal_trusts(tmp_path: Path, solver: str, formulation: str) -> None:
     """The sentence below `qverify verify` stands in the row of the exact step; nothing else is said to be trusted."""
     asked = question(6, 2, formulation=formulation or "relational", tolerance=2e-8)
     rows = [row(0, "verified", "exact"), row(1)]
@@ -190,7 +195,7 @@ def test_the_page_trusts_what_the_terminal_trusts(tmp_path, solver, formulation)
         assert f"{name} = {does}" in shown or name not in shown.partition("Stages:")[2]
 
 
-def test_runs_with_different_trust_are_both_said(tmp_path):
+def test_runs_with_different_trust_are_both_said(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, [row(0, "verified", "exact")], method="exact") for name in ("a", "b")]
     record = json.loads((runs[1] / "run.json").read_text())
     record["runs"].append({"solver": {"name": "gurobi", "version": "11"}})  # one start is enough
@@ -205,14 +210,14 @@ def test_runs_with_different_trust_are_both_said(tmp_path):
 
 
 @pytest.fixture
-def digits_run(tmp_path) -> Path:
+def digits_run(tmp_path: Path) -> Path:
     """60 digits at 6 bits, with witnesses."""
     given = ("--data", "digits", "--bits", 6, "--samples", "20:80", "--out", tmp_path / "run", "--witnesses")
     assert answer("verify", DIGITS, *given)["falsified"] >= 3
     return tmp_path / "run"
 
 
-def test_pictures_are_the_samples_and_answers_those_of_the_witnesses(digits_run):
+def test_pictures_are_the_samples_and_answers_those_of_the_witnesses(digits_run: Path) -> None:
     cases = read_runs([str(digits_run)])
     falsified = {r["index"]: r for r in read_rows(digits_run) if r["status"] == "falsified"}
     samples = datasets.load("digits")
@@ -230,7 +235,8 @@ def test_pictures_are_the_samples_and_answers_those_of_the_witnesses(digits_run)
     assert gallery.pictures[0].row.index == worst["index"]
     text = written(digits_run)
     assert text.count('alt="input of the witness"') == len(falsified)
-    assert f"the witness answers <b>{gallery.pictures[0].answer.predicted}</b>" in text
+    answered = gallery.pictures[0].answer
+    assert answered is not None and f"the witness answers <b>{answered.predicted}</b>" in text
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -245,7 +251,7 @@ def pixels(uri: str) -> np.ndarray:
     return lines[:, 1:].reshape(height, width, 3 if kind == 2 else 1)
 
 
-def test_pictures_hold_the_pixels(rng):
+def test_pictures_hold_the_pixels(rng: np.random.Generator) -> None:
     grey, colour = rng.random((5, 7)), rng.random((3, 6, 4))
     np.testing.assert_array_equal(pixels(data_uri(grey))[:, :, 0], np.rint(255 * grey))
     np.testing.assert_array_equal(pixels(data_uri(colour)), np.rint(255 * colour.transpose(1, 2, 0)))
@@ -255,7 +261,7 @@ def test_pictures_hold_the_pixels(rng):
     assert pixels(data_uri(rng.random((200, 100)))).shape == (50, 25, 1)
 
 
-def test_pictures_are_shared_among_cases(tmp_path):
+def test_pictures_are_shared_among_cases(tmp_path: Path) -> None:
     y = datasets.load("digits").y
     sha256 = datasets.load("digits").sha256
     counts = {"few": 5, "many": 50, "most": 90}
@@ -270,7 +276,7 @@ def test_pictures_are_shared_among_cases(tmp_path):
     assert all(picture.answer is None for gallery in found for picture in gallery.pictures)
 
 
-def test_unstable_neurons_are_those_that_inspect_counts(digits_run):
+def test_unstable_neurons_are_those_that_inspect_counts(digits_run: Path) -> None:
     found = answer("inspect", DIGITS, "--data", "digits", "--bits", 6, "--samples", "20:80")
     relus = [layer for layer in found["layers"] if layer["kind"] == "Relu"]
     text = written(digits_run)
@@ -297,7 +303,9 @@ def test_unstable_neurons_are_those_that_inspect_counts(digits_run):
         ({"radii": question()["radii"] | {"scheme": "tensor"}}, ["the mean over 60 samples"]),
     ],
 )
-def test_what_is_missing_is_said(digits_run, monkeypatch, changes, words):
+def test_what_is_missing_is_said(
+    digits_run: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: list[str]
+) -> None:
     monkeypatch.setattr(data_sources, "find_here", lambda name: None)
     monkeypatch.setattr(data_sources, "_fetch", None)
     record = json.loads((digits_run / "run.json").read_text())
@@ -307,7 +315,7 @@ def test_what_is_missing_is_said(digits_run, monkeypatch, changes, words):
         assert each in text
 
 
-def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
+def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run: Path) -> None:
     """Inputs in their box, answers that are wrong; and nothing is shown without the network or the radii."""
     shutil.rmtree(digits_run / "witnesses")
     (gallery,) = galleries(read_runs([str(digits_run)]), Sources())
@@ -325,7 +333,7 @@ def test_a_run_without_witnesses_shows_failing_networks_found_again(digits_run):
     assert gallery.pictures and all(picture.answer is None for picture in gallery.pictures)
 
 
-def test_radii_that_are_not_those_of_the_run_are_said(digits_run):
+def test_radii_that_are_not_those_of_the_run_are_said(digits_run: Path) -> None:
     """As if an older version had made other radii of the same words: nothing is sought in another family."""
     shutil.rmtree(digits_run / "witnesses")
     record = json.loads((digits_run / "run.json").read_text())
@@ -342,7 +350,7 @@ def test_radii_that_are_not_those_of_the_run_are_said(digits_run):
         assert said in text and "the mean over 60 samples" in text and "found again answers" not in text
 
 
-def test_samples_that_are_read_otherwise_than_then_are_not_shown(digits_run):
+def test_samples_that_are_read_otherwise_than_then_are_not_shown(digits_run: Path) -> None:
     """The file is the same, its arrays are not."""
     record = json.loads((digits_run / "run.json").read_text())
     sha256 = datasets.load("digits").arrays_sha256
@@ -353,7 +361,7 @@ def test_samples_that_are_read_otherwise_than_then_are_not_shown(digits_run):
         assert ("No pictures: digits is read otherwise than by the version that made the run." in text) is not shown
 
 
-def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
+def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run: Path) -> None:
     falsified = [r for r in read_rows(digits_run) if r["status"] == "falsified"]
     first, second, third = (r["index"] for r in falsified[:3])
     (digits_run / "witnesses" / f"{first}.onnx").write_bytes(b"no model")
@@ -361,7 +369,7 @@ def test_damaged_witnesses_and_rows_that_do_not_fit(digits_run):
     onnx_io.save(onnx_io.load(DIGITS), digits_run / "witnesses" / f"{third}.onnx")
     cases = read_runs([str(digits_run)])
     (gallery,) = galleries(cases, Sources())
-    answers = {picture.row.index: picture.answer for picture in gallery.pictures}
+    answers = {picture.row.index: picture.answer for picture in gallery.pictures if picture.answer is not None}
     assert answers[third].margin > 0 and not answers[third].again
     for index in (first, second):  # another attack finds what was lost
         assert answers[index].again and answers[index].margin < 0
@@ -383,11 +391,13 @@ def brackets(parsed: Parsed) -> tuple[int, list[dict[str, str]]]:
     return len(lines), lines
 
 
-def test_the_browser_reports_mistakes(browser):
+def test_the_browser_reports_mistakes(browser: Callable[..., Any]) -> None:
     browser("<script>nowhere()</script>", problems=1)
 
 
-def test_the_browser_shows_the_table_and_all_brackets(two_cases, browser):
+def test_the_browser_shows_the_table_and_all_brackets(
+    two_cases: tuple[Path, dict[str, list[Line]]], browser: Callable[..., Any]
+) -> None:
     parsed = browser(written(two_cases[0]))
     check_summary(parsed, [two_cases[0]])
     shown, lines = brackets(parsed)
@@ -396,7 +406,7 @@ def test_the_browser_shows_the_table_and_all_brackets(two_cases, browser):
     assert int(root["data-shown"] or "") >= 0
 
 
-def test_filters_select_and_order(two_cases, browser):
+def test_filters_select_and_order(two_cases: tuple[Path, dict[str, list[Line]]], browser: Callable[..., Any]) -> None:
     folder, rows = two_cases
     text = written(folder)
     chosen = [r for r in rows["at8"] if r["status"] == "verified" and r["method"] == "exact"]
@@ -411,7 +421,7 @@ def test_filters_select_and_order(two_cases, browser):
         assert float(line["upper"].replace("\u2212", "-")) == pytest.approx(r["margin_upper"], rel=1e-4)
 
 
-def test_pages_and_unknown_choices(two_cases, browser):
+def test_pages_and_unknown_choices(two_cases: tuple[Path, dict[str, list[Line]]], browser: Callable[..., Any]) -> None:
     folder, rows = two_cases
     text = written(folder)
     for address, expected in (("#case=0&page=3", 20), ("#case=0&page=99", 20), ("#status=nonsense&sort=7&page=x", 50)):
@@ -426,7 +436,9 @@ def test_pages_and_unknown_choices(two_cases, browser):
     assert all(re.fullmatch(r"misclassifiedanswers \d", line["status"]) for line in lines)
 
 
-def test_choosing_in_the_form_and_paging(two_cases, browser):
+def test_choosing_in_the_form_and_paging(
+    two_cases: tuple[Path, dict[str, list[Line]]], browser: Callable[..., Any]
+) -> None:
     """A second script, allowed for this test only, uses the page as a reader does."""
     script = """
       const form = document.getElementById("filters");
@@ -447,7 +459,7 @@ def test_choosing_in_the_form_and_paging(two_cases, browser):
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_nothing_sticks_out(tmp_path, digits_run, browser, width):
+def test_nothing_sticks_out(tmp_path: Path, digits_run: Path, browser: Callable[..., Any], width: int) -> None:
     """On a phone and on a desk, with a name that is long."""
     long = write_run(tmp_path / ("long" * 20), [row(0), row(1, "falsified", "attack")], model=f"m/{'name' * 25}.onnx")
     frame = f'<iframe srcdoc="{escape(written(digits_run, long))}" style="width:{width}px; height: 900px"></iframe>'
@@ -463,7 +475,7 @@ def test_nothing_sticks_out(tmp_path, digits_run, browser, width):
     assert width - 30 < int(body["data-inner"] or 0) == int(body["data-content"] or 0)
 
 
-def test_hostile_names_stay_text(tmp_path, browser):
+def test_hostile_names_stay_text(tmp_path: Path, browser: Callable[..., Any]) -> None:
     rows = [row(0, "unknown", "exact", detail=HOSTILE, scope="independent positions"), row(1)]
     asked: dict[str, Any] = {"model": HOSTILE + ".onnx", "data": HOSTILE, "data_source": HOSTILE, "qverify": HOSTILE}
     asked["radii"] = question(6)["radii"] | {"convention": HOSTILE, "calibration": HOSTILE}
@@ -477,7 +489,9 @@ def test_hostile_names_stay_text(tmp_path, browser):
     assert any(HOSTILE[:9] in line["status"] for line in brackets(parsed)[1])
 
 
-def test_a_large_run_and_an_empty_one_in_the_browser(tmp_path, rng, browser):
+def test_a_large_run_and_an_empty_one_in_the_browser(
+    tmp_path: Path, rng: np.random.Generator, browser: Callable[..., Any]
+) -> None:
     large, empty = write_run(tmp_path / "large", random_rows(rng, 10_000)), write_run(tmp_path / "empty", [])
     parsed = browser(written(large))
     check_summary(parsed, [large])

@@ -50,7 +50,7 @@ def nameless(page: str, *folders: Any) -> None:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model, data and radii of its own; and the run `runs/one` of them, started there."""
     folder = tmp_path / "first" / "project"
     for name in ("models", "data", "runs"):
@@ -66,25 +66,25 @@ def project(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_a_run_is_reported_from_another_folder(project, tmp_path):
+def test_a_run_is_reported_from_another_folder(project: Path, tmp_path: Path) -> None:
     page = reported(project / "runs" / "one", tmp_path / "page.html")
     assert whole(page)
     nameless(page, tmp_path, "data", "models")
 
 
-def test_a_run_is_reported_after_it_was_moved_with_its_files(project, tmp_path):
+def test_a_run_is_reported_after_it_was_moved_with_its_files(project: Path, tmp_path: Path) -> None:
     project.parent.rename(tmp_path / "second")
     page = reported("../second/project/runs/one", tmp_path / "page.html")
     assert whole(page)
     nameless(page, tmp_path)
 
 
-def test_a_run_is_reported_after_it_was_moved_alone(project, tmp_path):
+def test_a_run_is_reported_after_it_was_moved_alone(project: Path, tmp_path: Path) -> None:
     (project / "runs" / "one").rename(tmp_path / "elsewhere" / "one")
     assert whole(reported("one", tmp_path / "page.html"))
 
 
-def test_a_run_is_reported_through_a_link(project, tmp_path):
+def test_a_run_is_reported_through_a_link(project: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "linked").symlink_to(project / "runs" / "one")
     project.parent.rename(tmp_path / "second")
     (tmp_path / "elsewhere" / "linked").unlink()
@@ -92,7 +92,7 @@ def test_a_run_is_reported_through_a_link(project, tmp_path):
     assert whole(reported("linked", tmp_path / "page.html"))
 
 
-def test_the_hash_decides_which_file_is_meant(project, tmp_path, monkeypatch):
+def test_the_hash_decides_which_file_is_meant(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Moved alone, beside files of the same names that are others; and what was given is tried before the root."""
     other = tmp_path / "second"
     shutil.copytree(project, other)
@@ -106,14 +106,16 @@ def test_the_hash_decides_which_file_is_meant(project, tmp_path, monkeypatch):
     assert whole(reported(other / "runs" / "one", tmp_path / "page.html"))
 
 
-def test_what_is_nowhere_is_named_without_its_folder(project, tmp_path):
+def test_what_is_nowhere_is_named_without_its_folder(project: Path, tmp_path: Path) -> None:
     shutil.rmtree(project / "data")
     page = reported(project / "runs" / "one", tmp_path / "page.html")
     assert "No pictures: images.npz is not there." in page and "Not counted: images.npz is not there." in page
     nameless(page, tmp_path)
 
 
-def test_runs_of_older_versions_are_looked_for_as_given(project, tmp_path, monkeypatch):
+def test_runs_of_older_versions_are_looked_for_as_given(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = json.loads((project / "runs" / "one" / "run.json").read_text())
     del record["places"]
     (project / "runs" / "one" / "run.json").write_text(json.dumps(record))
@@ -137,13 +139,13 @@ def test_runs_of_older_versions_are_looked_for_as_given(project, tmp_path, monke
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_senseless_places_are_no_places(project, tmp_path, places):
+def test_senseless_places_are_no_places(project: Path, tmp_path: Path, places: Any) -> None:
     record = json.loads((project / "runs" / "one" / "run.json").read_text())
     (project / "runs" / "one" / "run.json").write_text(json.dumps(record | {"places": places}))
     assert "Not counted: net.onnx is not there." in reported(project / "runs" / "one", tmp_path / "page.html")
 
 
-def test_a_run_goes_on_where_its_files_are_now(project, tmp_path, monkeypatch):
+def test_a_run_goes_on_where_its_files_are_now(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under other paths, and under another name of the model; then it is reported from there."""
     project.parent.rename(tmp_path / "second")
     folder = tmp_path / "second" / "project"
@@ -157,7 +159,7 @@ def test_a_run_goes_on_where_its_files_are_now(project, tmp_path, monkeypatch):
     assert whole(page) and "<dt>model</dt><dd>renamed.onnx</dd>" in page
 
 
-def test_batches_are_found_again(project, tmp_path):
+def test_batches_are_found_again(project: Path, tmp_path: Path) -> None:
     (project / "plan.toml").write_text(
         'models = ["models/net.onnx"]\ndata = ["data/images.npz"]\nradii = ["data/radii.toml"]\nsamples = "20:50"\n'
         'out = "runs/batch"\n'
@@ -176,7 +178,9 @@ def test_batches_are_found_again(project, tmp_path):
         ("radius", ("--radii", "data/radii.toml", "--precision", "0.5"), "radius.json"),
     ],
 )
-def test_places_are_no_part_of_the_question(project, tmp_path, monkeypatch, command, given, kept):
+def test_places_are_no_part_of_the_question(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, given: tuple[str, ...], kept: str
+) -> None:
     monkeypatch.chdir(project)
     files = ("models/net.onnx", "--data", "data/images.npz", "--method", "ibp", "--samples", "20:30")
     done(command, *files, *given, "--out", "runs/kept")
@@ -191,7 +195,9 @@ def test_places_are_no_part_of_the_question(project, tmp_path, monkeypatch, comm
     assert after["data"]["absolute"] == str(tmp_path / "moved" / "data" / "images.npz")
 
 
-def test_named_sets_are_found_where_they_lay(tmp_path, monkeypatch, rng):
+def test_named_sets_are_found_where_they_lay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
     """$QVERIFY_DATA may be a relative path, and may be set no more."""
     (tmp_path / "data").mkdir()
     network = mlp(rng, 784, 5, 10)
@@ -216,7 +222,7 @@ def test_named_sets_are_found_where_they_lay(tmp_path, monkeypatch, rng):
 # --- nothing names a folder ---
 
 
-def test_no_report_names_a_folder(tmp_path, monkeypatch):
+def test_no_report_names_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the question holds: runs of older versions, other systems, and text with paths in it."""
     home = "/home/somebody/with spaces"
     asked: dict[str, Any] = {"model": f"{home}/models/net.onnx", "data": f"{home}/data.npz"}
@@ -269,11 +275,11 @@ def test_no_report_names_a_folder(tmp_path, monkeypatch):
         ("..", ".."),
     ],
 )
-def test_names_of_files(path, name):
+def test_names_of_files(path: str, name: str) -> None:
     assert file_name(path) == name
 
 
-def test_short_names_tell_apart():
+def test_short_names_tell_apart() -> None:
     assert short_names(["/a/x/n", "/a/y/n", "/a/m"]) == ["x/n", "y/n", "m"]
     assert short_names(["/x/n", "/n", "z"]) == ["x/n", "n", "z"]
     assert short_names(["m0", "m1"]) == ["m0", "m1"] and short_names([]) == []
@@ -287,6 +293,6 @@ def test_short_names_tell_apart():
         ("1/2 of a/b, and/or 1e-8/3, tcp://h:1/x/y, </a>", "1/2 of a/b, and/or 1e-8/3, tcp://h:1/x/y, </a>"),
     ],
 )
-def test_texts_without_folders(text, left):
+def test_texts_without_folders(text: str, left: str) -> None:
     assert without_folders(text) == left
     assert without_folders("see /my own/dir/x.npz.", ["/my own/dir/x.npz"]) == "see x.npz."

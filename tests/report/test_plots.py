@@ -6,7 +6,9 @@ import itertools
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -93,10 +95,10 @@ def inches(figure: Any) -> tuple[Any, dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those that matter come when the picture is made and saved
         patched.setattr(Text, "draw", watched)
-        canvas.draw()
+        canvas.draw()  # type: ignore[no-untyped-call]
     scale = figure.dpi_scale_trans.inverted()
     found = {f"{n}: {text.get_text()}": text for n, text in enumerate(drawn.values())}
-    boxes = {n: t.get_window_extent(canvas.get_renderer()).transformed(scale) for n, t in found.items()}
+    boxes = {n: t.get_window_extent(canvas.get_renderer()).transformed(scale) for n, t in found.items()}  # type: ignore[no-untyped-call]
     return figure.bbox_inches, boxes
 
 
@@ -116,11 +118,11 @@ def check(figure: Any, least: float = 2.0) -> None:
 
 def overlap(a: Any, b: Any) -> bool:
     hair = 0.01
-    return a.x0 < b.x1 - hair and b.x0 < a.x1 - hair and a.y0 < b.y1 - hair and b.y0 < a.y1 - hair
+    return bool(a.x0 < b.x1 - hair and b.x0 < a.x1 - hair and a.y0 < b.y1 - hair and b.y0 < a.y1 - hair)
 
 
 @pytest.fixture(autouse=True)
-def no_warnings():
+def no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
@@ -154,7 +156,7 @@ SWEEPS: dict[str, list[SweepRow]] = {
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_nothing_is_cut_in_a_sweep(name, tmp_path):
+def test_nothing_is_cut_in_a_sweep(name: str, tmp_path: Path) -> None:
     figure = plots.sweep_figure(SWEEPS[name], TITLE)
     check(figure)
     drawn = {line.get_label() for axes in figure.axes for line in axes.get_lines()}
@@ -167,13 +169,13 @@ def test_nothing_is_cut_in_a_sweep(name, tmp_path):
 
 
 @pytest.mark.parametrize("title", ["", "a\nb", LONG * 10, "word " * 200, f"599 samples of {LONG}.npz, by auto; bits"])
-def test_titles_are_whole(title):
+def test_titles_are_whole(title: str) -> None:
     for models in (["m"], ["m", "n", "o"]):
         check(plots.sweep_figure(rows(models, ["all"], RADII), title))
     check(plots.factor_figure(brackets(0.5, 1.5), title, 16.0))
 
 
-def test_a_title_that_fits_stays_one_line():
+def test_a_title_that_fits_stays_one_line() -> None:
     figure = plots.sweep_figure(rows("mn", ["all"], RADII), TITLE)
     assert figure.get_suptitle() == TITLE
     shown = plots.sweep_figure(rows(["m"], ["all"], RADII), f"{LONG} {LONG}").get_suptitle()
@@ -208,14 +210,14 @@ FACTORS: dict[str, tuple[list[Bracket], float]] = {
 
 
 @pytest.mark.parametrize("name", FACTORS)
-def test_nothing_is_cut_in_a_histogram(name, tmp_path):
+def test_nothing_is_cut_in_a_histogram(name: str, tmp_path: Path) -> None:
     figure = plots.factor_figure(FACTORS[name][0], f"{LONG}.onnx, 599 samples, by auto;\n1 is 6 bits", FACTORS[name][1])
     check(figure)
     assert all(path.stat().st_size > 1000 for path in plots.save_figure(figure, tmp_path / "plot"))
 
 
 @pytest.mark.parametrize("odd", ODD, ids=ascii)
-def test_names_are_text_and_nothing_else(odd, tmp_path):
+def test_names_are_text_and_nothing_else(odd: str, tmp_path: Path) -> None:
     """Neither formulas nor line breaks; what a font lacks is a box, and the SVG has the letter itself."""
     plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in odd)
     figure = plots.sweep_figure(rows([odd, odd + "2"], ["all"], RADII), f"3 samples of {odd}.npz")
@@ -229,12 +231,12 @@ def test_names_are_text_and_nothing_else(odd, tmp_path):
     assert unescape(svg.read_text(encoding="utf-8")).count(plain) == 2
 
 
-def test_models_of_one_name_are_told_apart_without_their_folders():
+def test_models_of_one_name_are_told_apart_without_their_folders() -> None:
     figure = plots.sweep_figure(rows(["/home/me/a/net.onnx", "/home/me/b/net.onnx"], ["all"], RADII), "")
     assert [axes.get_title() for axes in figure.axes] == ["a/net.onnx", "b/net.onnx"]
 
 
-def test_settings_of_the_user_do_not_matter(tmp_path):
+def test_settings_of_the_user_do_not_matter(tmp_path: Path) -> None:
     def drawn(stem: str) -> list[bytes]:
         figures = plots.sweep_figure(rows("m", PARTS, RADII), "a_b"), plots.factor_figure(brackets(1.0), "a_b", 2.0)
         made = [path for n, figure in enumerate(figures) for path in plots.save_figure(figure, tmp_path / f"{stem}{n}")]
@@ -248,7 +250,7 @@ def test_settings_of_the_user_do_not_matter(tmp_path):
         "figure.constrained_layout.use": True,
         "axes.linewidth": 9,
     }
-    with matplotlib.rc_context(own):
+    with matplotlib.rc_context(own):  # type: ignore[arg-type]
         assert drawn("b") == before
         assert matplotlib.rcParams["figure.dpi"] == 31
 
@@ -261,7 +263,7 @@ RADIUS = ("--method", "ibp", "--samples", "0:20", "--precision", "0.2")
 
 
 @pytest.mark.parametrize("name", ["a$b$c_{x^2", "$", "\u6a21\u578b", "a\nb"], ids=ascii)
-def test_files_of_any_name_are_drawn(name, tmp_path):
+def test_files_of_any_name_are_drawn(name: str, tmp_path: Path) -> None:
     model, data, radii = (tmp_path / f"{name}.{kind}" for kind in ("onnx", "npz", "toml"))
     shutil.copy(DIGITS, model)
     shutil.copy(datasets.samples._DIGITS, data)
@@ -280,7 +282,9 @@ def test_files_of_any_name_are_drawn(name, tmp_path):
 @pytest.mark.parametrize(
     ("command", "given", "table"), [("sweep", SWEEP, "sweep.csv"), ("radius", (*RADIUS, "--bits", 6), "factors.csv")]
 )
-def test_a_picture_that_cannot_be_drawn_costs_nothing_else(command, given, table, tmp_path, monkeypatch):
+def test_a_picture_that_cannot_be_drawn_costs_nothing_else(
+    command: str, given: tuple[Any, ...], table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = (command, DIGITS, "--data", "digits", *given, "--out", tmp_path)
     whole = qverify(*asked)
     rows_kept = (tmp_path / table).read_text()

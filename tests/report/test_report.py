@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qverify.cli import options
@@ -43,7 +44,7 @@ def notes(*runs: Any) -> str:
 # --- numbers ---
 
 
-def test_counts_are_those_of_the_rows(tmp_path, rng):
+def test_counts_are_those_of_the_rows(tmp_path: Path, rng: np.random.Generator) -> None:
     rows = random_rows(rng, 300)
     (found,) = records(write_run(tmp_path / "run", rows))
 
@@ -70,7 +71,7 @@ def test_counts_are_those_of_the_rows(tmp_path, rng):
     assert found["model_sha256"] == "aa" * 32 and (found["first"], found["stop"]) == ("0", "300")
 
 
-def test_a_real_run_agrees_with_what_verify_said(tmp_path):
+def test_a_real_run_agrees_with_what_verify_said(tmp_path: Path) -> None:
     given = ("--data", "digits", "--bits", 6, "--samples", "0:60", "--out", tmp_path / "run")
     said = answer("verify", DIGITS, *given)
     (found,) = records(tmp_path / "run")
@@ -82,7 +83,7 @@ def test_a_real_run_agrees_with_what_verify_said(tmp_path):
     assert (found["model_sha256"], found["bits"]) == (said["model_sha256"], "6")
 
 
-def test_every_form_shows_the_same_numbers(tmp_path, rng):
+def test_every_form_shows_the_same_numbers(tmp_path: Path, rng: np.random.Generator) -> None:
     run = write_run(tmp_path / "run", random_rows(rng, 80))
     (found,) = records(run)
     names = ("clean", "ibp", "bp", "guaranteed", "attack")
@@ -98,7 +99,7 @@ def test_every_form_shows_the_same_numbers(tmp_path, rng):
     assert body.removesuffix(r" \\").split(" & ") == ["net", "8 bits", "80", *shares, *end]
 
 
-def test_the_forms_are_written_to_files(tmp_path, rng):
+def test_the_forms_are_written_to_files(tmp_path: Path, rng: np.random.Generator) -> None:
     run = write_run(tmp_path / "run", random_rows(rng, 10))
     for form in ("markdown", "csv", "latex"):
         result = qverify("report", run, "--format", form, "--out", tmp_path / form)
@@ -110,7 +111,7 @@ def test_the_forms_are_written_to_files(tmp_path, rng):
 # --- order, columns, names ---
 
 
-def test_lines_are_ordered_and_told_apart(tmp_path):
+def test_lines_are_ordered_and_told_apart(tmp_path: Path) -> None:
     runs = []
     for name, bits, method in (("b", 10, "auto"), ("net10", 8, "auto"), ("c", 8, "exact"), ("net9", 8, "auto")):
         model = f"m/{name}.onnx" if name.startswith("net") else "m/a.onnx"
@@ -128,7 +129,7 @@ def test_lines_are_ordered_and_told_apart(tmp_path):
     assert "its IBP and BP are 0" in markdown_table(lines) and "its IBP and BP are 0" not in markdown_table(lines[1:2])
 
 
-def test_runs_that_ask_the_same_are_told_apart_by_name(tmp_path):
+def test_runs_that_ask_the_same_are_told_apart_by_name(tmp_path: Path) -> None:
     runs = [str(write_run(tmp_path / name, [row(0)])) for name in ("two", "one")]
     lines = lines_of(read_runs(runs))
     shown, _ = identities(lines)
@@ -137,7 +138,7 @@ def test_runs_that_ask_the_same_are_told_apart_by_name(tmp_path):
     assert [line["run"] for line in records(*runs)] == ["a/same", "b/same"]
 
 
-def test_names_are_escaped(tmp_path):
+def test_names_are_escaped(tmp_path: Path) -> None:
     lines = lines_of(read_runs([str(write_run(tmp_path / "run", [row(0)], model=f"m/{HOSTILE}\n\x1b[31m"))]))
     body = latex_table(lines).splitlines()[-3]
     assert body.startswith(
@@ -150,7 +151,7 @@ def test_names_are_escaped(tmp_path):
     assert "\x1b" not in qverify("report", tmp_path / "run").stdout
 
 
-def test_latex_is_a_whole_booktabs_tabular(tmp_path, rng):
+def test_latex_is_a_whole_booktabs_tabular(tmp_path: Path, rng: np.random.Generator) -> None:
     rows = random_rows(rng, 30)
     cases = {f"case{bits}": question(bits, 30) for bits in (6, 8)}
     named = [r | {"case": case, "key": "k"} for case in cases for r in rows]
@@ -161,7 +162,7 @@ def test_latex_is_a_whole_booktabs_tabular(tmp_path, rng):
     assert {line.count("&") for line in (lines[2], *lines[4:-2])} == {9} and len(lines) == 8
 
 
-def test_long_names_are_whole_in_the_terminal(tmp_path):
+def test_long_names_are_whole_in_the_terminal(tmp_path: Path) -> None:
     """In lines of their own column, not cut to four letters each."""
     names = ["mnist_4x256_robust_8bit_kappa_0.5_seed_42_retrained", "x", "noseparators" * 4]
     cases = {
@@ -184,7 +185,7 @@ def test_long_names_are_whole_in_the_terminal(tmp_path):
 # --- unfinished and damaged runs ---
 
 
-def test_a_torn_last_line_is_left_out_and_said(tmp_path):
+def test_a_torn_last_line_is_left_out_and_said(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [row(0), row(1, "falsified", "attack")])
     with open(run / "samples.jsonl", "a") as file:
         file.write('{"index": 2, "label"')
@@ -195,7 +196,7 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "latex"])
-def test_runs_without_rows(tmp_path, form):
+def test_runs_without_rows(tmp_path: Path, form: str) -> None:
     empty, missing = write_run(tmp_path / "empty", []), write_run(tmp_path / "missing", [])
     (missing / "samples.jsonl").unlink()
     result = qverify("report", empty, missing, "--format", form)
@@ -206,7 +207,7 @@ def test_runs_without_rows(tmp_path, form):
         assert {r["guaranteed_accuracy"] for r in csv.DictReader(io.StringIO(result.stdout))} == {""}
 
 
-def test_rows_that_do_not_count(tmp_path):
+def test_rows_that_do_not_count(tmp_path: Path) -> None:
     cases = {"one": question(8, 3), "two": question(6, 3)}
     rows = [row(0, "unknown", "exact"), row(0), row(1), row(7, "falsified", "attack")]
     named = [r | {"case": "one", "key": "k"} for r in rows] + [row(0) | {"case": "gone"}, row(1), row(2) | {"case": []}]
@@ -241,7 +242,7 @@ def refused(*arguments: Any) -> str:
         (json.dumps(question(clip_input=[0]) | {"runs": []}).encode(), "(clip_input missing"),
     ],
 )
-def test_damaged_questions(tmp_path, record, words):
+def test_damaged_questions(tmp_path: Path, record: bytes, words: str) -> None:
     run = write_run(tmp_path / "run", [row(0)])
     (run / "run.json").write_bytes(record)
     assert words in refused(run)
@@ -263,14 +264,14 @@ def test_damaged_questions(tmp_path, record, words):
         json.dumps(row(1)).replace("1.5", "1e999"),
     ],
 )
-def test_damaged_rows(tmp_path, line):
+def test_damaged_rows(tmp_path: Path, line: str) -> None:
     run = write_run(tmp_path / "run", [row(0)])
     content = (run / "samples.jsonl").read_text()
     (run / "samples.jsonl").write_text(content + line + "\n" + content)
     assert "Line 2 of " in refused(run) and "samples.jsonl is damaged; delete that line" in refused(run)
 
 
-def test_other_refusals(tmp_path):
+def test_other_refusals(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [row(0)])
     assert "holds neither run.json nor batch.json" in refused(tmp_path)
     assert "holds neither" in refused(tmp_path / "nowhere") and "holds neither" in refused(run / "run.json")
@@ -286,7 +287,7 @@ def test_other_refusals(tmp_path):
     assert "samples.jsonl cannot be read" in refused(run)
 
 
-def test_the_largest_margin_there_is_can_be_packed(tmp_path):
+def test_the_largest_margin_there_is_can_be_packed(tmp_path: Path) -> None:
     """Rounded outwards to a few digits it would be infinite, which is no JSON."""
     most = sys.float_info.max
     run = write_run(tmp_path, [row(0, margin_lower=most, margin_upper=most), row(1, margin_lower=5e-324)])
@@ -295,7 +296,7 @@ def test_the_largest_margin_there_is_can_be_packed(tmp_path):
     assert json.loads(packed(read_runs([str(run)]), ["one"]))["cases"][0]["upper"][0] == most
 
 
-def test_odd_directories(tmp_path):
+def test_odd_directories(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert "holds neither run.json nor batch.json" in refused(tmp_path / "loop")
     assert "ile name too long" in refused(tmp_path / ("x" * 300))
@@ -310,7 +311,7 @@ def test_odd_directories(tmp_path):
     assert records(run)
 
 
-def test_names_of_thousands_of_digits_are_in_order(tmp_path):
+def test_names_of_thousands_of_digits_are_in_order(tmp_path: Path) -> None:
     """Python refuses to read integers of so many digits."""
     names = ["9" * 5000, "1" + "0" * 5000, "007", "10", "8bit", "８", ""]
     runs = [write_run(tmp_path / str(k), [row(0)], model=f"m/{name}.onnx") for k, name in enumerate(names)]
@@ -330,18 +331,18 @@ def test_names_of_thousands_of_digits_are_in_order(tmp_path):
         (2, 3, "66.67 %"),
     ],
 )
-def test_only_all_is_100_percent_and_only_none_is_0(part, whole, text):
+def test_only_all_is_100_percent_and_only_none_is_0(part: int, whole: int, text: str) -> None:
     assert percent(part, whole) == text
 
 
 @pytest.mark.parametrize("value", [1.23456789, -1.23456789, 0.99999999, -1e-9 / 3, 123456.789, 0.0])
-def test_what_is_proved_is_rounded_outwards(value):
+def test_what_is_proved_is_rounded_outwards(value: float) -> None:
     low, high = outward(value, 4, up=False), outward(value, 4, up=True)
     assert float(low) <= value <= float(high) and float(high) - float(low) <= 1e-3 * abs(value)
     assert len(low.lstrip("-0.").replace(".", "").split("e")[0]) <= 6
 
 
-def test_samples_that_had_less_time_than_is_asked_for_are_named(tmp_path):
+def test_samples_that_had_less_time_than_is_asked_for_are_named(tmp_path: Path) -> None:
     rows = [row(0, "unknown", "exact", limit=1.0), row(1, "unknown", "exact", limit=300.0), row(2), row(3)]
     assert "1 samples have had less time than the 300 s asked for" in notes(write_run(tmp_path / "a", rows))
     assert "2 samples have had less time than the unlimited time" in notes(
@@ -350,7 +351,7 @@ def test_samples_that_had_less_time_than_is_asked_for_are_named(tmp_path):
     assert "less time" not in notes(write_run(tmp_path / "c", rows, timeout=1.0))
 
 
-def test_rows_of_another_version_are_named(tmp_path):
+def test_rows_of_another_version_are_named(tmp_path: Path) -> None:
     """What they meant then may have been mended since."""
     said = "decided by another version of qverify, whose verdicts may mean something else; run it again"
     assert said not in notes(write_run(tmp_path / "now", [row(0)]))
@@ -363,7 +364,7 @@ def test_rows_of_another_version_are_named(tmp_path):
     assert said not in notes(write_run(tmp_path / "none", [], semantics=1))
 
 
-def test_the_reasons_of_unknown_samples_are_counted():
+def test_the_reasons_of_unknown_samples_are_counted() -> None:
     """The most common first, those beyond four together; verified samples' details are none of them."""
     many = [row(i, "unknown", detail=f"reason {i % 6 if i % 6 else 1}") for i in range(18)]
     tally = Tally.of(map(typed, [*many, row(18, detail="no reason"), row(19, "unknown")]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -24,11 +25,11 @@ from qverify.report.pictures import Gallery, data_uri, galleries
 from qverify.report.sources import Sources
 from qverify.report.table import lines_of
 from qverify.runs.reading import read_runs
-from tests.support.networks import NETWORKS, conv, dense, mlp, pool, relu, sample_member
+from tests.support.networks import NETWORKS, conv, dense, known_layers, mlp, pool, relu, sample_member
 from tests.support.runs_on_disk import question, row, write_batch, write_run
 
 
-def _residual_image(rng):
+def _residual_image(rng: np.random.Generator) -> Network:
     """Two convolutions of one Relu, added; colour images."""
     stem = conv(rng, "stem", 0, (3, 5, 4), (4, 3, 2, 2))
     left, right = (conv(rng, name, 2, stem.out_shape, (4, 4, 1, 1)) for name in ("left", "right"))
@@ -37,7 +38,7 @@ def _residual_image(rng):
     return Network((*layers, dense(rng, "out", 6, 3, add.size)))
 
 
-def _one_axis(rng):
+def _one_axis(rng: np.random.Generator) -> Any:
     """Convolution and pooling over one axis."""
     first = conv(rng, "conv", 0, (2, 1, 9), (3, 2, 1, 3), strides=(1, 2), pads=(0, 1, 0, 2))
     average = pool("pool", 2, first.out_shape, (1, 2))
@@ -45,13 +46,18 @@ def _one_axis(rng):
     return Network((*layers, dense(rng, "out", 3, 3, average.size)))
 
 
-def _grouped(rng):
+def _grouped(rng: np.random.Generator) -> Any:
     first = conv(rng, "conv", 0, (3, 4, 5), (6, 1, 2, 2), groups=3, pads=(1, 0, 2, 1), strides=(2, 1))
     layers = (Input("x", (), (3, 4, 5)), first, relu("relu", 1, first))
     return Network((*layers, dense(rng, "out", 2, 4, first.size)))
 
 
-SHOWN = {"residual": _residual_image, "1-d": _one_axis, "grouped": _grouped, "dense": lambda rng: mlp(rng, 6, 5, 3)}
+SHOWN: dict[str, Callable[[np.random.Generator], Network]] = {
+    "residual": _residual_image,
+    "1-d": _one_axis,
+    "grouped": _grouped,
+    "dense": lambda rng: mlp(rng, 6, 5, 3),
+}
 SHOWN |= {name: NETWORKS[name] for name in ("conv_conv", "conv_pool", "conv_input_twice")}
 
 
@@ -69,7 +75,7 @@ def write_witness(folder: Path, network: Network, index: int, **arrays: Any) -> 
 class Made:
     """A run of one falsified sample, 2, whose witness is `network`; its label is whatever `network` does not answer."""
 
-    def __init__(self, folder: Path, network: Network, rng: np.random.Generator):
+    def __init__(self, folder: Path, network: Network, rng: np.random.Generator) -> None:
         self.folder, self.network = folder, network
         shape = network.input_shape if len(network.input_shape) > 1 else (2, network.input_size // 2)
         self.x = rng.random((4, *shape))
@@ -107,7 +113,7 @@ class Made:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_witnesses_of_every_kind_of_network_are_evaluated(name, tmp_path, rng):
+def test_witnesses_of_every_kind_of_network_are_evaluated(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     made = Made(tmp_path / "made", SHOWN[name](rng), rng)
     gallery = made.gallery()
     assert gallery.missing == ""
@@ -120,7 +126,7 @@ def test_witnesses_of_every_kind_of_network_are_evaluated(name, tmp_path, rng):
     assert "is damaged" not in text and f"the witness answers <b>{made.answer}</b> (margin" in text
 
 
-def test_a_margin_that_was_recorded_otherwise_is_said(tmp_path, rng):
+def test_a_margin_that_was_recorded_otherwise_is_said(tmp_path: Path, rng: np.random.Generator) -> None:
     made = Made(tmp_path / "made", NETWORKS["conv_conv"](rng), rng)
     made.run(margin_upper=made.margin - 0.5)
     (picture,) = made.gallery().pictures
@@ -135,9 +141,9 @@ def test_a_margin_that_was_recorded_otherwise_is_said(tmp_path, rng):
     assert "the run recorded" not in made.text()
 
 
-def test_a_tie_fails_and_is_said(tmp_path, rng):
+def test_a_tie_fails_and_is_said(tmp_path: Path, rng: np.random.Generator) -> None:
     made = Made(tmp_path / "made", mlp(rng, 6, 3), rng)
-    level = replace(made.network.layers[1], weight=np.zeros((3, 6)), bias=np.full(3, 0.25))
+    level = replace(known_layers(made.network)[1], weight=np.zeros((3, 6)), bias=np.full(3, 0.25))
     made.run(margin_upper=0.0)
     made.keep(Network((made.network.layers[0], level)), margin=0.0)
     (picture,) = made.gallery().pictures
@@ -179,7 +185,7 @@ def lone(array: np.ndarray) -> bytes:
 
 def infinite(made: Made) -> Network:
     huge = np.finfo(float).max
-    x, last = mlp(np.random.default_rng(1), made.x[0].size, 4).layers
+    x, last = known_layers(mlp(np.random.default_rng(1), made.x[0].size, 4))
     return Network((x, replace(last, weight=np.full(last.weight.shape, huge), bias=np.full(4, huge))))
 
 
@@ -202,7 +208,7 @@ def elsewhere(made: Made) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_is_damaged_is_called_so(kind, tmp_path, rng):
+def test_what_is_damaged_is_called_so(kind: str, tmp_path: Path, rng: np.random.Generator) -> None:
     made = Made(tmp_path / "made", NETWORKS["conv_conv"](rng), rng)
     DAMAGE[kind](made)
     gallery = made.gallery()
@@ -211,7 +217,7 @@ def test_what_is_damaged_is_called_so(kind, tmp_path, rng):
     assert "it was not kept" not in made.text()
 
 
-def test_all_damaged_witnesses_are_named(tmp_path, rng):
+def test_all_damaged_witnesses_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
     made = Made(tmp_path / "made", NETWORKS["conv_conv"](rng), rng)
     rows = [row(k, "falsified", "attack", label=made.label, predicted=made.label) for k in range(4)]
     asked = {"data": str(made.folder / "data.npz"), "data_sha256": datasets.load(made.folder / "data.npz").sha256}
@@ -227,7 +233,7 @@ def test_all_damaged_witnesses_are_named(tmp_path, rng):
     "name",
     ["../../outside", "..", "{here}/outside", "a/../../../outside", "nul\0", pytest.param("x" * 5000, id="long")],
 )
-def test_no_case_leads_out_of_its_run(name, tmp_path, rng):
+def test_no_case_leads_out_of_its_run(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     """A witness lies where the case's name leads to; it is whole, and is not read."""
     made = Made(tmp_path / "made", SHOWN["dense"](rng), rng)
     arrays = {"input": made.input, "x": made.x[2], "label": made.label, "margin": made.margin}
@@ -242,7 +248,7 @@ def test_no_case_leads_out_of_its_run(name, tmp_path, rng):
     assert [picture.answer for picture in gallery.pictures] == [None]
 
 
-def test_witnesses_do_not_lie_behind_a_link(tmp_path, rng):
+def test_witnesses_do_not_lie_behind_a_link(tmp_path: Path, rng: np.random.Generator) -> None:
     made = Made(tmp_path / "made", SHOWN["dense"](rng), rng)
     (made.folder / "run" / "witnesses").rename(tmp_path / "moved")
     (made.folder / "run" / "witnesses").symlink_to(tmp_path / "moved")

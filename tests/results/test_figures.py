@@ -18,7 +18,7 @@ from tests.support.paths import DIGITS, RESULTS
 
 SCRIPT = RESULTS / "figures.py"
 NORMAL = Path(DIGITS).with_name("digits_normal.onnx")
-OURS = {
+OURS: dict[str, Any] = {
     "mnist_4x256_normal": NORMAL,
     "mnist_3x64_normal": NORMAL,
     "mnist_4x256_robust_6bit": DIGITS,
@@ -47,7 +47,7 @@ def rows(folder: Path, figure: str) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("figures")
     models(folder)
     found = figures(folder)
@@ -59,7 +59,7 @@ def made(tmp_path_factory) -> Path:
     ("figure", "plot"),
     [("figure1_radius", "radius"), ("figure2_normal_robust", "normal_robust"), ("figure3_methods", "methods")],
 )
-def test_every_figure_has_data_plots_and_a_page(made, figure, plot):
+def test_every_figure_has_data_plots_and_a_page(made: Path, figure: str, plot: str) -> None:
     folder = made / "out" / figure
     assert {p.name for p in folder.iterdir()} == {"README.md", "data.csv", f"{plot}.png", f"{plot}.svg"}
     assert (folder / f"{plot}.png").stat().st_size < 100_000
@@ -70,7 +70,7 @@ def test_every_figure_has_data_plots_and_a_page(made, figure, plot):
     assert f"![{page.splitlines()[0][2:]}]({plot}.svg)" in page
 
 
-def test_rows_are_what_verify_says(made):
+def test_rows_are_what_verify_says(made: Path) -> None:
     found = rows(made, "figure2_normal_robust") + rows(made, "figure3_methods")
     assert len(found) == 18 + 24
     for row in found[::5]:
@@ -83,13 +83,13 @@ def test_rows_are_what_verify_says(made):
             assert int(row["attack"]) == expected["verified"] + expected["unknown"]
 
 
-def test_pages_say_what_the_rows_say(made):
+def test_pages_say_what_the_rows_say(made: Path) -> None:
     found = {
         (r["model"], r["bits"], r["scheme"], r["method"]): r
         for r in rows(made, "figure2_normal_robust") + rows(made, "figure3_methods")
     }
 
-    def percent(*key: str) -> str:
+    def percent(*key: Any) -> str:
         return f"{int(found[key]['guaranteed']) / 0.4:.2f} %"
 
     page = (made / "out" / "figure2_normal_robust" / "README.md").read_text()
@@ -105,14 +105,14 @@ def test_pages_say_what_the_rows_say(made):
     assert f"| `mnist_conv_robust_8bit` | 8 | {clean:.2f} % | {' | '.join(cells)} | 0 |" in page
 
 
-def test_the_radius_table_is_right(made):
+def test_the_radius_table_is_right(made: Path) -> None:
     found = [r for r in rows(made, "figure1_radius") if r["model"] == "mnist_4x256_normal" and r["part"] == "all"]
     kept = max(float(r["value"]) for r in found if int(r["guaranteed"]) >= 0.9 * int(r["clean"]))
     page = (made / "out" / "figure1_radius" / "README.md").read_text()
     assert re.search(rf"^\| `mnist_4x256_normal` \|.*\| {kept:g} \|$", page, re.MULTILINE)
 
 
-def test_nothing_is_computed_twice(made):
+def test_nothing_is_computed_twice(made: Path) -> None:
     before = {p: p.read_bytes() for p in (made / "out" / "runs").glob("*/s*.[jc]s*[lv]")}
     pages = {p: p.read_bytes() for p in (made / "out").glob("figure*/*")}
     assert len(before) > 30 and len(pages) == 12
@@ -123,7 +123,7 @@ def test_nothing_is_computed_twice(made):
 
 
 @pytest.mark.slow
-def test_more_time_goes_on_with_what_is_there_and_less_changes_nothing(made, tmp_path):
+def test_more_time_goes_on_with_what_is_there_and_less_changes_nothing(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "copy")
     found = figures(tmp_path / "copy", "--only", 2, "--timeout", 121, "--timeout-normal", 3)
     assert found.returncode == 0 and found.stderr.count("40 samples are decided already; 0 are left") == 18
@@ -137,7 +137,7 @@ def test_more_time_goes_on_with_what_is_there_and_less_changes_nothing(made, tmp
 
 
 @pytest.mark.slow
-def test_published_networks_are_shown_beside_ours(tmp_path):
+def test_published_networks_are_shown_beside_ours(tmp_path: Path) -> None:
     models(tmp_path)
     (tmp_path / "theirs").mkdir()
     shutil.copy(DIGITS, tmp_path / "theirs" / "published_robust_4x256_8bit.onnx")
@@ -151,7 +151,7 @@ def test_published_networks_are_shown_beside_ours(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_trained_anew_begins_anew(tmp_path):
+def test_a_network_trained_anew_begins_anew(tmp_path: Path) -> None:
     models(tmp_path)
     few = ("--only", 3, "--samples", 5)
     assert figures(tmp_path, *few).returncode == 0
@@ -161,7 +161,7 @@ def test_a_network_trained_anew_begins_anew(tmp_path):
 
 
 @pytest.mark.slow
-def test_refusals(tmp_path):
+def test_refusals(tmp_path: Path) -> None:
     models(tmp_path)
     (tmp_path / "models" / "mnist_conv_robust_8bit.onnx").unlink()
     for given, wording in (

@@ -40,7 +40,7 @@ def written(folder: Path) -> tuple[dict[str, dict[str, str]], str]:
 
 
 @pytest.mark.slow
-def test_speed_and_kills_are_what_the_runs_say(tmp_path):
+def test_speed_and_kills_are_what_the_runs_say(tmp_path: Path) -> None:
     found = scale(tmp_path, "--samples", 40, "--only", "speed", "--only", "kills", "--kills", 1)
     assert found.returncode == 0 and found.stdout == "", found.stderr
     values, page = written(tmp_path)
@@ -63,7 +63,7 @@ def test_speed_and_kills_are_what_the_runs_say(tmp_path):
 
 
 @pytest.mark.slow
-def test_refusals(tmp_path):
+def test_refusals(tmp_path: Path) -> None:
     for given, wording in (
         (("--samples", 0), "--samples takes a number of at least 1."),
         (("--models", tmp_path), "has no mnist_4x256_robust_8bit.onnx; train it first."),
@@ -76,7 +76,7 @@ def test_refusals(tmp_path):
 
 
 @pytest.fixture
-def modules(monkeypatch) -> tuple[ModuleType, ModuleType]:
+def modules(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
     monkeypatch.syspath_prepend(str(RESULTS))
     import scale_browser
     import scale_runs
@@ -89,7 +89,7 @@ def row(index: int, status: str = "verified", **more: Any) -> Row:
     return Row(index=index, label=0, predicted=0, status=Status(status), key=f"k{index}", **fields)
 
 
-def test_rows_that_differ_are_counted(modules):
+def test_rows_that_differ_are_counted(modules: tuple[ModuleType, ModuleType]) -> None:
     runs, _ = modules
     expected = [row(0), row(1), row(2), row(3)]
     assert runs.same(runs.differences([row(3, seconds=9.0), *expected[:3]], expected))
@@ -100,7 +100,7 @@ def test_rows_that_differ_are_counted(modules):
     assert runs.other_verdicts([row(0), row(1, status="falsified"), row(2)], expected) == 2
 
 
-def test_the_rest_of_a_run_bounds_unfinished_chunks_again(modules):
+def test_the_rest_of_a_run_bounds_unfinished_chunks_again(modules: tuple[ModuleType, ModuleType]) -> None:
     runs, _ = modules
     rows = [row(0), row(1, method="exact", seconds=5.0), row(200), row(201, method="exact", seconds=7.0)]
     rest = runs.Rest(runs.ScaleRun(Path(), rows, 10.0, 0.0), 2)
@@ -110,7 +110,7 @@ def test_the_rest_of_a_run_bounds_unfinished_chunks_again(modules):
     assert rest.seconds(rows) == 3.0
 
 
-def test_cells_that_differ_from_the_csv_are_named(modules):
+def test_cells_that_differ_from_the_csv_are_named(modules: tuple[ModuleType, ModuleType]) -> None:
     _, browser = modules
     accuracies = {"clean": 9, "ibp": 5, "bp": 6, "guaranteed": 7, "attack": 7}
     record = {"model": "net", "bits": "8", "samples": "10", "unknown": "0", "seconds": "1.234567"}
@@ -135,7 +135,7 @@ def test_cells_that_differ_from_the_csv_are_named(modules):
 
 
 @pytest.mark.slow
-def test_all_parts(tmp_path):
+def test_all_parts(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     shutil.copy(DIGITS, tmp_path / "theirs" / "published_robust_4x256_8bit.onnx")
     found = scale(tmp_path, "--samples", 300, "--kills", 2, published="theirs")

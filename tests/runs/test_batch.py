@@ -15,7 +15,7 @@ from qverify.verification.row import Row
 from tests.support import runs_on_disk
 from tests.support.runs_on_disk import asked
 
-CASES = {"a": {}}
+CASES: dict[str, Any] = {"a": {}}
 START = Start(jobs=1)
 
 
@@ -39,7 +39,7 @@ def filled(path: Path, *keys: str) -> bytes:
     return (path / "samples.jsonl").read_bytes()
 
 
-def test_a_batch_goes_on_and_may_ask_more(tmp_path):
+def test_a_batch_goes_on_and_may_ask_more(tmp_path: Path) -> None:
     before = filled(tmp_path, "x", "y")
     with start(tmp_path, {"b": {"method": "ibp"}, "a": {"samples": [0, 9]}}) as batch:
         assert batch.rows == {"x": row("x"), "y": row("y")}
@@ -53,7 +53,7 @@ def test_a_batch_goes_on_and_may_ask_more(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [1, 2, 40, 80])
-def test_a_torn_last_line_is_cut_off(tmp_path, lost):
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, lost: int) -> None:
     content = filled(tmp_path, "x", "y")
     (tmp_path / "samples.jsonl").write_bytes(content[:-lost])
     with start(tmp_path) as batch:
@@ -61,7 +61,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path, lost):
     assert (tmp_path / "samples.jsonl").read_bytes() == content[: content.index(b"\n") + 1]
 
 
-def test_a_row_without_a_key_is_no_row(tmp_path):
+def test_a_row_without_a_key_is_no_row(tmp_path: Path) -> None:
     content = filled(tmp_path, "x")
     keyless = json.dumps({k: v for k, v in line("y").items() if k != "key"}).encode() + b"\n"
     (tmp_path / "samples.jsonl").write_bytes(keyless + content)
@@ -69,14 +69,14 @@ def test_a_row_without_a_key_is_no_row(tmp_path):
         start(tmp_path)
 
 
-def test_a_second_process_is_kept_out(tmp_path):
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with start(tmp_path), pytest.raises(OutputError, match="Another process is writing"):
         start(tmp_path)
     start(tmp_path).close()
 
 
-def test_a_start_that_was_killed_before_its_question_was_written(tmp_path):
+def test_a_start_that_was_killed_before_its_question_was_written(tmp_path: Path) -> None:
     filled(tmp_path)
     (tmp_path / BATCH).unlink()
     assert filled(tmp_path, "x")

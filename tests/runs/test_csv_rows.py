@@ -132,7 +132,7 @@ EXAMPLES = {SweepRow: POINT, Bracket: BRACKET, LayerRow: LAYER}
 
 
 @pytest.mark.parametrize("kind", COLUMNS, ids=lambda kind: kind.__name__)
-def test_a_cell_that_cannot_be_is_refused_and_named(kind):
+def test_a_cell_that_cannot_be_is_refused_and_named(kind: type[Any]) -> None:
     columns, example = COLUMNS[kind], EXAMPLES[kind]
     header, line = columns.text([example], header=True).splitlines(keepends=True)
     assert columns.read(PATH, (header + line).encode()) == ([example], len(header + line))
@@ -150,7 +150,7 @@ def test_a_cell_that_cannot_be_is_refused_and_named(kind):
 
 
 @pytest.mark.parametrize("line", ["", "a", "m,all" * 99, '"m,all', "\xff", "m" * 200_000, "\0"])
-def test_lines_that_are_no_rows_of_a_csv_file(line):
+def test_lines_that_are_no_rows_of_a_csv_file(line: str) -> None:
     columns = COLUMNS[SweepRow]
     header, good = columns.text([POINT], header=True).splitlines(keepends=True)
     content = (header + good).encode() + line.encode("latin-1") + b"\n" + good.encode()
@@ -242,7 +242,7 @@ def brackets(draw: Any) -> Bracket:
 
 
 @given(st.lists(points(), max_size=3), st.lists(brackets(), max_size=3), st.lists(layers(), max_size=3))
-def test_rows_come_back_as_they_were(points, brackets, layers):
+def test_rows_come_back_as_they_were(points: list[SweepRow], brackets: list[Bracket], layers: list[LayerRow]) -> None:
     for kind, rows in ((SweepRow, points), (Bracket, brackets), (LayerRow, layers)):
         columns: Columns[Any] = COLUMNS[kind]
         text = columns.text(rows, header=True)
@@ -253,7 +253,7 @@ def test_rows_come_back_as_they_were(points, brackets, layers):
             assert not line.startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
 
 
-def test_numpy_numbers_are_written_as_numbers():
+def test_numpy_numbers_are_written_as_numbers() -> None:
     row_ = SweepRow(**{**POINT.as_dict(), "value": np.float64(0.01), "samples": np.int64(9)})
     (line,) = COLUMNS[SweepRow].text([row_]).splitlines()
     assert line == COLUMNS[SweepRow].text([POINT]).strip()

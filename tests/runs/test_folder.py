@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ def delayed(folder: Path, start: Any, resume: bool) -> Iterator[subprocess.Popen
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("start", [verify, sweep], ids=lambda start: start.__name__)
-def test_a_delayed_start_does_not_take_over_the_rows_of_another(tmp_path, start, resume):
+def test_a_delayed_start_does_not_take_over_the_rows_of_another(
+    tmp_path: Path, start: Callable[..., Any], resume: bool
+) -> None:
     pytest.importorskip("fcntl")
     with delayed(tmp_path, start, resume) as process:
         filled(tmp_path / "run", start)
@@ -82,7 +84,9 @@ def test_a_delayed_start_does_not_take_over_the_rows_of_another(tmp_path, start,
     assert said.startswith("UsageError") and ("asked something else" if resume else "holds a run already") in said
 
 
-def test_a_file_that_is_taken_away_before_the_lock_is_not_written_to(tmp_path, monkeypatch):
+def test_a_file_that_is_taken_away_before_the_lock_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As by a start that is refused, which removes the empty file that it made."""
     folder = tmp_path / "run"
 
@@ -111,7 +115,7 @@ def damaged(folder: Path, name: str, number: int) -> None:
 
 
 @starts
-def test_a_refused_start_leaves_everything_as_it_was(tmp_path, start):
+def test_a_refused_start_leaves_everything_as_it_was(tmp_path: Path, start: Callable[..., Any]) -> None:
     filled(tmp_path, start)
     question_file, rows_file = tmp_path / QUESTIONS[start], tmp_path / ROWS[start]
     question, rows = question_file.read_bytes(), rows_file.read_bytes()
@@ -147,7 +151,7 @@ def test_a_refused_start_leaves_everything_as_it_was(tmp_path, start):
     assert len(json.loads(question_file.read_bytes())["runs"]) == 2
 
 
-def test_of_many_differences_a_few_are_named(tmp_path):
+def test_of_many_differences_a_few_are_named(tmp_path: Path) -> None:
     filled(tmp_path, verify)
     record = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({"k" * 999: 1, "runs": record["runs"]}))
@@ -157,24 +161,28 @@ def test_of_many_differences_a_few_are_named(tmp_path):
 
 
 @starts
-def test_a_start_that_cannot_write_its_question_leaves_no_trace(tmp_path, monkeypatch, start):
+def test_a_start_that_cannot_write_its_question_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left on device"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        start(tmp_path / "new" / "run", resume=False)
+        with pytest.raises(OutputError, match="No space left on device"):
+            start(tmp_path / "new" / "run", resume=False)
     assert not (tmp_path / "new").exists()
     filled(tmp_path / "run", start)
     before = contents(tmp_path / "run")
-    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left on device"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        start(tmp_path / "run")
+        with pytest.raises(OutputError, match="No space left on device"):
+            start(tmp_path / "run")
     assert contents(tmp_path / "run") == before
 
 
 @starts
-def test_rows_without_their_question_are_not_gone_on_with(tmp_path, start):
+def test_rows_without_their_question_are_not_gone_on_with(tmp_path: Path, start: Callable[..., Any]) -> None:
     filled(tmp_path, start)
     (tmp_path / QUESTIONS[start]).unlink()
     names = [ROWS[start], *(["layers.csv"] if start is radius else [])]
@@ -192,7 +200,7 @@ def test_rows_without_their_question_are_not_gone_on_with(tmp_path, start):
 
 
 @pytest.mark.parametrize("start", [sweep, radius], ids=lambda start: start.__name__)
-def test_a_header_without_a_question_is_no_run(tmp_path, start):
+def test_a_header_without_a_question_is_no_run(tmp_path: Path, start: Callable[..., Any]) -> None:
     """What a start of an older version leaves that was killed before it wrote the question."""
     filled(tmp_path / "other", start)
     header = (tmp_path / "other" / ROWS[start]).read_bytes().partition(b"\n")[0] + b"\n"
@@ -207,7 +215,7 @@ def test_a_header_without_a_question_is_no_run(tmp_path, start):
         (tmp_path / "run").rmdir()
 
 
-def test_layers_that_another_search_left_are_not_adopted(tmp_path):
+def test_layers_that_another_search_left_are_not_adopted(tmp_path: Path) -> None:
     filled(tmp_path, radius)
     for name in ("radius.json", "factors.csv"):
         (tmp_path / name).unlink()

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from qverify.cli import batch, radius, sweep
+from qverify.cli import radius, sweep
+from qverify.runs.batch import BatchWork
 from qverify.runs.reading import read_runs
 from tests.support.commands import qverify
 from tests.support.paths import DIGITS
@@ -76,7 +77,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -204,10 +205,10 @@ def check(name: str, result: Any, truth: Any) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_one_change_in_a_directory_does_no_harm(bench, monkeypatch, name):
+def test_one_change_in_a_directory_does_no_harm(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     chance = random.Random(name)
     monkeypatch.chdir(bench.folder)
-    monkeypatch.setattr(batch.BatchWork, "run", lambda *_: None)  # what is missing is left out: processes take seconds
+    monkeypatch.setattr(BatchWork, "run", lambda *_: None)  # what is missing is left out: processes take seconds
     monkeypatch.setattr(sweep, "_plot", lambda *_: None)
     monkeypatch.setattr(radius, "_plot", lambda *_: None)
     own = [file for file in bench.files if file.startswith(f"{name}/")]
@@ -230,7 +231,9 @@ def test_one_change_in_a_directory_does_no_harm(bench, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", ["run", "batch"])
-def test_one_change_in_a_directory_does_no_harm_to_its_report(bench, monkeypatch, name):
+def test_one_change_in_a_directory_does_no_harm_to_its_report(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     chance = random.Random(f"report {name}")
     monkeypatch.chdir(bench.folder)
     own = [file for file in bench.files if file.startswith(f"{name}/")]

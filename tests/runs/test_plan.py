@@ -16,7 +16,7 @@ from qverify.runs.plan import Plan
 from qverify.runs.question import Question, case_id, sample_key
 
 BASE = 'models = ["a.onnx"]\ndata = "digits"\n'
-QUESTION = {
+QUESTION: dict[str, Any] = {
     "model": "m.onnx",
     "network_sha256": "n",
     "data_sha256": "f",
@@ -42,7 +42,7 @@ def read(folder: Path, text: str) -> Plan:
     return Plan.read(str(folder / "plan.toml"))
 
 
-def test_the_product_is_complete_and_paths_are_beside_the_plan(tmp_path):
+def test_the_product_is_complete_and_paths_are_beside_the_plan(tmp_path: Path) -> None:
     text = """
         models = ["a.onnx", "/b.onnx"]
         data = ["digits", "own.npz"]
@@ -62,17 +62,17 @@ def test_the_product_is_complete_and_paths_are_beside_the_plan(tmp_path):
     assert {e.data for e in entries} == {"digits", str(tmp_path / "own.npz")}
     assert plan.out == str(tmp_path / "runs") and plan.clip_input == (0.0, 1.0) and plan.timeout == 5.0
     by_file = [e for e in entries if e.radii]
-    assert len(by_file) == 8 and all(e.bits is e.scheme is e.rounding is None for e in by_file)
+    assert len(by_file) == 8 and all(e.bits is e.scheme is e.rounding is None for e in by_file)  # type: ignore[comparison-overlap]
     assert by_file[0].radii == str(tmp_path / "r.toml") and by_file[0].name == "a-digits-r-auto"
 
 
 @pytest.mark.parametrize(("stated", "wanted"), [("100", "100"), ("'100'", "100"), ("'5:9'", "5:9"), ("-5", "-5")])
-def test_samples_are_a_range_or_a_number(tmp_path, stated, wanted):
+def test_samples_are_a_range_or_a_number(tmp_path: Path, stated: str, wanted: str) -> None:
     """Whether there are that many shows when the data are read."""
     assert read(tmp_path, BASE + f"bits = 8\nsamples = {stated}\n").samples == wanted
 
 
-def test_what_is_left_out_has_the_defaults_of_verify(tmp_path):
+def test_what_is_left_out_has_the_defaults_of_verify(tmp_path: Path) -> None:
     (entry,) = read(tmp_path, BASE + "bits = 8\n").entries()
     assert entry == plans.Entry(
         model=str(tmp_path / "a.onnx"), data="digits", bits=8, scheme="paper", rounding="any", radii=None, method="auto"
@@ -107,13 +107,13 @@ def test_what_is_left_out_has_the_defaults_of_verify(tmp_path):
         ("models = [", "is not valid TOML"),
     ],
 )
-def test_refusals_are_one_sentence(tmp_path, text, wording):
+def test_refusals_are_one_sentence(tmp_path: Path, text: str, wording: str) -> None:
     with pytest.raises(UsageError, match=wording) as caught:
         read(tmp_path, text)
     assert "\n" not in str(caught.value)
 
 
-def test_a_plan_that_is_not_there():
+def test_a_plan_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="Cannot read the plan nowhere"):
         Plan.read("nowhere.toml")
 
@@ -140,13 +140,13 @@ def test_a_plan_that_is_not_there():
         {"tolerance": 1e-7},
     ],
 )
-def test_whatever_may_change_an_answer_changes_the_key(change):
+def test_whatever_may_change_an_answer_changes_the_key(change: dict[str, Any]) -> None:
     asked = change.keys() <= QUESTION.keys()
     change = change if asked else {"radii": QUESTION["radii"] | change}
     assert sample_key(identity(QUESTION | change), 3) != sample_key(identity(QUESTION), 3)
 
 
-def test_keys_are_those_of_the_documented_tuple_and_know_their_sample(monkeypatch):
+def test_keys_are_those_of_the_documented_tuple_and_know_their_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     own = identity(QUESTION)
     radii = {"bits": 8, "scheme": "paper", "rounding": "any"}
     radii |= dict.fromkeys(("kernel", "batchnorm", "sha256", "calibration"))
@@ -158,7 +158,7 @@ def test_keys_are_those_of_the_documented_tuple_and_know_their_sample(monkeypatc
     assert sample_key(identity(QUESTION), 3) != sample_key(own, 3)
 
 
-def test_files_that_moved_more_samples_and_more_time_are_the_same_question():
+def test_files_that_moved_more_samples_and_more_time_are_the_same_question() -> None:
     moved = {"model": "elsewhere.onnx", "data_source": "there", "samples": [0, 500], "timeout": None, "qverify": "9"}
     radii = QUESTION["radii"] | {"convention": "other words", "largest": {"input": 0.1 + 1e-17}}
     assert identity(QUESTION | moved | {"radii": radii}) == identity(QUESTION)

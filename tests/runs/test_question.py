@@ -31,14 +31,14 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_question_comes_back_as_it_was(kind):
+def test_a_question_comes_back_as_it_was(kind: str) -> None:
     asked = Question.from_json(KINDS[kind])
     assert asked.to_json() == KINDS[kind]
     again = Question.from_json(json.loads(json.dumps(asked.to_json(), allow_nan=False)))
     assert again == asked and list(again.to_json()) == list(asked.to_json())
 
 
-def test_every_field_is_in_one_of_them():
+def test_every_field_is_in_one_of_them() -> None:
     """So that the round trip has seen each."""
     assert {key for asked in KINDS.values() for key in asked} - {"shape"} == names(Question)
     assert {key for asked in KINDS.values() for key in asked["radii"]} - {"zero_points"} == names(StatedRadii)
@@ -48,14 +48,14 @@ def names(of: type) -> set[str]:
     return {field.name for field in fields(of)} - {"more"}
 
 
-def test_null_is_kept_where_it_means_something():
+def test_null_is_kept_where_it_means_something() -> None:
     few = {key: value for key, value in question().items() if key not in ("clip_input", "solver", "qverify")}
     found = Question.from_json(few).to_json()
     assert found["clip_input"] is None and found["input_scale"] is None and "solver" not in found
 
 
 @pytest.mark.parametrize("asked", [None, [], 3, "x", {}, {"models": {}}])
-def test_what_is_no_question_is_refused(asked):
+def test_what_is_no_question_is_refused(asked: Any) -> None:
     with pytest.raises(ValueError, match="missing or senseless"):
         Question.from_json(asked)
 
@@ -69,17 +69,17 @@ def test_what_is_no_question_is_refused(asked):
         ({"radii": {"convention": "c", "largest": {}, "bits": [8]}}, "radii.bits missing or senseless"),
     ],
 )
-def test_refusals_name_what_is_wrong(change, words):
+def test_refusals_name_what_is_wrong(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match="missing or senseless") as caught:
         Question.from_json(question() | change)
     assert str(caught.value) == words
 
 
-def test_places_of_another_form_are_left_out():
+def test_places_of_another_form_are_left_out() -> None:
     assert Question.from_json(question() | {"places": 3}).places is None
 
 
-def test_the_part_of_an_answer_says_which_samples():
+def test_the_part_of_an_answer_says_which_samples() -> None:
     found = Question.from_json(question(6, 4)).summary()
     assert found["sample_range"] == [0, 4] and "samples" not in found
     assert found["convention"] == "6 bits, scheme paper, rounding any"
@@ -95,11 +95,11 @@ def test_the_part_of_an_answer_says_which_samples():
         ({"timeout": 299.0}, {}),
     ],
 )
-def test_a_question_is_widened_by_what_contains_it(now, wider):
+def test_a_question_is_widened_by_what_contains_it(now: dict[str, Any], wider: dict[str, Any] | None) -> None:
     found = widened(question(), question() | now)
     assert found == ({} if wider is None else {"samples": [0, 4]} | wider)  # the same samples contain themselves
 
 
-def test_an_unlimited_time_is_not_made_longer():
+def test_an_unlimited_time_is_not_made_longer() -> None:
     kept = Question.from_json(question(timeout=None))
     assert "timeout" not in widened(kept.to_json(), replace(kept, timeout=9.0).to_json())

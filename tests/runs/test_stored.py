@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("key", ODD)
-def test_a_row_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path, key):
+def test_a_row_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path: Path, key: str) -> None:
     more = {"scope": "exact", "detail": "words", "limit": 5.0}
     run = write_run(tmp_path, [row(0, "unknown", "exact", **more), row(1), row(2)])
     content = (run / "samples.jsonl").read_text()
@@ -71,7 +73,7 @@ def test_a_row_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path, key):
 
 
 @pytest.mark.parametrize("key", ["index", "label", "predicted", "status", "method", "margin_lower", "seconds"])
-def test_a_row_that_lacks_something_is_refused(tmp_path, key):
+def test_a_row_that_lacks_something_is_refused(tmp_path: Path, key: str) -> None:
     lacking = {name: value for name, value in row(0).items() if name != key}
     run = write_run(tmp_path, [row(1)])
     (run / "samples.jsonl").write_text(json.dumps(lacking) + "\n" + json.dumps(row(1)) + "\n")
@@ -100,7 +102,7 @@ def test_a_row_that_lacks_something_is_refused(tmp_path, key):
     ],
     ids=range(15),
 )
-def test_lines_that_are_no_rows(tmp_path, line):
+def test_lines_that_are_no_rows(tmp_path: Path, line: bytes) -> None:
     run = write_run(tmp_path, [row(1)])
     good = (run / "samples.jsonl").read_bytes()
     (run / "samples.jsonl").write_bytes(good + line + b"\n" + good)
@@ -129,7 +131,7 @@ def test_lines_that_are_no_rows(tmp_path, line):
         row(0, "unknown", "exact", predicted=0),
     ],
 )
-def test_a_row_that_contradicts_itself_does_not_count(tmp_path, contradiction):
+def test_a_row_that_contradicts_itself_does_not_count(tmp_path: Path, contradiction: dict[str, Any]) -> None:
     run = write_run(tmp_path, [contradiction, row(1)])
     for read in (lambda: resume(run), lambda: read_runs([str(run)])):
         with pytest.raises(DataError, match=r"Line 1 of .*samples\.jsonl is damaged; delete that line"):
@@ -137,8 +139,9 @@ def test_a_row_that_contradicts_itself_does_not_count(tmp_path, contradiction):
 
 
 @pytest.mark.parametrize("key", ["key", "case"])
-def test_rows_of_a_batch_name_case_and_key(tmp_path, key):
+def test_rows_of_a_batch_name_case_and_key(tmp_path: Path, key: str) -> None:
     named = row(0, case="a", key="k")
+    odd: Any
     for odd in (None, 3, [], {}, True, 1.5):
         write_batch(tmp_path, {"a": question()}, [named | {key: odd}, named])
         with pytest.raises(DataError, match=rf"Line 1 of .* delete that line and start again \({key} is"):
@@ -186,7 +189,7 @@ def verdicts(draw: Any) -> Verdict:
 
 
 @given(st.lists(verdicts(), max_size=4))
-def test_rows_come_back_as_they_were(found):
+def test_rows_come_back_as_they_were(found: list[Verdict]) -> None:
     rows = [verdict.row() for verdict in found]
     content = b"".join(json.dumps(one.to_json(), allow_nan=False).encode() + b"\n" for one in rows)
     assert RowLines().in_order(PATH, content) == (rows, len(content))
@@ -194,7 +197,7 @@ def test_rows_come_back_as_they_were(found):
 
 
 @pytest.mark.parametrize("method", VERIFY_METHODS)
-def test_what_verify_says_is_read_back(rng, method):
+def test_what_verify_says_is_read_back(rng: np.random.Generator, method: str) -> None:
     network = networks.NETWORKS["conv_pool"](rng) if method == "bp" else networks.mlp(rng, 4, 8, 8, 3)
     x = rng.uniform(-1, 1, (40, network.input_size))
     y = network.evaluate(x).argmax(1)
@@ -271,7 +274,7 @@ def changed(asked: dict[str, Any], key: str, literal: str) -> str:
 
 
 @pytest.mark.parametrize("key", ODD_QUESTION)
-def test_a_question_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path, key):
+def test_a_question_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path: Path, key: str) -> None:
     run, several = write_run(tmp_path / "run", [row(0)]), tmp_path / "batch"
     write_batch(several, {"a": question(), "b": question(6)}, [row(0, case="a", key="k")])
     record, cases = (json.loads(path.read_text()) for path in (run / "run.json", several / "batch.json"))
@@ -287,10 +290,11 @@ def test_a_question_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path, ke
             text = json.dumps(cases | {"cases": cases["cases"] | {"b": "@@"}})
             text = text.replace('"@@"', changed(cases["cases"]["b"], key, literal))
         (several / "batch.json").write_text(text)
-        for read in (
+        reads: tuple[Callable[[], Any], ...] = (
             lambda: BatchDirectory.start(str(several), {"a": asked()}, NOW),
             lambda: read_runs([str(several)]),
-        ):
+        )
+        for read in reads:
             with pytest.raises(DataError, match=r"batch\.json(, case b)? is (missing or )?damaged") as caught:
                 read()
             sentence(caught)
@@ -299,7 +303,7 @@ def test_a_question_with_an_odd_value_is_refused_by_all_who_read_it(tmp_path, ke
 @pytest.mark.parametrize(
     "literal", ["null", "1", "[]", '"a"', '{"a": 1}', '{"a": []}', '{"a": null}', '{"a": {}, "a": {}}']
 )
-def test_odd_lists_of_cases(tmp_path, literal):
+def test_odd_lists_of_cases(tmp_path: Path, literal: str) -> None:
     write_batch(tmp_path, {}, [row(0, case="a", key="k")])
     (tmp_path / "batch.json").write_text(f'{{"format": 1, "cases": {literal}, "runs": []}}')
     with pytest.raises(DataError, match=r"batch\.json is missing or damaged"):
@@ -308,18 +312,18 @@ def test_odd_lists_of_cases(tmp_path, literal):
         read_runs([str(tmp_path)])
 
 
-def test_what_may_be_missing_may_be_missing(tmp_path):
+def test_what_may_be_missing_may_be_missing(tmp_path: Path) -> None:
     """Questions of older versions and of other commands have fewer keys, and starts on a cluster others."""
     few = {key: question()[key] for key in ("model", "data", "samples", "method", "formulation", "tolerance", "radii")}
     few["radii"] = {"convention": "radii file r.toml", "largest": {}}
     write_run(tmp_path, [row(0)])
-    starts = [{}, START, {"cluster": "tcp://h:1", "solver": None}, {"solver": START["solver"] | {"licence": "MIT"}}]
+    starts = [{}, START, {"cluster": "tcp://h:1", "solver": None}, {"solver": START["solver"] | {"licence": "MIT"}}]  # type: ignore[operator]
     (tmp_path / "run.json").write_text(json.dumps(few | {"runs": starts}))
     (case,) = read_runs([str(tmp_path)])
     assert len(case.rows) == 1 and case.run.solvers == ["highs 1.2.3"]
 
 
-def test_a_refusal_quotes_no_more_than_it_must(tmp_path):
+def test_a_refusal_quotes_no_more_than_it_must(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [row(0), row(1)])
     lines = (run / "samples.jsonl").read_text().replace('"ibp"', json.dumps("\x1b[31m" + "x" * 10_000), 1)
     (run / "samples.jsonl").write_text(lines)

@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the stored runs beside their model."""
     shutil.copytree(STORED, tmp_path, dirs_exist_ok=True)
     shutil.copy(DIGITS, tmp_path / "digits.onnx")
@@ -43,13 +43,13 @@ def done(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("rows", COMMANDS)
-def test_the_same_command_computes_nothing_and_changes_no_row(rows):
+def test_the_same_command_computes_nothing_and_changes_no_row(rows: str) -> None:
     before = Path(rows).read_bytes()
     done(*COMMANDS[rows])
     assert Path(rows).read_bytes() == before
 
 
-def test_more_samples_come_behind_the_rows_that_are_there():
+def test_more_samples_come_behind_the_rows_that_are_there() -> None:
     before = Path("verify/samples.jsonl").read_bytes()
     done(*VERIFY, ":26")
     after = Path("verify/samples.jsonl").read_bytes()
@@ -57,7 +57,7 @@ def test_more_samples_come_behind_the_rows_that_are_there():
     assert {json.loads(row)["index"] for row in after[len(before) :].splitlines()} == {24, 25}
 
 
-def test_rows_computed_now_are_those_of_then():
+def test_rows_computed_now_are_those_of_then() -> None:
     """All but the time that they took."""
 
     def rows(folder: str) -> list[dict[str, object]]:
@@ -73,7 +73,7 @@ def test_rows_computed_now_are_those_of_then():
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "html"])
-def test_they_are_reported(form):
+def test_they_are_reported(form: str) -> None:
     text = done("report", "verify", "channel", "batch", "--format", form, *(("--out", "r.html") * (form == "html")))
     rows = [json.loads(line) for line in Path("verify/samples.jsonl").read_text().splitlines()]
     share = sum(row["status"] == "verified" for row in rows) / len(rows)

@@ -49,7 +49,7 @@ def resumed(path: Path, **changes: Any) -> RunDirectory:
 # --- rows ---
 
 
-def test_rows_are_on_disk_as_soon_as_they_are_added(tmp_path):
+def test_rows_are_on_disk_as_soon_as_they_are_added(tmp_path: Path) -> None:
     with begun(tmp_path / "new" / "run") as run:
         for index in (3, 0):
             run.add(line(index))
@@ -58,7 +58,7 @@ def test_rows_are_on_disk_as_soon_as_they_are_added(tmp_path):
     assert len(lines) == 2
 
 
-def test_a_run_goes_on_with_its_rows(tmp_path):
+def test_a_run_goes_on_with_its_rows(tmp_path: Path) -> None:
     before = filled(tmp_path, 2)
     with resumed(tmp_path) as run:
         assert run.rows == {0: line(0), 1: line(1)}
@@ -68,13 +68,13 @@ def test_a_run_goes_on_with_its_rows(tmp_path):
     assert record["samples"] == [2, 6] and record["runs"] == [NOW.to_json()] * 2 and record["format"] == 1
 
 
-def test_resume_without_a_run_begins_one(tmp_path):
+def test_resume_without_a_run_begins_one(tmp_path: Path) -> None:
     with resumed(tmp_path / "none") as run:
         assert run.rows == {}
 
 
 @pytest.mark.parametrize("lost", range(1, 90, 8))
-def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(tmp_path, lost):
+def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(tmp_path: Path, lost: int) -> None:
     content = filled(tmp_path, 3)
     (tmp_path / ROWS).write_bytes(content[:-lost])
     whole = content[:-lost].rfind(b"\n") + 1
@@ -86,7 +86,7 @@ def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(tmp_path, lost):
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 50, b'{"index": 3}\n', b"[]\n", b"\xff\xfe\n"])
-def test_a_last_line_that_is_no_row_is_cut_off_too(tmp_path, tail):
+def test_a_last_line_that_is_no_row_is_cut_off_too(tmp_path: Path, tail: bytes) -> None:
     content = filled(tmp_path, 2)
     (tmp_path / ROWS).write_bytes(content + tail)
     with resumed(tmp_path) as run:
@@ -94,7 +94,7 @@ def test_a_last_line_that_is_no_row_is_cut_off_too(tmp_path, tail):
     assert (tmp_path / ROWS).read_bytes() == content
 
 
-def test_damage_before_the_last_line_is_not_passed_over(tmp_path):
+def test_damage_before_the_last_line_is_not_passed_over(tmp_path: Path) -> None:
     lines = filled(tmp_path, 3).splitlines(keepends=True)
     (tmp_path / ROWS).write_bytes(lines[0] + lines[1][:20] + b"\n" + lines[2])
     with pytest.raises(DataError, match=r"Line 2 of .*samples\.jsonl is damaged; delete that line"):
@@ -104,7 +104,7 @@ def test_damage_before_the_last_line_is_not_passed_over(tmp_path):
 # --- the question ---
 
 
-def test_a_directory_with_a_run_is_refused_without_resume(tmp_path):
+def test_a_directory_with_a_run_is_refused_without_resume(tmp_path: Path) -> None:
     before = filled(tmp_path, 1)
     with pytest.raises(UsageError, match="holds a run already; add --resume to go on with it, or name another --out"):
         begun(tmp_path)
@@ -123,7 +123,9 @@ def test_a_directory_with_a_run_is_refused_without_resume(tmp_path):
         ({"timeout": 4.0}, r"timeout was 5\.0 and is 4\.0 now"),
     ],
 )
-def test_another_question_is_refused_and_the_difference_named(tmp_path, changes, wording):
+def test_another_question_is_refused_and_the_difference_named(
+    tmp_path: Path, changes: dict[str, Any], wording: str
+) -> None:
     filled(tmp_path, 1)
     record = (tmp_path / RUN).read_bytes()
     with pytest.raises(UsageError, match=wording):
@@ -134,7 +136,7 @@ def test_another_question_is_refused_and_the_difference_named(tmp_path, changes,
 @pytest.mark.parametrize(
     "wider", [{"samples": [2, 7]}, {"samples": [0, 6]}, {"timeout": 6.0}, {"timeout": None, "samples": [1, 9]}]
 )
-def test_a_run_goes_on_with_more_samples_and_more_time(tmp_path, wider):
+def test_a_run_goes_on_with_more_samples_and_more_time(tmp_path: Path, wider: dict[str, Any]) -> None:
     before = filled(tmp_path, 1)
     with resumed(tmp_path, **wider) as run:
         assert len(run.rows) == 1
@@ -144,7 +146,7 @@ def test_a_run_goes_on_with_more_samples_and_more_time(tmp_path, wider):
         resumed(tmp_path)
 
 
-def test_the_last_row_of_a_sample_counts(tmp_path):
+def test_the_last_row_of_a_sample_counts(tmp_path: Path) -> None:
     filled(tmp_path, 2)
     with resumed(tmp_path) as run:
         run.add(line(0, "falsified", "attack"))
@@ -152,14 +154,14 @@ def test_the_last_row_of_a_sample_counts(tmp_path):
         assert run.rows == {0: line(0, "falsified", "attack"), 1: line(1)}
 
 
-def test_a_model_that_was_moved_is_the_same_question(tmp_path):
+def test_a_model_that_was_moved_is_the_same_question(tmp_path: Path) -> None:
     filled(tmp_path, 1)
     with resumed(tmp_path, model="elsewhere/a.onnx") as run:
         assert len(run.rows) == 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}"])
-def test_rows_without_a_readable_question_are_not_trusted(tmp_path, content):
+def test_rows_without_a_readable_question_are_not_trusted(tmp_path: Path, content: bytes | None) -> None:
     filled(tmp_path, 1)
     (tmp_path / RUN).unlink()
     if content is not None:
@@ -171,7 +173,7 @@ def test_rows_without_a_readable_question_are_not_trusted(tmp_path, content):
 # --- places that cannot be written ---
 
 
-def test_a_second_process_is_kept_out(tmp_path):
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with (
         begun(tmp_path),
@@ -181,7 +183,7 @@ def test_a_second_process_is_kept_out(tmp_path):
     resumed(tmp_path).close()
 
 
-def test_a_file_where_the_directory_should_be(tmp_path):
+def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OutputError, match=r"cannot be written \(.*\); name another --out\."):
@@ -191,7 +193,7 @@ def test_a_file_where_the_directory_should_be(tmp_path):
 class FullDisk:
     """Takes a few bytes of what is written, as a disk does that is full after them."""
 
-    def __init__(self, file: Any, room: int):
+    def __init__(self, file: Any, room: int) -> None:
         self.file, self.room = file, room
 
     def write(self, line: Any) -> int:
@@ -206,10 +208,10 @@ class FullDisk:
         self.file.close()
 
 
-def test_a_full_disk_keeps_the_rows_before_it(tmp_path):
+def test_a_full_disk_keeps_the_rows_before_it(tmp_path: Path) -> None:
     size = len(filled(tmp_path / "size", 1))
     with begun(tmp_path / "run") as run:
-        run.files = {ROWS: FullDisk(run.files[ROWS], 2 * size + 10)}
+        run.files = {ROWS: FullDisk(run.files[ROWS], 2 * size + 10)}  # type: ignore[dict-item]
         run.add(line(0))
         run.add(line(1))
         with pytest.raises(
@@ -224,7 +226,7 @@ def test_a_full_disk_keeps_the_rows_before_it(tmp_path):
 # --- witnesses ---
 
 
-def test_a_witness_fails_in_onnxruntime_and_is_in_the_family(tmp_path, rng):
+def test_a_witness_fails_in_onnxruntime_and_is_in_the_family(tmp_path: Path, rng: np.random.Generator) -> None:
     network = networks.mlp(rng, 4, 6, 3)
     x = rng.uniform(-1, 1, (30, 4))
     radii = Radii(input=0.05, weight=0.1, bias=0.1, activation=0.05)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
+import torch
 
+from qverify.arrays import Array
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.tensors import BoundModel
+from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from tests.support.networks import NETWORKS, inputs, random_radii, sample_members, unit_inputs
 
@@ -27,7 +30,13 @@ BOXES = {
 }
 
 
-def setting(name, seed, clip=None, size=0.1):
+def box_ends(model: BoundModel, box: tuple[Array, Array]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two ends of a box, as the model computes with them."""
+    lower, upper = box
+    return model.tensor(lower), model.tensor(upper)
+
+
+def setting(name: str, seed: int, clip: tuple[float, float] | None = None, size: float = 0.1) -> tuple[Any, ...]:
     """A family, its model, samples and IBP bounds for one of the shared networks."""
     rng = np.random.default_rng(seed)
     network = NETWORKS[name](rng)
@@ -38,26 +47,28 @@ def setting(name, seed, clip=None, size=0.1):
     return family, model, x, interval_bounds(model, model.tensor(lower), model.tensor(upper)), rng
 
 
-def members(family, bounds, x, row, rng):
+def members(family: Family, bounds: Bounds, x: Array, row: int, rng: np.random.Generator) -> list[list[Array]]:
     """Corners and interior members of one sample, by the independent oracle, with the radii in force there."""
     radii = {i: (r if r.ndim == 1 else r[row]).numpy() for i, r in bounds.activation.items()}
     return [sample_members(family, x[row], rng, MEMBERS, corner, radii) for corner in (True, False)]
 
 
-def assert_contained(bounds, row, values):
+def assert_contained(bounds: Bounds, row: int, values: list[Array]) -> None:
     for lower, upper, value in zip(bounds.lower, bounds.upper, values, strict=True):
         assert (value >= lower[row].numpy() - TOLERANCE).all()
         assert (value <= upper[row].numpy() + TOLERANCE).all()
 
 
-def assert_margins_hold(lower, outputs, label):
+def assert_margins_hold(lower: torch.Tensor, outputs: Array, label: int) -> None:
     """lower (classes,): bounds on y_label - y_j for members' outputs (M, classes)."""
     difference = outputs[:, label, None] - outputs
     difference[:, label] = np.inf
     assert (difference >= lower.numpy() - TOLERANCE).all()
 
 
-def brute_force(weight, radius, bias, bias_radius, lower, upper):
+def brute_force(
+    weight: Array, radius: Array, bias: float, bias_radius: float, lower: Array, upper: Array
+) -> tuple[float, float]:
     """Smallest and largest w.x + b over all corners of weights and bias and all x_j in {l_j, 0 if inside, u_j}."""
     ends = [sorted({lo, hi} | ({0.0} if lo < 0 < hi else set())) for lo, hi in zip(lower, upper, strict=True)]
     points = np.array(list(product(*ends)))
@@ -66,7 +77,7 @@ def brute_force(weight, radius, bias, bias_radius, lower, upper):
     return values.min() + bias - bias_radius, values.max() + bias + bias_radius
 
 
-def with_memory(model, memory):
+def with_memory(model: BoundModel, memory: int) -> BoundModel:
     """The same with so many bytes for a piece of work."""
     affine = {i: replace(own, memory=memory) for i, own in model.affine.items()}
     return replace(model, memory=memory, affine=affine)

@@ -14,7 +14,7 @@ from qverify.training.live_network import LiveNetwork
 class Forward(nn.Module):
     """Layers by name, and a forward that is handed in: `Forward(lambda m, x: m.fc(x), fc=nn.Linear(4, 3))`."""
 
-    def __init__(self, function: Callable[[Any, Tensor], Any], **layers: nn.Module):
+    def __init__(self, function: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
         super().__init__()
         for name, layer in layers.items():
             self.add_module(name, layer)

@@ -42,26 +42,32 @@ def dense(rng: Rng, name: str, source: int, n_out: int, n_in: int, **more: Any) 
     return Dense(name, (source,), (n_out,), weight=weight, bias=0.3 * rng.normal(size=n_out), **more)
 
 
-def conv(
-    rng: Rng, name: str, source: int, in_shape: tuple[int, int, int], kernel: tuple[int, ...], **more: Any
-) -> Conv:
+def conv(rng: Rng, name: str, source: int, in_shape: tuple[int, ...], kernel: tuple[int, ...], **more: Any) -> Conv:
     """A Conv layer; kernel is (c_out, c_in / groups, kh, kw)."""
     weight = weights(rng, *kernel) / np.sqrt(np.prod(kernel[1:]))
     return conv_of(name, source, in_shape, weight, 0.3 * rng.normal(size=kernel[0]), **more)
 
 
-def conv_of(name: str, source: int, in_shape: tuple[int, int, int], weight: Any, bias: Any, **more: Any) -> Conv:
+def conv_of(name: str, source: int, in_shape: tuple[int, ...], weight: Any, bias: Any, **more: Any) -> Conv:
     """A Conv layer with these numbers; its output shape by the formula in the ONNX specification."""
     weight = np.asarray(weight, dtype=np.float64)
     top, left, bottom, right = more.get("pads", (0, 0, 0, 0))
     (sh, sw), (dh, dw) = more.get("strides", (1, 1)), more.get("dilations", (1, 1))
-    _, height, width = in_shape
+    channels, height, width = in_shape
     rows = (height + top + bottom - ((weight.shape[2] - 1) * dh + 1)) // sh + 1
     columns = (width + left + right - ((weight.shape[3] - 1) * dw + 1)) // sw + 1
-    return Conv(name, (source,), (len(weight), rows, columns), weight=weight, bias=bias, in_shape=in_shape, **more)
+    return Conv(
+        name,
+        (source,),
+        (len(weight), rows, columns),
+        weight=weight,
+        bias=bias,
+        in_shape=(channels, height, width),
+        **more,
+    )
 
 
-def pool(name: str, source: int, in_shape: tuple[int, int, int], size: tuple[int, int]) -> Conv:
+def pool(name: str, source: int, in_shape: tuple[int, ...], size: tuple[int, int]) -> Conv:
     """Average pooling as a loader writes it: depthwise, constant, not quantised."""
     weight = np.full((in_shape[0], 1, *size), 1.0 / np.prod(size))
     more: dict[str, Any] = {"strides": size, "groups": in_shape[0], "has_bias": False, "quantised": False}
@@ -231,7 +237,7 @@ def unit_inputs(network: Network, rng: Rng) -> Array:
     return np.stack([rng.random(n), rng.integers(0, 2, n).astype(float), np.zeros(n), 0.02 * rng.random(n)])
 
 
-def samples(network: Network, rng, count: int = 6):
+def samples(network: Network, rng: np.random.Generator, count: int = 6) -> tuple[Array, np.ndarray]:
     """Inputs of mixed signs, and labels that the network gets right (the last one wrong)."""
     x = np.concatenate([inputs(network, rng) for _ in range((count + 5) // 6)])[:count]
     outputs = network.evaluate(x)
@@ -306,7 +312,7 @@ def _sample_affine(family: Family, index: int, layer: Any, x: Array, rng: Rng, c
         signs = np.where(rng.random((count, 1, 1, 1, 1)) < 0.5, coherent, signs)
     weight, bias = layer.weight + signs * radius, layer.bias + bias_signs * bias_radius
     if isinstance(layer, Dense):
-        return (weight * x[:, None, :]).sum(2) + bias
+        return np.asarray((weight * x[:, None, :]).sum(2) + bias)
     return convolve(layer, weight, bias, x)
 
 
@@ -340,3 +346,8 @@ def convolve(layer: Conv, weight: Array, bias: Array, x: Array) -> Array:
             value += weight[(slice(None), *kernel)] * x[:, source]
         columns.append(value)
     return np.stack(columns, axis=1)
+
+
+def known_layers(network: Any) -> tuple[Any, ...]:
+    """The layers of a network of which the test knows what each one is."""
+    return tuple(network.layers)

@@ -13,7 +13,7 @@ from tests.support.commands import qverify
 class Parsed(HTMLParser):
     """Elements with their attributes, and the cells of every table with an id, as text."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.tables: dict[str, list[list[str]]] = {}

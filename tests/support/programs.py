@@ -21,6 +21,7 @@ from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family
 from qverify.layers import Add, Dense, Input, Relu
 from qverify.network import Network
+from tests.support.bounds import box_ends
 from tests.support.networks import NETWORKS, dense, inputs, mlp, random_radii, relu, scale
 
 Array = np.ndarray
@@ -30,7 +31,7 @@ Rng = np.random.Generator
 def sample_bounds(family: Family, x: Array, tight: bool = False) -> SampleBounds:
     """IBP bounds of the sample x (n_in,), or those refined by BP."""
     model = BoundModel.of(family)
-    bounds = interval_bounds(model, *(model.tensor(end) for end in family.box(x[None])))
+    bounds = interval_bounds(model, *box_ends(model, family.box(x[None])))
     if tight:
         bounds = tightened_bounds(model, bounds)
     return bounds.sample(0)
@@ -65,11 +66,11 @@ def optimum(program: Relational | Bilinear, row: Array, solver: str = "highs", r
     finally:
         session.close()
     assert outcome.status is Ending.OPTIMAL, outcome.message
-    assert outcome.incumbent - outcome.dual_bound < 1e-6
+    assert outcome.incumbent is not None and outcome.incumbent - outcome.dual_bound < 1e-6
     return outcome.dual_bound
 
 
-def with_binaries(program: Program, cost: np.ndarray, values: np.ndarray, rows=None, lower=None):
+def with_binaries(program: Program, cost: np.ndarray, values: np.ndarray, rows: Any = None, lower: Any = None) -> Any:
     """scipy's optimum of the linear program with the binaries at these values; None if there is no point."""
     low, high = program.lower.copy(), program.upper.copy()
     low[program.integer] = high[program.integer] = values

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import torch
 
+from qverify.arrays import Array
+from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.layers import Conv, Dense, Input, Relu, Scale
+from qverify.layers import Conv, Dense, Input, Layer, Relu, Scale
 from qverify.network import Network
 from tests.support.networks import conv_taps
 
 
-def exact(array):
+def exact(array: Array | torch.Tensor) -> list[Fraction]:
     """A flat list of Fractions, equal to the float64 numbers."""
     return [Fraction(float(v)) for v in np.asarray(array).ravel()]
 
 
-def moved(centre, radius, signs):
+def moved(centre: Array, radius: Array, signs: Any) -> list[Fraction]:
     """centre + sign * radius, exactly."""
     pairs = zip(exact(centre), exact(np.broadcast_to(radius, np.shape(centre))), np.ravel(signs), strict=True)
     return [c + int(s) * r for c, r, s in pairs]
 
 
-def corner_member(family, x, signs):
+def corner_member(family: Family, x: Array, signs: Callable[..., Any]) -> list[list[Fraction]]:
     """All layer values, as lists of Fractions, of the corner member at `signs(kind, index, shape)` in {-1, 0, 1}."""
     values = [moved(x, family.input, signs("input", 0, x.shape))]
     for i, layer in enumerate(family.network.layers[1:], start=1):
         source = [values[j] for j in layer.inputs]
         if isinstance(layer, Dense | Conv):
-            weight = moved(layer.weight, family.weight.get(i, 0.0), signs("weight", i, layer.weight.shape))
-            bias = moved(layer.bias, family.bias.get(i, 0.0), signs("bias", i, layer.bias.shape))
+            weight = moved(layer.weight, family.weight.get(i, np.zeros(())), signs("weight", i, layer.weight.shape))
+            bias = moved(layer.bias, family.bias.get(i, np.zeros(())), signs("bias", i, layer.bias.shape))
             values.append(exact_affine(layer, weight, bias, source[0]))
         elif isinstance(layer, Relu):
             offset = moved(np.zeros(layer.size), family.activation[i], signs("activation", i, (layer.size,)))
@@ -43,7 +48,9 @@ def corner_member(family, x, signs):
     return values
 
 
-def exact_affine(layer, weight, bias, x):
+def exact_affine(
+    layer: Dense | Conv, weight: list[Fraction], bias: list[Fraction], x: list[Fraction]
+) -> list[Fraction]:
     if isinstance(layer, Dense):
         n = layer.fan_in
         return [sum((weight[o * n + j] * x[j] for j in range(n)), bias[o]) for o in range(layer.size)]
@@ -53,23 +60,24 @@ def exact_affine(layer, weight, bias, x):
     return [sum((weight[k] * x[s] for s, k in pairs), bias[p // channel]) for p, pairs in enumerate(flat)]
 
 
-def random_signs(rng):
+def random_signs(rng: np.random.Generator) -> Callable[..., Any]:
     """Corners, one in three of them the same everywhere in a tensor, so that sums really reach their ends."""
 
-    def signs(kind, index, shape):
+    def signs(kind: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
         whole = rng.random() < 1 / 3
         return np.full(shape, rng.choice([-1, 1])) if whole else rng.choice([-1, 1], size=shape)
 
     return signs
 
 
-def badly_scaled(rng, positive):
+def badly_scaled(rng: np.random.Generator, positive: bool) -> tuple[Network, Array]:
     """Weights from 1e-8 to 1e8 and biases that cancel the sums they are added to.
 
     `positive`: all weights and inputs are, and only the last biases cancel; the extreme corners then attain
     both IBP's and BP's ends, so that any rounding error inwards shows.
     """
-    sizes, layers = (5, 6, 4, 3), [Input("x", (), (5,))]
+    sizes = (5, 6, 4, 3)
+    layers: list[Layer] = [Input("x", (), (5,))]
     x = 10.0 ** rng.uniform(-4, 4, 5) * (1 if positive else rng.choice([-1, 1], 5))
     value = x
     for k in range(3):
@@ -85,7 +93,7 @@ def badly_scaled(rng, positive):
     return Network(tuple(layers)), x
 
 
-def relative_radii(network, x, share):
+def relative_radii(network: Network, x: Array, share: float) -> Radii:
     """Radii proportional to the numbers themselves, so that no radius drowns the others."""
     layers = {}
     for layer in network.layers:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
+from qverify.arrays import Array
 from qverify.exact.program import Objective, Products, Program
-from qverify.exact.solvers.base import Limits
+from qverify.exact.solvers.base import Limits, Outcome, Solver
 
 PACKAGES = {"highs": "highspy", "gurobi": "gurobipy", "scip": "pyscipopt"}
 INSTALLED = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
@@ -46,7 +48,9 @@ def random_program(seed: int, integers: int, continuous: int, rows: int) -> tupl
     return program, Objective(cost, float(rng.normal()))
 
 
-def linear_optimum(program: Program, objective: Objective, lower=None, upper=None) -> float:
+def linear_optimum(
+    program: Program, objective: Objective, lower: Array | None = None, upper: Array | None = None
+) -> float:
     """By scipy's linprog, from one-sided rows; inf if infeasible."""
     lower = program.lower if lower is None else lower
     upper = program.upper if upper is None else upper
@@ -94,7 +98,14 @@ HARD_OPTIMUM = -1297.0
 """Of hard_program(): three solvers agree."""
 
 
-def minimise(solver, program: Program, objective: Objective, limits: Limits = NOTHING, relax: bool = False, **options):
+def minimise(
+    solver: Solver,
+    program: Program,
+    objective: Objective,
+    limits: Limits = NOTHING,
+    relax: bool = False,
+    **options: Any,
+) -> Outcome:
     session = solver.open(program, **options)
     try:
         return session.minimise(objective, limits, relax)
@@ -102,7 +113,8 @@ def minimise(solver, program: Program, objective: Objective, limits: Limits = NO
         session.close()
 
 
-def check_point(program: Program, objective: Objective, outcome, relaxed: bool = False) -> None:
+def check_point(program: Program, objective: Objective, outcome: Outcome, relaxed: bool = False) -> None:
+    assert outcome.point is not None
     point, activity = outcome.point, program.rows @ outcome.point
     assert outcome.incumbent == objective.cost @ point + objective.offset
     assert (point >= program.lower - 1e-7).all() and (point <= program.upper + 1e-7).all()

@@ -41,10 +41,9 @@ def by_torch(layer: Conv, weight: Array, x: Array) -> Array:
 
 def sums(layer: Dense | Conv, weight: Array, bias: Array, x: Array) -> Array:
     if isinstance(layer, Dense):
-        return x @ np.broadcast_to(weight, layer.weight.shape).T + bias
-    return by_torch(layer, weight, x) + np.repeat(
-        np.broadcast_to(bias, layer.bias.shape), layer.size // len(layer.bias)
-    )
+        return np.asarray(x @ np.broadcast_to(weight, layer.weight.shape).T + bias)
+    offsets = np.repeat(np.broadcast_to(bias, layer.bias.shape), layer.size // len(layer.bias))
+    return np.asarray(by_torch(layer, weight, x) + offsets)
 
 
 def excesses(family: Family, x: Array, values: list[Array]) -> tuple[float, list[Array]]:
@@ -80,7 +79,7 @@ def setting(name: str) -> tuple[Network, Family, np.random.Generator]:
 
 @pytest.mark.parametrize("corner", [True, False], ids=["corner", "inside"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_sampled_members_lie_in_the_family(name, corner):
+def test_sampled_members_lie_in_the_family(name: str, corner: bool) -> None:
     """By its definition, given the values of the layers before: |W' v + b' - (W v + b)| <= R |v| + r, and so on."""
     network, family, rng = setting(name)
     for x in inputs(network, rng):
@@ -90,7 +89,7 @@ def test_sampled_members_lie_in_the_family(name, corner):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_corners_use_the_radii_in_full(name):
+def test_corners_use_the_radii_in_full(name: str) -> None:
     network, family, rng = setting(name)
     x = inputs(network, rng)[0]
     used = excesses(family, x, sample_members(family, x, rng, 200, True))[1]
@@ -100,17 +99,17 @@ def test_corners_use_the_radii_in_full(name):
 
 
 @pytest.mark.parametrize("part", ["input", "weight", "bias", "activation"])
-def test_members_of_a_larger_family_are_seen(part):
+def test_members_of_a_larger_family_are_seen(part: str) -> None:
     _, family, rng = setting("residual")
     x = inputs(family.network, rng)[0]
     values = sample_members(family, x, rng, 60, True)
     own = getattr(family, part)
     less = {i: 0.9 * r for i, r in own.items()} if isinstance(own, dict) else 0.9 * own
-    assert excesses(replace(family, **{part: less}), x, values)[0] > 1e-6
+    assert excesses(replace(family, **{part: less}), x, values)[0] > 1e-6  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_without_radii_the_only_member_is_the_network(name):
+def test_without_radii_the_only_member_is_the_network(name: str) -> None:
     network, _, rng = setting(name)
     family = Family.of(network, random_radii(network, rng, 0.0))
     for x in inputs(network, rng):
@@ -120,7 +119,7 @@ def test_without_radii_the_only_member_is_the_network(name):
             )
 
 
-def test_clipped_members_stay_in_range():
+def test_clipped_members_stay_in_range() -> None:
     rng = np.random.default_rng(4)
     network = NETWORKS["dense"](rng)
     family = Family.of(network, random_radii(network, rng), (0.0, 1.0))
@@ -130,9 +129,9 @@ def test_clipped_members_stay_in_range():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_random_radii_are_radii(name):
+def test_random_radii_are_radii(name: str) -> None:
     """None negative, none above the size asked for, and of the shape of what they are about."""
-    kinds = set()
+    kinds: set[Any] = set()
     for seed in range(40):
         rng = np.random.default_rng(seed)
         network = NETWORKS[name](rng)
@@ -153,7 +152,7 @@ def test_random_radii_are_radii(name):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolutions_are_those_of_torch(name):
+def test_convolutions_are_those_of_torch(name: str) -> None:
     network, _, rng = setting(name)
     for layer in network.layers:
         if isinstance(layer, Conv):
@@ -164,7 +163,7 @@ def test_convolutions_are_those_of_torch(name):
             assert len(conv_taps(layer)) == layer.size == got.shape[1]
 
 
-def test_inputs_are_as_they_say(rng):
+def test_inputs_are_as_they_say(rng: np.random.Generator) -> None:
     network = NETWORKS["conv_pool"](rng)
     mixed, negative, positive, zero, _, small = inputs(network, rng)
     assert mixed.min() < 0 < mixed.max() and negative.max() < 0 < positive.min() and small.min() >= 0
@@ -173,7 +172,7 @@ def test_inputs_are_as_they_say(rng):
     assert unit.min() == 0 and unit.max() == 1 and unit.shape == (4, network.input_size)
 
 
-def test_labels_are_right_but_the_last(rng):
+def test_labels_are_right_but_the_last(rng: np.random.Generator) -> None:
     network = NETWORKS["dense"](rng)
     x, labels = samples(network, rng, 8)
     assert (network.evaluate(x).argmax(1) == labels).tolist() == [True] * 7 + [False]

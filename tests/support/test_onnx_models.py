@@ -14,18 +14,18 @@ from qverify.onnx.reader import load
 from tests.support.onnx_models import agree, kinds, model, node, run, weights
 
 
-def test_run_gives_what_the_reference_implementation_of_onnx_gives(rng):
+def test_run_gives_what_the_reference_implementation_of_onnx_gives(rng: np.random.Generator) -> None:
     built = model([node("MatMul", "x W", "h"), node("Tanh", "h", "y")], {"W": weights(rng, 4, 3)}, ["N", 4])
     x = rng.normal(size=(5, 4)).astype(np.float32)
-    np.testing.assert_allclose(run(built, x), ReferenceEvaluator(built).run(None, {"x": x})[0], atol=1e-6)
+    np.testing.assert_allclose(run(built, x), ReferenceEvaluator(built).run(None, {"x": x})[0], atol=1e-6)  # type: ignore[index]
 
 
-def test_weights_are_exact_in_float32(rng):
+def test_weights_are_exact_in_float32(rng: np.random.Generator) -> None:
     values = weights(rng, 50, 40)
     assert (values == values.astype(np.float32)).all() and values.all() and values.min() < 0 < values.max()
 
 
-def test_a_network_that_differs_does_not_agree(rng):
+def test_a_network_that_differs_does_not_agree(rng: np.random.Generator) -> None:
     constants = {"W": weights(rng, 3, 4), "b": weights(rng, 3)}
     built = model([node("Gemm", "x W b", "y", transB=1)], constants, ["N", 4])
     network = load(built)

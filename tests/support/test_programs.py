@@ -13,7 +13,7 @@ from tests.support.networks import mlp, random_radii, sample_members
 from tests.support.programs import corner_minimum, difference
 
 
-def test_one_neuron_by_hand():
+def test_one_neuron_by_hand() -> None:
     """y = (3 +- 1/2) relu((2 +- 1/4) x + 1 +- 1/8), the ReLU off by up to 1/16, at x = 1; no bias at the end."""
     first = Dense("a", (0,), (1,), weight=np.array([[2.0]]), bias=np.array([1.0]))
     last = Dense("b", (2,), (1,), weight=np.array([[3.0]]), bias=np.array([0.0]))
@@ -26,7 +26,7 @@ def test_one_neuron_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_sampled_member_is_below_the_least_corner(seed):
+def test_no_sampled_member_is_below_the_least_corner(seed: int) -> None:
     """With the input fixed; and some member comes close, so that the least is not only a bound."""
     rng = np.random.default_rng(seed)
     network = mlp(rng, 2, 2, 2)

@@ -13,13 +13,13 @@ from tests.support.networks import NETWORKS, inputs, random_radii
 from tests.support.rationals import badly_scaled, corner_member, exact, moved, random_signs, relative_radii
 
 
-def test_numbers_are_taken_as_they_are():
-    assert exact([0.1, -2.0]) == [Fraction(3602879701896397, 2**55), Fraction(-2)]
-    assert moved([1.0, 1.0, 1.0], 0.25, [-1, 0, 1]) == [Fraction(3, 4), Fraction(1), Fraction(5, 4)]
+def test_numbers_are_taken_as_they_are() -> None:
+    assert exact([0.1, -2.0]) == [Fraction(3602879701896397, 2**55), Fraction(-2)]  # type: ignore[arg-type]
+    assert moved([1.0, 1.0, 1.0], 0.25, [-1, 0, 1]) == [Fraction(3, 4), Fraction(1), Fraction(5, 4)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_in_the_middle_is_the_network(name, rng):
+def test_in_the_middle_is_the_network(name: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)
     family = Family.of(network, random_radii(network, rng))
     x = inputs(network, rng)[0]
@@ -28,7 +28,7 @@ def test_in_the_middle_is_the_network(name, rng):
 
 
 @pytest.mark.parametrize("name", ["dense", "deep", "residual"])
-def test_corners_lie_in_the_family(name, rng):
+def test_corners_lie_in_the_family(name: str, rng: np.random.Generator) -> None:
     """|W' v + b' - (W v + b)| <= R |v| + r in exact rationals, and a ReLU's value is at least 0."""
     network = NETWORKS[name](rng)
     family = Family.of(network, random_radii(network, rng))
@@ -47,7 +47,7 @@ def test_corners_lie_in_the_family(name, rng):
                 assert min(values[i]) >= 0
 
 
-def test_badly_scaled_networks_are(rng):
+def test_badly_scaled_networks_are(rng: np.random.Generator) -> None:
     network, x = badly_scaled(rng, positive=True)
     first = network.layers[1]
     assert isinstance(first, Dense) and first.weight.max() / first.weight.min() > 1e6 and x.min() > 0

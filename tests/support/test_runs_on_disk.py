@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import numpy as np
 
 from tests.support.runs_on_disk import MARGINS, question, random_rows, write_batch, write_run
 
 
-def test_random_rows_are_whole_and_do_not_contradict_themselves(rng):
+def test_random_rows_are_whole_and_do_not_contradict_themselves(rng: np.random.Generator) -> None:
     rows = random_rows(rng, 400)
     assert sorted(row["index"] for row in rows) == list(range(400))
     assert {row["status"] for row in rows} == set(MARGINS) and {row["label"] for row in rows} == set(range(10))
@@ -19,7 +22,7 @@ def test_random_rows_are_whole_and_do_not_contradict_themselves(rng):
         assert (row["predicted"] != row["label"]) is (status == "misclassified")
 
 
-def test_what_is_written_is_what_was_given(tmp_path, rng):
+def test_what_is_written_is_what_was_given(tmp_path: Path, rng: np.random.Generator) -> None:
     rows = random_rows(rng, 20)
     folder = write_run(tmp_path / "run", rows, bits=4)
     asked = json.loads((folder / "run.json").read_text())

@@ -16,7 +16,7 @@ from tests.support.solving import (
 )
 
 
-def test_optima_by_hand():
+def test_optima_by_hand() -> None:
     """x + y >= 1.5 on [0, 2]^2, minimise x + 2 y + 1: at (1.5, 0), or with integers at (2, 0)."""
     program = Program(
         lower=np.zeros(2),
@@ -33,7 +33,7 @@ def test_optima_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_point_of_a_box_is_below_the_corners(seed):
+def test_no_point_of_a_box_is_below_the_corners(seed: int) -> None:
     """The optimum of `corner_program`, against random points: t at its limit."""
     program, objective, truth = corner_program(seed)
     rng, p = np.random.default_rng(seed), program.products

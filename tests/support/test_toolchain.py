@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ QDQ = [form for form in FORMS if form.format == "QDQ"]
 OPERATORS = [form for form in FORMS if form.format == "QOperator"]
 
 
-def made(form: Form) -> tuple[onnx.ModelProto, np.ndarray, list]:
+def made(form: Form) -> tuple[onnx.ModelProto, np.ndarray, list[Any]]:
     rng = np.random.default_rng(5)
     layers = [(rng.normal(size=(5, 6)), rng.normal(size=5)), (rng.normal(size=(3, 5)), rng.normal(size=3))]
     x = rng.normal(size=(12, 6)).astype(np.float32)
@@ -42,11 +43,11 @@ def by_onnxruntime(file: onnx.ModelProto, tensors: list[str], x: np.ndarray) -> 
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(asked.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(tensors, {"x": x[:1]})
+    return list(session.run(tensors, {"x": x[:1]}))
 
 
 @pytest.mark.parametrize("form", QDQ, ids=str)
-def test_weights_and_biases_are_those_that_onnxruntime_computes_with(form):
+def test_weights_and_biases_are_those_that_onnxruntime_computes_with(form: Form) -> None:
     file, x, layers = made(form)
     constants = {tensor.name for tensor in file.graph.initializer}
     nodes = [n for n in file.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants]
@@ -61,7 +62,7 @@ def test_weights_and_biases_are_those_that_onnxruntime_computes_with(form):
 
 
 @pytest.mark.parametrize("form", OPERATORS, ids=str)
-def test_kernels_hold_the_same_numbers_as_pairs(form):
+def test_kernels_hold_the_same_numbers_as_pairs(form: Form) -> None:
     """The scales do not depend on the form of the graph, so neither do the weights."""
     kernels, pairs = dequantised(made(form)[0]), dequantised(made(replace(form, format="QDQ"))[0])
     assert {"W1", "b1", "W2", "b2"} == set(kernels) == set(pairs)
@@ -70,7 +71,7 @@ def test_kernels_hold_the_same_numbers_as_pairs(form):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_the_grid_ends_where_quantisation_saturates(form):
+def test_the_grid_ends_where_quantisation_saturates(form: Form) -> None:
     file, _, _ = made(form)
     given = {tensor.name: tensor for tensor in file.graph.initializer}
     for tensor in ("x", hidden(form, 1)):
@@ -90,7 +91,7 @@ def test_the_grid_ends_where_quantisation_saturates(form):
 
 
 @pytest.mark.parametrize("form", [QDQ[0], OPERATORS[0]], ids=str)
-def test_without_its_last_rounding_a_file_gives_what_was_rounded(form):
+def test_without_its_last_rounding_a_file_gives_what_was_rounded(form: Form) -> None:
     file, x, layers = made(form)
     before, after = outputs(without_last_rounding(file, 3), x), outputs(file, x)
     assert file.graph.output[0].name in {name for node in file.graph.node for name in node.output}  # is not changed
@@ -100,7 +101,7 @@ def test_without_its_last_rounding_a_file_gives_what_was_rounded(form):
     assert np.abs(before - exact).max() < 0.1
 
 
-def test_weights_that_are_not_those_of_the_file_are_seen():
+def test_weights_that_are_not_those_of_the_file_are_seen() -> None:
     file, _, _ = made(QDQ[0])
     before = dequantised(file)["W1"]
     for tensor in file.graph.initializer:

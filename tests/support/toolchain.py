@@ -89,7 +89,8 @@ def model(nodes: Sequence[Any], constants: dict[str, Any], entry: tuple[int, ...
 
 def dense(sizes: Sequence[tuple[Any, Any]]) -> onnx.ModelProto:
     """Gemm, Relu, Gemm, ...: (weight, bias) of each; nodes fc1, relu1, fc2, ..., constants W1, b1, ..."""
-    nodes, constants, source = [], {}, "x"
+    nodes, source = [], "x"
+    constants: dict[str, Any] = {}
     for k, (weight, bias) in enumerate(sizes, start=1):
         last = k == len(sizes)
         out = "y" if last else f"z{k}"
@@ -101,8 +102,8 @@ def dense(sizes: Sequence[tuple[Any, Any]]) -> onnx.ModelProto:
     return model(nodes, constants, (np.shape(sizes[0][0])[1],), len(sizes[-1][1]))
 
 
-class _Reader(CalibrationDataReader):
-    def __init__(self, x: Array):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, x: Array) -> None:
         self.left = [{"x": row[None].astype(np.float32)} for row in x]
 
     def get_next(self) -> Any:

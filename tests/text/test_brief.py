@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,8 @@ from qverify.runs.problem import FamilyProblem
 from qverify.text.brief import Brief
 from qverify.training.live_family import RangeFamily, live_family
 from qverify.training.live_network import LiveNetwork
-from qverify.training.loop import Settings, Training
+from qverify.training.loop import Training
+from qverify.training.settings import Settings
 from qverify.verification.setup import Setup
 from qverify.workers.tasks import Setting
 from tests.support.paths import DIGITS
@@ -38,23 +41,23 @@ SMALL = {"Given", "TrainGiven", "Download", "Files", "Refusals", "Tensor"}
 """Dataclasses with such words in their fields that stay small: what a user typed, sentences, shapes."""
 
 
-def dataclasses_of_qverify():
+def dataclasses_of_qverify() -> Iterator[type[Any]]:
     for module in pkgutil.walk_packages(qverify.__path__, "qverify."):
         for one in vars(importlib.import_module(module.name)).values():
             if isinstance(one, type) and dataclasses.is_dataclass(one) and one.__module__ == module.name:
                 yield one
 
 
-def test_every_dataclass_that_may_be_large_has_a_brief_repr():
+def test_every_dataclass_that_may_be_large_has_a_brief_repr() -> None:
     found = list(dataclasses_of_qverify())
     large = [one for one in found if LARGE.search(" ".join(str(field.type) for field in dataclasses.fields(one)))]
     assert len(found) > 80 and len(large) > 40
-    assert [one.__name__ for one in large if one.__repr__ is not Brief.__repr__ and one.__name__ not in SMALL] == []
+    assert [one.__name__ for one in large if one.__repr__ is not Brief.__repr__ and one.__name__ not in SMALL] == []  # type: ignore[comparison-overlap]
     assert [one.__name__ for one in found if issubclass(one, Brief) and one.__repr__ is not Brief.__repr__] == []
 
 
 @pytest.fixture(scope="module")
-def objects():
+def objects() -> Any:
     network, samples = qverify.load(DIGITS), datasets.load("digits")
     radii = qverify.Radii.from_bits(6, "channel", network=network, calibration=samples.x)
     verdicts = qverify.verify(network, samples.x[:12], samples.y[:12], qverify.Radii.from_bits(6))
@@ -78,8 +81,8 @@ def objects():
     ]
     large = Network(tuple(layers), "x" * 5000, ("a note",) * 2000)
     return [
-        *[verdicts, falsified, falsified.recipe, falsified.recipe.choice, falsified.witness(), options],
-        *[network, *network.layers, large, *layers, samples, radii, radii.kernel, *radii.kernel.layers],
+        *[verdicts, falsified, falsified.recipe, falsified.recipe.choice, falsified.witness(), options],  # type: ignore[union-attr]
+        *[network, *network.layers, large, *layers, samples, radii, radii.kernel, *radii.kernel.layers],  # type: ignore[union-attr]
         *[setup.family, setup.model, bounds, problem, single_layers(network, radii)[0], by_bits([6])[0]],
         *[training, live, live_family(live, Quantiser(8, "channel")), Setting(radii, options), Quantiser(8)],
         *qverify.worst_case_discrepancy(network, samples.x[:1], radii),
@@ -87,7 +90,7 @@ def objects():
     ]
 
 
-def test_real_objects_are_short(objects):
+def test_real_objects_are_short(objects: Any) -> None:
     verdicts, *others = objects
     assert len(repr(verdicts)) < MOST * len(verdicts)
     kinds = {type(one).__name__ for one in others}
@@ -100,7 +103,7 @@ def test_real_objects_are_short(objects):
         assert text.startswith(f"{type(one).__name__}("), text
 
 
-def test_what_is_shown(objects):
+def test_what_is_shown(objects: Any) -> None:
     shown = {type(one).__name__: repr(one) for one in objects[1:]}
     assert "x=ndarray (599, 8, 8) float64" in shown["Samples"] and "y=ndarray (599,) int64" in shown["Samples"]
     assert "status=Status.FALSIFIED, margin_lower=-" in shown["Verdict"] and "recipe=Recipe(...)" in shown["Verdict"]
@@ -108,7 +111,7 @@ def test_what_is_shown(objects):
     assert "module=Sequential(...)" in shown["LiveNetwork"]
 
 
-def test_an_object_that_is_half_made_and_one_full_of_text_have_a_repr():
+def test_an_object_that_is_half_made_and_one_full_of_text_have_a_repr() -> None:
     half = object.__new__(Network)
     assert repr(half).startswith("Network(layers=None, ")
     radii = qverify.Radii(torch.ones(3, 4), np.float32(2.5), layers={"a": {"weight": 1}}, convention="é\x1b[31m" * 999)

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -26,14 +27,14 @@ NASTY = [
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_nothing_printable_drives_a_terminal(text):
+def test_nothing_printable_drives_a_terminal(text: str) -> None:
     safe = printable(text)
     assert len(safe) == len(text) and "\ufffd" in safe and len(safe.splitlines()) == 1
     assert {unicodedata.category(letter)[0] for letter in safe} <= set("LMNPSZ") and safe.encode()
     assert not any(unicodedata.bidirectional(letter) in ("RLO", "LRO", "RLE", "LRE", "RLI", "LRI") for letter in safe)
 
 
-def test_plain_text_is_left_alone():
+def test_plain_text_is_left_alone() -> None:
     text = "dense1/Gewicht, größer als 0: [fett] $5 100 % «層»"
     assert printable(text) is text
 
@@ -47,13 +48,13 @@ def test_plain_text_is_left_alone():
         ([1.5, None], "[1.5, None]"),
     ],
 )
-def test_a_value_in_a_message_is_short_and_printable(value, text):
+def test_a_value_in_a_message_is_short_and_printable(value: list[float | None] | str, text: str) -> None:
     assert shown(value) == text
 
 
-def test_values_that_python_cannot_write():
+def test_values_that_python_cannot_write() -> None:
     assert shown(10**5000) == "a very long int"
-    nested: list = []
+    nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
     assert shown(nested) == "a very long list"
@@ -63,14 +64,14 @@ def test_values_that_python_cannot_write():
 
 
 @given(TEXT)
-def test_a_cell_is_read_back_and_begins_with_no_formula(text):
+def test_a_cell_is_read_back_and_begins_with_no_formula(text: str) -> None:
     cell = spreadsheet(text)
     assert from_spreadsheet(cell) == text and not re.match(r"[=+\-@\t\r\n＝＋－＠]", cell)
     assert cell == text or cell == "'" + text
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'quoted'"])
-def test_what_looks_like_a_formula_is_quoted(text):
+def test_what_looks_like_a_formula_is_quoted(text: str) -> None:
     assert spreadsheet(text) == "'" + text
     file = io.StringIO()
     csv.writer(file).writerow([spreadsheet(text)])
@@ -92,7 +93,7 @@ def rendered(text: str) -> list[str]:
 
 
 @given(st.text(st.sampled_from("#-+*_=:.)(1 2`~|\\<>&[]!a\"'$\n"), min_size=1, max_size=12))
-def test_markdown_shows_the_text_itself(text):
+def test_markdown_shows_the_text_itself(text: str) -> None:
     expected = printable(text).strip()
     if not expected:
         return
@@ -128,7 +129,7 @@ def typeset(code: str) -> str:
 @example("[2cm] x")
 @example("*")
 @example(" (lr) \\\\")
-def test_latex_sets_the_text_itself_on_one_line(text):
+def test_latex_sets_the_text_itself_on_one_line(text: str) -> None:
     code = latex(text)
     assert typeset(code) == printable(text).replace("\ufffd", "?") and "\n" not in code
     assert not code.lstrip().startswith(("[", "*", "("))  # which `\\` or \midrule before it would take

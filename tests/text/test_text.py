@@ -29,7 +29,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_nothing_but_visible_characters_is_left(case):
+def test_nothing_but_visible_characters_is_left(case: str) -> None:
     text = HOSTILE[case]
     shown = printable(text)
     assert len(shown) == len(text) and "\ufffd" in shown and len(shown.splitlines()) == 1
@@ -38,11 +38,11 @@ def test_nothing_but_visible_characters_is_left(case):
 
 
 @pytest.mark.parametrize("text", ["conv1/Gemm_output_0", "Größe, 重み, вес 'a' \"b\" \\ $", "", "a b"])
-def test_visible_text_stays(text):
+def test_visible_text_stays(text: str) -> None:
     assert printable(text) == shortened(text) == text
 
 
-def test_long_text_keeps_both_ends():
+def test_long_text_keeps_both_ends() -> None:
     text = "begin" + 10_000 * "x" + "end"
     for most in range(10, 90):
         shown = shortened(text, most)
@@ -51,7 +51,7 @@ def test_long_text_keeps_both_ends():
     assert len(quoted("\x1b'" * 1_000_000)) < 200
 
 
-def test_a_long_list_ends_with_a_count():
+def test_a_long_list_ends_with_a_count() -> None:
     assert listed([]) == "" and listed(["a"]) == "a" and listed(["a", "b"]) == "a, b"
     assert listed([str(n) for n in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert listed([str(n) for n in range(99)], 3) == "0, 1, 2 and 96 more"

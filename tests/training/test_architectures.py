@@ -20,7 +20,7 @@ def sizes(module: nn.Sequential) -> dict[str, tuple[int, ...]]:
     return {n: tuple(getattr(layer, "weight", torch.zeros(())).shape) for n, layer in module.named_children()}
 
 
-def test_mlp():
+def test_mlp() -> None:
     assert sizes(built("mlp:7,5")) == {
         "flatten": (),
         "dense1": (7, 72),
@@ -32,7 +32,7 @@ def test_mlp():
     assert sizes(built(" mlp: 7 , 5 ", (72,))) == sizes(built("mlp:7,5"))
 
 
-def test_conv():
+def test_conv() -> None:
     module = built("conv:6k4s2p1,5k2s1p0/11,7", (3, 9, 8))
     assert sizes(module) == {
         "conv1": (6, 3, 4, 4),
@@ -46,8 +46,8 @@ def test_conv():
         "relu4": (),
         "dense3": (4, 7),
     }
-    assert (module.conv1.stride, module.conv1.padding) == ((2, 2), (1, 1))
-    assert (module.conv2.stride, module.conv2.padding) == ((1, 1), (0, 0))
+    assert (module.conv1.stride, module.conv1.padding) == ((2, 2), (1, 1))  # type: ignore[comparison-overlap, union-attr]
+    assert (module.conv2.stride, module.conv2.padding) == ((1, 1), (0, 0))  # type: ignore[comparison-overlap, union-attr]
     assert module(torch.rand(5, 3, 9, 8)).shape == (5, 4)
 
 
@@ -55,23 +55,23 @@ def test_conv():
     ("word", "kernel", "stride", "pad"),
     [("6", 3, 1, 1), ("6k4", 4, 1, 2), ("6k1", 1, 1, 0), ("6s2", 3, 2, 1), ("6p0", 3, 1, 0), ("6k5p3", 5, 1, 3)],
 )
-def test_defaults_of_a_convolution(word, kernel, stride, pad):
+def test_defaults_of_a_convolution(word: str, kernel: int, stride: int, pad: int) -> None:
     conv = built(f"conv:{word}").conv1
-    assert (conv.out_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0]) == (6, kernel, stride, pad)
+    assert (conv.out_channels, conv.kernel_size[0], conv.stride[0], conv.padding[0]) == (6, kernel, stride, pad)  # type: ignore[index, union-attr]
 
 
-def test_dense_widths_may_be_left_out():
+def test_dense_widths_may_be_left_out() -> None:
     assert list(sizes(built("conv:6"))) == ["conv1", "relu1", "flatten", "dense1"]
     assert sizes(built("conv:6"))["dense1"] == (4, 6 * 9 * 8)
 
 
-def test_images_without_channels_get_one():
+def test_images_without_channels_get_one() -> None:
     module = built("conv:6k2p0", (9, 8))
-    assert module.conv1.in_channels == 1 and module(torch.rand(5, 9, 8)).shape == (5, 4)
+    assert module.conv1.in_channels == 1 and module(torch.rand(5, 9, 8)).shape == (5, 4)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("text", ["mlp:7,5", "conv:6k4s2p1,5/11"])
-def test_what_is_built_can_be_verified(text):
+def test_what_is_built_can_be_verified(text: str) -> None:
     """Layer names survive, as `qverify inspect` shows them."""
     module = built(text)
     layers = LiveNetwork.trace(module, (1, 9, 8)).network.layers
@@ -81,7 +81,7 @@ def test_what_is_built_can_be_verified(text):
 # --- initialisation ---
 
 
-def test_the_seed_decides_the_weights_and_nothing_else_does():
+def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
     first = built("conv:6/11", seed=3).state_dict()
     torch.manual_seed(99)
     second, other = built("conv:6/11", seed=3).state_dict(), built("conv:6/11", seed=4).state_dict()
@@ -90,21 +90,21 @@ def test_the_seed_decides_the_weights_and_nothing_else_does():
 
 
 @pytest.mark.parametrize(("text", "fan_in"), [("mlp:400", 72), ("conv:400k5", 25)])
-def test_weights_have_variance_two_over_fan_in(text, fan_in):
+def test_weights_have_variance_two_over_fan_in(text: str, fan_in: int) -> None:
     """10,000 draws and more: their variance is known to 3 %, their mean to a hundredth of the deviation."""
     first = next(layer for layer in built(text) if isinstance(layer, (nn.Linear, nn.Conv2d)))
     weight = first.weight.detach()
     assert float(weight.var()) == pytest.approx(2 / fan_in, rel=0.06)
     assert abs(float(weight.mean())) < 0.04 * (2 / fan_in) ** 0.5
     assert float(weight.abs().max()) > 3 * (2 / fan_in) ** 0.5  # normal, not uniform
-    assert not first.bias.any()
+    assert not first.bias.any()  # type: ignore[union-attr]
 
 
 # --- refusals ---
 
 
 @pytest.mark.parametrize("text", ["", "mlp", "256,256", "MLP:256", "cnn:8", "resnet18", "mlp:", "conv:", "conv:/10"])
-def test_no_architecture(text):
+def test_no_architecture(text: str) -> None:
     with pytest.raises(UsageError, match=r"^(There is no a|The a)rchitecture .*; write for example mlp:256.*\.$"):
         built(text)
 
@@ -135,7 +135,7 @@ def test_no_architecture(text):
         *(("conv:" + word, word) for word in ("9" * 400, "8k" + "9" * 400, "8s" + "1" * 5000, "8k4p" + "1" * 5000)),
     ],
 )
-def test_slips_are_pointed_out(text, at):
+def test_slips_are_pointed_out(text: str, at: str) -> None:
     with pytest.raises(UsageError) as caught:
         built(text)
     assert str(caught.value) == (
@@ -144,21 +144,21 @@ def test_slips_are_pointed_out(text, at):
     )
 
 
-def test_kernels_larger_than_the_image():
+def test_kernels_larger_than_the_image() -> None:
     with pytest.raises(UsageError, match=r"no pixels left after '6k9p0'; use smaller kernels\.$"):
         built("conv:6k9p0", (1, 9, 8))
-    assert built("conv:6k8p0", (1, 9, 8)).conv1(torch.rand(1, 1, 9, 8)).shape == (1, 6, 2, 1)
+    assert built("conv:6k8p0", (1, 9, 8)).conv1(torch.rand(1, 1, 9, 8)).shape == (1, 6, 2, 1)  # type: ignore[operator]
     with pytest.raises(UsageError, match="no pixels left after '6k3s1p0'"):
         built("conv:6k4s4p0,6k3s1p0", (1, 9, 8))
 
 
 @pytest.mark.parametrize("shape", [(72,), (2, 3, 4, 3)])
-def test_convolutions_need_images(shape):
+def test_convolutions_need_images(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match=r"^The samples have shape \(.*\), no image; use an mlp: architecture\.$"):
         built("conv:8", shape)
 
 
 @pytest.mark.parametrize("text", ["mlp:9999999", "mlp:10,9999999,99999", "conv:999999999k9", "conv:8k99999p99999"])
-def test_layers_too_large_for_any_memory(text):
+def test_layers_too_large_for_any_memory(text: str) -> None:
     with pytest.raises(UsageError, match=r"has a layer of \d\.\de\+\d+ weights; make it smaller\.$"):
         built(text)

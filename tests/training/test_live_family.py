@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import torch
 
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.tensors import BoundModel, Bounds
+from qverify.choices import Rounding, Scheme
 from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.radii import Radii, load_radii
-from qverify.training.live_family import LiveFamily, Quantiser, RangeFamily, StatedFamily, live_bounds, live_family
+from qverify.family.steps import Quantiser
+from qverify.training.live_family import LiveFamily, RangeFamily, StatedFamily, live_bounds, live_family
 from qverify.training.live_network import LiveNetwork
 from tests.support.modules import MODULES, SHAPES, batch, live_of
 
@@ -63,7 +66,9 @@ def ready(name: str, quantiser: Quantiser, x: torch.Tensor, **more: bool) -> tup
 @pytest.mark.parametrize("rounding", ["nearest", "any"])
 @pytest.mark.parametrize("scheme", ["paper", "tensor", "channel"])
 @pytest.mark.parametrize("name", MODULES)
-def test_bounds_of_bits_are_those_that_verify(name, scheme, rounding, clip):
+def test_bounds_of_bits_are_those_that_verify(
+    name: str, scheme: Scheme, rounding: Rounding, clip: tuple[float, float] | None
+) -> None:
     x = batch(name)
     live, family = ready(name, Quantiser(5, scheme, rounding), x)
     radii = Radii.from_bits(5, scheme, rounding, live.frozen(), x.double().numpy())
@@ -75,7 +80,7 @@ def test_bounds_of_bits_are_those_that_verify(name, scheme, rounding, clip):
     torch.testing.assert_close(handed[1], wanted[1], rtol=0, atol=0)
 
 
-def test_few_bits_clip_and_the_excess_is_the_same():
+def test_few_bits_clip_and_the_excess_is_the_same() -> None:
     x = batch("mlp")
     live, family = ready("mlp", Quantiser(2, "tensor", "any"), x)
     wanted = verified(live, Radii.from_bits(2, "tensor", "any", live.frozen(), x.double().numpy()), x, CLIP)
@@ -103,7 +108,7 @@ bias = [0.01, 0.0, 0.02]
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("clip", [None, CLIP], ids=["free", "clipped"])
-def test_bounds_of_a_radii_file(tmp_path, clip, factor):
+def test_bounds_of_a_radii_file(tmp_path: Path, clip: tuple[float, float] | None, factor: float) -> None:
     """Per-tensor, per-channel and per-element radii, and a layer without bias, which has no radius either."""
     (tmp_path / "radii.toml").write_text(RADII_FILE)
     radii = load_radii(str(tmp_path / "radii.toml"))
@@ -114,13 +119,13 @@ def test_bounds_of_a_radii_file(tmp_path, clip, factor):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_half_the_stated_radii(name):
+def test_half_the_stated_radii(name: str) -> None:
     x = batch(name)
     live, family = ready(name, Quantiser(4), x)
     assert_same(trained(family, 0.5, x, CLIP), verified(live, Radii.from_bits(4).scaled(0.5), x, CLIP))
 
 
-def test_bounds_follow_weights_that_change():
+def test_bounds_follow_weights_that_change() -> None:
     x = batch("mlp")
     live, family = ready("mlp", Quantiser(5, "channel"), x)
     with torch.no_grad():
@@ -133,7 +138,7 @@ def test_bounds_follow_weights_that_change():
 
 @pytest.mark.parametrize("scheme", ["paper", "tensor", "channel"])
 @pytest.mark.parametrize("name", MODULES)
-def test_factor_zero_is_the_forward_pass(name, scheme):
+def test_factor_zero_is_the_forward_pass(name: str, scheme: Scheme) -> None:
     x = batch(name)
     live, family = ready(name, Quantiser(3, scheme), x)
     _, bounds = live_bounds(family, 0.0, x)
@@ -144,7 +149,7 @@ def test_factor_zero_is_the_forward_pass(name, scheme):
 
 @pytest.mark.parametrize("scheme", ["paper", "tensor", "channel"])
 @pytest.mark.parametrize("name", MODULES)
-def test_bounds_widen_with_the_factor(name, scheme):
+def test_bounds_widen_with_the_factor(name: str, scheme: Scheme) -> None:
     x = batch(name)
     _, family = ready(name, Quantiser(4, scheme), x)
     steps = [trained(family, factor, x, CLIP) for factor in (0.0, 0.3, 0.6, 1.0, 1.5)]
@@ -166,12 +171,12 @@ def loss_of(family: LiveFamily, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("scheme", ["paper", "tensor", "channel"])
 @pytest.mark.parametrize("name", MODULES)
-def test_gradients_against_finite_differences(name, scheme):
+def test_gradients_against_finite_differences(name: str, scheme: Scheme) -> None:
     """Oracle: central differences in float64, at the largest weight of each channel (which sets the step of `tensor`
     and `channel`), at a small one, and at a bias."""
     x = batch(name, dtype=torch.float64)
     live, family = ready(name, Quantiser(5, scheme, "any"), x, double=True)
-    loss_of(family, x).backward()
+    loss_of(family, x).backward()  # type: ignore[no-untyped-call]
     checked = 0
     for weight, bias in live.parameters.values():
         flat = weight.detach().abs().flatten(1)
@@ -194,7 +199,7 @@ def test_gradients_against_finite_differences(name, scheme):
     assert checked >= 3 * len(live.parameters)
 
 
-def test_the_largest_weight_carries_the_step():
+def test_the_largest_weight_carries_the_step() -> None:
     """Closed form for one layer: the margin has - 2 R sum |x| with R = share * max|W|, whatever the rows."""
     live = LiveNetwork.trace(torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False)).double(), (3,))
     weight = live.parameters[1][0]
@@ -205,7 +210,7 @@ def test_the_largest_weight_carries_the_step():
     family.observe(live.values(x))
     model = family.model(2.0**30)
     margin = interval_margins(model, interval_bounds(model, x, x), torch.tensor([0]))[0, 1]
-    margin.backward()
+    margin.backward()  # type: ignore[no-untyped-call]
     share = 2.0**30 * (1 / (2.0**31 - 1) + 2.0**-21)
     expected = torch.stack([x[0], -x[0]])
     expected[0, 1] += 2 * share * 1.75  # d|w| / dw = -1
@@ -223,7 +228,7 @@ def observed(*batches: list[float]) -> RangeFamily:
     return family
 
 
-def test_ranges_grow_at_once_and_fade_slowly():
+def test_ranges_grow_at_once_and_fade_slowly() -> None:
     assert (observed([-2.0, 4.0]).low, observed([-2.0, 4.0]).high) == ([-2.0], [4.0])
     assert (observed([1.0, 4.0]).low, observed([-3.0, -1.0]).high) == ([0.0], [0.0])  # they contain 0
     grown = observed([-2.0, 4.0], [-5.0, 6.0])
@@ -233,7 +238,7 @@ def test_ranges_grow_at_once_and_fade_slowly():
     assert observed([-2.0, 4.0], *[[-0.5, 1.0]] * 5000).high == [1.0]
 
 
-def test_the_ranges_are_those_of_calibration():
+def test_the_ranges_are_those_of_calibration() -> None:
     x = batch("conv")
     live, family = ready("conv", Quantiser(8, "tensor"), x)
     assert isinstance(family, RangeFamily)
@@ -242,7 +247,7 @@ def test_the_ranges_are_those_of_calibration():
     np.testing.assert_allclose(family.low, [min(0.0, v.min()) for v in values], rtol=1e-5)
 
 
-def test_state_and_restore():
+def test_state_and_restore() -> None:
     x = batch("mlp")
     live, family = ready("mlp", Quantiser(6, "tensor"), x)
     state = family.state()
@@ -257,7 +262,7 @@ def test_state_and_restore():
 # --- which family ---
 
 
-def test_which_family():
+def test_which_family() -> None:
     live = live_of("mlp")
     assert isinstance(live_family(live, Quantiser(8)), StatedFamily)
     assert isinstance(live_family(live, Radii(weight=0.1)), StatedFamily)
@@ -276,12 +281,12 @@ def test_which_family():
         (Radii(weight=[0.1, 0.2]), "fits neither"),
     ],
 )
-def test_radii_that_do_not_fit(stated, wording):
+def test_radii_that_do_not_fit(stated: Radii | Quantiser, wording: str) -> None:
     with pytest.raises(RadiiError, match=wording):
         live_family(live_of("mlp"), stated)
 
 
-def test_radii_taken_from_ranges_cannot_be_trained_as_numbers():
+def test_radii_taken_from_ranges_cannot_be_trained_as_numbers() -> None:
     """Their ceilings and their input range would be those of another network."""
     live = live_of("mlp")
     radii = Radii.from_bits(8, "tensor", "any", live.frozen(), batch("mlp").numpy())
@@ -289,5 +294,5 @@ def test_radii_taken_from_ranges_cannot_be_trained_as_numbers():
         live_family(live, radii)
 
 
-def test_shapes_are_shared_by_name():
+def test_shapes_are_shared_by_name() -> None:
     assert set(SHAPES) == set(MODULES)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,17 +19,18 @@ from qverify.layers import Add, Conv, Dense, Input, Relu
 from qverify.onnx import reader as onnx_io
 from qverify.training.live_network import LiveNetwork
 from tests.support.modules import MODULES, SHAPES, Forward, batch, filled, live_of
+from tests.support.networks import known_layers
 
 
 def runtime(path: Path, x: torch.Tensor) -> np.ndarray:
     """Oracle: the exported file under onnxruntime."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    return output
+    return np.asarray(output)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_frozen_and_values_are_what_the_module_computes(name, tmp_path):
+def test_frozen_and_values_are_what_the_module_computes(name: str, tmp_path: Path) -> None:
     """Oracles: the module itself in float64, and onnxruntime on the exported file."""
     live, x = live_of(name), batch(name)
     network = live.frozen()
@@ -39,7 +42,7 @@ def test_frozen_and_values_are_what_the_module_computes(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_values_of_every_layer(name):
+def test_values_of_every_layer(name: str) -> None:
     """Oracle: the frozen network, whose forward pass is numpy; tested against loops in test_network."""
     live, x = live_of(name), batch(name)
     wanted = live.frozen().evaluate_all(x)
@@ -48,9 +51,9 @@ def test_values_of_every_layer(name):
         np.testing.assert_allclose(value.detach().numpy(), expected, atol=1e-5, err_msg=layer.name)
 
 
-def test_values_by_hand():
+def test_values_by_hand() -> None:
     """y = relu(W x + b), each value written out."""
-    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    module: Any = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     with torch.no_grad():
         module[0].weight.copy_(torch.tensor([[1.0, -2.0], [0.5, 3.0]]))
         module[0].bias.copy_(torch.tensor([0.25, -1.0]))
@@ -59,7 +62,7 @@ def test_values_by_hand():
     assert z.tolist() == [[-2.75, 5.5], [2.25, 4.0]] and y.tolist() == [[0, 5.5], [2.25, 4.0]]
 
 
-def test_layers_and_names():
+def test_layers_and_names() -> None:
     live = live_of("conv")
     kinds = [(type(layer), layer.name, layer.inputs, layer.shape) for layer in live.network.layers]
     assert kinds == [
@@ -78,10 +81,11 @@ def test_layers_and_names():
     assert (first.strides, first.pads, first.dilations, first.groups) == ((1, 2), (1, 2, 1, 2), (2, 1), 2)
     assert pool.quantised is False and first.quantised and first.has_bias and not second.has_bias
     assert sorted(live.parameters) == [1, 4, 6, 8] and live.parameters[4][1] is None
-    assert live.parameters[6][0] is live.module[6].weight and live.parameters[6][1] is live.module[6].bias
+    module: Any = live.module
+    assert live.parameters[6][0] is module[6].weight and live.parameters[6][1] is module[6].bias
 
 
-def test_a_residual_sum_has_both_producers():
+def test_a_residual_sum_has_both_producers() -> None:
     live = live_of("residual")
     names = {layer.name: layer.inputs for layer in live.network.layers}
     assert names == {
@@ -98,7 +102,7 @@ def test_a_residual_sum_has_both_producers():
     assert isinstance(live.network.layers[6], Add)
 
 
-def test_padded_pooling_counts_its_padding(tmp_path):
+def test_padded_pooling_counts_its_padding(tmp_path: Path) -> None:
     module = filled(nn.Sequential(nn.AvgPool2d(3, stride=2, padding=1), nn.Flatten(), nn.Linear(12, 4)))
     live, x = LiveNetwork.trace(module, (1, 7, 5)), torch.rand(3, 1, 7, 5)
     onnx_io.save(live.frozen(), tmp_path / "pool.onnx")
@@ -116,7 +120,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_views_leave_no_trace(name):
+def test_views_leave_no_trace(name: str) -> None:
     live = LiveNetwork.trace(filled(Forward(VIEWS[name], fc=nn.Linear(6, 4))), (2, 3))
     assert [layer.name for layer in live.network.layers] == ["input", "fc"]
     assert live.network.input_shape == (2, 3)
@@ -124,7 +128,7 @@ def test_views_leave_no_trace(name):
     np.testing.assert_allclose(live.values(x)[-1].detach(), live.frozen().evaluate(x), atol=1e-6)
 
 
-def test_dropout_is_for_training_only():
+def test_dropout_is_for_training_only() -> None:
     module = filled(nn.Sequential(nn.Linear(4, 30), nn.Dropout(0.5), nn.ReLU(), nn.Linear(30, 3)))
     live, x = LiveNetwork.trace(module, (4,)), batch("mlp")
     assert module.training and [layer.name for layer in live.network.layers] == ["input", "0", "2", "3"]
@@ -133,21 +137,22 @@ def test_dropout_is_for_training_only():
     np.testing.assert_allclose(live.values(x)[-1].detach(), live.frozen().evaluate(x), atol=1e-5)
 
 
-def test_weights_are_live():
+def test_weights_are_live() -> None:
     live, x = live_of("mlp"), batch("mlp")
     before = live.frozen()
     kept = before.evaluate(x)
+    module: Any = live.module
     with torch.no_grad():
-        live.module[2].weight[3, 1] += 0.75
-        live.module[4].bias[2] -= 0.5
+        module[2].weight[3, 1] += 0.75
+        module[4].bias[2] -= 0.5
     after = live.frozen()
-    assert after.layers[3].weight[3, 1] - before.layers[3].weight[3, 1] == pytest.approx(0.75)
-    assert after.layers[5].bias[2] - before.layers[5].bias[2] == pytest.approx(-0.5)
+    assert known_layers(after)[3].weight[3, 1] - known_layers(before)[3].weight[3, 1] == pytest.approx(0.75)
+    assert known_layers(after)[5].bias[2] - known_layers(before)[5].bias[2] == pytest.approx(-0.5)
     np.testing.assert_allclose(after.evaluate(x), live.module.double()(x.double()).detach(), atol=1e-12)
     np.testing.assert_array_equal(before.evaluate(x), kept)  # immutable: a copy, no view
 
 
-def test_tracing_leaves_the_module_and_the_random_numbers_alone():
+def test_tracing_leaves_the_module_and_the_random_numbers_alone() -> None:
     module = MODULES["conv"]().train()
     weights, state = copy.deepcopy(module.state_dict()), torch.get_rng_state()
     LiveNetwork.trace(module, SHAPES["conv"])
@@ -157,7 +162,7 @@ def test_tracing_leaves_the_module_and_the_random_numbers_alone():
         assert torch.equal(value, weights[name]) and value.dtype == torch.float32
 
 
-def test_a_module_called_twice_is_two_layers():
+def test_a_module_called_twice_is_two_layers() -> None:
     """One ReLU for all, as many people write it; one Linear for two uses, which are two tensors of the family."""
     forward = Forward(lambda m, x: m.out(m.relu(m.fc(m.relu(m.fc(x))))), fc=nn.Linear(4, 4), relu=nn.ReLU())
     forward.add_module("out", nn.Linear(4, 3))
@@ -167,7 +172,7 @@ def test_a_module_called_twice_is_two_layers():
 
 
 @pytest.mark.parametrize("function", [None, lambda x: F.relu(x, inplace=True)], ids=["module", "function"])
-def test_relu_in_place_overwrites_no_value(function):
+def test_relu_in_place_overwrites_no_value(function: Callable[..., Any] | None) -> None:
     relu = Forward(lambda m, x: m.b(function(m.a(x)) if function else m.relu(m.a(x))), relu=nn.ReLU(inplace=True))
     relu.add_module("a", nn.Linear(4, 6))
     relu.add_module("b", nn.Linear(6, 3))
@@ -177,7 +182,7 @@ def test_relu_in_place_overwrites_no_value(function):
     assert (values[1] < 0).any() and (values[2] >= 0).all()
 
 
-def test_what_the_output_does_not_need_is_left_out():
+def test_what_the_output_does_not_need_is_left_out() -> None:
     live = LiveNetwork.trace(
         filled(Forward(lambda m, x: (m.a(x), m.b(x))[0], a=nn.Linear(4, 3), b=nn.Linear(4, 2))), (4,)
     )
@@ -218,7 +223,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusals_name_the_node(name):
+def test_refusals_name_the_node(name: str) -> None:
     module, shape, wording = REFUSED[name]
     if isinstance(module, nn.Conv2d):
         module = nn.Sequential(module)
@@ -228,7 +233,7 @@ def test_refusals_name_the_node(name):
     assert len(caught.value.problems) == 1 and wording in caught.value.problems[0]
 
 
-def test_all_problems_at_once():
+def test_all_problems_at_once() -> None:
     layers = (
         nn.Conv2d(1, 2, 3),
         nn.BatchNorm2d(2),
@@ -247,7 +252,7 @@ def test_all_problems_at_once():
     ]
 
 
-def test_problems_of_one_kind_are_one_sentence():
+def test_problems_of_one_kind_are_one_sentence() -> None:
     layers = [layer for _ in range(30) for layer in (nn.Linear(4, 4), nn.BatchNorm1d(4))]
     with pytest.raises(UnsupportedModel) as caught:
         LiveNetwork.trace(nn.Sequential(*layers), (4,), "net")
@@ -255,7 +260,7 @@ def test_problems_of_one_kind_are_one_sentence():
     assert caught.value.problems == (wording,) and str(caught.value).endswith(f"support: {wording}")
 
 
-def test_a_wrong_input_shape_is_one_sentence(capfd):
+def test_a_wrong_input_shape_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match=r"^net does not run on inputs of shape \(5,\) \(mat1 .*\)\.$") as caught:
         LiveNetwork.trace(nn.Sequential(nn.Linear(4, 3)), (5,), "net")
     assert not isinstance(caught.value, UnsupportedModel) and capfd.readouterr() == ("", "")
@@ -269,6 +274,6 @@ def test_a_wrong_input_shape_is_one_sentence(capfd):
     ],
     ids=["permuted", "batch of two"],
 )
-def test_what_only_looks_supported_is_found_out(forward, shape):
+def test_what_only_looks_supported_is_found_out(forward: Callable[..., Any], shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match=r"^net computes something else than its layers suggest; .*\.$"):
         LiveNetwork.trace(filled(Forward(forward, a=nn.Linear(4, 3))), shape, "net")

@@ -16,9 +16,10 @@ from qverify import datasets
 from qverify.datasets import Samples
 from qverify.errors import DataError, RadiiError, TrainingError, UsageError
 from qverify.family.radii import Radii
+from qverify.family.steps import Quantiser
 from qverify.training.architectures import build
-from qverify.training.live_family import Quantiser
-from qverify.training.loop import Epoch, Settings, Training
+from qverify.training.loop import Epoch, Training
+from qverify.training.settings import Settings
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support.modules import batch, filled
@@ -49,7 +50,7 @@ def weights(module: nn.Module) -> list[Array]:
 
 def entropy(scores: Array, labels: Array) -> Array:
     """Cross-entropy (N,) from its definition."""
-    return -np.log(np.exp(scores[np.arange(len(labels)), labels]) / np.exp(scores).sum(1))
+    return np.asarray(-np.log(np.exp(scores[np.arange(len(labels)), labels]) / np.exp(scores).sum(1)))
 
 
 def ends(w: Array, radius: float, low: Array, high: Array) -> tuple[Array, Array]:
@@ -77,11 +78,11 @@ def worst_scores(parameters: list[Array], x: Array, labels: Array, r: dict[str, 
 
 
 @pytest.mark.parametrize(("factor", "own"), [(1.0, 1.0), (0.4, 1.0), (0.4, 2.5)])
-def test_the_loss_against_numpy(factor, own):
+def test_the_loss_against_numpy(factor: float, own: float) -> None:
     """At `factor` of the ramp times `own` of the settings; inputs around 0 straddle it."""
     module = filled(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))
     x = batch("mlp")
-    found = Training.of(module, (4,), Radii(**RADIUS), replace(QUICK, factor=own)).losses(x, LABELS, factor)
+    found = Training.of(module, (4,), Radii(**RADIUS), replace(QUICK, factor=own)).losses(x, LABELS, factor)  # type: ignore[arg-type]
     layers, z, labels = [w.astype(np.float64) for w in weights(module)], x.double().numpy(), LABELS.numpy()
     hidden = np.maximum(z @ layers[0].T + layers[1], 0)
     scores = np.maximum(hidden @ layers[2].T + layers[3], 0) @ layers[4].T + layers[5]
@@ -91,14 +92,14 @@ def test_the_loss_against_numpy(factor, own):
     assert entropy(worst, labels).mean() > entropy(scores, labels).mean() + 0.02
 
 
-def test_no_member_has_a_larger_loss():
+def test_no_member_has_a_larger_loss() -> None:
     """Brute force: all 2^16 corners of input, weights, biases and activation errors of a 2-2-2 network."""
     module = filled(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), seed=3)
     signs = np.array(list(product([-1.0, 1.0], repeat=14)))
     x, labels = batch("mlp")[:4, :2], torch.tensor([0, 1, 1, 0])
     w1, b1, w2, b2 = (w.astype(np.float64) for w in weights(module))
     r = {kind: 4 * value for kind, value in RADIUS.items()}
-    losses = Training.of(module, (2,), Radii(**r), QUICK)
+    losses = Training.of(module, (2,), Radii(**r), QUICK)  # type: ignore[arg-type]
     for row, label in enumerate(labels.numpy()):
         worst = 0.0
         for corner in product([-1.0, 1.0], repeat=2):
@@ -113,7 +114,7 @@ def test_no_member_has_a_larger_loss():
         assert float(bound.detach()) < worst + 0.2  # and it is not far off for one hidden layer
 
 
-def test_normal_training_has_no_worst_case():
+def test_normal_training_has_no_worst_case() -> None:
     nominal, worst = training(stated=None).losses(torch.rand(3, 8, 8), torch.tensor([1, 2, 3]), 1.0)
     assert nominal > 0 and worst == 0
 
@@ -121,7 +122,7 @@ def test_normal_training_has_no_worst_case():
 # --- schedules ---
 
 
-def recorded(monkeypatch, settings: Settings, stated: Any = SIX) -> list[tuple[float, float]]:
+def recorded(monkeypatch: pytest.MonkeyPatch, settings: Settings, stated: Any = SIX) -> list[tuple[float, float]]:
     """Factor of every batch, and the weight of the nominal loss in the total: the gradient that arrives at it."""
     found: list[tuple[float, float]] = []
     job = training(settings, stated)
@@ -129,7 +130,7 @@ def recorded(monkeypatch, settings: Settings, stated: Any = SIX) -> list[tuple[f
     def losses(self: Training, x: torch.Tensor, y: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
         if self.family is not None:
             self.family.observe(self.live.values(x))
-        one = sum(p.sum() for p in self.live.module.parameters()) * 0.0 + 1.0
+        one: Any = sum(p.sum() for p in self.live.module.parameters()) * 0.0 + 1.0
         one.register_hook(lambda gradient: found.append((factor, float(gradient))))
         return one, torch.zeros(())
 
@@ -139,7 +140,7 @@ def recorded(monkeypatch, settings: Settings, stated: Any = SIX) -> list[tuple[f
 
 
 @pytest.mark.parametrize(("ramp", "kappa"), [(0.5, 0.25), (1.0, 0.0), (0.25, 0.5)])
-def test_radii_grow_while_kappa_falls(monkeypatch, ramp, kappa):
+def test_radii_grow_while_kappa_falls(monkeypatch: pytest.MonkeyPatch, ramp: float, kappa: float) -> None:
     """8 epochs of 4 batches (38 samples after validation): batch k is k / 32 of the training."""
     found = recorded(monkeypatch, replace(QUICK, epochs=8, batch_size=10, ramp=ramp, kappa=kappa))
     factors = [min(1.0, k / 32 / ramp) for k in range(32)]
@@ -147,15 +148,15 @@ def test_radii_grow_while_kappa_falls(monkeypatch, ramp, kappa):
     assert [weight for _, weight in found] == pytest.approx([1 - (1 - kappa) * f for f in factors])
 
 
-def test_without_a_ramp_the_radii_are_full_at_once(monkeypatch):
+def test_without_a_ramp_the_radii_are_full_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recorded(monkeypatch, replace(QUICK, ramp=0.0, kappa=0.25)) == [(1.0, 0.25)] * 6
 
 
-def test_normal_training_weighs_the_nominal_loss_only(monkeypatch):
+def test_normal_training_weighs_the_nominal_loss_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {weight for _, weight in recorded(monkeypatch, replace(QUICK, kappa=0.25), None)} == {1.0}
 
 
-def test_the_step_size_is_one_cycle():
+def test_the_step_size_is_one_cycle() -> None:
     """Up to --lr, then down to nearly nothing; one step a batch."""
     job, rates = training(replace(QUICK, epochs=5, lr=0.01)), list[float]()
     job._optimiser.register_step_pre_hook(lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"]))
@@ -167,7 +168,7 @@ def test_the_step_size_is_one_cycle():
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 0.0])
-def test_weights_stay_within_the_limit(limit):
+def test_weights_stay_within_the_limit(limit: float) -> None:
     network = training(replace(QUICK, weight_limit=limit, lr=0.05)).run(digits())
     layers: list[Any] = [network.layers[i] for i in network.weighted]
     largest = max(max(np.abs(la.weight).max(), np.abs(la.bias).max()) for la in layers)
@@ -177,7 +178,7 @@ def test_weights_stay_within_the_limit(limit):
 # --- what it is good for ---
 
 
-def test_robust_training_is_worth_it():
+def test_robust_training_is_worth_it() -> None:
     """On digits at 6 bits (paper): guaranteed accuracy on the test set, verified; and the loss says so, too."""
     settings = Settings(epochs=8, batch_size=64, lr=0.02, threads=1)
     samples, test = datasets.load_train("digits"), datasets.load("digits")
@@ -194,7 +195,7 @@ def test_robust_training_is_worth_it():
     assert sure[None] < 0.05 and sure[SIX] > 0.3
 
 
-def test_the_radii_trained_for_matter():
+def test_the_radii_trained_for_matter() -> None:
     """Trained at factor 0, which is normal training, the worst case at the full radii is worse than trained at 1."""
     losses = []
     for factor in (0.0, 1.0):
@@ -210,7 +211,7 @@ def test_the_radii_trained_for_matter():
 # --- validation ---
 
 
-def test_the_validation_part_is_disjoint_and_its_size_as_asked():
+def test_the_validation_part_is_disjoint_and_its_size_as_asked() -> None:
     samples = digits(200)
     marked = replace(samples, x=np.arange(200.0)[:, None, None] * np.ones((8, 8)))
     job = training(replace(QUICK, validation=0.2))
@@ -222,7 +223,7 @@ def test_the_validation_part_is_disjoint_and_its_size_as_asked():
     assert other[1].x[:, 0, 0].int().tolist() == second  # of the number of samples only
 
 
-def test_what_is_held_out_is_not_trained_on(monkeypatch):
+def test_what_is_held_out_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oracle sees every batch; its samples carry their index."""
     seen: set[int] = set()
     samples = replace(digits(100), x=np.arange(100.0)[:, None, None] * np.ones((8, 8)) / 100)
@@ -248,7 +249,7 @@ def test_what_is_held_out_is_not_trained_on(monkeypatch):
         ([(0.8, None), (0.7, None), (0.6, None)], 0),
     ],
 )
-def test_the_best_epoch_is_kept(scores, best, monkeypatch):
+def test_the_best_epoch_is_kept(scores: list[tuple[Any, ...]], best: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weights, remembered as they were after each epoch; the validation says what the test wants."""
     after: list[list[Array]] = []
     monkeypatch.setattr(Training, "_validate", lambda self, held_out: scores[len(self.history)])
@@ -260,13 +261,13 @@ def test_the_best_epoch_is_kept(scores, best, monkeypatch):
         assert np.array_equal(layer.weight, weight) and np.array_equal(layer.bias, bias)
 
 
-def test_without_validation_the_last_epoch_is_best():
+def test_without_validation_the_last_epoch_is_best() -> None:
     job = training(replace(QUICK, validation=0.0))
     job.run(digits())
     assert [row.clean for row in job.history] == [None] * 3 and job.best_epoch == job.history[-1]
 
 
-def test_how_epochs_are_ranked():
+def test_how_epochs_are_ranked() -> None:
     def epoch(clean: float | None, guaranteed: float | None, number: int = 1) -> tuple[float, float]:
         return Epoch(
             number=number,
@@ -282,7 +283,7 @@ def test_how_epochs_are_ranked():
     assert epoch(0.9, None) > epoch(0.8, None) and epoch(None, None, 2) > epoch(None, None, 1)
 
 
-def test_the_history_adds_up():
+def test_the_history_adds_up() -> None:
     job = training(replace(QUICK, epochs=4, ramp=0.5))
     job.run(digits())
     assert [row.number for row in job.history] == [1, 2, 3, 4]
@@ -296,7 +297,7 @@ def test_the_history_adds_up():
 
 
 @pytest.mark.parametrize("stated", [None, SIX], ids=["normal", "robust"])
-def test_a_loss_that_is_not_finite_is_an_error(stated):
+def test_a_loss_that_is_not_finite_is_an_error(stated: Quantiser | None) -> None:
     job = training(replace(QUICK, weight_limit=0.0, ramp=0.1), stated)
     with torch.no_grad():
         job._parameters[0].mul_(1e38)
@@ -330,13 +331,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), WRONG)
-def test_settings_that_make_no_sense(wrong, sentence):
+def test_settings_that_make_no_sense(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         Settings(**wrong)
     assert str(caught.value) == sentence
 
 
-def test_samples_that_do_not_fit():
+def test_samples_that_do_not_fit() -> None:
     samples = digits()
     with pytest.raises(DataError, match=r"^The largest label is 10, but the network has 10 outputs\.$"):
         training().run(replace(samples, y=samples.y + 1))
@@ -344,12 +345,12 @@ def test_samples_that_do_not_fit():
         training(replace(QUICK, clip=(0.0, 0.5))).run(samples)
 
 
-def test_nothing_to_train():
+def test_nothing_to_train() -> None:
     with pytest.raises(UsageError, match=r"^The network has no weights to train\.$"):
         Training.of(nn.Sequential(nn.Flatten(), nn.ReLU()), (4,), None, QUICK)
 
 
-def test_stopped_before_the_first_epoch_it_is_the_network_that_came():
+def test_stopped_before_the_first_epoch_it_is_the_network_that_came() -> None:
     """Not one that half an epoch has changed."""
     job, stop = training(), threading.Event()
     before, original = weights(job.live.module), job.losses
@@ -359,7 +360,7 @@ def test_stopped_before_the_first_epoch_it_is_the_network_that_came():
             stop.set()
         return original(*arguments)
 
-    job.losses = losses  # type: ignore[method-assign]
+    job.losses = losses  # type: ignore[method-assign, assignment]
     network = job.run(digits(), stop=stop)
     layers: list[Any] = [network.layers[i] for i in network.weighted]
     assert job.history == [] and all(np.array_equal(a.weight, w) for a, w in zip(layers, before[::2], strict=True))

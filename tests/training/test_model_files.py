@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 import qverify
 from qverify.errors import DataError, InternalError, OutputError, UsageError
+from qverify.onnx.writer import save
 from qverify.training import model_files
 from qverify.training.model_files import (
     checkpoint_path,
@@ -20,23 +23,23 @@ from qverify.training.model_files import (
     write_checkpoint,
     write_model,
 )
-from tests.support.networks import mlp
+from tests.support.networks import known_layers, mlp
 
 QUESTION = {"data": "digits", "settings": {"epochs": 3, "lr": 0.1}, "bits": None}
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> Path:
     return tmp_path / "m.onnx"
 
 
-def kept(model) -> dict:
+def kept(model: Path) -> dict[str, Any]:
     state = {"weight": torch.arange(6.0).reshape(2, 3), "seconds": 1.5, "history": [{"number": 1}]}
     write_checkpoint(model, QUESTION, state)
     return state
 
 
-def test_a_checkpoint_comes_back(model):
+def test_a_checkpoint_comes_back(model: Path) -> None:
     state = kept(model)
     found = read_checkpoint(model, QUESTION)
     assert torch.equal(found.pop("weight"), state.pop("weight")) and found == state
@@ -48,7 +51,7 @@ def test_a_checkpoint_comes_back(model):
 
 
 @pytest.mark.parametrize("place", [0, 0.3, 0.6, 0.999])
-def test_a_bit_that_flipped_is_noticed(place, model):
+def test_a_bit_that_flipped_is_noticed(place: float, model: Path) -> None:
     kept(model)
     content = bytearray(checkpoint_path(model).read_bytes())
     content[int(place * len(content))] ^= 1
@@ -58,7 +61,7 @@ def test_a_bit_that_flipped_is_noticed(place, model):
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04" + bytes(100)])
-def test_what_is_no_checkpoint(content, model):
+def test_what_is_no_checkpoint(content: bytes, model: Path) -> None:
     checkpoint_path(model).write_bytes(content + hashlib.sha256(content).digest())
     with pytest.raises(DataError, match="is damaged or of another version"):
         read_checkpoint(model, QUESTION)
@@ -72,19 +75,19 @@ def test_what_is_no_checkpoint(content, model):
         (QUESTION | {"more": 1}, "more was None and is 1 now"),
     ],
 )
-def test_another_question_is_named(other, said, model):
+def test_another_question_is_named(other: dict[str, Any], said: str, model: Path) -> None:
     kept(model)
     with pytest.raises(UsageError) as caught:
         read_checkpoint(model, other)
     assert said in str(caught.value)
 
 
-def test_a_model_is_written_with_its_description_and_read_back(model, rng):
+def test_a_model_is_written_with_its_description_and_read_back(model: Path, rng: np.random.Generator) -> None:
     network = qverify.Network(mlp(rng, 4, 5, 3).layers, "trained")
     single = network.with_layers(
         {
             i: type(la)(la.name, la.inputs, la.shape, np.float32(la.weight), np.float32(la.bias))
-            for i, la in ((i, network.layers[i]) for i in network.weighted)
+            for i, la in ((i, known_layers(network)[i]) for i in network.weighted)
         }
     )
     facts = write_model(model, single, lambda again: {"outputs": again.output_size})
@@ -95,16 +98,18 @@ def test_a_model_is_written_with_its_description_and_read_back(model, rng):
     assert sorted(path.name for path in model.parent.iterdir()) == ["m.json", "m.onnx"]
 
 
-def test_a_file_that_does_not_hold_the_network_is_an_internal_error(model, rng, monkeypatch):
+def test_a_file_that_does_not_hold_the_network_is_an_internal_error(
+    model: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = mlp(rng, 4, 5, 3), mlp(rng, 4, 5, 3)
-    before = model_files.save
+    before = save
     monkeypatch.setattr(model_files, "save", lambda network, path: before(other, path))
     with pytest.raises(InternalError, match="does not hold the network that was trained"):
         write_model(model, one, lambda again: {})
     assert not model.with_suffix(".json").exists()
 
 
-def test_nothing_is_overwritten(model):
+def test_nothing_is_overwritten(model: Path) -> None:
     refuse_taken(model, resume=False)
     assert list(model.parent.iterdir()) == []
     with pytest.raises(UsageError, match=r"must end in \.onnx"):
@@ -119,7 +124,7 @@ def test_nothing_is_overwritten(model):
         refuse_taken(model, resume=False)
 
 
-def test_a_folder_that_cannot_be(model):
+def test_a_folder_that_cannot_be(model: Path) -> None:
     model.parent.joinpath("file").write_bytes(b"")
     with pytest.raises(OutputError, match="cannot be written"):
         refuse_taken(model.parent / "file" / "m.onnx", resume=False)

@@ -7,6 +7,7 @@ import io
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from qverify import datasets
 from qverify.datasets import Samples
 from qverify.errors import TrainingError
 from qverify.family.radii import Radii
+from qverify.family.steps import Quantiser
 from qverify.network import Network
 from qverify.onnx import reader as onnx_io
 from qverify.training.architectures import build
-from qverify.training.live_family import Quantiser
-from qverify.training.loop import Settings, Training
+from qverify.training.loop import Training
+from qverify.training.settings import Settings
 
 SETTINGS = Settings(epochs=5, batch_size=32, lr=0.02, ramp=0.6, validation=0.2, seed=5, threads=1)
 STATED = {
@@ -71,7 +73,7 @@ def saved(state: dict[str, Any]) -> dict[str, Any]:
 class Interrupted:
     """Keeps the state after every epoch; stops in the middle of epoch `after` + 1."""
 
-    def __init__(self, job: Training, after: int):
+    def __init__(self, job: Training, after: int) -> None:
         self.job, self.after, self.stop = job, after, threading.Event()
         self.state: dict[str, Any] = {}
         values = job.live.values
@@ -95,7 +97,9 @@ class Interrupted:
 @pytest.mark.parametrize("after", [1, 4])
 @pytest.mark.parametrize("distortion", [0.0, 0.6])
 @pytest.mark.parametrize("name", STATED)
-def test_interrupted_and_resumed_is_as_if_nothing_had_happened(name, distortion, after, samples):
+def test_interrupted_and_resumed_is_as_if_nothing_had_happened(
+    name: str, distortion: float, after: int, samples: Samples
+) -> None:
     """Every weight, every figure of the history, and the choice of the best epoch; the break is within an epoch."""
     settings = replace(SETTINGS, distortion=distortion)
     whole = training(name, settings)
@@ -120,7 +124,7 @@ def test_interrupted_and_resumed_is_as_if_nothing_had_happened(name, distortion,
         assert resumed.family.state() == whole.family.state()
 
 
-def test_a_state_survives_what_goes_on_from_it(samples):
+def test_a_state_survives_what_goes_on_from_it(samples: Samples) -> None:
     """The same state twice: going on must not write into it."""
     keeper = Interrupted(training("tensor", SETTINGS), 2)
     keeper.job.run(samples, keeper, keeper.stop)
@@ -132,7 +136,7 @@ def test_a_state_survives_what_goes_on_from_it(samples):
     assert same(training("tensor", SETTINGS).run(samples, state=keeper.state), first)
 
 
-def test_a_finished_training_has_nothing_to_go_on_with(samples):
+def test_a_finished_training_has_nothing_to_go_on_with(samples: Samples) -> None:
     job, states = training("paper", SETTINGS), list[dict[str, Any]]()
     network = job.run(samples, lambda t: states.append(saved(t.state())))
     assert [len(state["history"]) for state in states] == [1, 2, 3, 4, 5]
@@ -144,7 +148,7 @@ def test_a_finished_training_has_nothing_to_go_on_with(samples):
 
 
 @pytest.mark.parametrize("name", ["normal", "paper", "tensor"])
-def test_the_same_seed_gives_the_same_file(name, samples, tmp_path):
+def test_the_same_seed_gives_the_same_file(name: str, samples: Samples, tmp_path: Path) -> None:
     files = []
     for number, seed in enumerate((5, 5, 6)):
         torch.manual_seed(number)  # must not matter
@@ -154,7 +158,7 @@ def test_the_same_seed_gives_the_same_file(name, samples, tmp_path):
     assert files[0] == files[1] != files[2]
 
 
-def test_a_convolution_is_reproducible_too(samples):
+def test_a_convolution_is_reproducible_too(samples: Samples) -> None:
     runs = [training("tensor", replace(SETTINGS, epochs=2), "conv:3k3s2,4k2s2p0/9").run(samples) for _ in range(2)]
     assert same(*runs)
 
@@ -162,12 +166,12 @@ def test_a_convolution_is_reproducible_too(samples):
 @pytest.mark.parametrize(
     "changed", [{"lr": 0.01}, {"kappa": 0.2}, {"ramp": 0.2}, {"factor": 1.5}, {"clip": (0.0, 1.0)}, {"batch_size": 16}]
 )
-def test_every_setting_matters(changed, samples):
+def test_every_setting_matters(changed: dict[str, Any], samples: Samples) -> None:
     one, other = (training("paper", replace(SETTINGS, epochs=2, **more)).run(samples) for more in ({}, changed))
     assert not same(one, other)
 
 
-def test_the_test_set_is_not_looked_at(samples, monkeypatch):
+def test_the_test_set_is_not_looked_at(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = training("tensor", SETTINGS).run(samples)
     monkeypatch.setattr(datasets, "load", None)
     assert same(training("tensor", SETTINGS).run(samples), expected)
@@ -177,7 +181,7 @@ def test_the_test_set_is_not_looked_at(samples, monkeypatch):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_process_is_left_as_it_was(fails, samples):
+def test_the_process_is_left_as_it_was(fails: bool, samples: Samples) -> None:
     """Random numbers, number of threads, the flag for deterministic algorithms; also where training fails."""
     job = training("paper", replace(SETTINGS, epochs=1, threads=2, weight_limit=0.0))
     seen: list[tuple[int, bool]] = []
@@ -205,7 +209,7 @@ def test_the_process_is_left_as_it_was(fails, samples):
         torch.set_num_threads(kept[0])
 
 
-def test_the_flag_stays_on_where_it_was_on(samples):
+def test_the_flag_stays_on_where_it_was_on(samples: Samples) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         training("paper", replace(SETTINGS, epochs=1)).run(samples)

@@ -3,27 +3,32 @@ test_cascade.py, against members replayed by onnxruntime."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from qverify.arrays import Array
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.tensors import BoundModel
+from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.members import membership
 from qverify.family.radii import Radii
-from qverify.network import margins
+from qverify.network import Network, margins
 from qverify.verification import attack as module
+from qverify.verification.attack import Attack
+from qverify.verification.positions import Positions
 from tests.support.networks import inputs, mlp
 
 
 @pytest.fixture
-def evaluated(monkeypatch):
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The number of members in every forward pass, as it is made."""
     counts: list[int] = []
     outputs = module.member_outputs
 
-    def counted(model, bounds, positions):
+    def counted(model: BoundModel, bounds: Bounds, positions: Positions) -> torch.Tensor:
         counts.append(len(positions.entry))
         return outputs(model, bounds, positions)
 
@@ -31,7 +36,7 @@ def evaluated(monkeypatch):
     return counts
 
 
-def attacked(network, x, labels, radii):
+def attacked(network: Network, x: Array, labels: np.ndarray, radii: Radii) -> tuple[Family, Attack]:
     family = Family.of(network, radii)
     model = BoundModel.of(family, "cpu")
     low, high = family.box(x)
@@ -40,27 +45,27 @@ def attacked(network, x, labels, radii):
     return family, module.attack(model, bounds, torch.as_tensor(labels), rivals)
 
 
-def samples(rng, count=30):
+def samples(rng: np.random.Generator, count: int = 30) -> tuple[Network, Array, Array]:
     network = mlp(rng, 5, 9, 6, 4)
     x = np.concatenate([inputs(network, rng) for _ in range(count)])[:count]
     return network, x, network.evaluate(x)
 
 
-def test_what_is_broken_at_once_is_evaluated_once(rng, evaluated):
+def test_what_is_broken_at_once_is_evaluated_once(rng: np.random.Generator, evaluated: list[Any]) -> None:
     network, x, outputs = samples(rng)
     _, found = attacked(network, x, outputs.argmin(1), Radii(0.01, 0.01, 0.01, 0.01))
     assert evaluated == [len(x)]
     assert (found.margin.numpy() < 0).all()
 
 
-def test_what_holds_goes_through_every_start(rng, evaluated):
+def test_what_holds_goes_through_every_start(rng: np.random.Generator, evaluated: list[Any]) -> None:
     network, x, outputs = samples(rng)
     _, found = attacked(network, x, outputs.argmax(1), Radii(1e-9, 1e-9, 1e-9, 1e-9))
     assert (found.margin.numpy() > 0).all()
     assert evaluated == [len(x)] * (module.STARTS * (module.STEPS + 1))
 
 
-def test_every_sample_keeps_its_own_member(rng, evaluated):
+def test_every_sample_keeps_its_own_member(rng: np.random.Generator, evaluated: list[Any]) -> None:
     """Broken after one step or several: the members kept are those whose margins are reported, sample by sample."""
     network, x, outputs = samples(rng, 60)
     labels = outputs.argmax(1)

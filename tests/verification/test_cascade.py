@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import threading
 from itertools import product
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from qverify.arrays import Array
 from qverify.bounds import interval
 from qverify.errors import DataError, RadiiError, UsageError
 from qverify.family.family import Family
-from qverify.family.members import membership
+from qverify.family.members import Witness, membership
 from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input
 from qverify.network import Network, margins
 from qverify.onnx.reader import to_onnx
 from qverify.verification.cascade import Cascade, verify
 from qverify.verification.setup import Setup
-from qverify.verification.verdict import Options, Status
+from qverify.verification.verdict import Options, Status, Verdict
 from tests.support.networks import (
     NETWORKS,
     dense,
+    known_layers,
     mlp,
     random_radii,
     relu,
@@ -34,15 +37,15 @@ from tests.support.networks import (
 PROVING = ("auto", "ibp", "bp", "exact")
 
 
-def replay(witness) -> np.ndarray:
+def replay(witness: Witness) -> np.ndarray:
     """The witness's outputs by onnxruntime, from the ONNX file its member is exported to."""
     model = to_onnx(witness.network, "float64").SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     shape = (1, *witness.network.input_shape)
-    return session.run(None, {"input": witness.input.reshape(shape)})[0]
+    return np.asarray(session.run(None, {"input": witness.input.reshape(shape)})[0])
 
 
-def check_verdict(verdict, family: Family, x, label: int, rng) -> None:
+def check_verdict(verdict: Verdict, family: Family, x: Array, label: int, rng: np.random.Generator) -> None:
     """What each status claims, against members drawn at random and against the witness replayed."""
     assert verdict.margin_lower <= verdict.margin_upper + 1e-9
     for corner in (True, False):
@@ -53,6 +56,7 @@ def check_verdict(verdict, family: Family, x, label: int, rng) -> None:
             assert worst > 0
     if verdict.status is Status.FALSIFIED:
         witness = verdict.witness()
+        assert witness is not None
         assert membership(family, witness.network, x, witness.input) == []
         output = replay(witness)
         assert margins(output, np.array([label]))[0] <= 1e-12
@@ -63,7 +67,7 @@ def check_verdict(verdict, family: Family, x, label: int, rng) -> None:
 
 @pytest.mark.parametrize("method", PROVING)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_verdicts_hold(name, method, rng):
+def test_verdicts_hold(name: str, method: str, rng: np.random.Generator) -> None:
     """Every kind of network, radii from harmless to hopeless, so that every status occurs."""
     network = NETWORKS[name](rng)
     x, labels = samples(network, rng)
@@ -79,12 +83,12 @@ def test_verdicts_hold(name, method, rng):
                 assert verdict.status is not Status.UNKNOWN, verdict
 
 
-def tiny_dense(rng) -> Network:
+def tiny_dense(rng: np.random.Generator) -> Network:
     sizes = [int(rng.integers(2, 4)) for _ in range(int(rng.integers(2, 4)))]
     return mlp(rng, *sizes, int(rng.integers(2, 4)))
 
 
-def test_all_solvers_and_formulations_agree():
+def test_all_solvers_and_formulations_agree() -> None:
     """HiGHS, Gurobi and SCIP, relational and bilinear, on tiny dense networks with signed inputs."""
     ways = [("highs", "relational"), ("gurobi", "relational"), ("gurobi", "bilinear"), ("scip", "bilinear")]
     seen = set()
@@ -104,7 +108,7 @@ def test_all_solvers_and_formulations_agree():
 
 
 @pytest.mark.parametrize(("solver", "formulation"), [("highs", "relational"), ("scip", "bilinear")])
-def test_exact_margin_is_attained(solver, formulation, rng):
+def test_exact_margin_is_attained(solver: str, formulation: str, rng: np.random.Generator) -> None:
     """Method exact: the proved and the attained worst margin meet, and enumeration of corners finds nothing below."""
     network = Network(
         (
@@ -133,12 +137,12 @@ def test_exact_margin_is_attained(solver, formulation, rng):
         assert verdict.margin_upper <= worst + 1e-6
 
 
-def enumerate_corners(family: Family, x, label: int) -> float:
+def enumerate_corners(family: Family, x: Array, label: int) -> float:
     """The smallest margin over all corners of weights, biases, offsets and input of a 2-2-2 network."""
-    first, _, last = family.network.layers[1:]
+    first, _, last = known_layers(family.network)[1:]
     worst = np.inf
-    for point in product(*([v - family.input[i], v + family.input[i], 0.0] for i, v in enumerate(x))):
-        point = np.array(point)
+    for corner in product(*([v - family.input[i], v + family.input[i], 0.0] for i, v in enumerate(x))):
+        point = np.array(corner)
         if (np.abs(point - x) > family.input).any():
             continue
         reach = family.weight[1] @ np.abs(point) + family.bias[1]
@@ -152,7 +156,7 @@ def enumerate_corners(family: Family, x, label: int) -> float:
     return worst
 
 
-def test_no_radius_is_the_forward_pass(rng):
+def test_no_radius_is_the_forward_pass(rng: np.random.Generator) -> None:
     for build in NETWORKS.values():
         network = build(rng)
         x, labels = samples(network, rng)
@@ -167,7 +171,7 @@ def test_no_radius_is_the_forward_pass(rng):
 
 
 @pytest.mark.parametrize("kind", ["input", "weight", "bias", "activation", "all"])
-def test_widening_never_verifies_more(kind, rng):
+def test_widening_never_verifies_more(kind: str, rng: np.random.Generator) -> None:
     """The guarantee never grows with a radius, by interval bounds and exactly."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -179,14 +183,14 @@ def test_widening_never_verifies_more(kind, rng):
             before = np.ones(len(x), dtype=bool)
             for factor in (1.0, 1.5, 3.0, 6.0):
                 radii = {k: r * (factor if kind in (k, "all") else 1.0) for k, r in base.items()}
-                verdicts = verify(network, x, labels, Radii(**radii), Options(method=method))
+                verdicts = verify(network, x, labels, Radii(**radii), Options(method=method))  # type: ignore[arg-type]
                 held = np.array([v.status is Status.VERIFIED for v in verdicts])
                 assert not (held & ~before).any()
                 before = held
             assert kind != "all" or not before.all()
 
 
-def test_ranges_that_clip(rng):
+def test_ranges_that_clip(rng: np.random.Generator) -> None:
     """Schemes with calibrated ranges: values above are clipped, so radii differ from sample to sample."""
     network = mlp(rng, 4, 7, 5, 3)
     x = unit_inputs(network, rng)
@@ -205,14 +209,14 @@ def test_ranges_that_clip(rng):
     assert any((r.numpy() > family.activation[i]).any() for i, r in bounds.activation.items())
 
 
-def test_jobs_chunks_and_callbacks_change_nothing(rng, monkeypatch):
+def test_jobs_chunks_and_callbacks_change_nothing(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     network = mlp(rng, 5, 9, 8, 4)
     x = rng.normal(size=(30, 5))
     labels = network.evaluate(x).argmax(1)
     radii = random_radii(network, rng, 0.05)
     alone = [verify(network, x[i : i + 1], labels[i : i + 1], radii, Options(jobs=1))[0] for i in range(len(x))]
     monkeypatch.setattr("qverify.verification.setup._CHUNK", 7)
-    heard = []
+    heard: list[Any] = []
     together = verify(network, x, labels, radii, Options(jobs=4), on_verdict=heard.append)
     assert [v.status for v in together] == [v.status for v in alone]
     assert [v.method for v in together] == [v.method for v in alone]
@@ -220,14 +224,14 @@ def test_jobs_chunks_and_callbacks_change_nothing(rng, monkeypatch):
     assert len({v.method for v in together}) > 2
 
 
-def test_stop_keeps_what_is_decided(rng):
+def test_stop_keeps_what_is_decided(rng: np.random.Generator) -> None:
     network = mlp(rng, 5, 9, 8, 4)
     x = rng.normal(size=(30, 5))
     labels = network.evaluate(x).argmax(1)
     stop = threading.Event()
     heard = []
 
-    def hear(verdict):
+    def hear(verdict: Verdict) -> None:
         heard.append(verdict)
         stop.set()
 
@@ -237,19 +241,19 @@ def test_stop_keeps_what_is_decided(rng):
     assert verify(network, x, labels, Radii(), stop=stop) == []
 
 
-def test_an_interrupt_passes_through(rng):
+def test_an_interrupt_passes_through(rng: np.random.Generator) -> None:
     network = mlp(rng, 5, 9, 8, 4)
     x = rng.normal(size=(10, 5))
     labels = network.evaluate(x).argmax(1)
 
-    def interrupt(verdict):
+    def interrupt(verdict: Verdict) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         verify(network, x, labels, random_radii(network, rng, 0.05), Options(method="exact"), interrupt)
 
 
-def test_time_limit_leaves_unknown_with_bounds():
+def test_time_limit_leaves_unknown_with_bounds() -> None:
     rng = np.random.default_rng(3)
     network = mlp(rng, 6, 40, 40, 40, 5)
     x = rng.normal(size=(6, 6))
@@ -262,20 +266,20 @@ def test_time_limit_leaves_unknown_with_bounds():
     assert all(np.isfinite(v.margin_lower) for v in unknown if "not even" not in v.detail)
 
 
-def test_a_sample_whose_time_is_up_before_it_begins(rng):
+def test_a_sample_whose_time_is_up_before_it_begins(rng: np.random.Generator) -> None:
     """As in a batch, where another task took it; with and without the exact step."""
     network = mlp(rng, 3, 4, 2)
     x = rng.normal(size=(3, 3))
     labels = network.evaluate(x).argmax(1)
     for method in ("auto", "exact", "bp", "ibp"):
         cascade = Cascade(network, random_radii(network, rng, 0.05), Options(method=method, seconds=1.0))
-        found = []
+        found: list[Any] = []
         batch = cascade.cheap_stages(0, x, labels, found.append, spent=2.0)
         assert not len(batch.open) and len(found) == 3
         assert all(v.status is Status.UNKNOWN and v.limit == 1.0 and "time limit" in v.detail for v in found)
 
 
-def test_rows_are_plain_json(rng):
+def test_rows_are_plain_json(rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 4, 2)
     x, labels = samples(network, rng)
     for verdict in verify(network, x, labels, Radii(weight=0.1)):
@@ -299,7 +303,7 @@ def test_rows_are_plain_json(rng):
         ([[1.0], [1.0, 2.0]], np.zeros(2, int), "rectangular"),
     ],
 )
-def test_bad_data(x, y, sentence, rng):
+def test_bad_data(x: np.ndarray | list[list[float]], y: np.ndarray, sentence: str, rng: np.random.Generator) -> None:
     with pytest.raises(DataError, match=sentence):
         verify(mlp(rng, 3, 4, 2), x, y, Radii())
 
@@ -311,14 +315,14 @@ def test_bad_data(x, y, sentence, rng):
      {"device": "nowhere"}, {"device": "meta"},
      {"clip": (0.0,)}, {"clip": (0.0, "1")}],
 )  # fmt: skip
-def test_bad_options(wrong, rng):
+def test_bad_options(wrong: dict[str, Any], rng: np.random.Generator) -> None:
     network = mlp(rng, 3, 4, 2)
     with pytest.raises(UsageError, match=r"choose|give|use"):
         verify(network, np.zeros((1, 3)), np.zeros(1, int), Radii(), Options(**wrong))
 
 
 @pytest.mark.parametrize("method", PROVING)
-def test_without_an_attack_the_same_is_proved(method, rng):
+def test_without_an_attack_the_same_is_proved(method: str, rng: np.random.Generator) -> None:
     """What is left out is the descent: `ibp` and `bp` then falsify nothing, the exact step still does."""
     network = mlp(rng, 5, 8, 6, 3)
     x, labels = samples(network, rng, 30)
@@ -338,12 +342,12 @@ def test_without_an_attack_the_same_is_proved(method, rng):
         assert falsified[False] == falsified[True]
 
 
-def affine(name, source, weight, bias):
+def affine(name: str, source: int, weight: list[list[float]], bias: list[float]) -> Dense:
     return Dense(name, (source,), (len(weight),), weight=np.array(weight), bias=np.array(bias))
 
 
 @pytest.mark.parametrize("method", PROVING)
-def test_nothing_is_verified_by_products_that_underflow(method):
+def test_nothing_is_verified_by_products_that_underflow(method: str) -> None:
     """In the backward pass, as in the duals of the program, -a meets a: their product is 0 in float64, and times an
     input of 1 / a it is -a. With it the margin is a relu(2 - a x) - 1.25 a, at worst -0.25 a; without, 0.75 a."""
     a = 2.0**-600
@@ -357,7 +361,7 @@ def test_nothing_is_verified_by_products_that_underflow(method):
 
 
 @pytest.mark.parametrize("method", PROVING)
-def test_nothing_is_verified_by_sums_that_overflow(method):
+def test_nothing_is_verified_by_sums_that_overflow(method: str) -> None:
     """The ends of a layer are finite, but upper - lower is not: a chord of slope upper / inf = 0 would say that the
     Relu is never above 0. With it the margin is 0.5; the network answers [0.5, 1.3] at the upper end."""
     big = 2.0**1022
@@ -370,7 +374,7 @@ def test_nothing_is_verified_by_sums_that_overflow(method):
 
 
 @pytest.mark.parametrize("method", PROVING)
-def test_nothing_is_verified_by_positions_whose_sum_overflows(method):
+def test_nothing_is_verified_by_positions_whose_sum_overflows(method: str) -> None:
     """BP sums a convolution's positions before it multiplies by the kernel; here that sum is beyond 1e308, while what
     the network computes is not. The worst kernel makes the margin negative."""
     x, w, a = 2.0**600, 2.0**-600, 2.0**500

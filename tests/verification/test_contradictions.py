@@ -17,7 +17,7 @@ from tests.support.networks import mlp
 
 
 @pytest.fixture
-def setup(rng):
+def setup(rng: np.random.Generator) -> Setup:
     return Setup(mlp(rng, 4, 6, 3), Radii(weight=0.01), Options())
 
 
@@ -42,13 +42,15 @@ def batch(setup: Setup, rng: np.random.Generator) -> Batch:
     return found
 
 
-def test_what_agrees_passes(setup, rng):
+def test_what_agrees_passes(setup: Setup, rng: np.random.Generator) -> None:
     refuse_contradictions(setup, batch(setup, rng))
 
 
 @pytest.mark.parametrize("limit", [contradictions._SMALL, 0], ids=["gain", "no gain"])
 @pytest.mark.parametrize("sample", [1, 2, 3])
-def test_a_member_below_the_bound_is_an_internal_error(sample, limit, setup, rng, monkeypatch):
+def test_a_member_below_the_bound_is_an_internal_error(
+    sample: int, limit: int, setup: Setup, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(contradictions, "_SMALL", limit)
     wrong = batch(setup, rng)
     wrong.attained[sample] -= 1e-3
@@ -62,13 +64,13 @@ def test_a_member_below_the_bound_is_an_internal_error(sample, limit, setup, rng
             refuse_contradiction(setup, wrong, position)
 
 
-def test_what_a_forward_pass_rounds_is_no_contradiction(setup, rng):
+def test_what_a_forward_pass_rounds_is_no_contradiction(setup: Setup, rng: np.random.Generator) -> None:
     near = batch(setup, rng)
     near.attained -= 1e-14
     refuse_contradictions(setup, near)
 
 
-def test_decided_samples_are_not_looked_at(setup, rng):
+def test_decided_samples_are_not_looked_at(setup: Setup, rng: np.random.Generator) -> None:
     wrong = batch(setup, rng)
     wrong.attained[0] -= 1.0
     refuse_contradictions(setup, wrong)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from qverify.bounds import backward
 from qverify.budget import Deadline
 from qverify.errors import UsageError
 from qverify.exact import search
+from qverify.exact.search import Search
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.network import Network, margins
@@ -44,7 +46,7 @@ RADII = Radii(0.02, 0.02, 0.02, 0.02)
 class Clock:
     """The clock of all stages; `on(module, name)` lets a function take ages, before or after it works."""
 
-    def __init__(self, patch: pytest.MonkeyPatch):
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch, self._ahead, self.used = patch, 0.0, 0
         for name in ("monotonic", "perf_counter"):
             patch.setattr(time, name, self._read(getattr(time, name)))
@@ -67,7 +69,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
@@ -122,7 +124,7 @@ def proved_by(method: str) -> dict[int, Verdict]:
 
 
 @pytest.mark.parametrize("method", ["auto", "ibp", "bp", "exact"])
-def test_no_time_for_interval_bounds(method, clock, truth):
+def test_no_time_for_interval_bounds(method: str, clock: Clock, truth: dict[int, Verdict]) -> None:
     clock.on(setup, "interval_bounds")
     found = verify(*problem(), RADII, options(method=method))
     honest(found, truth)
@@ -141,7 +143,9 @@ def test_no_time_for_interval_bounds(method, clock, truth):
         *(("backward_margins", False, "ibp"), ("backward_margins", True, "bp")),
     ],
 )
-def test_a_stage_that_takes_all_the_time_hands_on_the_bounds_so_far(method, stage, after, reached, truth, clock):
+def test_a_stage_that_takes_all_the_time_hands_on_the_bounds_so_far(
+    method: str, stage: str, after: bool, reached: str, truth: dict[int, Verdict], clock: Clock
+) -> None:
     before = proved_by(reached)
     clock.on(cascade, stage, after)
     found = verify(*problem(), RADII, options(method=method))
@@ -159,7 +163,9 @@ def test_a_stage_that_takes_all_the_time_hands_on_the_bounds_so_far(method, stag
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("method", ["auto", "exact"])
-def test_bounds_at_every_layer_take_all_the_time(method, after, truth, clock):
+def test_bounds_at_every_layer_take_all_the_time(
+    method: str, after: bool, truth: dict[int, Verdict], clock: Clock
+) -> None:
     before = proved_by("bp")
     clock.on(cascade, "tightened_bounds", after)
     found = verify(*problem(), RADII, options(method=method))
@@ -170,7 +176,7 @@ def test_bounds_at_every_layer_take_all_the_time(method, after, truth, clock):
         assert verdict.margin_lower >= before[verdict.index].margin_lower - 1e-12
 
 
-def test_bounds_at_every_layer_look_at_the_clock_between_pieces(clock, monkeypatch):
+def test_bounds_at_every_layer_look_at_the_clock_between_pieces(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a small cap there are many pieces; the first one takes all the time."""
     network, x, _ = problem()
     monkeypatch.setattr(setup, "working_memory", lambda memory, needed: 1500)
@@ -184,7 +190,7 @@ def test_bounds_at_every_layer_look_at_the_clock_between_pieces(clock, monkeypat
 
 
 @pytest.mark.parametrize("method", ["auto", "exact"])
-def test_no_time_to_set_up_the_program(method, truth, monkeypatch):
+def test_no_time_to_set_up_the_program(method: str, truth: dict[int, Verdict], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "count_coefficients", lambda family: 1e9)
     found = [v for v in verify(*problem(), RADII, options(method=method, memory=None)) if v.method == "exact"]
     assert found
@@ -203,7 +209,7 @@ def test_no_time_to_set_up_the_program(method, truth, monkeypatch):
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("method", ["auto", "exact"])
-def test_a_solve_takes_all_the_time(method, after, truth, clock):
+def test_a_solve_takes_all_the_time(method: str, after: bool, truth: dict[int, Verdict], clock: Clock) -> None:
     clock.on(search.Search, "_ask", after)
     found = verify(*problem(), RADII, options(method=method))
     # `exact` with its sign settled and its value not: ended by the limit, and not unknown
@@ -216,19 +222,24 @@ def test_a_solve_takes_all_the_time(method, after, truth, clock):
     assert after or method == "auto" or all(v.limit == LIMIT for v in found if v.method == "exact")
 
 
-def test_the_time_of_the_cheap_stages_is_taken_off_the_solver_s(clock, monkeypatch):
+def test_the_time_of_the_cheap_stages_is_taken_off_the_solver_s(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the time for BP leaves half of it; the limit handed to the solver says so."""
     network, x, y = problem()
     given: list[float] = []
     before = ExactStep._settings
-    monkeypatch.setattr(ExactStep, "_settings", lambda self, left: given.append(left) or before(self, left))
+
+    def settings(self: ExactStep, left: Any) -> Any:
+        given.append(left)
+        return before(self, left)
+
+    monkeypatch.setattr(ExactStep, "_settings", settings)
     clock.on(cascade, "backward_margins", after=True, seconds=LIMIT / 4)
     verify(network, x[:1], y[:1], RADII, options(method="exact", attack=False))
     assert clock.used == 2  # once more after the layers
     assert given == [pytest.approx(LIMIT / 2, abs=2.0)]
 
 
-def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(clock):
+def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(clock: Clock) -> None:
     """Thirty samples have thirty limits together: one stage may take twenty of them."""
     network, x, y = problem()
     clock.on(cascade, "attack", seconds=20 * LIMIT)
@@ -237,7 +248,7 @@ def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(clock):
     assert any(v.method == "attack" for v in found)
 
 
-def test_without_a_limit_nothing_is_ended(clock, truth):
+def test_without_a_limit_nothing_is_ended(clock: Clock, truth: dict[int, Verdict]) -> None:
     for stage in ("interval_bounds", "attack", "backward_margins", "tightened_bounds"):
         clock.on(setup if stage == "interval_bounds" else cascade, stage)
     found = verify(*problem(), RADII, options(seconds=None))
@@ -254,7 +265,7 @@ def discrepancies(method: str, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("stage", ["tightened_bounds", "backward_outputs", None])
-def test_the_discrepancy_hands_on_the_bounds_so_far(stage, clock):
+def test_the_discrepancy_hands_on_the_bounds_so_far(stage: str | None, clock: Clock) -> None:
     rough, true = discrepancies("ibp", seconds=None), discrepancies("exact", seconds=None)
     clock.on(*((discrepancy, stage) if stage else (search.Search, "_ask")))
     for found, ibp, best in zip(discrepancies("exact"), rough, true, strict=True):
@@ -266,13 +277,13 @@ def test_the_discrepancy_hands_on_the_bounds_so_far(stage, clock):
             assert found.lower == pytest.approx(ibp.lower, abs=1e-12)
 
 
-def test_a_discrepancy_without_any_bound_is_refused_with_the_way_out(clock):
+def test_a_discrepancy_without_any_bound_is_refused_with_the_way_out(clock: Clock) -> None:
     clock.on(setup, "interval_bounds")
     with pytest.raises(UsageError, match=r"in 50 s a sample; give a longer time limit\.$"):
         discrepancies("bp")
 
 
-def test_the_limit_holds_at_one_factor_of_a_radius(clock):
+def test_the_limit_holds_at_one_factor_of_a_radius(clock: Clock) -> None:
     network, x, y = problem()
     grid = Grid(max_factor=2.0, precision=0.1)
     x, y = x[:12], y[:12]
@@ -285,7 +296,7 @@ def test_the_limit_holds_at_one_factor_of_a_radius(clock):
         assert some.upper is None or some.misclassified or some.upper > best.factor
 
 
-def test_unstable_neurons_are_counted_on_the_samples_there_was_time_for(clock):
+def test_unstable_neurons_are_counted_on_the_samples_there_was_time_for(clock: Clock) -> None:
     network, x, _ = problem()
     whole = unstable.unstable_neurons(network, RADII, x[:8], options())
     clock.on(unstable, "tightened_bounds", after=True, seconds=40.0)
@@ -303,8 +314,9 @@ class Here:
 
     slots = window = 1
 
-    def __init__(self, parcels: Parcels):
-        self._parcels, self._bench, self._waiting = parcels, worker.Bench(), []
+    def __init__(self, parcels: Parcels) -> None:
+        self._parcels, self._bench = parcels, worker.Bench()
+        self._waiting: list[Any] = []
         self.tasks: list[Task] = []
 
     def submit(self, task: Task) -> None:
@@ -338,7 +350,9 @@ def batch(**more: Any) -> tuple[Here, dict[int, Row]]:
         *((cascade, "tightened_bounds"), (search.Search, "_ask")),
     ],
 )
-def test_a_batch_keeps_the_limit_too(owner, stage, truth, clock):
+def test_a_batch_keeps_the_limit_too(
+    owner: ModuleType | type[Search], stage: str, truth: dict[int, Verdict], clock: Clock
+) -> None:
     clock.on(owner, stage, after=stage in ("backward_margins", "tightened_bounds"))
     _, rows = batch()
     assert sorted(rows) == sorted(truth)
@@ -351,13 +365,18 @@ def test_a_batch_keeps_the_limit_too(owner, stage, truth, clock):
         assert row.limit == LIMIT and row.detail.startswith("time limit") and row.seconds >= LIMIT
 
 
-def test_what_the_first_task_took_counts_in_the_second(clock, monkeypatch):
+def test_what_the_first_task_took_counts_in_the_second(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """45 of 50 s went by in the first task, and the second works through the cheap stages again: no solver is asked
     for more than what is left."""
     _, x, _ = problem()
     given: list[float] = []
     before = ExactStep._settings
-    monkeypatch.setattr(ExactStep, "_settings", lambda self, left: given.append(left) or before(self, left))
+
+    def settings(self: ExactStep, left: Any) -> Any:
+        given.append(left)
+        return before(self, left)
+
+    monkeypatch.setattr(ExactStep, "_settings", settings)
     clock.on(cascade, "tightened_bounds", after=True, seconds=0.6 * LIMIT)
     engine, rows = batch(method="exact", attack=False)
     exact = [task for task in engine.tasks if task.exact]
@@ -369,7 +388,9 @@ def test_what_the_first_task_took_counts_in_the_second(clock, monkeypatch):
     assert given == [] and all(row.limit == LIMIT and row.status is Status.UNKNOWN for row in rows.values())
 
 
-def test_bounds_of_the_first_task_are_not_lost_in_the_second(clock, truth, monkeypatch):
+def test_bounds_of_the_first_task_are_not_lost_in_the_second(
+    clock: Clock, truth: dict[int, Verdict], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There time is up at once, with no bound at all: the row still has what BP proved."""
     before, perform = proved_by("bp"), worker.Bench.perform
 
@@ -385,5 +406,5 @@ def test_bounds_of_the_first_task_are_not_lost_in_the_second(clock, truth, monke
     assert clock.used == len(unknown) == sum(task.exact for task in engine.tasks) > 0
     for row in unknown:
         assert row.limit == LIMIT and row.detail.startswith("time limit")
-        assert row.margin_lower >= before[row.index].margin_lower - 1e-12
-        assert row.margin_lower <= truth[row.index].margin_upper + 1e-9
+        assert row.margin_lower >= before[row.index].margin_lower - 1e-12  # type: ignore[operator]
+        assert row.margin_lower <= truth[row.index].margin_upper + 1e-9  # type: ignore[operator]

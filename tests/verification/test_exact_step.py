@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from qverify.network import Network
 from qverify.verification.cascade import Cascade
 from qverify.verification.exact_step import ExactStep
 from qverify.verification.undecided import Batch
-from qverify.verification.verdict import Options, Status
-from tests.support.networks import Array, mlp
+from qverify.verification.verdict import Options, Status, Verdict
+from tests.support.networks import Array, known_layers, mlp
 
 RADII = Radii(weight=0.05, bias=0.02)
 
@@ -32,7 +33,7 @@ def problem(rng: np.random.Generator, *sizes: int, count: int = 8) -> tuple[Netw
 
 def closed_form(network: Network, x: Array, label: int) -> float:
     """min over the family of one dense layer: the rows choose independently (mathematics.md, section 3)."""
-    layer = network.layers[-1]
+    layer = known_layers(network)[-1]
     worst = np.inf
     for rival in range(len(layer.bias)):
         if rival != label:
@@ -42,12 +43,13 @@ def closed_form(network: Network, x: Array, label: int) -> float:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_one_layer_has_a_closed_form(jobs, rng):
+def test_one_layer_has_a_closed_form(jobs: int, rng: np.random.Generator) -> None:
     network, x, labels = problem(rng, 5, 4)
     options = Options(method="exact", attack=False, jobs=jobs)
     cascade, batch = undecided(network, x, labels, options)
     assert batch.open.tolist() == list(range(8)), "method exact leaves every sample to the solver"
-    found, said = [], []
+    found: list[Any] = []
+    said: list[Any] = []
     ExactStep(cascade.setup, batch).run(found.append, said.append)
     assert sorted(verdict.index for verdict in found) == list(range(10, 18))
     for verdict in found:
@@ -61,12 +63,12 @@ def test_one_layer_has_a_closed_form(jobs, rng):
     assert said == [f"exact: {left} open" for left in range(8, -1, -1)]
 
 
-def test_a_stopped_run_gives_no_verdict(rng):
+def test_a_stopped_run_gives_no_verdict(rng: np.random.Generator) -> None:
     network, x, labels = problem(rng, 5, 6, 4)
     cascade, batch = undecided(network, x, labels, Options(method="exact", attack=False, jobs=1, isolated=False))
     found = []
 
-    def tell(verdict) -> None:
+    def tell(verdict: Verdict) -> None:
         found.append(verdict)
         cascade.setup.stop.set()
 
@@ -76,19 +78,19 @@ def test_a_stopped_run_gives_no_verdict(rng):
     assert len(found) == 1
 
 
-def test_a_sample_without_time_is_unknown_with_its_bounds(rng):
+def test_a_sample_without_time_is_unknown_with_its_bounds(rng: np.random.Generator) -> None:
     network, x, labels = problem(rng, 5, 6, 4)
     cascade, batch = undecided(network, x, labels, Options(method="exact", attack=False, seconds=30.0))
     batch.seconds[batch.open[0]] = 31.0
     before = batch.lower[batch.open[0]].min()
-    found = []
+    found: list[Any] = []
     ExactStep(cascade.setup, batch).run(found.append)
     (late,) = [verdict for verdict in found if verdict.index == 10 + batch.open[0]]
     assert late.status is Status.UNKNOWN and (late.detail, late.limit) == ("time limit", 30.0)
     assert late.margin_lower == before and all(verdict.limit is None for verdict in found if verdict is not late)
 
 
-def test_the_clock_of_a_sample_goes_on(rng):
+def test_the_clock_of_a_sample_goes_on(rng: np.random.Generator) -> None:
     """Seconds before the exact step are those of the cheap stages; the limit is for both together."""
     network, x, labels = problem(rng, 5, 6, 4, count=3)
     cascade, batch = undecided(network, x, labels, Options(method="exact", attack=False, seconds=30.0))

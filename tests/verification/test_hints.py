@@ -30,14 +30,14 @@ def dense(top: float) -> Network:
         (1.5, None, "weights reach 1.5, but scheme paper"),
     ],
 )
-def test_scheme_paper_is_for_numbers_within_1(top, x, said):
+def test_scheme_paper_is_for_numbers_within_1(top: float, x: list[list[float]] | None, said: str | None) -> None:
     samples = None if x is None else np.array(x)
     found = of_family(dense(top), Radii.from_bits(8), samples)
     assert (found == []) if said is None else (len(found) == 1 and found[0].startswith(said))
     assert of_family(dense(top), Radii(weight=0.1), samples) == []
 
 
-def test_places_that_toolchains_round_and_the_family_does_not(rng):
+def test_places_that_toolchains_round_and_the_family_does_not(rng: np.random.Generator) -> None:
     network = NETWORKS["conv_pool"](rng)
     radii = Radii.from_bits(8, "tensor", "any", network, unit_inputs(network, rng))
     (said,) = [s for s in of_family(network, radii, None) if "does not round" in s]
@@ -50,7 +50,7 @@ def test_places_that_toolchains_round_and_the_family_does_not(rng):
     assert [s for s in of_family(apart, other, None) if s.startswith("a node of its own adds the bias of 'fc0'")]
 
 
-def test_kernels_that_refuse_everything_say_why(rng):
+def test_kernels_that_refuse_everything_say_why(rng: np.random.Generator) -> None:
     network = mlp(rng, 4, 6, 3)
     radii = Radii.from_bits(8, "tensor", "any", network, unit_inputs(network, rng))
     assert radii.kernel is not None
@@ -60,14 +60,14 @@ def test_kernels_that_refuse_everything_say_why(rng):
     assert any(s.startswith("few samples can be verified: Relu 'relu0'") for s in said)
 
 
-def test_remarks_are_warnings():
+def test_remarks_are_warnings() -> None:
     with pytest.warns(QVerifyWarning, match=r"weights reach 1\.5"):
         remark_on(dense(1.5), Radii.from_bits(8), np.zeros((1, 2)))
     with pytest.raises(RadiiError):
-        remark_on(dense(1.5), "radii", np.zeros((1, 2)))
+        remark_on(dense(1.5), "radii", np.zeros((1, 2)))  # type: ignore[arg-type]
 
 
-def test_names_are_quoted_and_the_many_are_counted():
+def test_names_are_quoted_and_the_many_are_counted() -> None:
     assert listed_names(["a", "b"]) == "'a', 'b'"
     many = listed_names([f"n{i}" for i in range(100)])
     assert many.startswith("'n0', 'n1'") and "'n50'" not in many and len(many) < 100

@@ -18,7 +18,7 @@ from qverify.layers import Input
 from qverify.network import Network, margins
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict
-from tests.support.networks import Array, conv, dense, relu
+from tests.support.networks import Array, conv, dense, known_layers, relu
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def large() -> tuple[Network, Array, Array]:
     third = conv(rng, "c3", 4, second.shape, (16, 8, 3, 3), strides=(2, 2), **same)
     layers = [Input("x", (), (3, 32, 32)), first, relu("r1", 1, first), second, relu("r2", 3, second)]
     network = Network((*layers, third, relu("r3", 5, third), dense(rng, "out", 6, 10, third.size)))
-    assert sum(layer.size for layer in network.layers if type(layer).__name__ == "Relu") == 20_480
+    assert sum(layer.size for layer in known_layers(network) if type(layer).__name__ == "Relu") == 20_480
     x = rng.random((2, 3 * 32 * 32))
     return network, x, network.evaluate(x).argmax(1)
 
@@ -51,14 +51,14 @@ def never_wrong(network: Network, x: Array, label: int, verdict: Verdict) -> Non
             replace(layer, weight=layer.weight + sign * TINY, bias=layer.bias + sign * TINY)
             if hasattr(layer, "weight")
             else layer
-            for layer in network.layers
+            for layer in known_layers(network)
         ]
         member = Network(tuple(moved)).evaluate(x[None] + sign * TINY)
         assert verdict.margin_lower <= margins(member, np.array([label]))[0] + 1e-9
 
 
 @pytest.mark.parametrize("method", ["auto", "exact"])
-def test_a_large_network_ends_in_time(method, large):
+def test_a_large_network_ends_in_time(method: str, large: tuple[Network, Array, Array]) -> None:
     network, x, y = large
     began = time.monotonic()
     (verdict,) = verify(network, x[:1], y[:1], HARD, Options(method=method, seconds=1.5, jobs=1, attack=False))
@@ -69,7 +69,7 @@ def test_a_large_network_ends_in_time(method, large):
     never_wrong(network, x[0], y[0], verdict)
 
 
-def test_the_discrepancy_of_a_large_network_ends_in_time(large):
+def test_the_discrepancy_of_a_large_network_ends_in_time(large: tuple[Network, Array, Array]) -> None:
     network, x, _ = large
     began = time.monotonic()
     (found,) = worst_case_discrepancy(network, x[:1], HARD, Options("exact", seconds=1.5, jobs=1))
@@ -77,7 +77,7 @@ def test_the_discrepancy_of_a_large_network_ends_in_time(large):
     assert not found.complete and np.isfinite(found.worst)
 
 
-def test_a_stop_is_heard_within_a_stage(large):
+def test_a_stop_is_heard_within_a_stage(large: tuple[Network, Array, Array]) -> None:
     network, x, y = large
     stop = threading.Event()
     threading.Timer(1.0, stop.set).start()
@@ -88,7 +88,7 @@ def test_a_stop_is_heard_within_a_stage(large):
 
 
 @pytest.mark.slow
-def test_a_radius_of_a_large_network_ends_in_time(large):
+def test_a_radius_of_a_large_network_ends_in_time(large: tuple[Network, Array, Array]) -> None:
     """The limit is for one factor; there are a dozen of them at most, and three stages."""
     network, x, y = large
     grid = Grid(max_factor=1.0, precision=1.0)

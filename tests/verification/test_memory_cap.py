@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.analysis.factors import largest_factors
 from qverify.analysis.grid import Grid
 from qverify.analysis.unstable import unstable_neurons
-from qverify.budget import resident
+from qverify.budget import resident, working_memory
 from qverify.errors import UsageError
 from qverify.family.radii import Radii
-from qverify.verification import setup
+from qverify.verification import cascade, setup
 from qverify.verification.cascade import verify
 from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
@@ -39,7 +40,7 @@ def capped(size: int, function: Any, *given: Any) -> Any:
 
 @pytest.mark.parametrize("method", ["ibp", "bp", "auto"])
 @pytest.mark.parametrize("name", ["signed_hidden", "conv_conv", "conv_pool", "residual"])
-def test_verdicts_do_not_depend_on_the_memory(name, method, rng):
+def test_verdicts_do_not_depend_on_the_memory(name: str, method: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)
     x, labels = samples(network, rng, 14)
     radii = random_radii(network, rng, 0.04)
@@ -55,7 +56,7 @@ def test_verdicts_do_not_depend_on_the_memory(name, method, rng):
 
 
 @pytest.mark.parametrize("method", ["ibp", "bp"])
-def test_discrepancies_and_counts_do_not_depend_on_the_memory(method, rng):
+def test_discrepancies_and_counts_do_not_depend_on_the_memory(method: str, rng: np.random.Generator) -> None:
     network = NETWORKS["conv_conv"](rng)
     x, radii = inputs(network, rng), random_radii(network, rng, 0.05)
     ways = Options(method=method)
@@ -71,7 +72,9 @@ def test_discrepancies_and_counts_do_not_depend_on_the_memory(method, rng):
 
 
 @pytest.mark.parametrize("isolated", [True, False])
-def test_a_program_beyond_its_share_is_not_begun(isolated, rng, monkeypatch):
+def test_a_program_beyond_its_share_is_not_begun(
+    isolated: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = mlp(rng, 5, 8, 6, 3)
     x, labels = samples(network, rng, 12)
     radii = Radii(0.02, 0.02, 0.02, 0.02)
@@ -93,22 +96,22 @@ def test_a_program_beyond_its_share_is_not_begun(isolated, rng, monkeypatch):
         assert not one.complete and np.isfinite(one.worst)
 
 
-def test_the_programs_of_all_jobs_together_keep_to_the_cap():
+def test_the_programs_of_all_jobs_together_keep_to_the_cap() -> None:
     for jobs in (1, 2, 7):
         each = setup.program_memory(Options(jobs=jobs), 8 << 30)
         assert jobs * (each + (47 << 20)) <= 0.65 * (8 << 30)  # with what a process takes before it has a program
 
 
-def test_a_network_that_cannot_be_held_is_refused(rng, monkeypatch):
+def test_a_network_that_cannot_be_held_is_refused(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "_held", lambda network: 1 << 50)
     with pytest.raises(UsageError, match=r"give --memory \d+\.\dG or more, or fewer --jobs\.$"):
         verify(mlp(rng, 3, 4, 2), np.zeros((1, 3)), np.zeros(1, int), Radii())
 
 
 @pytest.mark.parametrize("size", [0, -1, 1, (384 << 20) - 1, 1e9, "4G"])
-def test_sizes_from_python(size):
+def test_sizes_from_python(size: float | str) -> None:
     with pytest.raises(UsageError, match=r"give at least 402653184 of them \(384M\)"):
-        Options(memory=size)
+        Options(memory=size)  # type: ignore[arg-type]
     assert Options(memory=384 << 20).memory == 402653184
 
 
@@ -134,10 +137,15 @@ def command(name: str, folder: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "batch"])
-def test_every_command_that_computes_takes_a_cap(name, tmp_path, monkeypatch):
+def test_every_command_that_computes_takes_a_cap(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[int | None] = []
-    before = setup.working_memory
-    monkeypatch.setattr(setup, "working_memory", lambda size, needed: heard.append(size) or before(size, needed))
+    before = working_memory
+
+    def told(size: Any, needed: int) -> int:
+        heard.append(size)
+        return before(size, needed)
+
+    monkeypatch.setattr(setup, "working_memory", told)
     result = qverify(*command(name, tmp_path), "--memory", "1.5G")
     assert result.exit_code == 0, result.stderr
     if name != "batch":  # whose work is done elsewhere
@@ -145,7 +153,9 @@ def test_every_command_that_computes_takes_a_cap(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "batch"])
-def test_too_little_memory_is_one_sentence_before_any_work(name, tmp_path, monkeypatch):
+def test_too_little_memory_is_one_sentence_before_any_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("qverify.verification.setup.Setup.__init__", None)
     for size in ("100M", "4X"):
         result = qverify(*command(name, tmp_path), "--memory", size)
@@ -154,7 +164,7 @@ def test_too_little_memory_is_one_sentence_before_any_work(name, tmp_path, monke
         assert said == [f"qverify: --memory '{size}' is no size of at least 384M; write for example 4G or 800M."]
 
 
-def test_too_little_memory_for_so_many_processes(tmp_path):
+def test_too_little_memory_for_so_many_processes(tmp_path: Path) -> None:
     result = qverify(*command("batch", tmp_path), "--memory", "2G", "--jobs", 64)
     assert (result.exit_code, result.stdout) == (2, "") and not (tmp_path / "out").exists()
     (said,) = [line for line in result.stderr.splitlines() if not line.startswith("qverify: note: ")]
@@ -162,16 +172,18 @@ def test_too_little_memory_for_so_many_processes(tmp_path):
     assert "to each of 64 processes, and each needs 384M" in said
 
 
-def test_inspect_without_samples_refuses_it_too():
+def test_inspect_without_samples_refuses_it_too() -> None:
     result = qverify("inspect", DIGITS, "--memory", "1M")
     assert result.exit_code == 2 and "is no size of at least 384M" in result.stderr
 
 
-def test_factors_that_are_searched_at_once_share_the_cap(rng, monkeypatch):
+def test_factors_that_are_searched_at_once_share_the_cap(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = mlp(rng, 5, 8, 6, 3)
     x, labels = samples(network, rng, 18)
     heard: list[tuple[str, int | None]] = []
-    before = radius.verdicts
+    before = cascade.verdicts
 
     def hear(*given: Any) -> Any:
         heard.append((given[4].method, given[4].memory))

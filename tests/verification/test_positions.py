@@ -15,7 +15,7 @@ from tests.support.networks import NETWORKS, inputs, random_radii
 
 
 @pytest.fixture(params=["dense", "conv_conv", "residual", "scaled_input"])
-def model(request, rng):
+def model(request: pytest.FixtureRequest, rng: np.random.Generator) -> BoundModel:
     network = NETWORKS[request.param](rng)
     return BoundModel.of(Family.of(network, random_radii(network, rng)))
 
@@ -31,7 +31,7 @@ def same(a: Positions, b: Positions) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_every_quantised_tensor_has_its_place(model):
+def test_every_quantised_tensor_has_its_place(model: BoundModel) -> None:
     named, network = drawn(model, 3, 1).named(), model.network
     assert named["entry", 0].shape == (3, network.input_size)
     assert {i for name, i in named if name in ("neuron", "kernel")} == set(network.weighted)
@@ -44,12 +44,12 @@ def test_every_quantised_tensor_has_its_place(model):
         assert t.shape[1:] == shape.get(name, (network.layers[i].size,))
 
 
-def test_names_and_back(model):
+def test_names_and_back(model: BoundModel) -> None:
     positions = drawn(model, 4, 2)
     assert same(Positions.of_named(positions.named()), positions)
 
 
-def test_zip_map_meets_tensors_of_one_place(model):
+def test_zip_map_meets_tensors_of_one_place(model: BoundModel) -> None:
     a, b, c = (drawn(model, 4, seed) for seed in (1, 2, 3))
     found = a.zip_map(lambda x, y, z: x + 2 * y - z, b, c)
     for key, tensor in found.named().items():
@@ -58,14 +58,14 @@ def test_zip_map_meets_tensors_of_one_place(model):
     assert same(a.zip_map(torch.minimum, reordered), a.zip_map(torch.minimum, b))
 
 
-def test_parts_in_a_row_are_the_whole(model):
+def test_parts_in_a_row_are_the_whole(model: BoundModel) -> None:
     whole = drawn(model, 7, 3)
     assert same(Positions.concatenate([whole.take(slice(0, 3)), whole.take(slice(3, 7))]), whole)
     chosen = torch.tensor([5, 0, 2])
     assert same(whole.take(chosen).take(slice(1, 2)), whole.take(slice(0, 1)))
 
 
-def test_signs_of_the_gradient_by_finite_differences(model, rng):
+def test_signs_of_the_gradient_by_finite_differences(model: BoundModel, rng: np.random.Generator) -> None:
     """And 0 for tensors that the scalar does not depend on."""
     network = model.network
     x = inputs(network, rng)[:2]
@@ -94,7 +94,7 @@ def test_signs_of_the_gradient_by_finite_differences(model, rng):
     assert all(bool((t == (1.0 if key == ("entry", 0) else 0.0)).all()) for key, t in alone.items())
 
 
-def test_a_step_stays_in_the_family(model):
+def test_a_step_stays_in_the_family(model: BoundModel) -> None:
     positions, signs = drawn(model, 3, 5), drawn(model, 3, 6).map(torch.sign)
     moved = positions.moved(0.7, signs)
     for key, tensor in moved.named().items():
@@ -102,7 +102,7 @@ def test_a_step_stays_in_the_family(model):
         np.testing.assert_array_equal(tensor.numpy(), expected)
 
 
-def test_a_member_goes_to_numpy_and_comes_back(model, rng):
+def test_a_member_goes_to_numpy_and_comes_back(model: BoundModel, rng: np.random.Generator) -> None:
     x = inputs(model.network, rng)[:3]
     bounds = interval_bounds(model, model.tensor(x) - 0.1, model.tensor(x) + 0.1)
     positions = drawn(model, 3, 7)

@@ -52,14 +52,14 @@ def rows(draw: Any) -> Row:
 
 
 @given(rows())
-def test_a_row_comes_back_as_it_was(one):
+def test_a_row_comes_back_as_it_was(one: Row) -> None:
     """By way of the bytes of a line, twice: the second line is the first."""
     line = json.dumps(one.to_json(), allow_nan=False)
     again = Row.from_json(json.loads(line))
     assert again == one and json.dumps(again.to_json(), allow_nan=False) == line
 
 
-def test_every_field_is_kept():
+def test_every_field_is_kept() -> None:
     """With a value of its own, so that no two can be exchanged."""
     full = row(3, "unknown", "exact", label=4, predicted=4, seconds=0.5, scope="exact", detail="d", limit=2.0)
     full |= {"case": "c", "key": "k"}
@@ -68,17 +68,17 @@ def test_every_field_is_kept():
     assert {field.name: getattr(one, field.name) for field in fields(Row)} == full
 
 
-def test_what_there_is_nothing_to_say_of_is_left_out():
+def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
     assert Row.from_json(row(0)).to_json() == row(0)
     assert Row.from_json(row(0) | {"detail": ""}).to_json() == row(0)
 
 
-def test_fields_are_named_and_cannot_be_changed():
+def test_fields_are_named_and_cannot_be_changed() -> None:
     one = Row.from_json(row(0))
     with pytest.raises(FrozenInstanceError):
         one.margin_lower = 2.0  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Row(0, 1, 1, Status.VERIFIED, 1.0, 2.0, "ibp", 0.0)  # type: ignore[misc]
+        Row(0, 1, 1, Status.VERIFIED, 1.0, 2.0, "ibp", 0.0)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_fields_are_named_and_cannot_be_changed():
         (row(0) | {"margin_lower": 3.0}, "margin_lower is 3.0, above margin_upper"),
     ],
 )
-def test_refusals_say_what_is_wrong(line, words):
+def test_refusals_say_what_is_wrong(line: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match="is") as caught:
         Row.from_json(line)
     assert str(caught.value) == words
 
 
-def test_more_text_may_be_asked_for():
+def test_more_text_may_be_asked_for() -> None:
     with pytest.raises(ValueError, match="key is missing"):
         Row.from_json(row(0, case="c"), ("case", "key"))
     assert Row.from_json(row(0, case="c", key="k"), ("case", "key")).key == "k"
@@ -113,5 +113,5 @@ def test_more_text_may_be_asked_for():
     ("limit", "now", "stands"),
     [(None, 5.0, True), (5.0, 5.0, True), (5.0, 4.0, True), (5.0, 5.1, False), (5.0, None, False), (None, None, True)],
 )
-def test_a_row_stands_unless_a_shorter_limit_ended_it(limit, now, stands):
+def test_a_row_stands_unless_a_shorter_limit_ended_it(limit: float | None, now: float | None, stands: bool) -> None:
     assert replace(Row.from_json(row(0, "unknown", "exact")), limit=limit).settled(now) is stands

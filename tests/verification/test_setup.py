@@ -16,7 +16,7 @@ from tests.support.networks import NETWORKS, inputs, mlp, random_radii, sample_m
 
 
 @pytest.mark.parametrize("name", ["dense", "conv_conv", "residual"])
-def test_intervals_hold_every_member_that_is_drawn(name, rng):
+def test_intervals_hold_every_member_that_is_drawn(name: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)
     setup = Setup(network, random_radii(network, rng, 0.1), Options())
     x = inputs(network, rng)[:4]
@@ -27,7 +27,9 @@ def test_intervals_hold_every_member_that_is_drawn(name, rng):
             assert (value >= lower[sample].numpy() - 1e-9).all() and (value <= upper[sample].numpy() + 1e-9).all()
 
 
-def test_a_chunk_is_at_least_one_sample_and_grows_with_the_memory(rng, monkeypatch):
+def test_a_chunk_is_at_least_one_sample_and_grows_with_the_memory(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, sizes = mlp(rng, 5, 8, 6, 3), []
     for memory in (1, 10**5, 10**6, 10**12):
         monkeypatch.setattr(module, "working_memory", lambda size, needed, memory=memory: memory)
@@ -38,7 +40,7 @@ def test_a_chunk_is_at_least_one_sample_and_grows_with_the_memory(rng, monkeypat
     assert sizes == sorted(sizes) and sizes[0] == 1 and sizes[-1] == 1024
 
 
-def test_a_sample_has_the_activation_radii_that_clipping_gives_it(rng):
+def test_a_sample_has_the_activation_radii_that_clipping_gives_it(rng: np.random.Generator) -> None:
     network = mlp(rng, 4, 7, 5, 3)
     x = unit_inputs(network, rng)
     plain = Setup(network, Radii(activation=0.1), Options())
@@ -55,7 +57,7 @@ def test_a_sample_has_the_activation_radii_that_clipping_gives_it(rng):
         assert own.inner_weights is clipped.family.inner_weights
 
 
-def test_the_deadline_passes_with_the_time_or_with_a_stop():
+def test_the_deadline_passes_with_the_time_or_with_a_stop() -> None:
     rng, stop = np.random.default_rng(1), threading.Event()
     setup = Setup(mlp(rng, 3, 2), Radii(), Options(), stop)
     never, soon = setup.deadline(None), setup.deadline(0.0)
@@ -64,7 +66,7 @@ def test_the_deadline_passes_with_the_time_or_with_a_stop():
     assert never.passed()
 
 
-def test_programs_have_their_share_of_the_memory():
+def test_programs_have_their_share_of_the_memory() -> None:
     for jobs in (1, 3):
         here, apart = (program_memory(Options(jobs=jobs, isolated=isolated), 8 << 30) for isolated in (False, True))
         assert jobs * here <= 0.6 * (8 << 30) and here - apart == 64 << 20
@@ -83,6 +85,8 @@ def test_programs_have_their_share_of_the_memory():
         ("bits", Options(), RadiiError),
     ],
 )
-def test_what_does_not_fit_is_refused(radii, options, error, rng):
+def test_what_does_not_fit_is_refused(
+    radii: Radii | str, options: Options | str, error: type[Exception], rng: np.random.Generator
+) -> None:
     with pytest.raises(error, match=r"\.$"):
-        Setup(mlp(rng, 3, 2), radii, options)
+        Setup(mlp(rng, 3, 2), radii, options)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from tests.support.runs_on_disk import row, typed
 STAGE = {"verified": "ibp", "falsified": "attack", "unknown": "exact", "misclassified": "forward"}
 
 
-def test_a_tally_counts_by_the_definitions():
+def test_a_tally_counts_by_the_definitions() -> None:
     statuses = ["verified"] * 5 + ["falsified"] * 2 + ["unknown"] * 2 + ["misclassified"]
     lines = [row(index, status, STAGE[status]) for index, status in enumerate(statuses)]
     lines[0] |= {"method": "exact", "scope": "exact"}
@@ -30,5 +30,5 @@ def test_a_tally_counts_by_the_definitions():
     }
 
 
-def test_shares_of_nothing_are_not_there():
+def test_shares_of_nothing_are_not_there() -> None:
     assert Tally().as_dict()["clean_accuracy"] is None

@@ -13,13 +13,13 @@ from qverify.verification.verdict import Options
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
-def test_every_item_comes_once_with_its_own_result(workers):
+def test_every_item_comes_once_with_its_own_result(workers: int) -> None:
     found = list(as_they_come(lambda n: n * n, range(20), workers, threading.Event()))
     assert sorted(found) == [(n, n * n) for n in range(20)]
     assert workers > 1 or found == sorted(found)
 
 
-def test_what_is_done_first_comes_first():
+def test_what_is_done_first_comes_first() -> None:
     late = threading.Event()
 
     def work(name: str) -> str:
@@ -33,7 +33,7 @@ def test_what_is_done_first_comes_first():
     assert list(found) == [("late", "late")]
 
 
-def test_one_worker_is_this_thread_and_works_when_it_is_asked():
+def test_one_worker_is_this_thread_and_works_when_it_is_asked() -> None:
     begun = []
 
     def work(n: int) -> int:
@@ -46,7 +46,7 @@ def test_one_worker_is_this_thread_and_works_when_it_is_asked():
     assert begun == [(0, threading.get_ident())]
 
 
-def test_leaving_the_loop_stops_the_work_under_way():
+def test_leaving_the_loop_stops_the_work_under_way() -> None:
     stop, begun = threading.Event(), []
 
     def work(n: int) -> int:
@@ -61,7 +61,7 @@ def test_leaving_the_loop_stops_the_work_under_way():
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_error_in_a_thread_is_let_through(workers):
+def test_an_error_in_a_thread_is_let_through(workers: int) -> None:
     def work(n: int) -> int:
         if n == 3:
             raise ZeroDivisionError
@@ -74,7 +74,7 @@ def test_an_error_in_a_thread_is_let_through(workers):
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
-def test_results_are_told_in_this_thread_and_none_is_passed_over(jobs):
+def test_results_are_told_in_this_thread_and_none_is_passed_over(jobs: int) -> None:
     told = []
     in_threads(
         Options(jobs=jobs),
@@ -86,7 +86,7 @@ def test_results_are_told_in_this_thread_and_none_is_passed_over(jobs):
     assert sorted(told) == [(n, threading.get_ident()) for n in (0, 3, 6, 9)]
 
 
-def test_an_interrupt_while_telling_stops_the_threads():
+def test_an_interrupt_while_telling_stops_the_threads() -> None:
     stop = threading.Event()
 
     def work(n: int) -> int:

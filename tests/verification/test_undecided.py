@@ -21,11 +21,11 @@ def batch() -> Batch:
     numbers = torch.arange(COUNT, dtype=torch.float64)[:, None]
     found = Batch(
         start=100,
-        x=np.arange(COUNT)[:, None] * 1.0,
-        labels=np.arange(COUNT) % 3,
-        predicted=np.arange(COUNT) % 2,
-        lower=np.arange(3 * COUNT).reshape(COUNT, 3) * 1.0,
-        attained=np.arange(COUNT) + 50.0,
+        x=np.arange(COUNT)[:, None] * 1.0,  # type: ignore[arg-type]
+        labels=np.arange(COUNT) % 3,  # type: ignore[arg-type]
+        predicted=np.arange(COUNT) % 2,  # type: ignore[arg-type]
+        lower=np.arange(3 * COUNT).reshape(COUNT, 3) * 1.0,  # type: ignore[arg-type]
+        attained=np.arange(COUNT) + 50.0,  # type: ignore[arg-type]
         seconds=np.zeros(COUNT),
         open=np.arange(COUNT),
     )
@@ -37,7 +37,7 @@ def of(bounds: Bounds) -> list[int]:
     return [int(number) for number in bounds.lower[0]]
 
 
-def test_bounds_go_with_the_open_samples(batch):
+def test_bounds_go_with_the_open_samples(batch: Batch) -> None:
     batch.keep(np.array([True, False, True, True, False, True, False]))
     assert batch.open.tolist() == of(batch.bounds) == [0, 2, 3, 5]
     batch.keep(np.array([False, False, True, True]))
@@ -45,7 +45,7 @@ def test_bounds_go_with_the_open_samples(batch):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_parts_come_together_again(size, batch):
+def test_parts_come_together_again(size: int, batch: Batch) -> None:
     parts = batch.parts(size)
     assert [len(part.open) for part in parts[:-1]] == [size] * (len(parts) - 1)
     for part in parts:
@@ -58,7 +58,7 @@ def test_parts_come_together_again(size, batch):
     assert batch.cut and (batch.attained[::size] == -1.0).all()
 
 
-def test_time_is_shared_by_the_open_samples(batch):
+def test_time_is_shared_by_the_open_samples(batch: Batch) -> None:
     batch.keep(np.arange(COUNT) < 4)
     batch.spent(time.perf_counter() - 40.0)
     assert batch.seconds[:4] == pytest.approx(10.0, abs=0.5) and (batch.seconds[4:] == 0).all()
@@ -68,7 +68,7 @@ def test_time_is_shared_by_the_open_samples(batch):
     assert batch.left(15.0) == pytest.approx(15.0, abs=2.0)
 
 
-def test_a_verdict_has_the_numbers_of_its_sample(batch):
+def test_a_verdict_has_the_numbers_of_its_sample(batch: Batch) -> None:
     found = batch.verdict(4, Status.UNKNOWN, "bp", detail="why")
     assert (found.index, found.label, found.predicted) == (104, 1, 0)
     assert (found.margin_lower, found.margin_upper) == (12.0, 54.0)

@@ -47,7 +47,9 @@ def labelled(rows: Rows, label: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(tmp_path, monkeypatch):
+def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = undisturbed(EXACT)
     hang = AT_SAMPLE.format(label=9, what="__import__('ctypes').PyDLL(None).sleep(1000)")
     monkeypatch.setattr(workers, "COMMAND", worker(hang))
@@ -69,7 +71,7 @@ def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(tmp_path,
             assert row["status"] == other["status"]
 
 
-def test_a_worker_that_dies_once_is_not_noticed(tmp_path, monkeypatch):
+def test_a_worker_that_dies_once_is_not_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, mark = undisturbed(EXACT), str(tmp_path / "died")
     once = f"import os, sys; os.path.exists({mark!r}) or (open({mark!r}, 'w').close(), os.kill(os.getpid(), 9))"
     monkeypatch.setattr(workers, "COMMAND", worker(AT_SAMPLE.format(label=9, what=once)))
@@ -77,7 +79,7 @@ def test_a_worker_that_dies_once_is_not_noticed(tmp_path, monkeypatch):
     assert Path(mark).exists() and kept(tmp_path / "out") == expected
 
 
-def test_a_sample_that_kills_its_worker_twice_is_unknown(tmp_path, monkeypatch):
+def test_a_sample_that_kills_its_worker_twice_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = undisturbed(EXACT)
     monkeypatch.setattr(workers, "COMMAND", worker(AT_SAMPLE.format(label=9, what="__import__('os').abort()")))
     answer("batch", plan(tmp_path, EXACT), "--out", tmp_path / "out", "--jobs", 1)
@@ -89,20 +91,22 @@ def test_a_sample_that_kills_its_worker_twice_is_unknown(tmp_path, monkeypatch):
             assert row == expected[key]
 
 
-def test_a_worker_that_cannot_start_is_an_error(tmp_path, monkeypatch):
+def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "COMMAND", ["false"])
     result = qverify("batch", plan(tmp_path), "--out", tmp_path / "out", "--jobs", 2)
     assert result.exit_code == 2 and "A worker process ended with status 1 before it could work" in result.stderr
 
 
-def test_files_in_the_working_directory_are_not_taken_for_modules(tmp_path, monkeypatch):
+def test_files_in_the_working_directory_are_not_taken_for_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('not this one')\n")
     monkeypatch.chdir(tmp_path)
     answer("batch", plan(tmp_path, EXACT), "--out", "out", "--jobs", 1)
     assert kept(tmp_path / "out") == undisturbed(EXACT)
 
 
-def test_an_internal_error_in_a_worker_ends_the_run(tmp_path, monkeypatch):
+def test_an_internal_error_in_a_worker_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     what = "raise __import__('qverify.errors').errors.InternalError('bounds cross')"
     monkeypatch.setattr(workers, "COMMAND", worker(AT_SAMPLE.format(label=9, what=what)))
     result = qverify("batch", plan(tmp_path, EXACT), "--out", tmp_path / "out", "--jobs", 1)
@@ -114,7 +118,7 @@ def test_an_internal_error_in_a_worker_ends_the_run(tmp_path, monkeypatch):
 
 
 @linux
-def test_kill_9_loses_no_row_and_leaves_no_process(tmp_path):
+def test_kill_9_loses_no_row_and_leaves_no_process(tmp_path: Path) -> None:
     expected = undisturbed(EXACT)
     with started(tmp_path, 3, "--jobs", 2) as process:  # at other moments under `slow`
         children = [child for child, _ in workers_of(process.pid)]
@@ -131,7 +135,7 @@ def test_kill_9_loses_no_row_and_leaves_no_process(tmp_path):
 
 
 @linux
-def test_ctrl_c_keeps_the_rows_and_leaves_no_process(tmp_path):
+def test_ctrl_c_keeps_the_rows_and_leaves_no_process(tmp_path: Path) -> None:
     with started(tmp_path, 3, "--jobs", 2, "--json") as process:
         children = [child for child, _ in workers_of(process.pid)]
         second = qverify("batch", plan(tmp_path, EXACT), "--out", tmp_path / "out")
@@ -146,7 +150,7 @@ def test_ctrl_c_keeps_the_rows_and_leaves_no_process(tmp_path):
     assert rows.items() <= undisturbed(EXACT).items()
 
 
-def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 
@@ -162,7 +166,7 @@ def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path):
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize("seed", range(4))
-def test_kill_9_at_any_moment(tmp_path, seed):
+def test_kill_9_at_any_moment(tmp_path: Path, seed: int) -> None:
     for moment in (0.5 + seed, 1.3 + seed, 2.1 + seed, 3.7 + seed):
         with started(tmp_path, 0, "--jobs", 2) as process:
             time.sleep(moment)
@@ -173,7 +177,7 @@ def test_kill_9_at_any_moment(tmp_path, seed):
 
 @pytest.mark.slow
 @linux
-def test_workers_killed_at_any_moment_are_not_noticed(tmp_path):
+def test_workers_killed_at_any_moment_are_not_noticed(tmp_path: Path) -> None:
     with started(tmp_path, 1, "--jobs", 2) as process:
         for child, _ in workers_of(process.pid):
             os.kill(child, signal.SIGKILL)
@@ -187,7 +191,7 @@ def test_workers_killed_at_any_moment_are_not_noticed(tmp_path):
 
 @linux
 @pytest.mark.slow
-def test_ctrl_c_while_a_cluster_starts_is_heard_by_the_parent_alone(tmp_path):
+def test_ctrl_c_while_a_cluster_starts_is_heard_by_the_parent_alone(tmp_path: Path) -> None:
     """As a terminal sends it, to all processes; the scheduler is not there yet."""
     pytest.importorskip("distributed")
     command = [*COMMAND, "batch", plan(tmp_path), "--out", str(tmp_path / "out"), "--cluster", "local:2"]
@@ -203,7 +207,7 @@ def test_ctrl_c_while_a_cluster_starts_is_heard_by_the_parent_alone(tmp_path):
 
 @pytest.mark.slow
 @linux
-def test_a_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path):
+def test_a_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     with started(tmp_path, 2, "--cluster", "local:2", "--json") as process:
         children = workers_of(process.pid)
@@ -217,7 +221,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path):
 
 @pytest.mark.slow
 @linux
-def test_a_cluster_that_loses_all_its_workers_and_their_data_goes_on(tmp_path):
+def test_a_cluster_that_loses_all_its_workers_and_their_data_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     with started(tmp_path, 2, "--cluster", "local:1") as process:
         ((_, parent),) = workers_of(process.pid)
@@ -228,7 +232,7 @@ def test_a_cluster_that_loses_all_its_workers_and_their_data_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_by_its_address(tmp_path):
+def test_a_cluster_by_its_address(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         address = cluster.scheduler_address
@@ -237,7 +241,7 @@ def test_a_cluster_by_its_address(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sample_over_its_limit_is_killed_on_a_cluster_too(tmp_path, monkeypatch):
+def test_a_sample_over_its_limit_is_killed_on_a_cluster_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
     expected = undisturbed(EXACT)
     hang = worker(AT_SAMPLE.format(label=9, what="__import__('ctypes').PyDLL(None).sleep(1000)"))
@@ -253,7 +257,7 @@ def test_a_sample_over_its_limit_is_killed_on_a_cluster_too(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_is_not_there(tmp_path):
+def test_a_scheduler_that_is_not_there(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     given = ("batch", plan(tmp_path), "--out", tmp_path / "out", "--cluster", "tcp://127.0.0.1:9")
     result = qverify(*given)

@@ -42,7 +42,7 @@ def cheap(task: Task) -> Found:
 class Scripted:
     """An engine that answers by a function, last task first."""
 
-    def __init__(self, answer: Answer, window: int = 3):
+    def __init__(self, answer: Answer, window: int = 3) -> None:
         self.answer, self.window, self.slots = answer, window, window
         self.seen: list[Task] = []
         self.waiting: deque[Task] = deque()
@@ -71,7 +71,7 @@ def dispatched(
     return engine, rows
 
 
-def test_chunks_first_then_what_they_leave_open():
+def test_chunks_first_then_what_they_leave_open() -> None:
     a, b = case("a", range(100, 300)), case("b", range(5))
     engine, rows = dispatched([a, b])
     cut = [(t.case, t.start, t.stop) for t in engine.seen if not t.exact]
@@ -86,7 +86,7 @@ def test_chunks_first_then_what_they_leave_open():
             assert found.status is Status.VERIFIED and found.method == ("ibp" if index % 3 else "exact")
 
 
-def test_only_what_is_missing_is_done_and_in_the_same_chunks():
+def test_only_what_is_missing_is_done_and_in_the_same_chunks() -> None:
     one = case("a", range(400))
     _, whole = dispatched([one])
     missing = [129, 130, 132]  # 129 and 132 are for the exact step
@@ -98,7 +98,7 @@ def test_only_what_is_missing_is_done_and_in_the_same_chunks():
     assert engine.seen == []
 
 
-def test_an_exact_step_without_an_answer_leaves_unknown_with_the_bounds():
+def test_an_exact_step_without_an_answer_leaves_unknown_with_the_bounds() -> None:
     def answer(task: Task) -> Any:
         return Lost("time limit: killed", 7.0) if task.exact and task.start == 3 else cheap(task)
 
@@ -109,7 +109,7 @@ def test_an_exact_step_without_an_answer_leaves_unknown_with_the_bounds():
     assert rows[one.key(3)] == replace(expected, seconds=7.5)
 
 
-def test_the_exact_step_has_the_time_that_is_left_and_hands_on_the_best_bounds():
+def test_the_exact_step_has_the_time_that_is_left_and_hands_on_the_best_bounds() -> None:
     """Sample 0 has spent its 5 s on bounds: it is done. Sample 3 goes on, with less time, and finds less."""
 
     def answer(task: Task) -> Any:
@@ -126,7 +126,7 @@ def test_the_exact_step_has_the_time_that_is_left_and_hands_on_the_best_bounds()
     assert rows[one.key(3)].margin_lower == -1.0 and rows[one.key(3)].margin_upper == 2.0
 
 
-def test_a_chunk_without_an_answer_is_said_at_the_end_and_the_rest_is_done():
+def test_a_chunk_without_an_answer_is_said_at_the_end_and_the_rest_is_done() -> None:
     def answer(task: Task) -> Any:
         return Lost("the process was ended by SIGKILL", 1.0) if task.case == "a" else cheap(task)
 
@@ -140,12 +140,12 @@ def test_a_chunk_without_an_answer_is_said_at_the_end_and_the_rest_is_done():
 
 
 @pytest.mark.parametrize("wrong", [(), (1, 2), (0, 0, 1), (0, 1, 7)])
-def test_answers_that_are_not_complete_are_a_fault(wrong):
+def test_answers_that_are_not_complete_are_a_fault(wrong: tuple[int, ...]) -> None:
     with pytest.raises(InternalError, match="are not complete"):
         dispatched([case("a", range(2))], lambda task: Found(tuple(row(i) for i in wrong), (), 1.0))
 
 
-def test_an_exact_answer_about_another_sample_is_a_fault():
+def test_an_exact_answer_about_another_sample_is_a_fault() -> None:
     def answer(task: Task) -> Any:
         return Found((row(task.start + 1),), (), 1.0) if task.exact else cheap(task)
 
@@ -153,7 +153,7 @@ def test_an_exact_answer_about_another_sample_is_a_fault():
         dispatched([case("a", range(2))], answer)
 
 
-def test_an_error_of_a_task_ends_the_work():
+def test_an_error_of_a_task_ends_the_work() -> None:
     def answer(task: Task) -> Any:
         raise InternalError("a bound above a member")
 
@@ -161,7 +161,7 @@ def test_an_error_of_a_task_ends_the_work():
         dispatched([case("a", range(2))], answer)
 
 
-def test_the_time_left_counts_what_is_open_and_what_was_not_looked_at():
+def test_the_time_left_counts_what_is_open_and_what_was_not_looked_at() -> None:
     now = [0.0]
     course = Course(1000, lambda: 2, lambda: now[0])
     assert course.left() is None
@@ -179,7 +179,7 @@ def test_the_time_left_counts_what_is_open_and_what_was_not_looked_at():
     assert course.left() == 0.0 and course.decided == 1000
 
 
-def test_the_time_left_of_bounds_alone():
+def test_the_time_left_of_bounds_alone() -> None:
     now = [0.0]
     course = Course(100, lambda: 4, lambda: now[0])
     now[0] = 3.0

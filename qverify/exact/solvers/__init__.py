@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qverify.errors import SolverError, UsageError
-from qverify.exact.solvers.base import Solver
 from qverify.exact.solvers.gurobi import GurobiSolver
 from qverify.exact.solvers.highs import HighsSolver
 from qverify.exact.solvers.scip import ScipSolver
+
+if TYPE_CHECKING:
+    from qverify.exact.solvers.base import Solver
 
 _GUROBI, _HIGHS, _SCIP = GurobiSolver(), HighsSolver(), ScipSolver()
 

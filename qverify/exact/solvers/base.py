@@ -8,17 +8,20 @@ statuses and numbers; they never judge: `qverify.exact.decide` maps outcomes to 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from qverify.arrays import Array
-from qverify.exact.program import Objective, Program
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    import threading
+
+    from qverify.arrays import Array
+    from qverify.exact.program import Objective, Program
 
 _PAST = 1e-8
 """Relative distance of a solver's own stop behind the one asked for: ten times its tolerance."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.exact.program import Box, Objective, Program
 from qverify.rounding import allowance
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
 
 
 class Duality:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.arrays import Array
 from qverify.errors import ModelTooLarge, SolverError
-from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import (
     Asked,
     Availability,
@@ -32,6 +29,12 @@ from qverify.exact.solvers.base import (
     summed_rows,
 )
 from qverify.exact.solvers.session import BOUNDLESS, AdapterSession, Claim, required_package
+
+if TYPE_CHECKING:
+    import threading
+
+    from qverify.arrays import Array
+    from qverify.exact.program import Objective, Program
 
 TOLERANCE = 1e-9
 """FeasibilityTol, IntFeasTol and OptimalityTol: the least Gurobi admits. Tight, because an integrality

@@ -14,12 +14,11 @@ import functools
 import math
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.errors import SolverError
-from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import (
     Asked,
     Availability,
@@ -30,6 +29,9 @@ from qverify.exact.solvers.base import (
     summed_rows,
 )
 from qverify.exact.solvers.session import BOUNDLESS, AdapterSession, Claim, required_package
+
+if TYPE_CHECKING:
+    from qverify.exact.program import Objective, Program
 
 TOLERANCE = 1e-9
 """Primal, dual and integrality tolerance. HiGHS admits down to 1e-10 and defaults to 1e-6 and 1e-7. Big-M times the

@@ -6,17 +6,20 @@ side). It imports what programs need and no more: no torch, no ONNX.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.errors import QVerifyError, SolverError
 from qverify.exact import solvers
 from qverify.exact.branching import Tree
-from qverify.exact.program import Program
 from qverify.exact.scaling import InUnits, Scaled
-from qverify.exact.solvers.base import Session, Solver
 from qverify.processes import serving
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from qverify.exact.program import Program
+    from qverify.exact.solvers.base import Session, Solver
 
 TREE = "tree"
 """Our branch and bound (branching.py), beside the names of solvers."""

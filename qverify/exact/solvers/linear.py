@@ -9,18 +9,21 @@ holds whatever HiGHS did (branching.py).
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.arrays import Array
 from qverify.errors import SolverError
-from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.solvers import highs
 from qverify.exact.solvers.base import Limits
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    import threading
+
+    from qverify.arrays import Array
+    from qverify.exact.program import IntArray, Objective, Program
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -18,16 +18,19 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.errors import ModelTooLarge, SolverError
-from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import Ending, Limits, Outcome
 from qverify.exact.solvers.host import NEEDS_MORE, Failed
 from qverify.processes import TOO_LITTLE, command, ended, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qverify.exact.program import Objective, Program
 
 OVERDUE = 1.0
 """Seconds that a solver may exceed its limit before its process is killed."""

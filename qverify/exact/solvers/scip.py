@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 import time
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.errors import SolverError
-from qverify.exact.program import Objective, Program
 from qverify.exact.solvers.base import (
     Asked,
     Availability,
@@ -31,6 +29,11 @@ from qverify.exact.solvers.base import (
     summed_rows,
 )
 from qverify.exact.solvers.session import BOUNDLESS, AdapterSession, Claim, required_package
+
+if TYPE_CHECKING:
+    import threading
+
+    from qverify.exact.program import Objective, Program
 
 TOLERANCE = 1e-9
 """Feasibility and integrality tolerance (SCIP's default: 1e-6, which times a big-M constant would leak into the
@@ -85,7 +88,7 @@ def _watcher() -> Any:
     kinds = package.SCIP_EVENTTYPE
     events = (kinds.NODEFOCUSED, kinds.LPSOLVED, kinds.PRESOLVEROUND)
 
-    class Watcher(package.Eventhdlr):  # type: ignore[name-defined]
+    class Watcher(package.Eventhdlr):  # type: ignore[name-defined, misc]
         def __init__(self, stop: threading.Event):
             self.stop = stop
             self.error: BaseException | None = None

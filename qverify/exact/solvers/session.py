@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import importlib
 import math
-import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qverify.arrays import Array
 from qverify.errors import SolverError
-from qverify.exact.program import Program
 from qverify.exact.solvers.base import Asked, Ending, Outcome, reconciled
 from qverify.exact.solvers.duality import dual_value, feasible_duals
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    import threading
+
+    from qverify.arrays import Array
+    from qverify.exact.program import Program
 
 BOUNDLESS = (Ending.INFEASIBLE, Ending.FAILED)
 """Endings after which nothing that a solver holds is read: neither points nor bounds."""

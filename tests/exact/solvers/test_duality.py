@@ -16,7 +16,7 @@ from tests.support.solving import (
 )
 
 
-def test_any_duals_give_a_bound():
+def test_any_duals_give_a_bound() -> None:
     """Weak duality: random row duals never exceed the optimum, nor do those of the wrong sign, once cleaned."""
     (program, objective), rng = random_program(7, 0, 8, 9), np.random.default_rng(0)
     truth = linear_optimum(program, objective)
@@ -26,7 +26,7 @@ def test_any_duals_give_a_bound():
 
 
 @pytest.mark.parametrize("small", [1.0, 2.0**-520, 2.0**-600])
-def test_dual_value_allows_for_its_rounding(small):
+def test_dual_value_allows_for_its_rounding(small: float) -> None:
     """A bound from random duals never exceeds the optimum, in exact arithmetic, even where sums cancel, or where
     products underflow that a large variable multiplies again."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from qverify.errors import SolverError
@@ -19,7 +21,7 @@ from tests.support.solving import (
 )
 
 
-def test_highs_refuses_products():
+def test_highs_refuses_products() -> None:
     program, *_ = corner_program(0)
     with pytest.raises(SolverError, match=r"--solver scip.*--solver gurobi"):
         solvers.adapter("highs").open(program)
@@ -27,10 +29,10 @@ def test_highs_refuses_products():
         solvers.choose("highs", program_needs_products=True)
 
 
-def test_what_is_raised_in_the_callback_comes_out(monkeypatch):
+def test_what_is_raised_in_the_callback_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """HiGHS swallows it: Ctrl-C during a solve would be lost."""
 
-    def interrupted(self, kind, out):
+    def interrupted(self: Any, kind: int, out: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(highs.Watch, "_judge", interrupted)
@@ -38,7 +40,7 @@ def test_what_is_raised_in_the_callback_comes_out(monkeypatch):
         minimise(solvers.adapter("highs"), *hard_program(), Limits(stop_above=0.0))
 
 
-def test_a_linear_program_is_not_ended_by_its_bound():
+def test_a_linear_program_is_not_ended_by_its_bound() -> None:
     """A bound in the middle of the simplex method is no proof."""
     program, objective = hard_program()
     outcome = minimise(solvers.adapter("highs"), program, objective, Limits(stop_above=-1e9), relax=True)
@@ -46,6 +48,6 @@ def test_a_linear_program_is_not_ended_by_its_bound():
     assert outcome.dual_bound == pytest.approx(linear_optimum(program, objective), abs=1e-6)
 
 
-def test_every_ending_has_its_name():
+def test_every_ending_has_its_name() -> None:
     names = {status.name for status in highs.library().HighsModelStatus.__members__.values()}
     assert set(highs.ENDINGS) <= names

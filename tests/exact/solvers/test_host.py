@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.support.solving import (
 
 
 @pytest.mark.parametrize("name", [host.TREE, *INSTALLED])
-def test_sessions_by_number(name):
+def test_sessions_by_number(name: str) -> None:
     """Two programs at once, each with its optimum by enumeration, in its own units."""
     here, asked = host.Host(), {number: random_program(100 + number, 3, 3, 5) for number in (3, 8)}
     if name == host.TREE:  # binaries only
@@ -49,9 +50,9 @@ def binary(program: Program, objective: Objective) -> tuple[Program, Objective]:
     return moved, Objective(objective.cost, objective.offset + float(objective.cost @ shift))
 
 
-def test_errors_are_answers():
-    def raising(error):
-        def method():
+def test_errors_are_answers() -> None:
+    def raising(error: Any) -> Any:
+        def method() -> None:
             raise error
 
         return host._reply(method, ())

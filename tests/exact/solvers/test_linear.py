@@ -25,12 +25,13 @@ def check(linear: LinearProgram, program: Program, objective: Objective) -> None
     if np.isinf(truth):
         assert solved.infeasible and solved.point is None
         return
+    assert solved.point is not None and solved.duals is not None
     assert objective.value(solved.point) == pytest.approx(truth, abs=1e-7)
     assert dual_value(program, objective, feasible_duals(program, solved.duals)) == pytest.approx(truth, abs=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_objectives_ranges_and_rows_change(seed):
+def test_objectives_ranges_and_rows_change(seed: int) -> None:
     rng = np.random.default_rng(seed)
     program, objective = random_program(seed, 0, 8, 6)
     linear = LinearProgram(program)
@@ -69,7 +70,7 @@ def test_objectives_ranges_and_rows_change(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_ray_shows_that_there_is_no_point(seed):
+def test_a_ray_shows_that_there_is_no_point(seed: int) -> None:
     """Farkas: by the ray alone, the rows exclude the whole box."""
     program, objective = random_program(seed, 0, 6, 4)
     rows = sparse.csr_matrix(np.random.default_rng(seed).normal(size=(1, 6)))
@@ -89,15 +90,15 @@ def test_a_ray_shows_that_there_is_no_point(seed):
     assert sum(d * (lower[i] if d > 0 else upper[i]) for i, d in enumerate(ray) if d) + least > 0.0
 
 
-def test_it_stops_above_in_time_and_when_told():
+def test_it_stops_above_in_time_and_when_told() -> None:
     program, objective = hard_program(2, 120, 80)
     stop = threading.Event()
     linear = LinearProgram(program, stop)
     linear.set_objective(objective)
     truth = linear_optimum(program, objective)
     above = linear.solve(None, truth - 50.0)
-    assert above.above or objective.value(above.point) == pytest.approx(truth, abs=1e-6)
-    assert dual_value(program, objective, feasible_duals(program, above.duals)) <= truth + 1e-9
+    assert above.above or objective.value(above.point) == pytest.approx(truth, abs=1e-6)  # type: ignore[arg-type]
+    assert dual_value(program, objective, feasible_duals(program, above.duals)) <= truth + 1e-9  # type: ignore[arg-type]
     linear.set_objective(Objective(-np.roll(objective.cost, 7)))
     assert not linear.solve(0.0).finished
     stop.set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -76,7 +77,7 @@ def problem() -> tuple[Any, Any, Any]:
 
 
 @pytest.fixture
-def planted(monkeypatch) -> Iterator[Callable[..., None]]:
+def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Host processes in which some code runs at the strange sample, as soon as it is called; gone afterwards."""
 
     def plant(opening: str = "pass", solving: str = "pass") -> None:
@@ -145,7 +146,9 @@ CRASHES = {
         *(("answers rubbish", "solving"), ("raises", "opening"), ("raises", "solving")),
     ],
 )
-def test_a_solver_that_crashes_costs_its_sample_only(crash, where, problem, planted):
+def test_a_solver_that_crashes_costs_its_sample_only(
+    crash: str, where: str, problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     expected = decided(problem, isolated=False)
     code, reason = CRASHES[crash]
     planted(**{where: code})
@@ -155,14 +158,16 @@ def test_a_solver_that_crashes_costs_its_sample_only(crash, where, problem, plan
     assert re.search(reason, lost.detail), lost.detail
 
 
-def test_a_crash_in_one_of_several_threads(problem, planted):
+def test_a_crash_in_one_of_several_threads(problem: tuple[Any, Any, Any], planted: Callable[..., None]) -> None:
     expected = decided(problem, isolated=False)
     planted(solving="os.abort()")
     lost = only_the_strange_one_is_lost(decided(problem, jobs=2), expected)
     assert "its process was ended by SIGABRT" in lost.detail
 
 
-def test_a_crash_while_the_discrepancy_is_asked_for(problem, planted):
+def test_a_crash_while_the_discrepancy_is_asked_for(
+    problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     network, x, _ = problem
     x = x[STRANGE - 1 : STRANGE + 1]
     expected = worst_case_discrepancy(network, x, RADII, options(isolated=False))
@@ -174,7 +179,9 @@ def test_a_crash_while_the_discrepancy_is_asked_for(problem, planted):
             assert found.lower == pytest.approx(other.lower, abs=1e-7)
 
 
-def test_a_process_that_died_while_idle_is_not_noticed(problem, planted):
+def test_a_process_that_died_while_idle_is_not_noticed(
+    problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     planted()
     expected = decided(problem)
     (pid,) = solver_processes()
@@ -183,7 +190,9 @@ def test_a_process_that_died_while_idle_is_not_noticed(problem, planted):
     assert len(solver_processes()) == 1 and solver_processes() != [pid]
 
 
-def test_processes_are_used_again_whatever_the_share(problem, planted, monkeypatch):
+def test_processes_are_used_again_whatever_the_share(
+    problem: tuple[Any, Any, Any], planted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One for each sample, or for each call, would be left behind by the hundreds in a search for radii."""
     planted()
     decided(problem)
@@ -194,7 +203,9 @@ def test_processes_are_used_again_whatever_the_share(problem, planted, monkeypat
     assert len(before) == 1 and solver_processes() == before
 
 
-def test_a_process_that_cannot_be_started_is_said_in_one_sentence(problem, planted, monkeypatch):
+def test_a_process_that_cannot_be_started_is_said_in_one_sentence(
+    problem: tuple[Any, Any, Any], planted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "command", lambda module: ["/nonexistent/python"])
     with pytest.raises(SolverError, match=r"^A process for the solver cannot be started \(No such file or directory\)"):
         decided(problem)
@@ -208,7 +219,9 @@ def test_a_process_that_cannot_be_started_is_said_in_one_sentence(problem, plant
 
 
 @pytest.mark.parametrize("solver", [pytest.param("sleeps", marks=pytest.mark.slow), "locks Python"])
-def test_a_solver_that_hangs_is_ended_soon_after_its_limit(solver, problem, planted):
+def test_a_solver_that_hangs_is_ended_soon_after_its_limit(
+    solver: str, problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     """`PyDLL` keeps Python's lock, as a solver may: then not even the thread that listens can end the process."""
     expected = decided(problem, isolated=False)
     planted(solving="time.sleep(30)" if solver == "sleeps" else "__import__('ctypes').PyDLL(None).sleep(30)")
@@ -220,7 +233,9 @@ def test_a_solver_that_hangs_is_ended_soon_after_its_limit(solver, problem, plan
 
 
 @pytest.mark.slow
-def test_a_hang_on_loading_the_program_is_ended_too(problem, planted):
+def test_a_hang_on_loading_the_program_is_ended_too(
+    problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     expected = decided(problem, isolated=False)
     planted(opening="time.sleep(30)")
     began = time.monotonic()
@@ -234,7 +249,9 @@ def test_a_hang_on_loading_the_program_is_ended_too(problem, planted):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system does not limit address space")
 @pytest.mark.parametrize("where", ["opening", "solving"])
-def test_a_solver_that_wants_more_than_its_share(where, problem, planted, monkeypatch):
+def test_a_solver_that_wants_more_than_its_share(
+    where: str, problem: tuple[Any, Any, Any], planted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = decided(problem, isolated=False)
     monkeypatch.setattr(setup, "program_memory", lambda options, memory: 200 << 20)
     planted(**{where: "bytearray(2 << 30)"})
@@ -243,12 +260,14 @@ def test_a_solver_that_wants_more_than_its_share(where, problem, planted, monkey
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system does not limit address space")
-def test_a_program_too_large_for_the_process_to_take_in(problem, planted, monkeypatch):
+def test_a_program_too_large_for_the_process_to_take_in(
+    problem: tuple[Any, Any, Any], planted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a time limit: nothing else would end the wait for a process that could not even read the question."""
     expected = decided(problem, isolated=False)
     monkeypatch.setattr(setup, "program_memory", lambda options, memory: 200 << 20)
     planted()
-    before = process.pickle.dump
+    before = pickle.dump
 
     def dump(message: Any, file: Any, **more: Any) -> None:
         verb, arguments = message
@@ -256,7 +275,7 @@ def test_a_program_too_large_for_the_process_to_take_in(problem, planted, monkey
             message = (verb, (*arguments, bytes(1 << 30)))
         before(message, file, **more)
 
-    monkeypatch.setattr(process.pickle, "dump", dump)
+    monkeypatch.setattr(pickle, "dump", dump)
     done: list[list[Verdict]] = []
     thread = threading.Thread(target=lambda: done.append(decided(problem, seconds=None)), daemon=True)
     thread.start()
@@ -267,7 +286,9 @@ def test_a_program_too_large_for_the_process_to_take_in(problem, planted, monkey
 
 
 @pytest.mark.parametrize("solver", ["highs", "scip", "gurobi"])
-def test_the_smallest_share_is_enough_to_load_every_solver(solver, problem, planted):
+def test_the_smallest_share_is_enough_to_load_every_solver(
+    solver: str, problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     """Shared libraries map hundreds of megabytes that they hardly touch."""
     pytest.importorskip({"highs": "highspy", "scip": "pyscipopt", "gurobi": "gurobipy"}[solver])
     network, x, _ = problem
@@ -285,10 +306,13 @@ def test_the_smallest_share_is_enough_to_load_every_solver(solver, problem, plan
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_a_stop_during_a_solve_ends_soon_and_leaves_no_hanging_process(jobs, problem, planted):
+def test_a_stop_during_a_solve_ends_soon_and_leaves_no_hanging_process(
+    jobs: int, problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     planted(solving="time.sleep(30)")
     network, x, y = problem
-    stop, told = threading.Event(), []
+    stop = threading.Event()
+    told: list[Any] = []
     threading.Timer(2.0, stop.set).start()
     began = time.monotonic()
     found = verify(network, x, y, RADII, options(jobs=jobs, seconds=20.0), told.append, stop)
@@ -299,7 +323,9 @@ def test_a_stop_during_a_solve_ends_soon_and_leaves_no_hanging_process(jobs, pro
     assert solver_processes() == []
 
 
-def test_ctrl_c_during_a_solve_leaves_no_answer_for_the_next_question(problem, planted):
+def test_ctrl_c_during_a_solve_leaves_no_answer_for_the_next_question(
+    problem: tuple[Any, Any, Any], planted: Callable[..., None]
+) -> None:
     """As in a notebook, where the next call takes the same process."""
     expected = decided(problem, isolated=False)
     planted(solving="time.sleep(1.5)")
@@ -323,7 +349,7 @@ main(prog_name="qverify")
 """
 
 
-def below(pid: int, count: int) -> list[psutil.Process]:
+def below(pid: int, count: int) -> Any:
     """At least so many descendants of a process, as soon as they are there."""
     until = time.monotonic() + 60
     while len(found := psutil.Process(pid).children(recursive=True)) < count:
@@ -338,7 +364,7 @@ def all_gone(processes: list[psutil.Process], seconds: float = 20.0) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_a_signal_during_a_solve_leaves_no_process(number):
+def test_a_signal_during_a_solve_leaves_no_process(number: signal.Signals) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", "8", "--samples", "4", "--method", "exact", "--jobs", "2")
     child = subprocess.Popen(
         [sys.executable, "-c", HANGING, *given, "--timeout", "25"],
@@ -364,7 +390,7 @@ def test_a_signal_during_a_solve_leaves_no_process(number):
         assert re.search("interrupted: . of 4 samples are decided", stderr)  # one needs no solver
 
 
-def test_no_process_is_left_after_the_end():
+def test_no_process_is_left_after_the_end() -> None:
     code = """
 import sys, psutil
 from qverify import datasets, load, verify
@@ -389,7 +415,9 @@ print(*[child.pid for child in psutil.Process().children(recursive=True)])
 
 
 @pytest.mark.slow
-def test_scip_solves_from_more_threads_than_its_interpreter_has_room_for(planted):
+def test_scip_solves_from_more_threads_than_its_interpreter_has_room_for(
+    planted: Callable[..., None],
+) -> None:
     """Its expression interpreter numbers the threads that ever used it, up to 64; every call makes new threads."""
     pytest.importorskip("pyscipopt")
     rng = np.random.default_rng(5)

@@ -27,7 +27,7 @@ pytest.importorskip("pyscipopt")
     ("lower", "upper", "ending"),
     [(0.5, np.inf, "INFEASIBLE"), (-np.inf, -0.5, "INFEASIBLE"), (-1.0, 0.0, "OPTIMAL")],
 )
-def test_a_row_without_coefficients(lower, upper, ending):
+def test_a_row_without_coefficients(lower: float, upper: float, ending: str) -> None:
     """It holds at 0 or nowhere, and SCIP would not take it as it is."""
     program, objective = box_program(3)
     program = replace(
@@ -40,14 +40,14 @@ def test_a_row_without_coefficients(lower, upper, ending):
 
 
 @pytest.mark.parametrize("seconds", [1e20, 1e30, None])
-def test_a_limit_beyond_its_own_is_none(seconds):
+def test_a_limit_beyond_its_own_is_none(seconds: float | None) -> None:
     outcome = minimise(solvers.adapter("scip"), *random_program(1, 3, 3, 4), Limits(seconds=seconds))
     assert outcome.status is Ending.OPTIMAL
 
 
-def test_every_ending_has_its_word():
+def test_every_ending_has_its_word() -> None:
     """The words are those of SCIP: one that it never says would hide an ending."""
     import pyscipopt
 
-    names = {name.lower() for name in dir(pyscipopt.SCIP_STATUS) if not name.startswith("_")}
+    names = {name.lower() for name in dir(pyscipopt.SCIP_STATUS) if not name.startswith("_")}  # type: ignore[attr-defined]
     assert set(scip.ENDINGS) <= names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ from tests.support.solving import (
 )
 
 
-def asked(program: Program, objective: Objective, **limits) -> Asked:
+def asked(program: Program, objective: Objective, **limits: Any) -> Asked:
     return Asked(objective, Limits(**limits), False)
 
 
-def test_the_incumbent_is_computed_from_the_point():
+def test_the_incumbent_is_computed_from_the_point() -> None:
     program, objective = random_program(1, 0, 6, 5)
     point = (program.lower + program.upper) / 2
     claim = Claim(status=Ending.OPTIMAL, point=point, dual_bound=1e9, nodes=7, message="so it says")
@@ -37,7 +38,7 @@ def test_the_incumbent_is_computed_from_the_point():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_bound_of_a_linear_program_is_that_of_its_duals(seed):
+def test_the_bound_of_a_linear_program_is_that_of_its_duals(seed: int) -> None:
     """Whatever bound came with them: random duals never prove more than the optimum, by scipy."""
     program, objective = random_program(seed, 0, 6, 7)
     rng = np.random.default_rng(seed)
@@ -45,11 +46,12 @@ def test_the_bound_of_a_linear_program_is_that_of_its_duals(seed):
         claim = Claim(status=Ending.OPTIMAL, point=None, dual_bound=1e9, row_duals=rng.normal(size=7))
         outcome = AdapterSession(program, None)._finish(asked(program, objective), claim, 0.0)
         assert outcome.dual_bound <= linear_optimum(program, objective) + 1e-9
+        assert outcome.row_duals is not None
         wrong = (outcome.row_duals > 0) & np.isinf(program.row_lower)
         assert not wrong.any() and not ((outcome.row_duals < 0) & np.isinf(program.row_upper)).any()
 
 
-def test_a_stop_that_the_numbers_contradict_is_a_failure():
+def test_a_stop_that_the_numbers_contradict_is_a_failure() -> None:
     program, objective = random_program(1, 0, 6, 5)
     claim = Claim(status=Ending.BOUND_REACHED, point=None, dual_bound=1.0)
     session = AdapterSession(program, None)
@@ -57,17 +59,18 @@ def test_a_stop_that_the_numbers_contradict_is_a_failure():
     assert session._finish(asked(program, objective, stop_above=0.5), claim, 0.0).status is Ending.BOUND_REACHED
 
 
-def test_a_run_that_was_stopped_asks_no_solver():
+def test_a_run_that_was_stopped_asks_no_solver() -> None:
     program, _ = random_program(1, 2, 4, 5)
     stop = threading.Event()
     session = AdapterSession(program, stop)
     assert session._interrupted() is None
     stop.set()
     outcome = session._interrupted()
+    assert outcome is not None
     assert (outcome.status, outcome.dual_bound, outcome.point) == (Ending.INTERRUPTED, -np.inf, None)
     assert session._integers(False) and not session._integers(True)
 
 
-def test_a_package_that_is_not_there():
+def test_a_package_that_is_not_there() -> None:
     with pytest.raises(SolverError, match=r"^Nosolver cannot be loaded .*nosolver.*; get it\.$"):
         required_package("nosolver", "Nosolver", "get it")

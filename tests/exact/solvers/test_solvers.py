@@ -16,7 +16,7 @@ from qverify.errors import SolverError, UsageError
 from qverify.exact import solvers
 from qverify.exact.program import Objective, Products, Program
 from qverify.exact.solvers import gurobi
-from qverify.exact.solvers.base import Availability, Ending, Limits
+from qverify.exact.solvers.base import Availability, Ending, Limits, Outcome, Solver
 from tests.support.solving import (
     BILINEAR,
     HARD_OPTIMUM,
@@ -35,17 +35,17 @@ from tests.support.solving import (
 
 
 @pytest.fixture(params=INSTALLED)
-def solver(request):
+def solver(request: pytest.FixtureRequest) -> Solver:
     return solvers.adapter(request.param)
 
 
 @pytest.fixture(params=BILINEAR)
-def bilinear_solver(request):
+def bilinear_solver(request: pytest.FixtureRequest) -> Solver:
     return solvers.adapter(request.param)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_linear_optimum_and_duals(solver, seed):
+def test_linear_optimum_and_duals(solver: Solver, seed: int) -> None:
     program, objective = random_program(seed, 0, 7 + seed, 5 + 2 * seed)
     outcome, truth = minimise(solver, program, objective), linear_optimum(program, objective)
     assert outcome.status is Ending.OPTIMAL
@@ -55,12 +55,13 @@ def test_linear_optimum_and_duals(solver, seed):
     check_duals(solver, program, objective, outcome, truth)
 
 
-def check_duals(solver, program: Program, objective: Objective, outcome, truth: float) -> None:
+def check_duals(solver: Solver, program: Program, objective: Objective, outcome: Outcome, truth: float) -> None:
     """Signs as base.py says, and weak duality recomputed here from scratch gives the optimum back."""
     if solver.name == "scip":
         assert outcome.row_duals is None
         return
     duals = outcome.row_duals
+    assert duals is not None and outcome.point is not None
     reduced = objective.cost - program.rows.T @ duals
     at_lower, at_upper = outcome.point < program.lower + 1e-7, outcome.point > program.upper - 1e-7
     assert (reduced[at_lower] >= -1e-7).all() and (reduced[at_upper] <= 1e-7).all()
@@ -72,7 +73,7 @@ def check_duals(solver, program: Program, objective: Objective, outcome, truth: 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_integer_optimum(solver, seed):
+def test_integer_optimum(solver: Solver, seed: int) -> None:
     program, objective = random_program(100 + seed, 4, (0, 1, 2, 3, 5)[seed], 4 + seed)
     outcome, truth = minimise(solver, program, objective), integer_optimum(program, objective)
     assert outcome.status is Ending.OPTIMAL and np.isfinite(truth)
@@ -84,7 +85,7 @@ def test_integer_optimum(solver, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_relaxation(solver, seed):
+def test_relaxation(solver: Solver, seed: int) -> None:
     """An LP over the same rows, its duals included; the integers are back afterwards."""
     program, objective = random_program(200 + seed, 4, 4, 6)
     session = solver.open(program)
@@ -97,10 +98,11 @@ def test_relaxation(solver, seed):
     check_point(program, objective, again)
     assert relaxed.dual_bound == pytest.approx(truth, abs=1e-7)
     check_duals(solver, program, objective, relaxed, truth)
+    assert whole.incumbent is not None
     assert again.incumbent == pytest.approx(whole.incumbent, abs=1e-8) and whole.incumbent > truth - 1e-8
 
 
-def test_no_rows_and_zero_cost(solver):
+def test_no_rows_and_zero_cost(solver: Solver) -> None:
     program = Program(
         lower=-np.ones(3),
         upper=np.ones(3),
@@ -117,7 +119,7 @@ def test_no_rows_and_zero_cost(solver):
 
 
 @pytest.mark.parametrize("integer", [False, True])
-def test_small_and_duplicate_coefficients_count(solver, integer):
+def test_small_and_duplicate_coefficients_count(solver: Solver, integer: bool) -> None:
     """Solvers drop coefficients of 1e-9 by default, and keep one of two equal entries; a proof needs them all."""
     rows = sparse.csr_matrix((np.array([0.5, 0.5, 5e-10]), np.array([0, 0, 1]), np.array([0, 3])), shape=(1, 2))
     program = Program(
@@ -133,7 +135,7 @@ def test_small_and_duplicate_coefficients_count(solver, integer):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_bilinear_optimum(bilinear_solver, seed):
+def test_bilinear_optimum(bilinear_solver: Solver, seed: int) -> None:
     program, objective, truth = corner_program(seed)
     outcome = minimise(bilinear_solver, program, objective)
     assert outcome.status is Ending.OPTIMAL and outcome.row_duals is None
@@ -141,7 +143,7 @@ def test_bilinear_optimum(bilinear_solver, seed):
     assert outcome.dual_bound == pytest.approx(truth, abs=1e-6)
 
 
-def test_products_in_a_row_without_linear_part(bilinear_solver):
+def test_products_in_a_row_without_linear_part(bilinear_solver: Solver) -> None:
     """x y <= -1 and x y + t in [2, 3] on a box: two product rows, one of them ranged, one purely quadratic."""
     products = Products(row=np.array([0, 1]), first=np.array([0, 0]), second=np.array([1, 1]), coefficient=np.ones(2))
     program = Program(
@@ -159,7 +161,7 @@ def test_products_in_a_row_without_linear_part(bilinear_solver):
     assert highest.dual_bound == pytest.approx(-7.0, abs=1e-6)
 
 
-def test_changing_objectives(solver):
+def test_changing_objectives(solver: Solver) -> None:
     """One session, several objectives, relaxed in between: the same as a fresh session each."""
     program, _ = random_program(300, 5, 4, 7)
     session, rng = solver.open(program), np.random.default_rng(5)
@@ -173,7 +175,7 @@ def test_changing_objectives(solver):
 
 
 @pytest.mark.parametrize("offset", [0.0, 1297.5])
-def test_stop_above(solver, offset):
+def test_stop_above(solver: Solver, offset: float) -> None:
     """The second offset makes the optimum 0.5 and the question `stop_above=0`, as a verifier asks it."""
     truth = HARD_OPTIMUM + offset
     program, objective = hard_program(offset=offset)
@@ -186,7 +188,7 @@ def test_stop_above(solver, offset):
 
 
 @pytest.mark.parametrize("below", range(12, 40, 3))
-def test_a_bound_that_only_equals_stop_above_is_not_reached(solver, below):
+def test_a_bound_that_only_equals_stop_above_is_not_reached(solver: Solver, below: int) -> None:
     """The costs are integers, so bounds land on integers, where a solver's own stop fires on equality."""
     stop = HARD_OPTIMUM - below
     outcome = minimise(solver, *hard_program(), Limits(stop_above=stop))
@@ -194,20 +196,20 @@ def test_a_bound_that_only_equals_stop_above_is_not_reached(solver, below):
 
 
 @pytest.mark.parametrize("offset", [0.0, 1297.5])
-def test_stop_below(solver, offset):
+def test_stop_below(solver: Solver, offset: float) -> None:
     truth = HARD_OPTIMUM + offset
     program, objective = hard_program(offset=offset)
     outcome = minimise(solver, program, objective, Limits(stop_below=truth + 300.0))
     assert outcome.status is Ending.TARGET_REACHED
     check_point(program, objective, outcome)
-    assert truth < outcome.incumbent <= truth + 300.0
+    assert outcome.incumbent is not None and truth < outcome.incumbent <= truth + 300.0
     assert outcome.dual_bound < truth - 0.5
     full = minimise(solver, program, objective, Limits(stop_below=truth - 1.0))
     assert full.status is Ending.OPTIMAL
     assert (full.incumbent, full.dual_bound) == pytest.approx((truth, truth))
 
 
-def test_time_limit_is_per_call(solver):
+def test_time_limit_is_per_call(solver: Solver) -> None:
     """Three calls in one session each get their time, and keep a bound that is one."""
     program, objective = hard_program(2, 70, 40)
     session = solver.open(program)
@@ -219,7 +221,7 @@ def test_time_limit_is_per_call(solver):
     session.close()
 
 
-def test_time_limit_of_relaxations_is_per_call(solver):
+def test_time_limit_of_relaxations_is_per_call(solver: Solver) -> None:
     """Short linear programs that together take longer than the limit of each: none of them is cut off."""
     (program, _), rng, spent = hard_program(2, 120, 80), np.random.default_rng(0), 0.0
     session = solver.open(program)
@@ -231,7 +233,7 @@ def test_time_limit_of_relaxations_is_per_call(solver):
     session.close()
 
 
-def test_stop_event(solver):
+def test_stop_event(solver: Solver) -> None:
     (program, objective), stop = hard_program(2, 70, 40), threading.Event()
     session = solver.open(program, stop=stop)
     timer = threading.Timer(0.4, stop.set)
@@ -248,7 +250,7 @@ def test_stop_event(solver):
 
 
 @pytest.mark.parametrize("integers", [0, 4])
-def test_infeasible(solver, integers):
+def test_infeasible(solver: Solver, integers: int) -> None:
     program, objective = random_program(400, integers, 6 - integers, 3)
     rows = sparse.vstack([program.rows, sparse.csr_matrix(np.ones((2, 6)))]).tocsr()
     program = dataclasses.replace(
@@ -262,7 +264,7 @@ def test_infeasible(solver, integers):
     assert (outcome.dual_bound, outcome.incumbent, outcome.point) == (-np.inf, None, None)
 
 
-def test_integer_infeasible(solver):
+def test_integer_infeasible(solver: Solver) -> None:
     """Feasible without integrality, so that branching has to find it: 2 (x + y + z) = 3 and a little more."""
     rows = sparse.csr_matrix(np.array([[2.0, 2.0, 2.0], [3.0, -1.0, 2.0]]))
     program = Program(
@@ -279,7 +281,7 @@ def test_integer_infeasible(solver):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_sessions_in_threads(solver, threads):
+def test_sessions_in_threads(solver: Solver, threads: int) -> None:
     """Two threads, each with its session; then another number of threads in this very thread."""
     (program, objective), outcomes = random_program(300, 5, 4, 7), []
 
@@ -296,13 +298,13 @@ def test_sessions_in_threads(solver, threads):
     assert np.ptp([o.dual_bound for o in outcomes]) < 1e-8
 
 
-def test_names():
+def test_names() -> None:
     assert list(solvers.ADAPTERS) == ["highs", "gurobi", "scip"]
     with pytest.raises(UsageError, match=r"'nope'.*auto, highs, gurobi, scip"):
         solvers.adapter("nope")
 
 
-def test_availability(solver):
+def test_availability(solver: Solver) -> None:
     state = solver.availability()
     assert state.works and state.version and state.licence and state.limits and not state.remedy
 
@@ -319,7 +321,9 @@ def test_availability(solver):
         (True, False, {"highs"}, None),
     ],
 )
-def test_choice(monkeypatch, products, full, working, expected):
+def test_choice(
+    monkeypatch: pytest.MonkeyPatch, products: bool, full: bool, working: set[str], expected: str | None
+) -> None:
     monkeypatch.setattr(gurobi.GurobiSolver, "full_licence", lambda self: full)
     for name, solver in solvers.ADAPTERS.items():
         state = Availability(
@@ -338,7 +342,7 @@ def test_choice(monkeypatch, products, full, working, expected):
 
 
 @pytest.mark.parametrize("name", INSTALLED)
-def test_a_missing_package_is_a_remedy(monkeypatch, name):
+def test_a_missing_package_is_a_remedy(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     module = sys.modules[type(solvers.adapter(name)).__module__]
     module.library.cache_clear()
     monkeypatch.setitem(sys.modules, PACKAGES[name], None)
@@ -350,7 +354,7 @@ def test_a_missing_package_is_a_remedy(monkeypatch, name):
         solvers.adapter(name).open(box_program(2)[0])
 
 
-def test_import_loads_no_solver_and_solving_prints_nothing():
+def test_import_loads_no_solver_and_solving_prints_nothing() -> None:
     code = (
         "import sys, numpy as np\n"
         "from scipy import sparse\n"
