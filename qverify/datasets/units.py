@@ -60,6 +60,17 @@ class _Guess(Brief):
     of_units: bool = False
 
 
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class _Answered(Brief):
+    """Inputs x (N, n_in), labels and the network's answers (N,); the least and the largest input of all samples."""
+
+    x: Array
+    y: Any
+    answers: Any
+    low: float
+    high: float
+
+
 def doubts(network: Network, samples: Samples) -> list[str]:
     """Doubts that these data are the network's, with the likely cause: at most one sentence, none if all seems well."""
     most = _affordable(network)
@@ -76,7 +87,8 @@ def doubts(network: Network, samples: Samples) -> list[str]:
     fine = right == count and not _twice_divided(low, high)
     if fine or (not chance and not odd and (count < LEAST or right >= _POOR * count)):
         return []
-    best, found = _best(network, (x, y), right, _guesses(network, part, (x, y, answers), (low, high)))
+    own = _Answered(x=x, y=y, answers=answers, low=low, high=high)
+    best, found = _best(network, own, right, _guesses(network, part, own))
     where = f"{count} samples spread over {samples.name}" if count < len(samples) else f"{count} samples"
     said = f"the network is right on {right} of {where}"
     if odd:
@@ -144,20 +156,18 @@ def _pixels(x: Array, low: float, high: float) -> bool:
     return low >= 0.0 and _GREY <= high <= _WHITE and bool((x == np.rint(x)).all())
 
 
-def _best(
-    network: Network, data: tuple[Array, Any], right: int, guesses: Iterator[_Guess]
-) -> tuple[_Guess | None, int]:
+def _best(network: Network, own: _Answered, right: int, guesses: Iterator[_Guess]) -> tuple[_Guess | None, int]:
     """The guess with which most samples are right, if it is clearly better than the data as they are; and how many."""
-    (x, y), best, found, until = data, None, -1, time.monotonic() + _PATIENCE
-    low, high = float(x.min()), float(x.max())
+    best, found, until = None, -1, time.monotonic() + _PATIENCE
+    low, high = float(own.x.min()), float(own.x.max())
     for guess in guesses:
         answers = network.evaluate(guess.x).argmax(1)
         count = int((answers == guess.y).sum())
         # Units that look wrong may cost little: without biases nothing at all.
-        certain = guess.of_units and (_twice_divided(low, high) or _pixels(x, low, high))
+        certain = guess.of_units and (_twice_divided(low, high) or _pixels(own.x, low, high))
         odd = guess.of_units and _odd(low, high)
-        least = right if certain else right + _MORE if odd else right + max(_MORE, math.ceil(_GAIN * len(y)))
-        enough = count >= least and 2 * count >= len(y) and len(np.unique(answers)) > 1
+        least = right if certain else right + _MORE if odd else right + max(_MORE, math.ceil(_GAIN * len(own.y)))
+        enough = count >= least and 2 * count >= len(own.y) and len(np.unique(answers)) > 1
         if enough and count > found:
             best, found = guess, count
         if time.monotonic() > until:
@@ -165,19 +175,17 @@ def _best(
     return best, found
 
 
-def _guesses(
-    network: Network, samples: Samples, own: tuple[Array, Any, Any], ends: tuple[float, float]
-) -> Iterator[_Guess]:
-    """The guesses to try, the more common first. `own`: inputs (N, n_in), labels and the network's answers."""
-    x, y, answers = own
-    yield from _other_units(x, y, *ends)
+def _guesses(network: Network, samples: Samples, own: _Answered) -> Iterator[_Guess]:
+    """The guesses to try, the more common first."""
+    x, y = own.x, own.y
+    yield from _other_units(x, y, own.low, own.high)
     for shape in _shapes(network, samples):
         yield from _other_axes(x, y, shape)
     if len(y) < LEAST:
         return
     if y.min() >= 1:
         yield _Guess(done="the labels less 1", advice="; number the classes from 0", x=x, y=y - 1)
-    yield from _other_classes(x, y, answers, network.output_size)
+    yield from _other_classes(x, y, own.answers, network.output_size)
 
 
 def _other_units(x: Array, y: Any, low: float, high: float) -> Iterator[_Guess]:

@@ -12,7 +12,7 @@ from qverify.text.escapes import printable
 from qverify.verification.row import STATUSES, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qverify.runs.reading import StoredCase
 
@@ -26,14 +26,13 @@ def packed(cases: Sequence[StoredCase], labels: Sequence[str]) -> str:
     Per case, under its label, a column a key; status, method and detail are positions in lists that all cases share.
     Margins are rounded outwards, so that what is shown is still proved; seconds become milliseconds.
     """
-    methods = [*STAGES, *sorted({row.method for case in cases for row in case.rows} - set(STAGES))]
     details = ["", *sorted({_detail(row) for case in cases for row in case.rows} - {""})]
-    places = [{name: place for place, name in enumerate(names)} for names in (STATUSES, methods, details)]
+    place = {detail: number for number, detail in enumerate(details)}
     found = {
         "statuses": STATUSES,
-        "methods": [printable(name) for name in methods],
+        "methods": STAGES,
         "details": details,
-        "cases": [{"name": label} | _columns(case, places) for case, label in zip(cases, labels, strict=True)],
+        "cases": [{"name": label} | _columns(case.rows, place) for case, label in zip(cases, labels, strict=True)],
     }
     text = json.dumps(found, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     for letter in "<>&":
@@ -41,14 +40,13 @@ def packed(cases: Sequence[StoredCase], labels: Sequence[str]) -> str:
     return text
 
 
-def _columns(case: StoredCase, places: Sequence[dict[str, int]]) -> dict[str, Any]:
-    rows, (statuses, methods, details) = case.rows, places
+def _columns(rows: Sequence[Row], details: Mapping[str, int]) -> dict[str, Any]:
     return {
         "index": [row.index for row in rows],
         "label": [row.label for row in rows],
         "predicted": [row.predicted for row in rows],
-        "status": [statuses[row.status.value] for row in rows],
-        "method": [methods[row.method] for row in rows],
+        "status": [STATUSES.index(row.status.value) for row in rows],
+        "method": [STAGES.index(row.method) for row in rows],
         "detail": [details[_detail(row)] for row in rows],
         "lower": [_rounded(row.margin_lower, _DOWN) for row in rows],
         "upper": [_rounded(row.margin_upper, _UP) for row in rows],

@@ -40,9 +40,8 @@ _busy: dict[str, set[Child]] = {}
 _ended: set[str] = set()
 
 
-def _perform(task: Task, run: tuple[str, str], *contents: bytes) -> Found | Lost:
-    """Do a task in a worker of the cluster; `run`: the version of qverify that asks, and a name for its run."""
-    version, token = run
+def _perform(task: Task, version: str, token: str, *contents: bytes) -> Found | Lost:
+    """Do a task in a worker of the cluster; `version`: of qverify that asks, `token`: a name for its run."""
     if version != __version__:
         raise ClusterError(f"A worker of the cluster has qverify {__version__}, but {version} asks; install the same.")
     parcel = dict(zip(task.parcels, contents, strict=True)).__getitem__
@@ -117,10 +116,9 @@ class Cluster:
         try:
             for name in set(task.parcels) - self._sent.keys():
                 self._sent[name] = self._client.scatter(self._parcel(name), broadcast=True, hash=False)
-            run = (__version__, self._token)
             contents = [self._sent[name] for name in task.parcels]
             key = f"qverify-{self._token}-{uuid.uuid4().hex}"
-            future = self._client.submit(_perform, task, run, *contents, key=key, pure=False)
+            future = self._client.submit(_perform, task, __version__, self._token, *contents, key=key, pure=False)
         except Exception as error:
             raise _broken(error) from error
         self._flying[key] = (task, future, sending)
