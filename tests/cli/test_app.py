@@ -13,11 +13,8 @@ import onnx
 import pytest
 
 from qverify import choices, datasets
-from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.cli import options
-from qverify.datasets import Samples
 from qverify.exact.solvers import ADAPTERS
-from qverify.exact.solvers.base import Availability
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.onnx import reader as onnx_io
@@ -25,10 +22,8 @@ from qverify.runs.given import Given
 from qverify.runs.verify import RunDirectory
 from qverify.verification.cascade import verify
 from qverify.verification.row import STATUSES
-from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
 from qverify.version import __version__
-from tests.support import networks
 from tests.support.commands import answer, qverify, read_rows
 from tests.support.paths import DIGITS
 
@@ -255,126 +250,6 @@ def test_a_radii_file(tmp_path: Path) -> None:
     verdicts = verify(network, samples.x[:40], samples.y[:40], radii)
     assert found["verified"] == sum(v.status is Status.VERIFIED for v in verdicts)
     assert found["radii"]["largest"] == {"input": 0.0, "weight": 0.01, "bias": 0.5, "activation": 0.0}
-
-
-# --- discrepancy ---
-
-
-def test_discrepancy_is_that_of_the_library(tmp_path: Path) -> None:
-    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
-    expected = worst_case_discrepancy(network, samples.x[5:9], Radii.from_bits(8), Options(method="bp"))
-    given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "5:9")
-    found = answer(*given, "--out", tmp_path / "rows.jsonl")
-    assert found["largest"] == max(e.worst for e in expected) and found["samples"] == 4
-    assert found["lower"] == pytest.approx(np.min([e.lower for e in expected], axis=0))
-    assert found["upper"] == pytest.approx(np.max([e.upper for e in expected], axis=0))
-    assert [r["index"] for r in found["rows"]] == [5, 6, 7, 8] and "attained_lower" not in found
-    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert sorted(lines, key=lambda r: r["index"]) == found["rows"]
-    again = qverify(*given, "--out", tmp_path / "rows.jsonl")
-    assert again.exit_code == 2 and "exists already" in again.stderr
-    table = qverify(*given).stdout
-    largest = float(table.split("at most ")[-1].split(" over 4 samples")[0])
-    assert found["largest"] <= largest <= found["largest"] * (1 + 1e-5)
-    for line, low, high in zip(table.splitlines()[3:], found["lower"], found["upper"], strict=False):
-        shown = [float(cell) for cell in line.split()[1:]]
-        assert low - 1e-4 < shown[0] <= low and high <= shown[1] < high + 1e-4  # what is proved is rounded outwards
-
-
-def test_a_discrepancy_that_is_interrupted_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*given: Any) -> None:
-        def tell(result: Any) -> None:
-            given[-2](result)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        worst_case_discrepancy(*given[:-2], tell, given[-1])  # type: ignore[call-arg]
-
-    monkeypatch.setattr("qverify.cli.discrepancy.worst_case_discrepancy", interrupted)
-    given = ("--data", "digits", "--bits", 8, "--samples", "7:12", "--out", tmp_path / "rows.jsonl")
-    result = qverify("discrepancy", DIGITS, *given, "--json")
-    assert result.exit_code == 130 and "interrupted: 2 of 5 samples are done" in result.stderr
-    assert json.loads(result.stdout)["interrupted"] is True
-    rows = [json.loads(line)["index"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert rows == [7, 8]
-
-
-def test_the_exact_discrepancy_lies_between_members_and_bounds() -> None:
-    given = ("discrepancy", DIGITS, "--data", "digits", "--bits", 8, "--samples", "0:1", "--method")
-    exact, bounds = answer(*given, "exact"), answer(*given, "bp")
-    assert exact["complete"] and exact["solver"]["name"] and bounds["solver"] is None
-    assert exact["largest_attained"] <= exact["largest"] <= bounds["largest"]
-    assert exact["largest_attained"] == pytest.approx(exact["largest"], abs=1e-4)
-
-
-# --- solvers, inspect ---
-
-
-def test_solvers_lists_all_and_what_auto_takes() -> None:
-    found = answer("solvers")
-    assert set(found["solvers"]) == set(ADAPTERS)
-    assert set(found["solvers"]["highs"]) == {"works", "version", "licence", "limits", "remedy"}
-    assert ADAPTERS[found["auto"]["bilinear"]].products
-    assert found["solvers"]["highs"]["works"] and found["auto"]["relational"] in ADAPTERS
-    assert "--solver auto takes " + found["auto"]["relational"] in qverify("solvers").stdout
-
-
-def test_no_solver_at_all_is_status_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = Availability(works=False, remedy="Install it.")
-    for solver in ADAPTERS.values():
-        monkeypatch.setattr(type(solver), "availability", lambda self: gone)
-    monkeypatch.setattr(type(ADAPTERS["gurobi"]), "full_licence", lambda self: False)
-    result = qverify("solvers")
-    assert result.exit_code == 3 and "highs: Install it." in result.stdout and "takes none" in result.stdout
-    assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8).exit_code == 3
-    assert qverify("verify", DIGITS, "--data", "digits", "--bits", 8, "--method", "bp").exit_code == 0
-
-
-def test_inspect_lists_layers_radii_and_unstable_neurons() -> None:
-    network = onnx_io.load(DIGITS)
-    plain = answer("inspect", DIGITS)
-    assert [la["name"] for la in plain["layers"]] == [la.name for la in network.layers]
-    assert plain["parameters"] == 64 * 40 + 40 + 40 * 24 + 24 + 24 * 10 + 10 and plain["convention"] is None
-    low, high = plain["layers"][1]["weight_range"]
-    weight: Any = network.layers[1]
-    assert (low, high) == (weight.weight.min(), weight.weight.max())
-    full = answer("inspect", DIGITS, "--data", "digits", "--samples", "0:30", "--bits", 6)
-    relu = full["layers"][4]
-    assert relu["activation_radius"] == 2**-5 and full["layers"][0]["input_radius"] == 2**-6
-    assert 0 < relu["unstable_bp"] < relu["unstable_ibp"] <= 24
-    table = qverify("inspect", DIGITS, "--data", "digits", "--samples", "0:30", "--bits", 6).stdout
-    assert "dense1" in table and f"{relu['unstable_ibp']:.2f}" in table
-
-
-def test_constants_are_no_parameters(tmp_path: Path, rng: np.random.Generator) -> None:
-    onnx_io.save(networks.NETWORKS["conv_pool"](rng), tmp_path / "pool.onnx")
-    layers = {la["name"]: la["parameters"] for la in answer("inspect", tmp_path / "pool.onnx")["layers"]}
-    assert layers["pool"] == 0 and layers["conv"] > 0
-
-
-def test_unstable_counts_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ("inspect", DIGITS, "--data", "digits", "--samples", "0:10", "--bits", 6)
-    whole = answer(*given)["layers"]
-    monkeypatch.setattr(Setup, "chunk", property(lambda self: 3))
-    assert answer(*given)["layers"] == whole
-
-
-def test_notes_of_the_loader_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    network = replace(onnx_io.load(DIGITS), notes=("a Softmax was dropped",))
-    monkeypatch.setattr(onnx_io, "load", lambda path: network)
-    result = qverify("inspect", DIGITS)
-    assert "qverify: note: a Softmax was dropped" in result.stderr and "Softmax" not in result.stdout
-
-
-def test_inputs_beyond_the_paper_convention_are_pointed_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
-) -> None:
-    monkeypatch.setattr(onnx_io, "load", lambda path: networks.mlp(rng, 4, 3))
-    data = Samples("far", np.array([[-2.0, 0.0, 3.0, 1.0]]), np.array([1]), "", "")
-    monkeypatch.setattr(datasets, "load", lambda name: data)
-    result = qverify("inspect", DIGITS, "--data", "far", "--bits", 8)
-    assert "inputs go from -2 to 3" in result.stderr
 
 
 # --- what the options promise ---

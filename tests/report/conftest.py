@@ -1,4 +1,4 @@
-"""A browser for the tests of the page."""
+"""A browser for the tests of the page, and a run with witnesses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import answer
 from tests.support.pages import Browser, Parsed
+from tests.support.paths import DIGITS
 
 
 @pytest.fixture
@@ -30,3 +32,11 @@ def browser(tmp_path: Path) -> Browser:
         return Parsed(done.stdout)
 
     return show
+
+
+@pytest.fixture
+def digits_run(tmp_path: Path) -> Path:
+    """60 digits at 6 bits, with witnesses."""
+    given = ("--data", "digits", "--bits", 6, "--samples", "20:80", "--out", tmp_path / "run", "--witnesses")
+    assert answer("verify", DIGITS, *given)["falsified"] >= 3
+    return tmp_path / "run"
