@@ -42,6 +42,7 @@ def completed(out: Path, undisturbed: tuple[bytes, dict[str, Any]]) -> None:
     assert sorted(path.name for path in out.parent.iterdir()) == ["m.json", "m.onnx"]
 
 
+@pytest.mark.slow
 def test_kill_9_costs_one_epoch_at_most(tmp_path: Path, undisturbed: tuple[bytes, dict[str, Any]]) -> None:
     out = tmp_path / "m.onnx"
     with started(out) as process:

@@ -79,6 +79,7 @@ def test_sigterm_ends_a_batch_in_order(tmp_path: Path) -> None:
     assert json.loads(stdout)["samples"] == len(rows) >= 3
 
 
+@pytest.mark.slow
 def test_sigterm_keeps_the_best_so_far_of_a_training(tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
     with trainings.started(out) as process:

@@ -71,6 +71,7 @@ def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(
             assert row["status"] == other["status"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_once_is_not_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, mark = undisturbed(EXACT), str(tmp_path / "died")
     once = f"import os, sys; os.path.exists({mark!r}) or (open({mark!r}, 'w').close(), os.kill(os.getpid(), 9))"
@@ -150,6 +151,7 @@ def test_ctrl_c_keeps_the_rows_and_leaves_no_process(tmp_path: Path) -> None:
     assert rows.items() <= undisturbed(EXACT).items()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
