@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qverify.cli import batch
+from qverify.runs import assembly
 from qverify.workers import local as workers
 from tests.support.batches import EXACT, PLAN, Rows, alive, gone, kept, linux, plan, started, undisturbed, workers_of
 from tests.support.commands import answer, qverify, read_rows
@@ -53,7 +53,7 @@ def test_a_sample_over_its_limit_is_killed_even_where_python_is_locked(
     expected = undisturbed(EXACT)
     hang = AT_SAMPLE.format(label=9, what="__import__('ctypes').PyDLL(None).sleep(1000)")
     monkeypatch.setattr(workers, "COMMAND", worker(hang))
-    monkeypatch.setattr(batch, "GRACE", 0.5)
+    monkeypatch.setattr(assembly, "GRACE", 0.5)
     hung = labelled(expected, 9)
     found = answer("batch", plan(tmp_path, EXACT + "timeout = 3\n"), "--out", tmp_path / "out", "--jobs", 2)
     rows = {row["index"]: row for row in kept(tmp_path / "out").values()}
@@ -247,7 +247,7 @@ def test_a_sample_over_its_limit_is_killed_on_a_cluster_too(tmp_path: Path, monk
     distributed = pytest.importorskip("distributed")
     expected = undisturbed(EXACT)
     hang = worker(AT_SAMPLE.format(label=9, what="__import__('ctypes').PyDLL(None).sleep(1000)"))
-    monkeypatch.setattr(batch, "GRACE", 0.5)
+    monkeypatch.setattr(assembly, "GRACE", 0.5)
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
         with distributed.Client(cluster, set_as_default=False) as client:
             client.run(setattr, workers, "COMMAND", hang)
