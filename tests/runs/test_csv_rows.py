@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,14 @@ from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.errors import DataError
 from qverify.runs.csv_rows import Columns
+from tests.support import starts
 from tests.support.refusals import sentence
 
 PATH = Path("rows")
 
-POINT = SweepRow(
-    model="m",
-    part="all",
-    bits=None,
-    value=0.01,
-    input=0.01,
-    weight=0.01,
-    bias=0.01,
-    activation=0.01,
-    method="ibp",
-    samples=9,
-    clean=8,
-    guaranteed=5,
-    attack=7,
-    unknown=2,
-    seconds=0.5,
-)
-BRACKET = Bracket(
-    index=3, label=1, predicted=1, lower=1.5, upper=1.6, proved_by="bp", broken_by="attack", detail="", seconds=0.25
-)
-LAYER = LayerRow(
-    layer="dense1",
-    kind="weight",
-    accuracy=0.9,
-    method="bp",
-    factor=1.5,
-    radius=0.01,
-    bias_radius=0.02,
-    reached=0.95,
-    at_end=False,
-    samples=20,
-    seconds=1.0,
-)
+POINT = replace(starts.POINT, guaranteed=5, attack=7, unknown=2)
+BRACKET = replace(starts.BRACKET, index=3)
+LAYER = replace(starts.LAYER, bias_radius=0.02)
 COLUMNS: dict[Any, Columns[Any]] = {kind: Columns(kind, "rows") for kind in (SweepRow, Bracket, LayerRow)}
 COUNTS = [
     "",
