@@ -82,8 +82,11 @@ class Positions(Brief):
 
     def zip_map(self, function: Callable[..., Tensor], *others: Positions) -> Positions:
         """The same structure, each tensor replaced by `function` of it and of those in its place in `others`."""
-        rest = [one.named() for one in others]
-        return Positions.of_named({key: function(t, *(one[key] for one in rest)) for key, t in self.named().items()})
+        groups = {
+            name: {i: function(t, *[getattr(one, name)[i] for one in others]) for i, t in getattr(self, name).items()}
+            for name in _BY_LAYER
+        }
+        return Positions(entry=function(self.entry, *[one.entry for one in others]), **groups)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Positions:
         """The same structure, each tensor replaced by `function` of it."""
