@@ -23,9 +23,9 @@ from qverify import datasets
 from qverify.console.output import say
 from qverify.errors import InternalError
 from qverify.files.hashes import file_sha256
-from qverify.runs.batch import BATCH
 from qverify.runs.folder import RUNS
 from qverify.runs.start import Start
+from qverify.runs.stored import BATCH
 from qverify.verification.row import Row
 from qverify.workers.tasks import CHUNK
 

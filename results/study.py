@@ -17,9 +17,9 @@ from qverify.runs.given import Given
 from qverify.runs.problem import FamilyProblem
 from qverify.runs.question import Question
 from qverify.runs.start import SolverUsed, Start
-from qverify.runs.stored import record_faults
+from qverify.runs.stored import RUN, record_faults
 from qverify.runs.sweep import Axis, Study, SweepDirectory
-from qverify.runs.verify import RUN, RunDirectory, VerifyWork
+from qverify.runs.verify import RunDirectory, VerifyWork
 
 if TYPE_CHECKING:
     import argparse

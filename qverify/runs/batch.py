@@ -24,8 +24,7 @@ from qverify.errors import InternalError
 from qverify.runs.assembly import Assembly, BatchCase
 from qverify.runs.folder import RUNS, Directory, Files, append, open_folder, writing
 from qverify.runs.start import Start
-from qverify.runs.stored import CASES, RowLines, batch_faults
-from qverify.runs.verify import ROWS
+from qverify.runs.stored import BATCH, CASES, ROWS, RowLines, batch_faults
 from qverify.verification.tally import Tally
 from qverify.verification.verdict import Options
 from qverify.workers.dispatch import Dispatch, Engine
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 _PLAIN_EVERY = 60.0
 """Seconds between two lines where stderr is no terminal: batches take hours."""
-
-BATCH = "batch.json"
 
 
 class BatchDirectory(Directory):

@@ -16,7 +16,7 @@ from qverify.files.names import file_name, short_names, without_folders
 from qverify.runs.folder import RUNS, read_record
 from qverify.runs.question import REPORTED, Question
 from qverify.runs.start import Start, used_solvers
-from qverify.runs.stored import CASES, RowLines, batch_faults, record_faults
+from qverify.runs.stored import BATCH, CASES, ROWS, RUN, RowLines, batch_faults, record_faults
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
 from qverify.verification.verdict import SEMANTICS
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qverify.verification.row import Row
-
-RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

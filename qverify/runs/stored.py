@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
+RUN, BATCH, ROWS = "run.json", "batch.json", "samples.jsonl"
+"""The files of a question, of many, and of the rows of samples."""
 CASES = "cases"
 """The key of batch.json under which its questions are."""
 

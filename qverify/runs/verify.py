@@ -28,7 +28,7 @@ from qverify.onnx import reader as onnx_io
 from qverify.runs.folder import RUNS, Directory, Files, append, open_folder, writing
 from qverify.runs.question import Question, widened
 from qverify.runs.start import SolverUsed, Start
-from qverify.runs.stored import RowLines, record_faults
+from qverify.runs.stored import ROWS, RUN, RowLines, record_faults
 from qverify.text.brief import Brief
 from qverify.verification.arguments import checked, usable_device
 from qverify.verification.cascade import Cascade
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from qverify.runs.problem import FamilyProblem
     from qverify.verification.verdict import Options, Verdict
 
-RUN, ROWS, WITNESSES = "run.json", "samples.jsonl", "witnesses"
+WITNESSES = "witnesses"
 _MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
 """Keys of run.json that do not belong to the question: files may move (their hashes count), a run may go on elsewhere,
 and numbers computed on another machine may differ in the last digit."""

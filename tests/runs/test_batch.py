@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from qverify.errors import DataError, OutputError
-from qverify.runs.batch import BATCH, BatchDirectory
+from qverify.runs.batch import BatchDirectory
 from qverify.runs.start import Start
+from qverify.runs.stored import BATCH
 from qverify.verification.row import Row
 from tests.support import runs_on_disk
 from tests.support.runs_on_disk import asked

@@ -15,7 +15,8 @@ from qverify.family.family import Family
 from qverify.family.members import membership
 from qverify.family.radii import Radii
 from qverify.runs.start import Start
-from qverify.runs.verify import ROWS, RUN, RunDirectory
+from qverify.runs.stored import ROWS, RUN
+from qverify.runs.verify import RunDirectory
 from qverify.verification.cascade import verify
 from qverify.verification.row import Row
 from tests.support import networks
