@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FREE = ("source", "notes")
 """Fields of a `Network` that are for people."""
+_LATER = ("grid",)
+"""Fields of layers that count only where they are given: networks without them keep the hash they had before."""
 
 
 def fingerprint(network: Network) -> str:
@@ -60,6 +62,7 @@ def _encoded(value: Any) -> Iterator[bytes]:
 
 def _object(value: Any, without: tuple[str, ...] = ()) -> Iterator[bytes]:
     kept = [field.name for field in fields(value) if field.name not in without]
+    kept = [name for name in kept if name not in _LATER or getattr(value, name) is not None]
     yield from _sized("object", type(value).__name__.encode(), str(len(kept)).encode())
     for name in kept:
         yield from _sized("field", name.encode())

@@ -1,8 +1,8 @@
 """The layers of a network: immutable, each with its own numbers and geometry (network.py has the conventions).
 
 `Dense` and `Conv` are what a quantiser touches, unless `quantised` is False (average pooling is a `Conv` with constant
-weights). `Scale` is an exact constant: input normalisation, for instance. `Relu` is the only activation layer, the only
-place where activation radii apply.
+weights). `Scale` is an exact constant: input normalisation, for instance. `Relu` is an activation, where the activation
+radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 12).
 """
 
 from __future__ import annotations
@@ -50,15 +50,21 @@ class Input(Layer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dense(Layer):
-    """`z = weight @ x + bias`; weight (n_out, n_in), bias (n_out,)."""
+    """`z = weight @ x + bias`; weight (n_out, n_in), bias (n_out,).
+
+    `grid`: the steps that the weights of a quantised file are whole multiples of, of a shape that broadcasts to them;
+    None in a trained network.
+    """
 
     weight: Array
     bias: Array
     has_bias: bool = True
     quantised: bool = True
+    grid: Array | None = None
 
     def __post_init__(self) -> None:
         freeze(self, "weight", "bias")
+        _freeze_grid(self)
         if self.weight.ndim != 2 or self.weight.shape[0] != self.size:
             raise ModelError(f"Layer {self.name!r}: weight of shape {self.weight.shape} does not give {self.shape}.")
         if self.bias.shape != (self.size,):
@@ -77,7 +83,7 @@ class Conv(Layer):
     weight (c_out, c_in / groups, kh, kw), bias (c_out,); `in_shape` (c_in, h, w), `out_shape`
     (c_out, h', w'); pads (top, left, bottom, right), filled with exact zeros. `shape` is the shape
     shown to people and may lack the height of a 1-d convolution. Every kernel entry is used at
-    every position: shared weights (mathematics.md, section 6).
+    every position: shared weights (mathematics.md, section 6). `grid`: see `Dense`.
     """
 
     weight: Array
@@ -89,9 +95,11 @@ class Conv(Layer):
     groups: int = 1
     has_bias: bool = True
     quantised: bool = True
+    grid: Array | None = None
 
     def __post_init__(self) -> None:
         freeze(self, "weight", "bias")
+        _freeze_grid(self)
         for name, length in (("in_shape", 3), ("strides", 2), ("pads", 4), ("dilations", 2)):
             whole_numbers(getattr(self, name), f"{name} of layer {self.name!r}", ModelError, length)
         expected(self.groups, int, f"groups of layer {self.name!r}", "a whole number", ModelError)
@@ -146,6 +154,21 @@ class Conv(Layer):
         return out.reshape(len(x), self.size)
 
 
+def _freeze_grid(layer: Dense | Conv) -> None:
+    """Make the steps of a layer's weights, if it has any, a read-only array; ModelError unless weights lie on them."""
+    if layer.grid is None:
+        return
+    freeze(layer, "grid")
+    try:
+        whole = layer.weight / np.broadcast_to(layer.grid, layer.weight.shape)
+    except ValueError:
+        raise ModelError(
+            f"Layer {layer.name!r}: steps of shape {layer.grid.shape} do not fit weights {layer.weight.shape}."
+        ) from None
+    if (layer.grid <= 0).any() or (abs(whole - np.rint(whole)) > 1e-9 * np.maximum(1.0, abs(whole))).any():
+        raise ModelError(f"Layer {layer.name!r}: its weights are no whole multiples of their steps.")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Scale(Layer):
     """`y = scale * x + shift` element by element, with exact constants of shape (size,)."""
@@ -170,6 +193,37 @@ class Relu(Layer):
 
     def __post_init__(self) -> None:
         freeze(self, *["offset"] * (self.offset is not None))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rounding(Layer):
+    """A rounding point: a tensor is rounded to the multiples of a step and clipped (mathematics.md, section 12).
+
+    `y = clip(round(x + offset), low, high)`, and y is 0 where |x| <= `dead` and has the sign of x elsewhere. Arrays
+    (size,): `step` > 0, ties to even, or 0 for no grid: then nothing is rounded; `low` <= 0 <= `high`, on the grid;
+    `dead` >= 0. `offset` is the rounding error of a member of a family; None in a file, which rounds to nearest.
+    """
+
+    step: Array
+    low: Array
+    high: Array
+    dead: Array
+    offset: Array | None = None
+
+    def __post_init__(self) -> None:
+        names = ["step", "low", "high", "dead", *["offset"] * (self.offset is not None)]
+        freeze(self, *names)
+        if any(getattr(self, name).shape != (self.size,) for name in names):
+            raise ModelError(f"Layer {self.name!r}: step, ends and errors of a rounding point have {self.size} entries.")
+        if (self.low > 0).any() or (self.high < 0).any() or min(self.step.min(), self.dead.min()) < 0:
+            raise ModelError(f"Layer {self.name!r}: the range of a rounding point holds 0, and its step is not negative.")
+
+    @staticmethod
+    def on_grid(name: str, source: int, shape: tuple[int, ...], step: Any, ends: tuple[Any, Any]) -> Rounding:
+        """The rounding point of a file: `step` and the ends, `ends` counted in steps from 0, broadcast to (size,)."""
+        steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (prod(shape),))
+        low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), steps.shape) * steps for end in ends)
+        return Rounding(name, (source,), shape, step=steps, low=low, high=high, dead=np.zeros_like(steps))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -210,10 +264,21 @@ def _relu(layer: Relu, x: Sequence[Array]) -> Array:
     return y if layer.offset is None else np.maximum(y + layer.offset, 0.0)
 
 
+def _rounding(layer: Rounding, x: Sequence[Array]) -> Array:
+    y = x[0] if layer.offset is None else x[0] + layer.offset
+    y = np.where(x[0] > 0, np.maximum(y, 0.0), np.minimum(y, 0.0))
+    y = np.where(abs(x[0]) <= layer.dead, 0.0, y)
+    if layer.step.any():
+        step = np.where(layer.step > 0, layer.step, 1.0)
+        y = np.where(layer.step > 0, np.rint(y / step) * step, y)
+    return np.clip(y, layer.low, layer.high)
+
+
 _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     Dense: lambda layer, x: x[0] @ layer.weight.T + layer.bias,
     Conv: lambda layer, x: layer.apply(layer.weight, x[0]) + np.repeat(layer.bias, layer.positions),
     Scale: lambda layer, x: layer.scale * x[0] + layer.shift,
     Relu: _relu,
+    Rounding: _rounding,
     Add: lambda layer, x: x[0] + x[1],
 }

@@ -22,7 +22,7 @@ import numpy as np
 from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
 from qverify.kinds import described
-from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Scale, forward
+from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Rounding, Scale, forward
 from qverify.text.brief import Brief
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Layer",
     "Network",
     "Relu",
+    "Rounding",
     "Scale",
     "forward",
     "margins",
@@ -113,6 +114,11 @@ class Network(Brief):
     def relus(self) -> tuple[int, ...]:
         """Indices of the Relus."""
         return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Relu))
+
+    @cached_property
+    def roundings(self) -> tuple[int, ...]:
+        """Indices of the rounding points; there are some in what was read from a quantised file."""
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Rounding))
 
     @cached_property
     def weighted(self) -> tuple[int, ...]:
