@@ -199,9 +199,10 @@ class Relu(Layer):
 class Rounding(Layer):
     """A rounding point: a tensor is rounded to the multiples of a step and clipped (mathematics.md, section 12).
 
-    `y = clip(round(x + offset), low, high)`, and y is 0 where |x| <= `dead` and has the sign of x elsewhere. Arrays
-    (size,): `step` > 0, ties to even, or 0 for no grid: then nothing is rounded; `low` <= 0 <= `high`, on the grid;
-    `dead` >= 0. `offset` is the rounding error of a member of a family; None in a file, which rounds to nearest.
+    `y = clip(round(x + offset), low, high)`, and y is 0 where |x| <= `dead` and has the sign of x elsewhere, unless
+    `dead` is negative. Arrays (size,): `step` > 0, ties to even, or 0 for no grid: then nothing is rounded; `low` <= 0
+    <= `high`, on the grid. `offset`: the rounding error of a member of a family; None in a file, which rounds to
+    nearest.
     """
 
     step: Array
@@ -214,9 +215,13 @@ class Rounding(Layer):
         names = ["step", "low", "high", "dead", *["offset"] * (self.offset is not None)]
         freeze(self, *names)
         if any(getattr(self, name).shape != (self.size,) for name in names):
-            raise ModelError(f"Layer {self.name!r}: step, ends and errors of a rounding point have {self.size} entries.")
-        if (self.low > 0).any() or (self.high < 0).any() or min(self.step.min(), self.dead.min()) < 0:
-            raise ModelError(f"Layer {self.name!r}: the range of a rounding point holds 0, and its step is not negative.")
+            raise ModelError(
+                f"Layer {self.name!r}: step, ends and errors of a rounding point have {self.size} entries."
+            )
+        if (self.low > 0).any() or (self.high < 0).any() or (self.step < 0).any():
+            raise ModelError(
+                f"Layer {self.name!r}: the range of a rounding point holds 0, and its step is not negative."
+            )
 
     @staticmethod
     def on_grid(name: str, source: int, shape: tuple[int, ...], step: Any, ends: tuple[Any, Any]) -> Rounding:
@@ -266,8 +271,8 @@ def _relu(layer: Relu, x: Sequence[Array]) -> Array:
 
 def _rounding(layer: Rounding, x: Sequence[Array]) -> Array:
     y = x[0] if layer.offset is None else x[0] + layer.offset
-    y = np.where(x[0] > 0, np.maximum(y, 0.0), np.minimum(y, 0.0))
-    y = np.where(abs(x[0]) <= layer.dead, 0.0, y)
+    signed = np.where(x[0] > 0, np.maximum(y, 0.0), np.minimum(y, 0.0))
+    y = np.where(layer.dead >= 0, np.where(abs(x[0]) <= layer.dead, 0.0, signed), y)
     if layer.step.any():
         step = np.where(layer.step > 0, layer.step, 1.0)
         y = np.where(layer.step > 0, np.rint(y / step) * step, y)

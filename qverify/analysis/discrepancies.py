@@ -192,6 +192,7 @@ class _Discrepancies:
         own = chunk.bounds.sample(position)
         family = setup.own_family(chunk.bounds, position)
         lower, upper, attained = own.lower[-1].copy(), own.upper[-1].copy(), np.zeros((2, len(nominal)))
+        centre = setup.centre(chunk.x[position : position + 1])[0]  # f(x) itself need be no member
         no_margins = np.full(len(nominal), -np.inf)
         case = SearchedSample(
             family=family, x=chunk.x[position], label=int(nominal.argmax()), bounds=own, lower=no_margins
@@ -216,9 +217,9 @@ class _Discrepancies:
                     if not search.answered(known):
                         reason = reason or search.detail or "time limit"
                     if sign > 0:
-                        lower[i], attained[0, i] = max(lower[i], known.lower), min(nominal[i], known.upper)
+                        lower[i], attained[0, i] = max(lower[i], known.lower), min(centre[i], known.upper)
                     else:
-                        upper[i], attained[1, i] = min(upper[i], -known.lower), max(nominal[i], -known.upper)
+                        upper[i], attained[1, i] = min(upper[i], -known.lower), max(centre[i], -known.upper)
             seconds = spent + time.perf_counter() - began
         low_seen, high_seen = attained - nominal
         return Discrepancy(

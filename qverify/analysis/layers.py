@@ -17,6 +17,7 @@ from qverify.analysis.grid import Grid
 from qverify.choices import FACTOR_METHODS
 from qverify.errors import DataError, UsageError
 from qverify.family.family import Family
+from qverify.family.placing import BEHIND
 from qverify.family.radii import Radii
 from qverify.kinds import OPTIONS, described, expected, is_number
 from qverify.network import Network, margins
@@ -28,6 +29,8 @@ from qverify.verification.verdict import Options, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from qverify.family.points import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +100,18 @@ def single_layers(network: Network, radii: Radii) -> list[LayerRadii]:
     Where the scheme clips, the range stays with the layer it belongs to. Raises RadiiError.
     """
     family = Family.of(network, radii)
-    entry = Radii(family.input.reshape(network.input_shape), input_range=radii.input_range)
+    given = network.layers[0].name
+    entry = Radii(family.input.reshape(network.input_shape), points=_only(radii, given))
     found = [
         LayerRadii(
-            layer=network.layers[0].name,
+            layer=given,
             kind="input",
             radii=entry,
-            largest=float(family.input.max()),
+            largest=float(family.input_radius.max()),
             bias_largest=None,
         )
     ]
-    for i, layer in enumerate(network.layers):
+    for i, layer in enumerate(family.network.layers):
         if i in family.weight:
             weight, bias = family.weight[i], family.bias[i]
             own = Radii(layers={layer.name: {"weight": weight, "bias": bias}})
@@ -124,15 +128,22 @@ def single_layers(network: Network, radii: Radii) -> list[LayerRadii]:
         elif i in family.activation:
             radius = family.activation[i]
             name = layer.name
-            ceilings, cuts = ({name: of[name]} if name in of else {} for of in (radii.ceilings, radii.saturations))
-            rows = {name: {"activation": radius.reshape(layer.shape)}}
-            own = Radii(layers=rows, ceilings=ceilings, saturations=cuts)  # type: ignore[arg-type]
+            cuts = {name: radii.saturations[name]} if name in radii.saturations else {}
+            if i in family.points:
+                own = Radii(points=_only(radii, name.removesuffix(BEHIND)), saturations=cuts)
+            else:
+                own = Radii(layers={name: {"activation": radius.reshape(layer.shape)}}, saturations=cuts)
             found.append(
                 LayerRadii(
                     layer=layer.name, kind="activation", radii=own, largest=float(radius.max()), bias_largest=None
                 )
             )
     return [one for one in found if one.largest > 0 or (one.bias_largest or 0) > 0]
+
+
+def _only(radii: Radii, name: str) -> dict[str, Point]:
+    """The rounding point at one layer, if there is one."""
+    return {name: radii.points[name]} if name in radii.points else {}
 
 
 class LayerSearch:

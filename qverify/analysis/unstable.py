@@ -10,7 +10,6 @@ import numpy as np
 from qverify.bounds.backward import tightened_bounds, unstable
 from qverify.bounds.interval import OutOfTime
 from qverify.budget import Deadline
-from qverify.layers import Relu
 from qverify.text.brief import Brief
 from qverify.verification.setup import Setup
 
@@ -30,7 +29,7 @@ _TOGETHER = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Unstable:
-    """One Relu: its name and size, and its unstable neurons, the mean over samples, by IBP and after BP at every layer
+    """One Relu or rounding point: the name and size, and its unstable neurons, the mean over samples, by IBP and after BP at every layer
     (None if not asked for)."""
 
     name: str
@@ -41,7 +40,7 @@ class Unstable:
 
 @dataclass(frozen=True, repr=False)
 class Counted(Brief):
-    """Per Relu, by its index in `network.layers`, means over the first `samples` samples; none if that is 0."""
+    """Per activation (a Relu, or a rounding point), by the index in `network.layers` of its layer, means over the first `samples` samples; none if that is 0."""
 
     samples: int
     relus: dict[int, Unstable]
@@ -61,7 +60,7 @@ def unstable_neurons(
     """
     setup, refine = Setup(network, radii, options), options.method != "ibp"
     deadline = deadline or Deadline()
-    relus = [i for i, layer in enumerate(network.layers) if isinstance(layer, Relu)]
+    relus = {k: i for k in range(len(network.layers)) for i in setup.family.own(k) if i in setup.family.activation}
     totals, done = np.zeros((2, len(relus))), 0
     step = min(setup.chunk, _TOGETHER) if refine else setup.chunk
     for start in range(0, len(x), step):
@@ -73,7 +72,7 @@ def unstable_neurons(
         if refine and deadline.passed():
             break
         for row, found in enumerate(bounds):
-            totals[row] += [int(unstable(setup.model, found, i).sum()) for i in relus]
+            totals[row] += [int(unstable(setup.model, found, i).sum()) for i in relus.values()]
         done += len(rough)
         on_samples(done)
     if not done:

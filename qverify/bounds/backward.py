@@ -12,6 +12,7 @@ bound of the negated row. Per layer:
   S_k (formula (11)). Per row whichever is larger over the box of x. Both are sound.
 - activation, formula (2): `x >= alpha (z - r_a)` where a > 0, alpha in [0, 1]; where a < 0 the chord of relu
   over [L, U], plus r_a.
+- rounding point, formula (4): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
 (`rounding`), and the slack is subtracted at the end.
@@ -28,8 +29,9 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.interval import interval_margins, interval_step, magnitude
+from qverify.bounds.lines import kinks, point_lines
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import chord, finite
 from qverify.text.brief import Brief
 
@@ -208,6 +210,20 @@ def _relu(state: _BackwardPass, index: int, a: Tensor) -> None:
     state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2], source)
 
 
+def _rounding(state: _BackwardPass, index: int, a: Tensor) -> None:
+    (source,) = state.model.network.layers[index].inputs
+    point, radius = state.model.points[index], state.bounds.activation[index]
+    radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
+    below, above = point_lines(point, radius, state.ends(source), state.ends(index))
+    positive, negative = a.clamp(min=0), a.clamp(max=0)
+    state.add(source, positive * below.slope + negative * above.slope)
+    state.constant = state.constant + (positive * below.intercept).sum(2) + (negative * above.intercept).sum(2)
+    lower, upper = state.ends(source)
+    reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
+    reach = reach + torch.maximum(below.intercept.abs(), above.intercept.abs())
+    state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2], source)
+
+
 def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
     scale, shift = state.model.scale[index]
     (source,) = state.model.network.layers[index].inputs
@@ -236,6 +252,7 @@ BACKWARD: dict[type[Layer], Callable[[_BackwardPass, int, Tensor], None]] = {
     Conv: _affine,
     Scale: _scale,
     Relu: _relu,
+    Rounding: _rounding,
     Add: _add,
 }
 
@@ -318,10 +335,12 @@ def _refined(
 
 
 def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
-    """Mask (N, size) of the unstable neurons of the Relu `index`: `z` or `z - r_a` changes sign, so that they need a
-    binary or a relaxation."""
+    """Mask (N, size) of the unstable neurons of a Relu or rounding point: the ends of what it gives have a kink within
+    the bounds on what enters it, so that they need a binary or a relaxation."""
     (source,) = model.network.layers[index].inputs
     radius = bounds.activation[index]
+    if index in model.points:
+        return kinks(model.points[index], radius, (bounds.lower[source], bounds.upper[source]))
     return (bounds.upper[source] > 0) & (bounds.lower[source] < radius)
 
 
@@ -333,7 +352,7 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
     """
     layers = model.network.layers
     new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=bounds.activation)
-    targets = {layers[i].inputs[0]: i for i in model.network.relus}
+    targets = {layers[i].inputs[0]: i for i in (*model.network.relus, *model.points)}
     for index in range(1, len(layers)):
         if deadline is not None and deadline.passed():
             new.lower.append(bounds.lower[index])
@@ -342,8 +361,14 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
         low, high = interval_step(model, new, index)
         new.lower.append(torch.maximum(low, bounds.lower[index]))
         new.upper.append(torch.minimum(high, bounds.upper[index]))
-        first_affine = all(isinstance(layers[j], Input) for j in layers[index].inputs)  # IBP is exact there
+        first_affine = all(_of_input(layers, j) for j in layers[index].inputs)  # IBP is exact there
         if index in targets and not first_affine:
             wanted = unstable(model, new, targets[index])
             new.lower[index], new.upper[index] = _refined(model, new, index, wanted, deadline)
     return new
+
+
+def _of_input(layers: tuple[Layer, ...], index: int) -> bool:
+    """Whether a layer is the input, rounded or not."""
+    layer = layers[index]
+    return isinstance(layer, Input) or (isinstance(layer, Rounding) and isinstance(layers[layer.inputs[0]], Input))

@@ -13,14 +13,15 @@ straddling interval is symmetric (a black pixel) and elementwise where not. The 
 and W + R and W - R, exchanged, and the last sum added. Exact per layer; for a convolution exact per position, its
 positions taken as independent.
 
-Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Where the scheme clips at a ceiling, r_a
-grows by what u exceeds it, per sample and neuron; where its quantisers keep 0 exactly, r_a is 0 where u <= 0.
+Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Rounding points by formula (4), whose two ends are
+monotone: exact.
 
 Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +29,8 @@ from torch import Tensor
 
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.family.points import NO_ZERO, lower_end, upper_end
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import finite
 
 if TYPE_CHECKING:
@@ -44,9 +46,7 @@ class OutOfTime(Exception):
 def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: Deadline | None = None) -> Bounds:
     """Bounds on every layer for the input boxes [lower, upper], (N, n_in) each. Sound. Raises RadiiError if they
     overflow, and OutOfTime."""
-    bounds = Bounds(
-        lower=[], upper=[], activation={i: r for i, r in model.activation.items() if i not in model.relus_per_sample}
-    )
+    bounds = Bounds(lower=[], upper=[], activation={i: r for i, r in model.activation.items() if i not in model.cuts})
     for index in range(len(model.network.layers)):
         if deadline is not None and deadline.passed():
             raise OutOfTime
@@ -212,7 +212,7 @@ def _relu(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     (source,) = model.network.layers[index].inputs
     lower, upper = bounds.lower[source], bounds.upper[source]
     if index not in bounds.activation:  # fixed by the first pass: it defines the family for these samples
-        bounds.activation[index] = _activation_radius(model, bounds, index, upper)
+        bounds.activation[index] = _activation_radius(model, bounds, index)
     radius = bounds.activation[index]
     low, high = (lower - radius).clamp(min=0), upper.clamp(min=0) + radius
     # Where nothing was computed (radius 0), nothing was rounded.
@@ -221,15 +221,23 @@ def _relu(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     return low.clamp(min=0), high
 
 
-def _activation_radius(model: BoundModel, bounds: Bounds, index: int, upper: Tensor) -> Tensor:
-    """Radii (N, size) of a Relu that clips, for these samples; `upper` (N, size): the largest values that enter it."""
-    radius, cuts = model.activation[index], model.cuts.get(index, ())
-    for cut in cuts:
+def _rounding(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    (source,) = model.network.layers[index].inputs
+    lower, upper = bounds.lower[source], bounds.upper[source]
+    if index not in bounds.activation:
+        bounds.activation[index] = _activation_radius(model, bounds, index)
+    radius, point = bounds.activation[index], model.points[index]
+    if index in model.cuts:  # what enters is off by more than the point itself errs: 0 need not stay 0
+        point = replace(point, dead=torch.full_like(point.dead, NO_ZERO))
+    unit = model.rounding.unit
+    return lower_end(torch, point, radius, lower, unit), upper_end(torch, point, radius, upper, unit)
+
+
+def _activation_radius(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
+    """Radii (N, size) of a Relu or rounding point that is clipped on the way there, for these samples."""
+    radius = model.activation[index]
+    for cut in model.cuts.get(index, ()):
         radius = radius + cut.widening(bounds.lower[cut.source], bounds.upper[cut.source])
-    if index in model.ceiling:
-        radius = radius + (upper - model.ceiling[index]).clamp(min=0)
-    if model.zero_exact and not cuts:  # with cuts, what enters the Relu may be above 0 by rounding
-        radius = torch.where(upper <= 0, torch.zeros_like(upper), radius)
     return radius
 
 
@@ -251,6 +259,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     Conv: _affine,
     Scale: _scale,
     Relu: _relu,
+    Rounding: _rounding,
     Add: _add,
 }
 

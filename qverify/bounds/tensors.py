@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qverify.family.batchnorm import Saturation
     from qverify.family.family import Family
     from qverify.family.kernels import Kernel
+    from qverify.family.points import Point
     from qverify.network import Network
 
 
@@ -41,7 +42,8 @@ def _direct() -> Any:
 class Affine(Brief):
     """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
 
-    `radius` and `bias_radius` are zero tensors where the layer is exact. `memory`: bytes for temporary tensors.
+    `radius` and `bias_radius` are zero tensors where the layer is exact; `fixed`: no quantiser touches it. `memory`:
+    bytes for temporary tensors.
     """
 
     layer: Dense | Conv
@@ -50,6 +52,7 @@ class Affine(Brief):
     bias: Tensor
     bias_radius: Tensor
     memory: int = PIECE
+    fixed: bool = False
 
     @cached_property
     def exact(self) -> bool:
@@ -179,7 +182,7 @@ class Cut(Brief):
 class BoundModel(Brief):
     """A family with all its numbers on one device and in one type.
 
-    `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `ceiling[i]` and `cuts[i]` by layer index. With
+    `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `points[i]` and `cuts[i]` by layer index. With
     float64 and rounding enabled, every bound computed from it is sound in floating point.
     """
 
@@ -187,12 +190,11 @@ class BoundModel(Brief):
     affine: dict[int, Affine]
     scale: dict[int, tuple[Tensor, Tensor]]
     activation: dict[int, Tensor]
-    ceiling: dict[int, float]
     rounding: Allowances
     device: torch.device
     dtype: torch.dtype
+    points: dict[int, Point] = field(default_factory=dict)
     cuts: dict[int, tuple[Cut, ...]] = field(default_factory=dict)
-    zero_exact: bool = False
     kernel: Kernel | None = None
     memory: int = PIECE
 
@@ -216,7 +218,13 @@ class BoundModel(Brief):
                 radius = torch.zeros_like(weight) if exact else tensor(family.weight[i])
                 bias_radius = torch.zeros_like(bias) if exact else tensor(family.bias[i])
                 affine[i] = Affine(
-                    layer=layer, weight=weight, radius=radius, bias=bias, bias_radius=bias_radius, memory=memory
+                    layer=layer,
+                    weight=weight,
+                    radius=radius,
+                    bias=bias,
+                    bias_radius=bias_radius,
+                    memory=memory,
+                    fixed=exact,
                 )
             elif isinstance(layer, Scale):
                 scale[i] = (tensor(layer.scale), tensor(layer.shift))
@@ -231,20 +239,19 @@ class BoundModel(Brief):
             affine=affine,
             scale=scale,
             activation=activation,
-            ceiling=dict(family.ceiling),
             rounding=rounding,
             device=where,
             dtype=dtype,
+            points={i: point.mapped(tensor) for i, point in family.points.items()},
             cuts=cuts,
-            zero_exact=family.zero_exact,
             kernel=family.kernel,
             memory=memory,
         )
 
     @property
-    def relus_per_sample(self) -> set[int]:
-        """Indices of the Relus whose activation radius depends on the sample, because the scheme clips or keeps 0."""
-        return set(self.activation) if self.zero_exact else {*self.ceiling, *self.cuts}
+    def quantised(self) -> tuple[int, ...]:
+        """Indices of the layers whose weights may move; the others are exact."""
+        return tuple(i for i, affine in self.affine.items() if not affine.fixed)
 
     def tensor(self, array: Any) -> Tensor:
         """An array on the device and in the type of the model."""

@@ -106,9 +106,9 @@ def _described(network: Network, index: int) -> dict[str, Any]:
 def _radii(family: Family, index: int) -> dict[str, Any]:
     """The largest radius of each kind that the layer has."""
     if index == 0:
-        return {"input_radius": float(family.input.max())}
+        return {"input_radius": float(family.input_radius.max())}
     kinds = {"weight": family.weight, "bias": family.bias, "activation": family.activation}
-    return {f"{kind}_radius": float(of[index].max()) for kind, of in kinds.items() if index in of}
+    return {f"{kind}_radius": float(of[i].max()) for i in family.own(index) for kind, of in kinds.items() if i in of}
 
 
 def _unstable(found: Inspected, radii: Radii, samples: Samples, options: Options) -> Counted:

@@ -135,7 +135,7 @@ def _factor_lines(work: RadiusWork, brackets: list[Bracket]) -> list[str]:
         why = "; ".join(sorted(set(wide)))
         lines.append(f"Wider than {100 * work.wanted.precision:g} %: {len(wide)} brackets ({why}).")
     lines.append(f"Factor 1: {radii.convention}; radii (half-widths) {widths(work.problem.family.largest())}.")
-    if radii.ceilings or radii.input_range:
+    if radii.points:
         lines.append("Ranges that values are clipped to stay as they are at every factor.")
     return lines
 

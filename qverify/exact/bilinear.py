@@ -3,7 +3,7 @@
 Every weight and bias is a variable in its interval and is multiplied with the activations:
 
     z_i = sum_j w_ij x_j + b_i,    a = max(z, 0) by a big-M binary where z can have both signs,
-    x = a + e,  |e| <= r_a,  x >= 0
+    x = a + e,  |e| <= r_a,  x >= 0;  or at a rounding point formula (4)
 
 with bounds on every variable and, as valid cuts, the two ends of (1) per output. Kernel entries of a
 convolution are one variable each, whatever the number of positions: exact where the relational
@@ -19,8 +19,9 @@ from scipy import sparse
 
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.program import IntArray, Objective, Program
+from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.family import outer_interval
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import chord
 
 if TYPE_CHECKING:
@@ -119,6 +120,23 @@ class Bilinear:
         radius = np.broadcast_to(self.bounds.activation[index], layer.size)
         self.builder.add_rows([(one, block), (-one, a)], -radius, radius)
 
+    def _rounding(self, index: int, layer: Rounding, block: IntArray) -> None:
+        source = layer.inputs[0]
+        side = Side(
+            index=index,
+            block=block,
+            radius=np.broadcast_to(self.bounds.activation[index], layer.size),
+            y=(self.bounds.lower[index], self.bounds.upper[index]),
+            most_low=self.bounds.upper[source],
+            least_high=self.bounds.lower[source],
+        )
+
+        def entering(chosen: IntArray, sign: float) -> IntervalEnd:
+            zero, columns = np.zeros(len(chosen)), self.columns[source][chosen]
+            return IntervalEnd(terms=[(np.ones(len(chosen)), columns)], constant=zero, mass=zero, count=1, reach=0.0)
+
+        rounding_rows(self.builder, self.family.points[index], side, entering)
+
     def combination(self, row: Array) -> Objective:
         """The objective `min row . output`."""
         cost = np.zeros(self.program.variable_count)
@@ -132,5 +150,6 @@ BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
     Conv: Bilinear._affine,
     Scale: Bilinear._scale,
     Relu: Bilinear._relu,
+    Rounding: Bilinear._rounding,
     Add: Bilinear._add,
 }

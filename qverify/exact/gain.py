@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
 
@@ -84,6 +84,12 @@ def _gain_relu(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]
     return _own(bounds, index)
 
 
+def _gain_rounding(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    (source,) = maps.family.network.layers[index].inputs
+    weight[source] += weight[index] * (bounds.upper[index] > bounds.lower[index])
+    return _own(bounds, index)
+
+
 def _gain_scale(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
     layer: Any = maps.family.network.layers[index]
     own = _own(bounds, index)
@@ -103,5 +109,6 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     Conv: _gain_affine,
     Scale: _gain_scale,
     Relu: _gain_relu,
+    Rounding: _gain_rounding,
     Add: _gain_add,
 }

@@ -6,6 +6,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
     Relu k     x_k >= lo(x) - r_a,   x_k >= 0                                 the convex side of (3)
                x_k <= hi(x) - L (1 - s) + r_a,   x_k <= U s + r_a,  s binary    only if hi can have both signs
                x_k in [0, r_a] where U <= 0: no row at all
+    rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (4), a binary a kink
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
 where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `signs` names
@@ -25,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, per_output
+from qverify.exact.builder import ProgramBuilder, as_matrix, per_output
 from qverify.exact.program import IntArray, Objective, Program
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
 
@@ -113,24 +115,6 @@ class Magnitude(Brief):
         return terms, sign * (radius @ self.intercept)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class IntervalEnd(Brief):
-    """One end of (1) for m outputs of an affine layer, `terms` + `constant`, and the masses of what was rounded in it.
-
-    `mass` (m,), `count`, `reach`: as in `builder.Rounded`.
-    """
-
-    terms: list[tuple[Any, IntArray]]
-    constant: Array
-    mass: Array
-    count: int
-    reach: float
-
-    def rounded(self, more: Any) -> Rounded:
-        """The masses of a row whose limit has `more` (m,) added to the constant, or taken from it (absolute values)."""
-        return Rounded(mass=self.mass + abs(more), terms=self.count, reach=self.reach)
-
-
 class Relational:
     """The relational program of one sample. `program` has no objective; ask `combination` for one.
 
@@ -181,9 +165,10 @@ class Relational:
         self.builder.add_rows([(one, self._block(index)), (-one, first), (-one, second)], 0.0, 0.0)
 
     def _fused(self, index: int) -> bool:
-        """Whether the only reader is a Relu: then formula (3) needs no variable for this layer."""
+        """Whether the only reader is a Relu or a rounding point: then formula (3) or (4) needs no variable for this
+        layer."""
         users = self.network.consumers[index]
-        return len(users) == 1 and isinstance(self.network.layers[users[0]], Relu)
+        return len(users) == 1 and isinstance(self.network.layers[users[0]], (Relu, Rounding))
 
     def _block(self, index: int) -> IntArray:
         block = self.builder.add_variables(f"layer {index}", self.bounds.lower[index], self.bounds.upper[index])
@@ -232,22 +217,15 @@ class Relational:
         source = layer.inputs[0]
         block = self._block(index)
         radius = np.broadcast_to(self.bounds.activation[index], layer.size)
-        low, high = self.bounds.lower[source], self.bounds.upper[source]
-        fused = self._fused(source) and isinstance(self.network.layers[source], (Dense, Conv))
-        gap, hi_low = np.zeros(layer.size), low.copy()
-        if fused:
-            some = np.flatnonzero(high > 0)
-            gap[some], hi_low[some] = self._range_gap(source, some)
+        high = self.bounds.upper[source]
+        gap, hi_low = self._entering(source, high > 0)
         # `high - gap`: the largest value of the lower end of what enters the Relu; `hi_low`: the smallest of the upper.
         lower_rows = np.flatnonzero((high > 0) & (high - gap > radius))
         upper_rows = np.flatnonzero((high > 0) & (hi_low >= 0))
         split_rows = np.flatnonzero((high > 0) & (hi_low < 0))
 
         def end(chosen: IntArray, sign: float) -> IntervalEnd:
-            if fused:
-                return self._interval_end(source, chosen, sign)
-            zero, columns = np.zeros(len(chosen)), self.columns[source][chosen]
-            return IntervalEnd(terms=[(np.ones(len(chosen)), columns)], constant=zero, mass=zero, count=1, reach=0.0)
+            return self._end_entering(source, chosen, sign)
 
         def own(chosen: IntArray) -> tuple[Array, IntArray]:
             return -np.ones(len(chosen)), block[chosen]
@@ -264,6 +242,40 @@ class Relational:
             rounded = hi.rounded(r + abs(big))
             self.builder.add_rows([*hi.terms, own(split_rows), (big, s)], big - r - hi.constant, np.inf, rounded)
             self.builder.add_rows([own(split_rows), (high[split_rows], s)], -r, np.inf)
+
+    def _rounding(self, index: int, layer: Rounding) -> None:
+        source = layer.inputs[0]
+        block = self._block(index)
+        point, y = self.maps.family.points[index], (self.bounds.lower[index], self.bounds.upper[index])
+        gap, hi_low = self._entering(source, y[1] > y[0])
+        side = Side(
+            index=index,
+            block=block,
+            radius=np.broadcast_to(self.bounds.activation[index], layer.size),
+            y=y,
+            most_low=self.bounds.upper[source] - gap,
+            least_high=hi_low,
+        )
+        rounding_rows(self.builder, point, side, lambda chosen, sign: self._end_entering(source, chosen, sign))
+
+    def _entering(self, source: int, wanted: BoolArray) -> tuple[Array, Array]:
+        """Of what enters an activation from layer `source`: lower bounds on `hi - lo` and `hi`, where wanted."""
+        low = self.bounds.lower[source]
+        gap, hi_low = np.zeros(len(low)), low.copy()
+        if self._is_fused(source):
+            some = np.flatnonzero(wanted)
+            gap[some], hi_low[some] = self._range_gap(source, some)
+        return gap, hi_low
+
+    def _is_fused(self, source: int) -> bool:
+        return self._fused(source) and isinstance(self.network.layers[source], (Dense, Conv))
+
+    def _end_entering(self, source: int, chosen: IntArray, sign: float) -> IntervalEnd:
+        """One end, by sign -1 or +1, of what enters an activation from layer `source`: of (1), or its variables."""
+        if self._is_fused(source):
+            return self._interval_end(source, chosen, sign)
+        zero, columns = np.zeros(len(chosen)), self.columns[source][chosen]
+        return IntervalEnd(terms=[(np.ones(len(chosen)), columns)], constant=zero, mass=zero, count=1, reach=0.0)
 
     def _range_gap(self, index: int, chosen: IntArray) -> tuple[Array, Array]:
         """For some outputs of an affine layer: a lower bound on `hi(x) - lo(x)`, and one on `hi(x)`."""
@@ -317,5 +329,6 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     Conv: Relational._affine,
     Scale: Relational._scale,
     Relu: Relational._relu,
+    Rounding: Relational._rounding,
     Add: Relational._add,
 }

@@ -107,8 +107,7 @@ class Search:
         self.lower, self.upper = case.lower.copy(), np.full(len(case.lower), math.inf)
         self.recipe: Recipe | None = None
         self.attained = math.inf
-        network = maps.family.network
-        self._take_in(network.evaluate(case.x[None])[0])
+        self._take_in(maps.family.network.evaluate(maps.family.centre(case.x[None]))[0])
         if case.recipe is not None:
             self._consider(case.recipe, case.recipe.witness())
         self.detail = ""
@@ -191,7 +190,7 @@ class Search:
     @property
     def scope(self) -> str:
         """`exact`, or INDEPENDENT where the last program took the positions of a convolution as independent."""
-        return INDEPENDENT if self.maps.family.network.shares_weights and not self.bilinear else "exact"
+        return INDEPENDENT if self.maps.family.shares_weights and not self.bilinear else "exact"
 
     # -- one row ----------------------------------------------------------------------------------
 

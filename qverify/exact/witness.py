@@ -17,7 +17,7 @@ import numpy as np
 
 from qverify.exact.bilinear import Bilinear
 from qverify.family.members import PositionChoice, Recipe, Witness, realise
-from qverify.layers import Conv, Relu
+from qverify.layers import Conv, Relu, Rounding
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -98,11 +98,12 @@ class Target:
         self._made.bias[index] = np.sign(change.reshape(len(layer.bias), -1).sum(axis=1))
 
     def _target(self, index: int) -> Array | None:
-        """Values for the output of an affine layer; those of the Relu that alone reads it; None: nobody reads it."""
+        """Values for the output of an affine layer; of the activation that alone reads it; None: nobody reads it."""
         if index in self._values:
             return self._values[index]
         users = self._network.consumers[index]
-        return self._values[users[0]] if users and isinstance(self._network.layers[users[0]], Relu) else None
+        known = users and isinstance(self._network.layers[users[0]], (Relu, Rounding))
+        return self._values[users[0]] if known else None
 
     def offset(self, index: int, value: Array, radius: Array) -> Array:
         self._made.offsets[index] = _ratio(self._values[index] - value, radius)

@@ -162,7 +162,8 @@ def _add_norm(found: Separate, network: Network, quantiser: Quantiser, norm: Bat
         weight, bias = _around_folded(norm, quantiser, own, scaling)
         found.weight[norm.layer], found.bias[norm.layer] = weight, bias + r_offset
     if norm.before is not None or not isinstance(network.layers[source], (Relu, Input)):
-        ends = quantiser.activation_range(*z_range)
+        (_, low), (high, _) = quantiser.ends(*z_range)
+        ends = (low, high)  # of the narrowest range that it may be
         moved = [error * abs(end - norm.mean) + r_offset for end in ends]
         between = _RoundingBetween(
             radius=quantiser.activation_radius(z_step),

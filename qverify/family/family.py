@@ -20,12 +20,15 @@ import numpy as np
 from qverify.arrays import Array
 from qverify.choices import KINDS
 from qverify.errors import DataError, RadiiError
+from qverify.family.placing import placed
+from qverify.family.points import Point, lower_end, upper_end
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
 from qverify.kinds import NETWORK, RADII, clipping_range, expected
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.network import Network
+from qverify.rounding import UNIT
 from qverify.text.brief import Brief
 from qverify.text.shortened import listed
 
@@ -65,10 +68,12 @@ def outer_interval(centre: Array, radius: Array) -> Interval:
 class Family(Brief):
     """The quantised family of one network: radii resolved to arrays.
 
-    `input` (n_in,); `weight[i]` like `layers[i].weight` and `bias[i]` like its bias, for every index in
-    `network.weighted`; `activation[i]` (size,) for every Relu; `ceiling[i]` and `saturations[i]` where the scheme
-    clips. `clip`: the input stays in this interval whatever its radius (`--clip-input`). `zero_exact`, `kernel`: see
-    `Radii`.
+    `network`: the trained network, with a layer for each rounding point (placing.py). `input` (n_in,); `weight[i]` like
+    `layers[i].weight` and `bias[i]` like its bias, for the layers that a quantiser touches; `activation[i]` (size,) for
+    every Relu and rounding point; `points[i]`: the rest of what a rounding point does, `entry` that of the input;
+    `where[k]`: the index in `network` of layer k of the trained one.
+    `saturations[i]` where the scheme clips on the way there. `clip`: the input stays in this interval whatever its
+    radius (`--clip-input`). `kernel`: see `Radii`.
     """
 
     network: Network
@@ -76,11 +81,11 @@ class Family(Brief):
     weight: Mapping[int, Array]
     bias: Mapping[int, Array]
     activation: Mapping[int, Array]
-    ceiling: Mapping[int, float] = field(default_factory=dict)
+    points: Mapping[int, Point] = field(default_factory=dict)
+    entry: Point | None = None
+    where: tuple[int, ...] = ()
     clip: tuple[float, float] | None = None
-    input_range: tuple[float, float] | None = None
     saturations: Mapping[int, tuple[Saturation, ...]] = field(default_factory=dict)
-    zero_exact: bool = False
     kernel: Kernel | None = None
 
     @staticmethod
@@ -93,47 +98,69 @@ class Family(Brief):
         expected(radii, Radii, "radii", RADII, RadiiError)
         _check_names(network, radii)
         clipping_range(clip, RadiiError)
+        put = placed(network, radii.points)
         found: dict[str, dict[int, Any]] = {kind: {} for kind in ("weight", "bias", "activation")}
-        for i, layer in enumerate(network.layers):
+        for i, layer in enumerate(put.network.layers):
             for kind, radius in RESOLVED[type(layer)](layer, radii).items():
                 found[kind][i] = radius
-        index = {layer.name: i for i, layer in enumerate(network.layers)}
-        ceiling = {index[name]: top for name, top in radii.ceilings.items()}
-        saturations = {index[name]: cuts for name, cuts in radii.saturations.items()}
-        entry = radius_array(radii.input, network.input_shape, "input").ravel()
+        found["activation"].update({i: point.radius for i, point in put.points.items()})
+        index = {layer.name: i for i, layer in enumerate(put.network.layers)}
         return Family(
-            network=network,
-            input=entry,
+            network=put.network,
+            input=radius_array(radii.input, network.input_shape, "input").ravel(),
             **found,
-            ceiling=ceiling,
+            points=put.points,
+            entry=put.entry,
+            where=put.where,
             clip=clip,
-            input_range=radii.input_range,
-            saturations=saturations,
-            zero_exact=radii.zero_exact,
+            saturations={index[name]: cuts for name, cuts in radii.saturations.items()},
             kernel=radii.kernel,
         )
 
     @property
     def per_sample(self) -> bool:
-        """Activation radii depend on the sample, because the scheme clips."""
-        return bool(self.ceiling or self.saturations or self.zero_exact)
+        """Activation radii depend on the sample, because the scheme clips on the way into a Relu."""
+        return bool(self.saturations)
+
+    def own(self, index: int) -> tuple[int, ...]:
+        """The indices in `network` of layer `index` of the trained network, and of the rounding point put behind it."""
+        at = self.where[index]
+        after = self.where[index + 1] if index + 1 < len(self.where) else len(self.network.layers)
+        return tuple(range(at, after))
+
+    @cached_property
+    def shares_weights(self) -> bool:
+        """True if some kernel that a quantiser touches is used at more than one position: mathematics.md, section 6."""
+        layers = [self.network.layers[i] for i in self.weight]
+        return any(isinstance(layer, Conv) and layer.positions > 1 for layer in layers)
 
     def largest(self) -> dict[str, float]:
-        """The largest radius of each of `KINDS`, without the excess that clipping adds for single samples."""
+        """The largest radius of each of `KINDS`, without what `saturations` add for single samples."""
         kinds: dict[str, list[Array]] = {
-            "input": [self.input],
+            "input": [self.input_radius],
             "weight": list(self.weight.values()),
             "bias": list(self.bias.values()),
             "activation": list(self.activation.values()),
         }
         return {kind: float(max((a.max(initial=0.0) for a in arrays), default=0.0)) for kind, arrays in kinds.items()}
 
+    @property
+    def input_radius(self) -> Array:
+        """(n_in,): how far an input may move, unless it is clipped."""
+        return self.input if self.entry is None else self.input + self.entry.radius
+
     def box(self, x: Array) -> Interval:
         """The intervals (N, n_in) of the quantised inputs of samples x (N, n_in), rounded outwards. Sound.
 
         Raises DataError for samples outside `clip`.
         """
-        return self._clipped(x, *outer_interval(x, self.input_radius(x)))
+        return self._clipped(x, *self._rounded(*outer_interval(x, np.broadcast_to(self.input, x.shape)), UNIT))
+
+    def _rounded(self, lower: Array, upper: Array, unit: float) -> Interval:
+        if self.entry is None:
+            return lower, upper
+        radius = self.entry.radius
+        return lower_end(np, self.entry, radius, lower, unit), upper_end(np, self.entry, radius, upper, unit)
 
     def _clipped(self, x: Array, lower: Array, upper: Array) -> Interval:
         if self.clip is None:
@@ -142,23 +169,21 @@ class Family(Brief):
             raise DataError(f"Some inputs lie outside --clip-input {self.clip[0]:g} {self.clip[1]:g}; widen it.")
         return np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
 
-    def input_radius(self, x: Array) -> Array:
-        """The input radii (N, n_in) of samples x (N, n_in), the excess over `input_range` included."""
-        if self.input_range is None:
-            return np.broadcast_to(self.input, x.shape)
-        low, high = self.input_range
-        return self.input + np.maximum(0.0, np.maximum(low - x, x - high))
-
     def inner_box(self, x: Array) -> Interval:
         """The intervals of `box`, rounded inwards: every point of them is a quantised input of `x` for certain."""
-        return self._clipped(x, *inner_interval(x, self.input_radius(x)))
+        lower, upper = self._rounded(*inner_interval(x, np.broadcast_to(self.input, x.shape)), -UNIT)
+        return self._clipped(x, np.minimum(lower, upper), upper)
+
+    def centre(self, x: Array) -> Array:
+        """The inputs (N, n_in) of the members without errors at samples x (N, n_in): x, as far as it may be one."""
+        return x if self.entry is None else np.asarray(np.clip(x, *self.inner_box(x)))
 
     @cached_property
     def inner_weights(self) -> dict[int, tuple[Interval, Interval]]:
         """Weight and bias intervals of every weighted layer, rounded inwards: every point is in the family for
         certain."""
         found = {}
-        for i in self.network.weighted:
+        for i in self.weight:
             layer: Any = self.network.layers[i]
             found[i] = (inner_interval(layer.weight, self.weight[i]), inner_interval(layer.bias, self.bias[i]))
         return found
@@ -176,7 +201,9 @@ def _resolved_affine(layer: Any, radii: Radii) -> dict[str, Array]:
     own = radii.layers.get(layer.name, {})
     weight = radius_array(own.get("weight", radii.weight), layer.weight.shape, f"weight ({layer.name})")
     bias = own.get("bias", radii.bias) if layer.has_bias else 0.0
-    return {"weight": weight, "bias": radius_array(bias, layer.bias.shape, f"bias ({layer.name})")}
+    found = {"weight": weight, "bias": radius_array(bias, layer.bias.shape, f"bias ({layer.name})")}
+    # The integers of a file are fixed unless something else is stated.
+    return {} if layer.grid is not None and not any(radius.any() for radius in found.values()) else found
 
 
 def _resolved_relu(layer: Any, radii: Radii) -> dict[str, Array]:
@@ -194,6 +221,7 @@ RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
     Conv: _resolved_affine,
     Scale: _no_radius,
     Relu: _resolved_relu,
+    Rounding: _no_radius,  # its radius is that of its point
     Add: _no_radius,
 }
 """The radii that a layer of each type has, by kind, as arrays."""
@@ -212,10 +240,7 @@ def _check_names(network: Network, radii: Radii) -> None:
                     f"The network has no layer {name!r} with a radius for its {kind}; those are: "
                     f"{listed(sorted(allowed)) or 'none'}. `qverify inspect` lists all layers."
                 )
-    if missing := sorted({*radii.ceilings, *radii.saturations} - relus):
+    if missing := sorted({*radii.saturations} - relus):
         raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")
-    limits = [*radii.ceilings.values(), *(radii.input_range or ())]
-    if not all(isinstance(limit, (int, float)) and np.isfinite(limit) for limit in limits):
-        raise RadiiError("A ceiling or the input range is NaN, infinite or no number; give finite numbers.")
     if any(isinstance(layer, Relu) and layer.offset is not None for layer in network.layers):
         raise RadiiError("The network is a member of a quantised family already; state radii for the trained network.")

@@ -13,7 +13,7 @@ import numpy as np
 
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding
-from qverify.layers import Conv, Dense, Input, Layer, Relu, forward
+from qverify.layers import Conv, Dense, Input, Layer, Relu, Rounding, forward
 from qverify.network import Network, margins
 from qverify.text.brief import Brief
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Witness(Brief):
     """A concrete member of the family and an input of it: evidence, not opinion.
 
-    `network` is a plain network (its Relu layers carry their offsets), `input` (n_in,) a quantised
+    `network` is a plain network (its Relus and rounding points carry their errors), `input` (n_in,) a quantised
     input, `margin` what `network.evaluate(input)` gives for `label` against `rival`.
     """
 
@@ -45,7 +45,7 @@ class Choice(Protocol):
         ...
 
     def offset(self, index: int, value: Array, radius: Array) -> Array:
-        """Activation error (size,) of the Relu `index`, whose error-free output is `value`."""
+        """Error (size,) of the Relu or rounding point `index`, which is added to `value`."""
         ...
 
 
@@ -69,9 +69,9 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
             weight, bias = choice.weights(i, layer, inputs[0], (family.weight[i], family.bias[i]))
             box_w, box_b = family.inner_weights[i]
             layer = replace(layer, weight=np.clip(weight, *box_w), bias=np.clip(bias, *box_b))
-        elif isinstance(layer, Relu):
+        elif isinstance(layer, (Relu, Rounding)):
             radius = family.activation[i]
-            value = np.maximum(inputs[0], 0.0)
+            value = np.maximum(inputs[0], 0.0) if isinstance(layer, Relu) else inputs[0]
             layer = replace(layer, offset=np.clip(choice.offset(i, value, radius), -radius, radius))
         layers.append(layer)
         values.append(forward(layer, [v[None] for v in inputs])[0])
@@ -137,14 +137,20 @@ def _exceeds(value: Array, centre: Array, radius: Array) -> Array:
 def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[str]:
     """The reasons why (member, x_hat) is not in the quantised family at sample `x` (n_in,); empty if it is.
 
-    Exact: the comparisons are decided in exact arithmetic, without a tolerance. Where the scheme
-    clips, pass the family `with_activation` of the sample.
+    Exact: the comparisons are decided in exact arithmetic, without a tolerance, but that of an input behind a
+    rounding point, which may be off by a rounding. Where the scheme clips, pass the family `with_activation` of the
+    sample.
     """
     problems = []
     base = family.network.layers
     if len(member.layers) != len(base) or any(type(a) is not type(b) for a, b in zip(base, member.layers, strict=True)):
         return ["the layers differ in number or kind"]
-    if _exceeds(x_hat, x, family.input_radius(x)).any():
+    if family.entry is None:
+        outside = _exceeds(x_hat, x, family.input).any()
+    else:  # what a rounding point gives is no interval around x
+        low, high = family.box(x[None])
+        outside = ((x_hat < low[0]) | (x_hat > high[0])).any()
+    if outside:
         problems.append("the input leaves its radius")
     if family.clip is not None and ((x_hat < family.clip[0]) | (x_hat > family.clip[1])).any():
         problems.append("the input leaves the range it is clipped to")
@@ -153,7 +159,9 @@ def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[
             problems.append(f"layer {ours.name!r} is wired differently")
         elif isinstance(ours, (Dense, Conv)) and isinstance(theirs, (Dense, Conv)):
             problems += _weight_problems(family, i, ours, theirs)
-        elif isinstance(theirs, Relu):
+        elif isinstance(ours, Rounding) and encoding(ours, ("name", "offset")) != encoding(theirs, ("name", "offset")):
+            problems.append(f"the rounding point {ours.name!r} has another grid")
+        elif isinstance(theirs, (Relu, Rounding)):
             offset = np.zeros(theirs.size) if theirs.offset is None else theirs.offset
             if (np.abs(offset) > family.activation[i]).any():
                 problems.append(f"an activation of {ours.name!r} is off by more than its radius")

@@ -16,6 +16,7 @@ import numpy as np
 from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
 from qverify.errors import RadiiError
 from qverify.family.kernels import Kernel
+from qverify.family.points import Point
 from qverify.family.schemes import scheme_radii
 from qverify.family.steps import Quantiser
 from qverify.files.toml import read_hashed_toml
@@ -37,12 +38,10 @@ class Radii(Brief):
     Each of `input, weight, bias, activation` is a number or an array. `layers` overrides the last
     three for single layers by name. Shapes: a number; a 1-d array with one entry per output channel
     (per neuron for dense layers; per channel for the activations of images); or anything that
-    broadcasts to the tensor. `ceilings` gives, per activation layer, the top of the quantiser's
-    range: what lies above is clipped, and `bounds.interval` widens the radius by as much as the sound
-    upper bound exceeds it (mathematics.md, section 7). `input_range` is the same for the
-    input, `saturations` for what is rounded on the way into a Relu. `zero_exact`: an activation that is 0 without
-    rounding is 0 with it, as in every integer format. `kernel`: the integer kernels that the radii stand
-    for; what these do not compute in real arithmetic is not verified. `quantiser`: what the radii follow from, if that.
+    broadcasts to the tensor. `points`: the rounding points by the layers they stand at, the input's too
+    (points.py); they are instead of an activation radius. `saturations`: what is clipped on the way into a Relu, which
+    widens its radius. `kernel`: the integer kernels that the radii stand for; what these do not compute in real
+    arithmetic is not verified. `quantiser`: what the radii follow from, if that.
     """
 
     input: Any = 0.0
@@ -50,10 +49,8 @@ class Radii(Brief):
     bias: Any = 0.0
     activation: Any = 0.0
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    ceilings: Mapping[str, float] = field(default_factory=dict)
-    input_range: tuple[float, float] | None = None
+    points: Mapping[str, Point] = field(default_factory=dict)
     saturations: Mapping[str, tuple[Saturation, ...]] = field(default_factory=dict)
-    zero_exact: bool = False
     kernel: Kernel | None = None
     quantiser: Quantiser | None = None
     convention: str = "explicit radii"
@@ -62,10 +59,10 @@ class Radii(Brief):
         inner = self.layers.values() if isinstance(self.layers, Mapping) else ()
         for name, value in (("layers", self.layers), *(("layers[...]", one) for one in inner)):
             expected(value, Mapping, name, 'a dictionary such as {"dense1": {"weight": 0.01}}', RadiiError)
-        expected(self.ceilings, Mapping, "ceilings", "a dictionary of numbers by the names of layers", RadiiError)
+        expected(self.points, Mapping, "points", "a dictionary of rounding points by the names of layers", RadiiError)
+        for name, point in self.points.items():
+            expected(point, Point, f"points[{name!r}]", "a Point, as a scheme makes it", RadiiError)
         expected(self.saturations, Mapping, "saturations", "a dictionary by the names of layers", RadiiError)
-        if self.input_range is not None and not (isinstance(self.input_range, tuple) and len(self.input_range) == 2):
-            raise RadiiError(f"The input range is {described(self.input_range)}; give two numbers.")
         expected(self.kernel, (Kernel, NoneType), "kernel", "a Kernel, as a scheme makes it", RadiiError)
         expected(self.quantiser, (Quantiser, NoneType), "quantiser", "a Quantiser", RadiiError)
         expected(self.convention, str, "convention", "text", RadiiError)
@@ -99,12 +96,16 @@ class Radii(Brief):
         return Radii(**scheme_radii(quantiser, network, calibration), quantiser=quantiser)
 
     def scaled(self, factor: float) -> Radii:
-        """All radii times one factor >= 0. Raises RadiiError for what is no number."""
+        """All radii times one factor >= 0. Raises RadiiError for what is no number.
+
+        A family with a larger factor holds all of one with a smaller: rounding points keep no more than 0 itself at 0.
+        """
         if not is_number(factor):
             raise RadiiError(f"The factor on the radii is {described(factor)}; give a number.")
         layers = {n: {k: np.asarray(v) * factor for k, v in kinds.items()} for n, kinds in self.layers.items()}
         base: dict[str, Any] = {kind: np.asarray(getattr(self, kind), dtype=np.float64) * factor for kind in KINDS}
-        return replace(self, layers=layers, convention=f"{factor:g} x ({self.convention})", **base)
+        points = {name: point.scaled(factor) for name, point in self.points.items()}
+        return replace(self, layers=layers, points=points, convention=f"{factor:g} x ({self.convention})", **base)
 
     def only(self, *kinds: str) -> Radii:
         """These radii for some of `KINDS`, the other kinds exact: radius 0, and not clipped either.
@@ -120,9 +121,8 @@ class Radii(Brief):
         return replace(
             self,
             layers=layers,
-            ceilings=self.ceilings if "activation" in kinds else {},
+            points={name: p for name, p in self.points.items() if ("input" if p.entry else "activation") in kinds},
             saturations=self.saturations if "activation" in kinds else {},
-            input_range=self.input_range if "input" in kinds else None,
             kernel=None,  # with some numbers exact there is no integer kernel
             quantiser=None,
             convention=f"{self.convention}; radii of {', '.join(kinds) or 'nothing'} only",

@@ -81,25 +81,20 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     norms = kept_apart(network, quantiser)
     found = calibrate(network, calibration, norms)
     apart = separate(network, quantiser, norms, found)
-    ranges, before = found
+    ranges, unfolded = found
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
-    ceilings, dead = {}, []
-    rounded = {network.layers[i].name: ranges[i] for i in (0, *network.relus)} | before
+    points, dead = {network.layers[0].name: quantiser.point(*ranges[0], place="input")}, []
+    rounded = {network.layers[i].name: ranges[i] for i in (0, *network.relus)} | unfolded
     unclear = [reason for name, ends in rounded.items() for reason in borderline(name, *ends, quantiser.bits)]
     for i in network.relus:
         relu = network.layers[i]
-        radius = quantiser.activation_radius(quantiser.activation_step(*ranges[i]))
-        moved = apart.before.get(relu.name)
-        layers[relu.name] = {"activation": radius if moved is None else (radius + moved).reshape(relu.shape)}
-        ceilings[relu.name] = quantiser.activation_range(*ranges[i])[1]
+        before = apart.before.get(relu.name, np.zeros(relu.size)).reshape(relu.shape)
+        points[relu.name] = quantiser.point(*ranges[i], before if before.any() else 0.0)
         dead += [relu.name] * quantiser.degenerate(*ranges[i])
     return {
-        "input": quantiser.activation_radius(quantiser.activation_step(*ranges[0])),
         "layers": layers,
-        "ceilings": ceilings,
-        "input_range": quantiser.activation_range(*ranges[0]),
+        "points": points,
         "saturations": apart.saturations,
-        "zero_exact": True,
         "kernel": Kernel.of(quantiser.kernel, [*integers, *apart.integers], [*apart.refused, *unclear], dead),
     }
 

@@ -20,11 +20,17 @@ Functions take numpy arrays or torch tensors, which differentiate through them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from qverify.choices import PER_CHANNEL
 from qverify.errors import InternalError
 from qverify.family.kernels import LEAST_STEP, finest
+from qverify.family.points import NO_ZERO, Point
+
+Place = Literal["input", "behind Relu", "inside"]
+"""Where a rounding point stands: what is 0 there is exactly 0, or, inside, may be off by the rounding of a sum."""
 
 FLOAT32_SLACK = 2.0**-21
 """A quantiser that works in float32 rounds the step, the quotient and the product: three roundings of 2^-24 relative to
@@ -72,10 +78,32 @@ class Quantiser:
         """The range has no step of its own, and so the step 1."""
         return (high - low) / (2.0**self.bits - 1) <= LEAST_STEP
 
-    def activation_range(self, low: float, high: float) -> tuple[float, float]:
-        """The ends that values are clipped to: those of the range itself; of a degenerate one whole numbers, of either
-        signedness."""
-        return (0.0, self.weight_levels) if self.degenerate(low, high) else (low, high)
+    def ends(self, low: float, high: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The ends that values are clipped to, each as the two numbers it lies between: whole multiples of the step, as
+        many below 0 as the zero point says, which is rounded. Of a degenerate range those of either signedness."""
+        levels = 2.0**self.bits - 1
+        if self.degenerate(low, high):
+            return (-self.weight_levels - 1.0, 0.0), (self.weight_levels, levels)
+        step, slack = self.activation_step(low, high), (high - low) * FLOAT32_SLACK
+        unclear = levels * FLOAT32_SLACK if low < 0.0 < high else 0.0
+        fewest, most = (min(max(round(-low / step + sign * unclear), 0), levels) for sign in (-1.0, 1.0))
+        lows, highs = (-most * step, -fewest * step), ((levels - most) * step, (levels - fewest) * step)
+        around = [(least - slack, greatest + slack) for least, greatest in (lows, highs)]
+        return (lows if most == 0 else around[0]), (highs if fewest == levels else around[1])
+
+    def point(self, low: float, high: float, before: Any = 0.0, place: Place = "behind Relu") -> Point:
+        """The rounding point of values in [low, high], which contains 0.
+
+        `before`: what they may be off by on the way there, a number or (size,).
+        """
+        step = self.activation_step(low, high)
+        radius = self.activation_radius(step)
+        keeps_zero = self.share < 1.0 or place != "inside"
+        # On the grid and at most `radius` away: nothing nearer to 0 than this becomes a whole step.
+        dead = np.maximum(step - radius, 0.0) - before
+        dead = np.where((dead < 0.0) | (not keeps_zero), NO_ZERO, dead)
+        least, most = self.ends(low, high)
+        return Point(radius=radius + before, low=least, high=most, dead=dead, entry=place == "input")
 
     def activation_radius(self, step: Any) -> Any:
         """Radius of an activation or of the input, in its own unit: the error of rounding to that step."""

@@ -20,16 +20,18 @@ from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.errors import RadiiError
 from qverify.family.family import Family
+from qverify.family.points import Point, lower_end, upper_end
 from qverify.family.radii import Radii
 from qverify.kinds import expected
-from qverify.layers import Conv, Dense, Relu
+from qverify.layers import Conv, Dense, Rounding
 from qverify.moved import former_names
 from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 from qverify.training.live_network import LiveNetwork
 
 if TYPE_CHECKING:
-    from qverify.family.steps import Quantiser
+    from qverify.family.steps import Place, Quantiser
+    from qverify.layers import Layer
 
 __getattr__ = former_names(
     __name__,
@@ -57,8 +59,8 @@ class LiveFamily(Protocol):
         """The family with all radii times `factor`."""
         ...
 
-    def input_radius(self, factor: float) -> Tensor:
-        """The radius of the input times `factor`, (n_in,) or a scalar."""
+    def box(self, factor: float, x: Tensor) -> Pair:
+        """The ends (N, n_in) of the inputs of samples x (N, n_in) at the radius times `factor`."""
         ...
 
     def radii(self, x: Any) -> Radii:
@@ -78,19 +80,21 @@ def live_bounds(family: LiveFamily, factor: float, x: Tensor, clip: Clip | None 
     """The family at `factor` times the radii and IBP bounds around samples x (N, ...), differentiable, without
     allowances for rounding: to train on, not to verify with."""
     model = family.model(factor)
-    x = x.flatten(1)
-    radius = family.input_radius(factor)
-    lower, upper = x - radius, x + radius
+    lower, upper = family.box(factor, x.flatten(1))
     if clip is not None:
         lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
     return model, interval_bounds(model, lower, upper)
 
 
 def _bound_model(
-    live: LiveNetwork, weights: dict[int, Pair], activation: dict[int, Tensor], ceiling: dict[int, float] | None = None
+    live: LiveNetwork, weights: dict[int, Pair], activation: dict[int, Tensor], points: dict[int, Point] | None = None
 ) -> BoundModel:
-    """`weights[i]`: weight and bias radius of layer i; layers without live weights (average pooling) are exact."""
-    affine, like = {}, live.like
+    """`weights[i]`: weight and bias radius of layer i; layers without live weights (average pooling) are exact.
+
+    `points[i]`: what stands for Relu i.
+    """
+    affine, like, points = {}, live.like, points or {}
+    network = live.network.with_layers({i: _stands_for(live.network.layers[i]) for i in points})
     for i, layer in enumerate(live.network.layers):
         if not isinstance(layer, (Dense, Conv)):
             continue
@@ -108,17 +112,22 @@ def _bound_model(
                 bias_radius=torch.zeros_like(bias),
             )
     rounding = Allowances(like.dtype, enabled=False)
-    model = BoundModel(
-        network=live.network,
+    return BoundModel(
+        network=network,
         affine=affine,
         scale={},
         activation=activation,
-        ceiling=ceiling or {},
+        points=points,
         rounding=rounding,
         device=like.device,
         dtype=like.dtype,
     )
-    return replace(model, zero_exact=ceiling is not None)
+
+
+def _stands_for(relu: Layer) -> Rounding:
+    """A layer where bounds look for a rounding point; its numbers are those of `BoundModel.points`."""
+    none = np.zeros(relu.size)
+    return Rounding(relu.name, relu.inputs, relu.shape, step=none, low=none, high=none, dead=none)
 
 
 class StatedFamily:
@@ -126,7 +135,7 @@ class StatedFamily:
 
     def __init__(self, live: LiveNetwork, radii: Radii):
         """Raises RadiiError if `radii` do not fit the network, or follow from its ranges."""
-        if radii.ceilings or radii.saturations or radii.input_range is not None:
+        if radii.points or radii.saturations:
             raise RadiiError(
                 "These radii hold for the ranges of one network, which training changes; state bits and scheme instead."
             )
@@ -148,8 +157,8 @@ class StatedFamily:
         activation = {i: factor * radius for i, radius in self._activation.items()}
         return _bound_model(self._live, weights, activation)
 
-    def input_radius(self, factor: float) -> Tensor:
-        return factor * self._input
+    def box(self, factor: float, x: Tensor) -> Pair:
+        return x - factor * self._input, x + factor * self._input
 
     def radii(self, x: Any) -> Radii:
         return self._radii
@@ -193,15 +202,21 @@ class RangeFamily(Brief):
             radius, spread = quantiser.weight_radii(torch, top, offset, steps[layers[i].inputs[0]])
             rows = (factor * radius).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
             weights[i] = rows, factor * (torch.zeros_like(spread) if bias is None else spread)
-        relus = [i for i, layer in enumerate(layers) if isinstance(layer, Relu)]
-        radii = {i: factor * quantiser.activation_radius(steps[i]) for i in relus}
-        activation = {i: self.live.like.new_full((layers[i].size,), radii[i]) for i in relus}
-        ceilings = {i: quantiser.activation_range(self.low[i], self.high[i])[1] for i in relus}
-        return _bound_model(self.live, weights, activation, ceilings)
+        points = {i: self._point(i, factor) for i in self.live.network.relus}
+        activation = {i: point.radius.expand(layers[i].size) for i, point in points.items()}
+        return _bound_model(self.live, weights, activation, points)
 
-    def input_radius(self, factor: float) -> Tensor:
-        step = self.quantiser.activation_step(self.low[0], self.high[0])
-        return self.live.like.new_tensor(factor * self.quantiser.activation_radius(step))
+    def _point(self, index: int, factor: float) -> Point:
+        """The rounding point of a layer's output, with its errors times `factor`, as tensors."""
+        place: Place = "input" if index == 0 else "behind Relu"
+        point = self.quantiser.point(self.low[index], self.high[index], place=place)
+        point = point if index == 0 else point.behind_relu()
+        point = replace(point, radius=factor * point.radius, dead=factor * point.dead)
+        return point.mapped(lambda number: self.live.like.new_tensor(number))
+
+    def box(self, factor: float, x: Tensor) -> Pair:
+        point = self._point(0, factor)
+        return lower_end(torch, point, point.radius, x, 0.0), upper_end(torch, point, point.radius, x, 0.0)
 
     def radii(self, x: Any) -> Radii:
         return Radii.of(self.quantiser, self.live.frozen(), x)

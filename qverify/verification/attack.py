@@ -18,7 +18,8 @@ from torch import Tensor
 
 from qverify.budget import Deadline
 from qverify.family.members import Recipe
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.family.points import NO_ZERO, member_value
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
 from qverify.verification.positions import Positions
@@ -111,6 +112,18 @@ class _MemberLayer(Brief):
     def relu(self, x: list[Tensor]) -> Tensor:
         return (x[0].clamp(min=0) + self.positions.offset[self.index] * self.bounds.activation[self.index]).clamp(min=0)
 
+    def rounding(self, x: list[Tensor]) -> Tensor:
+        index, point = self.index, self.model.points[self.index]
+        if index in self.model.cuts:
+            point = replace(point, dead=torch.full_like(point.dead, NO_ZERO))
+        offset = self.positions.offset[index] * self.bounds.activation[index]
+        y: Tensor = member_value(torch, point, offset, x[0])
+        if not bool((point.step > 0).any()):
+            return y
+        step = torch.where(point.step > 0, point.step, torch.ones_like(point.step))
+        snapped = torch.where(point.step > 0, torch.round(y.detach() / step) * step, y.detach())
+        return y + (snapped - y.detach())  # the gradient is that of y: a staircase has none
+
     def add(self, x: list[Tensor]) -> Tensor:
         return x[0] + x[1]
 
@@ -121,6 +134,7 @@ FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
     Conv: _MemberLayer.affine,
     Scale: _MemberLayer.scale,
     Relu: _MemberLayer.relu,
+    Rounding: _MemberLayer.rounding,
     Add: _MemberLayer.add,
 }
 

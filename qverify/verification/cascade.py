@@ -28,12 +28,14 @@ from qverify.bounds.accumulators import misfits
 from qverify.bounds.backward import backward_margins, tightened_bounds
 from qverify.bounds.interval import OutOfTime, interval_margins
 from qverify.errors import DataError
+from qverify.family.members import Recipe
 from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
 from qverify.verification.attack import attack
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
+from qverify.verification.positions import Positions
 from qverify.verification.setup import Setup
 from qverify.verification.undecided import Batch
 from qverify.verification.verdict import Options, Status, Verdict
@@ -174,7 +176,7 @@ class Cascade:
         outputs, count = self.setup.network.evaluate(x), np.arange(len(x))
         lower = np.full(outputs.shape, -np.inf)
         lower[count, labels] = np.inf
-        attained = margins(outputs, labels)
+        own, attained = margins(outputs, labels), margins(self.setup.centre(x), labels)
         if not np.isfinite(outputs).all():
             raise DataError("The network's outputs overflow on these samples; check the scale of the data.")
         batch = Batch(
@@ -188,7 +190,13 @@ class Cascade:
             open=count,
         )
         batch.spent(began)
-        self._report(batch, attained <= 0, tell, Status.MISCLASSIFIED, "forward")
+        batch.attained[own <= 0] = own[own <= 0]
+        self._report(batch, own <= 0, tell, Status.MISCLASSIFIED, "forward")
+        for sample in batch.open[attained[batch.open] <= 0].tolist():  # the member without errors fails already
+            x_hat = self.setup.family.centre(x[sample : sample + 1])[0]
+            choice = Positions.middle(self.model, 1).choice(0)
+            family, label = self.setup.family, int(labels[sample])
+            batch.recipes[sample] = Recipe(family=family, x=x[sample], x_hat=x_hat, label=label, choice=choice)
         return batch
 
     def _bound_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:

@@ -35,13 +35,13 @@ class Positions(Brief):
 
     @staticmethod
     def middle(model: BoundModel, count: int) -> Positions:
-        """All zeros: the trained network itself, on the centre of the input box."""
+        """All zeros: the network without errors, on the centre of the input box."""
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(count, *shape, dtype=model.dtype, device=model.device)
 
         layers = model.network.layers
-        quantised = model.network.weighted
+        quantised = model.quantised
         dense = [i for i in quantised if isinstance(layers[i], Dense)]
         conv = [i for i in quantised if isinstance(layers[i], Conv)]
         return Positions(
@@ -49,7 +49,7 @@ class Positions(Brief):
             neuron={i: zeros(layers[i].size) for i in dense},
             kernel={i: zeros(*model.affine[i].weight.shape) for i in conv},
             bias={i: zeros(len(model.affine[i].bias)) for i in conv},
-            offset={i: zeros(layers[i].size) for i in model.network.relus},
+            offset={i: zeros(layers[i].size) for i in model.activation},
         )
 
     @staticmethod

@@ -74,6 +74,10 @@ class Setup:
         low, high = self.family.box(x)
         return interval_bounds(self.model, self.model.tensor(low), self.model.tensor(high), deadline)
 
+    def centre(self, x: Array) -> Array:
+        """The outputs (N, n_out) of the member without errors on each of the samples x (N, n_in)."""
+        return self.family.network.evaluate(self.family.centre(x))
+
     def own_family(self, bounds: Bounds, position: int) -> Family:
         """The family of the sample at `position` of `bounds`: its own activation radii where the scheme clips."""
         if not self.family.per_sample:
