@@ -11,6 +11,8 @@ Scheme = Literal["paper", "tensor", "channel"]
 """What a number of bits means (family/schemes.py)."""
 Rounding = Literal["nearest", "any"]
 """Which rounding is covered: half a step, or a whole one."""
+FileRounding = Literal["float32", "nearest", "single", "double", "truncate", "any"]
+"""By which rule the runtimes of a quantised file round (family/rules.py)."""
 KernelMode = Literal["exact-accumulation", "any"]
 """Which integer kernels are covered (family/kernels.py)."""
 Batchnorm = Literal["folded", "separate", "either"]
@@ -21,6 +23,7 @@ PER_CHANNEL = {"tensor": False, "channel": True}
 """The schemes that take their steps from ranges: whether weights have one step a channel, or one a tensor."""
 RANGED = tuple(PER_CHANNEL)
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
+FILE_ROUNDINGS: tuple[str, ...] = get_args(FileRounding)
 KERNELS: tuple[str, ...] = get_args(KernelMode)
 BATCHNORMS: tuple[str, ...] = get_args(Batchnorm)
 KINDS = ("input", "weight", "bias", "activation")

@@ -29,8 +29,8 @@ _TOGETHER = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Unstable:
-    """One Relu or rounding point: the name and size, and its unstable neurons, the mean over samples, by IBP and after BP at every layer
-    (None if not asked for)."""
+    """One Relu or rounding point: name and size, and its unstable neurons, the mean over samples, by IBP and after BP at
+    every layer (None if not asked for)."""
 
     name: str
     size: int
@@ -40,7 +40,8 @@ class Unstable:
 
 @dataclass(frozen=True, repr=False)
 class Counted(Brief):
-    """Per activation (a Relu, or a rounding point), by the index in `network.layers` of its layer, means over the first `samples` samples; none if that is 0."""
+    """Per activation (a Relu, or a rounding point), by the index in `network.layers` of its layer, means over the first
+    `samples` samples; none if that is 0."""
 
     samples: int
     relus: dict[int, Unstable]

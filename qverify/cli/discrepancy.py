@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 def run(given: Given, *, out: str | None, as_json: bool) -> int:
     """Run the command; returns the exit status."""
-    given.require_radii()
     began = time.perf_counter()
     with stdout_kept_clean():
         problem = FamilyProblem.load(given, classifies=False)

@@ -13,6 +13,7 @@ from qverify.choices import (
     BATCHNORMS,
     DISCREPANCY_METHODS,
     FACTOR_METHODS,
+    FILE_ROUNDINGS,
     FORMULATIONS,
     KERNELS,
     ROUNDINGS,
@@ -191,9 +192,10 @@ def _scheme_options() -> tuple[Callable[[Any], Any], ...]:
         ),
         click.option(
             "--rounding",
-            type=OneOf(ROUNDINGS),
-            help="nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned rounding.  "
-            "[default: any]",
+            type=OneOf(tuple(dict.fromkeys((*ROUNDINGS, *FILE_ROUNDINGS)))),
+            help="With --bits: nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned "
+            "rounding.  [default: any]  For a quantised MODEL: the rule by which its runtimes round.  "
+            "[default: float32]",
         ),
         click.option(
             "--kernel",

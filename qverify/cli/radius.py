@@ -30,7 +30,6 @@ def run(given: Given, wanted: Wanted, *, out: str | None, resume: bool, as_json:
     """Run the command; returns the exit status."""
     if resume and out is None:
         raise UsageError("--resume needs a directory; give --out DIR too.")
-    given.require_radii()
     began = time.perf_counter()
     with stdout_kept_clean():
         work = searched(given, wanted, out=out, resume=resume)

@@ -27,7 +27,6 @@ def run(given: Given, *, out: str | None, resume: bool, witnesses: bool, fail_on
     """Run the command; returns the exit status."""
     if (resume or witnesses) and out is None:
         raise UsageError("--resume and --witnesses need a directory; give --out DIR too.")
-    given.require_radii()
     began = time.perf_counter()
     with stdout_kept_clean():
         found = verified(FamilyProblem.load(given), out=out, resume=resume, witnesses=witnesses)

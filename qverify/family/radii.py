@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
+from qverify.choices import KINDS, Batchnorm, FileRounding, KernelMode, Rounding, Scheme
 from qverify.errors import RadiiError
 from qverify.family.kernels import Kernel
 from qverify.family.points import Point
+from qverify.family.rules import file_kernel, file_points
 from qverify.family.schemes import scheme_radii
 from qverify.family.steps import Quantiser
 from qverify.files.toml import read_hashed_toml
@@ -94,6 +95,21 @@ class Radii(Brief):
         """The radii that cover a quantiser; see `from_bits`."""
         expected(quantiser, Quantiser, "The quantiser", "a Quantiser, such as Quantiser(8)", RadiiError)
         return Radii(**scheme_radii(quantiser, network, calibration), quantiser=quantiser)
+
+    @staticmethod
+    def of_file(network: Network, rounding: FileRounding = "float32") -> Radii:
+        """The radii of every runtime of a quantised file: its integers as they are, requantised by a rule (rules.py).
+
+        Raises RadiiError for a network that is not quantised.
+        """
+        points = file_points(network, rounding)
+        convention = f"every runtime of the file that rounds by rule {rounding}"
+        return Radii(points=points, kernel=file_kernel(network), convention=convention)
+
+    def at_points(self, file: Radii) -> Radii:
+        """These radii, stated for a quantised file, with the rounding points and kernels of its runtimes."""
+        convention = f"{self.convention}; {file.convention}"
+        return replace(self, points={**file.points, **self.points}, kernel=file.kernel, convention=convention)
 
     def scaled(self, factor: float) -> Radii:
         """All radii times one factor >= 0. Raises RadiiError for what is no number.

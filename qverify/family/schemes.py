@@ -51,6 +51,8 @@ def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any
             f"The bit-width is {shown(bits)}; it must be a whole number from {least} to 32 for {shown(scheme)}."
         )
     expected(network, (Network, type(None)), "The network", NETWORK, RadiiError)
+    if network is not None and network.roundings:
+        raise RadiiError(f"{network.source} is quantised already; take its own rounding points, by Radii.of_file.")
     for name, allowed in (("rounding", ROUNDINGS), ("scheme", SCHEMES), ("kernel", KERNELS), ("batchnorm", BATCHNORMS)):
         if not is_word(getattr(quantiser, name), allowed):
             words = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qverify.network import Network
+    from qverify.runs.question import StatedRadii
     from qverify.runs.reading import StoredCase
 
 T = TypeVar("T")
@@ -82,6 +83,8 @@ class Sources:
     def radii(self, case: StoredCase) -> Radii:
         """Made again as `qverify verify` made them, on the whole data set where the scheme needs ranges."""
         stated = case.question.radii
+        if stated.bits is None and stated.rounding is not None:
+            return self._of_file(case, stated)
         if stated.file is not None:
             return self._file(case, "radii", stated.file, stated.sha256, lambda path: load_radii(str(path)))
         names = ("bits", "scheme", "rounding", "kernel", "batchnorm")
@@ -92,6 +95,15 @@ class Sources:
         network, samples = self.network(case), self.samples(case)
         calibration, _ = datasets.fit(samples, network)
         return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
+
+    def _of_file(self, case: StoredCase, stated: StatedRadii) -> Radii:
+        """The radii of a model that was quantised already."""
+        network, rounding = self.network(case), stated.rounding
+        own = _as_data_error(lambda: Radii.of_file(network, rounding))  # type: ignore[arg-type]
+        if stated.file is None:
+            return own
+        given: Radii = self._file(case, "radii", stated.file, stated.sha256, lambda path: load_radii(str(path)))
+        return given.at_points(own)
 
     def _file(self, case: StoredCase, kind: str, given: str, sha256: Any, read: Callable[[Path], T], *more: str) -> T:
         """Read the first file that may be the one given and has this hash."""

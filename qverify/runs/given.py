@@ -9,12 +9,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qverify.choices import RANGED
+from qverify.choices import RANGED, ROUNDINGS
 from qverify.errors import UsageError
 
 if TYPE_CHECKING:
     from qverify.family.steps import Quantiser
     from qverify.verification.verdict import Options
+
+
+_OR_ROUNDINGS = " or ".join(ROUNDINGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,10 @@ class Given:
         """Raise UsageError for combinations that make no sense."""
         if self.bits is not None and self.radii is not None:
             raise UsageError("--bits and --radii exclude each other; give one of them.")
-        if self.bits is None and (self.scheme or self.rounding):
-            raise UsageError("--scheme and --rounding say what --bits means; give --bits too.")
+        if self.bits is None and self.scheme:
+            raise UsageError("--scheme says what --bits means; give --bits too.")
+        if self.bits is not None and self.rounding not in (None, *ROUNDINGS):
+            raise UsageError(f"--rounding {self.rounding} is a rule of runtimes; with --bits it is {_OR_ROUNDINGS}.")
         if self.stated_scheme not in RANGED and (self.kernel or self.batchnorm):
             raise UsageError(
                 "--kernel and --batchnorm say what --scheme tensor and channel mean; give one of these too."
@@ -69,9 +74,19 @@ class Given:
         if self.data is None and self.scheme in RANGED:
             raise UsageError(f"--scheme {self.scheme} takes the ranges of activations from samples; give --data too.")
 
-    def require_radii(self) -> None:
-        """Raise UsageError unless the family is stated."""
-        if self.bits is None and self.radii is None:
+    def check_file(self, quantised: bool) -> None:
+        """Raise UsageError for a family that the model cannot have, which is `quantised` already or not."""
+        if quantised and self.bits is not None:
+            raise UsageError(
+                f"{self.model} is quantised already, so --bits has nothing to say; leave it out (--rounding names the"
+                " rule by which its runtimes round), or give the float model that it was made from."
+            )
+        if not quantised and self.bits is None and self.rounding:
+            raise UsageError("--rounding says what --bits means; give --bits too.")
+
+    def require_radii(self, quantised: bool = False) -> None:
+        """Raise UsageError unless the family is stated, which a model that is `quantised` already states itself."""
+        if self.bits is None and self.radii is None and not quantised:
             raise UsageError("The radii are missing; give --bits N, or --radii FILE.toml.")
 
     def quantiser(self, bits: int) -> Quantiser:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qverify import datasets
-from qverify.choices import RANGED
+from qverify.choices import FILE_ROUNDINGS, RANGED
 from qverify.console.output import say
 from qverify.datasets import Samples, units
 from qverify.errors import UsageError
@@ -143,12 +143,8 @@ class FamilyProblem(Problem):
     radii_sha256: str | None = None
 
     @classmethod
-    def _check(cls, given: Given) -> None:
-        given.check()
-        given.require_radii()
-
-    @classmethod
     def _family(cls, given: Given, network: Network, everything: Samples) -> dict[str, Any]:
+        given.require_radii(bool(network.roundings))
         radii, sha256 = stated_radii(given, network, everything)
         assert radii is not None
         return {"radii": radii, "family": Family.of(network, radii, given.clip_input), "radii_sha256": sha256}
@@ -163,8 +159,10 @@ class FamilyProblem(Problem):
         stated = StatedRadii(convention=self.radii.convention, largest=self.family.largest())
         if given.radii is not None:
             stated = replace(stated, file=given.radii, sha256=self.radii_sha256)
-        else:
+        elif given.bits is not None:
             stated = replace(stated, bits=given.bits, scheme=scheme, rounding=given.rounding or "any")
+        if self.network.roundings:
+            stated = replace(stated, rounding=given.rounding or FILE_ROUNDINGS[0])
         if scheme in RANGED:
             stated = with_ranges(stated, given.quantiser(given.bits or 8), len(self.everything))
         return self.asked(stated)
@@ -206,6 +204,13 @@ def stated_radii(given: Given, network: Network, everything: Samples | None) -> 
 
     Both are None where no family is stated.
     """
+    given.check_file(bool(network.roundings))
+    if network.roundings:
+        own = Radii.of_file(network, given.rounding or FILE_ROUNDINGS[0])  # type: ignore[arg-type]
+        if given.radii is None:
+            return own, None
+        stated, sha256 = read_radii(given.radii)
+        return stated.at_points(own), sha256
     if given.radii is not None:
         return read_radii(given.radii)
     if given.bits is None:

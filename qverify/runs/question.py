@@ -12,7 +12,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from qverify.choices import FORMULATIONS, KERNELS, KINDS, SOLVER_CHOICES, VERIFY_METHODS, Batchnorm, Rounding, Scheme
+from qverify.choices import (
+    FORMULATIONS,
+    KERNELS,
+    KINDS,
+    SOLVER_CHOICES,
+    VERIFY_METHODS,
+    Batchnorm,
+    FileRounding,
+    Rounding,
+    Scheme,
+)
 from qverify.files.places import PLACES
 from qverify.files.strict_json import (
     Fits,
@@ -43,7 +53,7 @@ class StatedRadii(Brief):
     """The radii of a question, as they were stated (formats.md, section 1.1).
 
     Either a scheme (`bits`, `scheme`, `rounding`; `kernel`, `batchnorm` and `calibration` where ranges of activations
-    count), or the `file` with its `sha256`; `convention` and `largest` say for people what that is. A sweep has neither
+    count), or the `file` with its `sha256`, or the `rounding` of the runtimes of a quantised model; `convention` and `largest` say for people what that is. A sweep has neither
     of the last two: its points are `bits`, or `values`, and its curves `parts`.
     """
 
@@ -225,7 +235,7 @@ RADII: dict[str, Fits] = {
     "largest": mapping(at_least_0, *KINDS),
     "bits": whole,
     "scheme": word(*get_args(Scheme)),
-    "rounding": word(*get_args(Rounding)),
+    "rounding": word(*dict.fromkeys((*get_args(Rounding), *get_args(FileRounding)))),
     "kernel": word(*KERNELS),
     "batchnorm": word(*get_args(Batchnorm)),
     **dict.fromkeys(("calibration", "file", "sha256"), text),

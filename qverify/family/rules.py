@@ -1,0 +1,142 @@
+"""The rules by which runtimes requantise, as radii in steps of the output (mathematics.md, section 12).
+
+A quantised file fixes weights, biases and grids; runtimes differ in how they round to the grid, and each rule bounds by
+how much what comes out may differ from the real value v. `v` counts steps; the multiplier of a layer is `M = s_x s_w /
+s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
+
+    nearest    1/2: real arithmetic, ties either way
+    float32    1/2 + 4 |v| 2^-24: an exact integer sum times a float32 multiplier (made in float32: up to two roundings,
+               one for the sum beyond 2^24, one for the product): ONNX Runtime, XNNPACK, TensorRT, PyTorch
+    single     1/2 + |v| 2^-30: a 31-bit multiplier and one rounding: ruy, CMSIS-NN and TensorFlow Lite with their
+               single-rounding switch, ExecuTorch
+    double     1/2 + 2^-(k+1) + |v| 2^-30, without the second term where k is not positive: two roundings (gemmlowp):
+               TensorFlow Lite's reference kernels, TensorFlow Lite Micro, CMSIS-NN by default
+    truncate   1: toward zero, or the floor: some accelerators
+    any        1: any of these, and stochastic rounding
+
+Sums of two branches and averages take more roundings on the way, by fixed-point multipliers of 20 bits at least: for
+them every rule but `nearest` has |v| 2^-18 on top, v with the sizes of both branches added.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qverify.choices import FILE_ROUNDINGS
+from qverify.errors import RadiiError
+from qverify.family.kernels import INT32, Kernel, overflowing
+from qverify.family.points import Point
+from qverify.kinds import is_word
+from qverify.layers import Add, Conv, Dense, Input, Relu, Rounding
+from qverify.text.escapes import shown
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.network import Network
+
+_SHARE = {"nearest": 0.5, "float32": 0.5, "single": 0.5, "double": 0.5, "truncate": 1.0, "any": 1.0}
+"""Of a step, the error of each rule but for what a multiplier of finite precision adds."""
+_MULTIPLIER = {"nearest": 2.0**-50, "float32": 2.0**-22, "single": 2.0**-30, "double": 2.0**-30}
+"""Per step of v what a multiplier may be off by; a float32 one where nothing else is known."""
+_FIXED = 2.0**-18
+"""Per step of v what the fixed-point multipliers of sums and averages may be off by."""
+
+
+def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
+    """The rounding points of a quantised file, by name, as every runtime has them whose rule this is.
+
+    Raises RadiiError for an unknown rule, and for a network that has no rounding points.
+    """
+    if not is_word(rule, FILE_ROUNDINGS):
+        words = ", ".join(map(repr, FILE_ROUNDINGS))
+        raise RadiiError(f"Unknown rounding {shown(rule)}; runtimes of a quantised file round by one of {words}.")
+    if not network.roundings:
+        raise RadiiError(f"{network.source} is not quantised; state radii or bits for it.")
+    found = {}
+    for i in network.roundings:
+        layer: Any = network.layers[i]
+        radius = layer.step * point_error(network, i, rule)
+        found[layer.name] = Point(
+            radius=radius.reshape(layer.shape), low=(layer.low.min(), 0.0), high=(0.0, layer.high.max()), step=0.0
+        )
+    return found
+
+
+def point_error(network: Network, index: int, rule: str) -> Array:
+    """The error (size,) of a rule at the rounding point `index` of a quantised file, in steps of its output."""
+    layer: Any = network.layers[index]
+    (source,) = layer.inputs
+    size = np.maximum(-layer.low, layer.high) / layer.step + 1.0  # beyond the range everything is clipped
+    error = np.full(layer.size, _SHARE[rule]) + size * _MULTIPLIER.get(rule, 2.0**-22)
+    while isinstance(network.layers[source], Relu):
+        (source,) = network.layers[source].inputs
+    read = network.layers[source]
+    if isinstance(read, Input):  # the host rounds samples, and divides in float32 whatever the rule is
+        return np.asarray(np.maximum(error, _SHARE[rule] + size * 2.0**-22))
+    if isinstance(read, (Dense, Conv)) and read.grid is not None:
+        return np.asarray(error + (_second_rounding(network, source, layer) if rule == "double" else 0.0))
+    if rule != "nearest":
+        error = error + _FIXED * (size + _both_branches(network, source) / layer.step)
+    return np.asarray(error)
+
+
+def _both_branches(network: Network, source: int) -> Any:
+    """The largest sizes of the branches of a sum, added; 0 for other layers."""
+    layer = network.layers[source]
+    if not isinstance(layer, Add):
+        return 0.0
+    return sum(_reach(network, i) for i in layer.inputs)
+
+
+def _reach(network: Network, index: int) -> float:
+    """The largest absolute value that a layer of a quantised file gives; infinite where no rounding point bounds it."""
+    layer = network.layers[index]
+    if isinstance(layer, Rounding):
+        return float(np.maximum(-layer.low, layer.high).max())
+    return _reach(network, layer.inputs[0]) if isinstance(layer, Relu) else np.inf
+
+
+def _second_rounding(network: Network, source: int, point: Rounding) -> Array:
+    """2^-(k+1) per output (size,): what the second of two roundings adds, if there is one."""
+    layer: Any = network.layers[source]
+    step = input_step(network, source)
+    if step is None:
+        return np.full(layer.size, 0.5)
+    grid = np.broadcast_to(layer.grid, layer.weight.shape).reshape(len(layer.weight), -1).max(axis=1)
+    per_output = np.repeat(grid, layer.size // len(grid))
+    _, exponent = np.frexp(step * per_output / point.step)
+    return np.asarray(np.where(exponent < 0, np.ldexp(0.5, np.minimum(exponent, 0)), 0.0))
+
+
+def input_step(network: Network, index: int) -> float | None:
+    """The step of the grid that what layer `index` reads lies on; None where it is on no single one."""
+    (source,) = network.layers[index].inputs
+    while isinstance(network.layers[source], Relu):
+        (source,) = network.layers[source].inputs
+    layer = network.layers[source]
+    if not isinstance(layer, Rounding) or (layer.step != layer.step[0]).any():
+        return None
+    return float(layer.step[0])
+
+
+def file_kernel(network: Network) -> Kernel:
+    """What has to hold for real arithmetic to describe the integer kernels of a file: its sums fit into int32, whatever
+    the input. Layers of which that is not certain are named."""
+    wrong = []
+    for i, layer in enumerate(network.layers):
+        step = input_step(network, i) if isinstance(layer, (Dense, Conv)) and layer.grid is not None else None
+        if step is None:
+            continue
+        assert isinstance(layer, (Dense, Conv)) and layer.grid is not None
+        source: Any = network.layers[layer.inputs[0]]
+        reach = float(np.maximum(-source.low, source.high).max() / step) if isinstance(source, Rounding) else None
+        if reach is None or reach > 2.0**8:  # kernels for 16 bits accumulate in int64
+            continue
+        grid = np.broadcast_to(layer.grid, layer.weight.shape)
+        sums = (abs(layer.weight) / grid).reshape(len(layer.weight), -1).sum(axis=1) * reach
+        sums += abs(layer.bias) / (step * grid.reshape(len(grid), -1).max(axis=1))
+        if (sums > INT32).any():
+            wrong.append(layer.name)
+    return Kernel(mode="exact-accumulation", layers=(), refused=tuple(overflowing(wrong)))
