@@ -29,8 +29,8 @@ _TOGETHER = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Unstable:
-    """One Relu or rounding point: name and size, and its unstable neurons, the mean over samples, by IBP and after BP at
-    every layer (None if not asked for)."""
+    """One Relu or rounding point: name and size, and its unstable neurons, the mean over samples, by IBP and after BP
+    at every layer (None if not asked for)."""
 
     name: str
     size: int

@@ -193,8 +193,8 @@ def _scheme_options() -> tuple[Callable[[Any], Any], ...]:
         click.option(
             "--rounding",
             type=OneOf(tuple(dict.fromkeys((*ROUNDINGS, *FILE_ROUNDINGS)))),
-            help="With --bits: nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned "
-            "rounding.  [default: any]  For a quantised MODEL: the rule by which its runtimes round.  "
+            help="With --bits: nearest covers rounding to nearest only; any also floor, ceiling, stochastic and "
+            "learned rounding.  [default: any]  For a quantised MODEL: the rule by which its runtimes round.  "
             "[default: float32]",
         ),
         click.option(

@@ -53,8 +53,9 @@ class StatedRadii(Brief):
     """The radii of a question, as they were stated (formats.md, section 1.1).
 
     Either a scheme (`bits`, `scheme`, `rounding`; `kernel`, `batchnorm` and `calibration` where ranges of activations
-    count), or the `file` with its `sha256`, or the `rounding` of the runtimes of a quantised model; `convention` and `largest` say for people what that is. A sweep has neither
-    of the last two: its points are `bits`, or `values`, and its curves `parts`.
+    count), or the `file` with its `sha256`, or the `rounding` of the runtimes of a quantised model; `convention` and
+    `largest` say for people what that is. A sweep has neither of the last two: its points are `bits`, or `values`, and
+    its curves `parts`.
     """
 
     convention: str = ""
