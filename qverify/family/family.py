@@ -144,6 +144,11 @@ class Family(Brief):
         }
         return {kind: float(max((a.max(initial=0.0) for a in arrays), default=0.0)) for kind, arrays in kinds.items()}
 
+    def reach(self, index: int) -> Array:
+        """The largest shifts (size,) of a member at the Relu or rounding point `index` (`Point.reach`)."""
+        point, radius = self.points.get(index), self.activation[index]
+        return radius if point is None else np.asarray(point.reach(np, radius))
+
     @property
     def input_radius(self) -> Array:
         """(n_in,): how far an input may move, unless it is clipped."""

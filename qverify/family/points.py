@@ -67,6 +67,11 @@ class Point(Brief):
             radius=radius, low=(ends[0], ends[1]), high=(ends[2], ends[3]), dead=dead, step=step, entry=self.entry
         )
 
+    def reach(self, xp: Any, radius: Any) -> Any:
+        """How far a member may shift a value before it is rounded: all of the radius, or what rounding to the nearest
+        point of a grid leaves of it. `xp`: numpy or torch; `radius` as in `lower_end`."""
+        return xp.where(self.step > 0, xp.maximum(radius - self.step / 2.0, 0.0 * radius), radius)
+
     def mapped(self, function: Callable[[Any], Any]) -> Point:
         """Every number replaced by `function` of it."""
         one, low, high = function, self.low, self.high

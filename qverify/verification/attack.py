@@ -116,7 +116,7 @@ class _MemberLayer(Brief):
         index, point = self.index, self.model.points[self.index]
         if index in self.model.cuts:
             point = replace(point, dead=torch.full_like(point.dead, NO_ZERO))
-        offset = self.positions.offset[index] * self.bounds.activation[index]
+        offset = self.positions.offset[index] * point.reach(torch, self.bounds.activation[index])
         y: Tensor = member_value(torch, point, offset, x[0])
         if not bool((point.step > 0).any()):
             return y
