@@ -18,6 +18,15 @@ KernelMode = Literal["exact-accumulation", "any"]
 Batchnorm = Literal["folded", "separate", "either"]
 """What toolchains do with a BatchNormalization (family/batchnorm.py)."""
 
+Places = Literal["activations", "onnxruntime", "tflite"]
+"""Where the rounding points of schemes `tensor` and `channel` stand (family/schemes.py)."""
+InputRounding = Literal["rounded", "exact"]
+"""Whether inputs are rounded, or lie on their grid already."""
+Activations = Literal["asymmetric", "symmetric"]
+"""Whether activations have a zero point."""
+RangeMethod = Literal["minmax", "percentile", "entropy"]
+"""How ranges are taken from calibration data (family/ranges.py)."""
+
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 PER_CHANNEL = {"tensor": False, "channel": True}
 """The schemes that take their steps from ranges: whether weights have one step a channel, or one a tensor."""
@@ -26,6 +35,10 @@ ROUNDINGS: tuple[str, ...] = get_args(Rounding)
 FILE_ROUNDINGS: tuple[str, ...] = get_args(FileRounding)
 KERNELS: tuple[str, ...] = get_args(KernelMode)
 BATCHNORMS: tuple[str, ...] = get_args(Batchnorm)
+POINTS: tuple[str, ...] = get_args(Places)
+INPUTS: tuple[str, ...] = get_args(InputRounding)
+ACTIVATIONS: tuple[str, ...] = get_args(Activations)
+RANGES: tuple[str, ...] = get_args(RangeMethod)
 KINDS = ("input", "weight", "bias", "activation")
 """What has a radius."""
 

@@ -27,7 +27,7 @@ everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from qverify.arrays import Array
+    from qverify.family.ranges import Range, Ranges
     from qverify.family.steps import Quantiser
     from qverify.network import Network
 
@@ -45,7 +46,6 @@ _REMEDY = (
     "write the model anew with it folded (in Python: qverify.save(qverify.load(MODEL), FILE)) and give that file to"
     " the toolchain too"
 )
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -101,14 +101,6 @@ def kept_apart(network: Network, quantiser: Quantiser) -> list[BatchNorm]:
                 f" where scheme {quantiser.scheme} has no radius: {how}{instead} or use --scheme paper or --radii."
             )
     return chosen
-
-
-class Ranges(NamedTuple):
-    """Smallest and largest values on calibration data, widened to contain 0: of the output of each layer, and, by name,
-    of the layers that a BatchNormalization was folded into, as they were before."""
-
-    outputs: list[Range]
-    before: dict[str, Range]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -179,7 +171,7 @@ def _unfit(norm: BatchNorm, quantiser: Quantiser, z_step: float) -> list[str]:
     low, high = (np.full(len(norm.scale), end) for end in (min(0.0, norm.scale.min()), max(0.0, norm.scale.max())))
     own = IntegerLayer(
         name=norm.layer,
-        bits=quantiser.bits,
+        bits=quantiser.widest,
         weight=norm.scale[:, None],
         bias=norm.offset,
         low=low,
@@ -204,7 +196,7 @@ def integer_layer(layer: Dense | Conv, quantiser: Quantiser, entry: float, input
     bias = layer.bias if layer.has_bias else np.zeros_like(layer.bias)
     return IntegerLayer(
         name=layer.name,
-        bits=quantiser.bits,
+        bits=quantiser.widest,
         weight=layer.weight,
         bias=bias,
         low=low,

@@ -5,17 +5,13 @@
 in [0, 1] and weights in [-1, 1].
 
 `tensor`, `channel`: b-bit quantisers with one step per weight tensor or per output channel, and activations and the
-input quantised over their range on calibration data (steps.py has the rules). What exceeds a calibrated range is
-clipped: `ceilings` and `input_range` carry the ranges on, and the radius grows by the excess. Integer kernels are
-covered as far as kernels.py can prove them to be real arithmetic, and BatchNormalization folded or not (batchnorm.py).
+input quantised over their range on calibration data (steps.py has the rules), at rounding points (points.py). These
+stand at the input and behind every Relu, or, with `points` of a toolchain, at the output of every layer as well: sums,
+averages and the network's own included. Integer kernels are covered as far as kernels.py can prove them to be real
+arithmetic, and BatchNormalization folded or not (batchnorm.py).
 
-Not covered by any scheme, because the family has no radius for it: requantising the output of the network (which
-may tie classes, not reverse them, unless it clips), the branches and sums of a residual network before a Relu, what
-average pooling, a normalisation in the graph or a layer without a Relu gives, or a bias that is added to a MatMul
-by a node of its own (a Gemm has it inside). Nor are quantisers with coarser steps than these: symmetric activations
-(twice the step), a reduced range of weights (7 bits of 8). Radii of b - 1 bits cover b-bit files with either or both;
-with `kernel="any"` only those with a reduced range of weights, since symmetric activations alone leave 8-bit weights,
-whose pairs were not looked at.
+Not covered: a bias that is added to a MatMul by a node of its own and rounded to the bits of an activation (a Gemm has
+it inside); a reduced range of weights, which b - 1 bits cover.
 """
 
 from __future__ import annotations
@@ -24,43 +20,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.choices import BATCHNORMS, KERNELS, RANGED, ROUNDINGS, SCHEMES
-from qverify.errors import DataError, RadiiError
-from qverify.family.batchnorm import Range, Ranges, Separate, integer_layer, kept_apart, separate
+from qverify.errors import RadiiError
+from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
+from qverify.family.checked import check
 from qverify.family.kernels import IntegerLayer, Kernel, borderline
-from qverify.kinds import NETWORK, expected, is_word
-from qverify.layers import BatchNorm, Conv, Dense, forward
+from qverify.family.ranges import Range, calibrate
+from qverify.kinds import NETWORK, expected
+from qverify.layers import Conv, Dense
 from qverify.network import Network
-from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from qverify.arrays import Array
-    from qverify.family.steps import Quantiser
-
-_CHUNK = 1024
+    from qverify.family.points import Point
+    from qverify.family.steps import Place, Quantiser
 
 
 def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any) -> dict[str, Any]:
     """The radii of one quantiser, as keyword arguments of `Radii`. Raises RadiiError; see `Radii.from_bits`."""
-    bits, scheme = quantiser.bits, quantiser.scheme
-    least = 2 if is_word(scheme, RANGED) else 1
-    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not least <= bits <= 32:
-        raise RadiiError(
-            f"The bit-width is {shown(bits)}; it must be a whole number from {least} to 32 for {shown(scheme)}."
-        )
+    check(quantiser)
     expected(network, (Network, type(None)), "The network", NETWORK, RadiiError)
     if network is not None and network.roundings:
         raise RadiiError(f"{network.source} is quantised already; take its own rounding points, by Radii.of_file.")
-    for name, allowed in (("rounding", ROUNDINGS), ("scheme", SCHEMES), ("kernel", KERNELS), ("batchnorm", BATCHNORMS)):
-        if not is_word(getattr(quantiser, name), allowed):
-            words = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
-            raise RadiiError(f"Unknown {name} {shown(getattr(quantiser, name))}; it is {words}.")
-    convention = f"{bits} bits, scheme {scheme}, rounding {quantiser.rounding}"
+    scheme = quantiser.scheme
+    convention = f"{quantiser.width} bits, scheme {scheme}, rounding {quantiser.rounding}"
     if scheme == "paper":
-        step = 2.0 ** -(bits - 1) * quantiser.share
-        return {"input": step / 2, "weight": step, "bias": step, "activation": step, "convention": convention}
+        widths = (quantiser.of_weights, quantiser.of_activations, quantiser.of_input)
+        weight, activation, entry = (2.0 ** -(bits - 1) * quantiser.share for bits in widths)
+        steps = {"input": entry / 2, "weight": weight, "bias": weight, "activation": activation}
+        return {**steps, "convention": convention}
     if network is None or calibration is None:
         raise RadiiError(
             f"Scheme {scheme!r} takes its steps from ranges, so it needs the network and calibration data."
@@ -69,8 +55,15 @@ def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any
     if network.batchnorms:
         both = {"either": "folded or separate"}
         convention += f"; BatchNormalization {both.get(quantiser.batchnorm, quantiser.batchnorm)}"
-    convention += "; outputs, and sums before a Relu, are not requantised"
-    return {"convention": convention, **_range_radii(quantiser, network, calibration)}
+    return {"convention": f"{convention}; {_placed(quantiser)}", **_range_radii(quantiser, network, calibration)}
+
+
+def _placed(quantiser: Quantiser) -> str:
+    """Where values are rounded, for people."""
+    entry = "the input is exact" if quantiser.input == "exact" else "the input is rounded"
+    if quantiser.points == "activations":
+        return f"{entry}, Relus are, and outputs, averages and sums before a Relu are not"
+    return f"{entry}, and what every layer gives, as {quantiser.points} does"
 
 
 def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> dict[str, Any]:
@@ -81,24 +74,52 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
             " use --scheme paper or --radii."
         )
     norms = kept_apart(network, quantiser)
-    found = calibrate(network, calibration, norms)
+    found = calibrate(network, calibration, norms, quantiser.ranges)
     apart = separate(network, quantiser, norms, found)
-    ranges, unfolded = found
+    ranges = _shared(quantiser, network, found.outputs)
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
-    points, dead = {network.layers[0].name: quantiser.point(*ranges[0], place="input")}, []
-    rounded = {network.layers[i].name: ranges[i] for i in (0, *network.relus)} | unfolded
-    unclear = [reason for name, ends in rounded.items() for reason in borderline(name, *ends, quantiser.bits)]
-    for i in network.relus:
-        relu = network.layers[i]
-        before = apart.before.get(relu.name, np.zeros(relu.size)).reshape(relu.shape)
-        points[relu.name] = quantiser.point(*ranges[i], before if before.any() else 0.0)
-        dead += [relu.name] * quantiser.degenerate(*ranges[i])
+    places = rounded_places(network, quantiser.points)
+    points = {network.layers[i].name: _point(quantiser, network, i, ranges[i], apart) for i in places}
+    if quantiser.input == "rounded":
+        points[network.layers[0].name] = quantiser.at_input().point(*ranges[0], place="input")
+    dead = [network.layers[i].name for i in network.relus if quantiser.degenerate(*ranges[i])]
+    rounded = {network.layers[i].name: ranges[i] for i in (0, *places)} | found.before
+    unclear = [why for name, ends in rounded.items() for why in borderline(name, *ends, quantiser.of_activations)]
     return {
         "layers": layers,
         "points": points,
         "saturations": apart.saturations,
         "kernel": Kernel.of(quantiser.kernel, [*integers, *apart.integers], [*apart.refused, *unclear], dead),
     }
+
+
+def rounded_places(network: Network, where: str) -> list[int]:
+    """The layers (by index, without the input) behind which values are rounded, by `where` of `choices.POINTS`.
+
+    Toolchains quantise the output of every layer, sums, averages and the network's own included; that of a layer which
+    only a Relu reads is quantised behind it.
+    """
+    relus = set(network.relus)
+    if where == "activations":
+        return list(network.relus)
+    alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
+    return [i for i in range(1, len(network.layers)) if not alone[i]]
+
+
+def _shared(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[Range]:
+    """The ranges, with that of an average taken from what it reads where the toolchain does so."""
+    ranges = list(ranges)
+    for i, layer in enumerate(network.layers):
+        if quantiser.points == "tflite" and isinstance(layer, Conv) and not layer.quantised:
+            ranges[i] = ranges[layer.inputs[0]]
+    return ranges
+
+
+def _point(quantiser: Quantiser, network: Network, index: int, ends: Range, apart: Separate) -> Point:
+    layer = network.layers[index]
+    place: Place = "behind Relu" if index in network.relus else "inside"
+    before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
+    return quantiser.point(*ends, before if before.any() else 0.0, place)
 
 
 def _affine_radii(
@@ -118,48 +139,39 @@ def _affine_radii(
             layers[layer.name] = {"weight": apart.weight[layer.name], "bias": apart.bias[layer.name]}
             continue
         (source,) = layer.inputs
-        own = integer_layer(layer, quantiser, quantiser.activation_step(*ranges[source]), ranges[source])
-        integers.append(own)
-        weight, bias = quantiser.weight_radii(np, own.top, layer.bias, own.entry)
+        reading = quantiser.at_input() if source == 0 else quantiser
+        mine = reading.at_layer(layer.name)
+        own = integer_layer(layer, mine, reading.activation_step(*ranges[source]), reading.range(*ranges[source]))
+        stated = quantiser.layers.get(layer.name)
+        if stated is None or stated.block is None:
+            integers.append(own)
+            weight = _like_weights(layer, mine.weight_radii(np, own.top, layer.bias, own.entry)[0])
+        else:  # no integer kernel has blocks
+            weight = _blocked(mine, layer, own, stated.block)
+        bias = mine.weight_radii(np, own.top, layer.bias, own.entry)[1]
+        found = {"weight": _zeros_kept(layer.weight, weight), "bias": _zeros_kept(layer.bias, bias)}
         if layer.name in apart.weight:
-            rows = weight.reshape(-1, *[1] * (layer.weight.ndim - 1))
-            weight = np.maximum(apart.weight[layer.name], rows)
-            bias = np.maximum(apart.bias[layer.name], bias)
-        layers[layer.name] = {"weight": weight, "bias": bias}
+            found["weight"] = np.maximum(apart.weight[layer.name], found["weight"])
+            found["bias"] = np.maximum(apart.bias[layer.name], found["bias"])
+        layers[layer.name] = found
     return layers, integers
 
 
-def calibrate(network: Network, x: Any, norms: Iterable[BatchNorm] = ()) -> Ranges:
-    """The ranges of all layers on the samples `x` (N, ...), and of the layers that `norms` were folded into, as they
-    were before. Raises RadiiError for data that do not fit, or whose activations are not finite."""
-    ranges: list[Range] = [(0.0, 0.0)] * len(network.layers)
-    before: dict[str, Range] = {}
-    unfolded: dict[str, Any] = {norm.layer: norm.before for norm in norms if norm.before is not None}
-    for values in _batches(network, x):
-        for i, value in enumerate(values):
-            ranges[i] = _widened(ranges[i], value)
-            if (own := unfolded.get(network.layers[i].name)) is not None:
-                value = forward(own, [values[j] for j in own.inputs])
-                before[own.name] = _widened(before.get(own.name, (0.0, 0.0)), value)
-    return Ranges(ranges, before)
+def _like_weights(layer: Dense | Conv, channels: Any) -> Any:
+    """Numbers of channels (c_out,) so that they broadcast to the weights."""
+    return channels.reshape(-1, *[1] * (layer.weight.ndim - 1))
 
 
-def _widened(ends: Range, values: Array) -> Range:
-    if not np.isfinite(values).all():  # here, because min and max of Python pass over NaN
-        raise RadiiError("The calibration data give NaN or infinite activations; check model and data.")
-    return min(ends[0], float(values.min())), max(ends[1], float(values.max()))
+def _zeros_kept(numbers: Any, radius: Any) -> Any:
+    """The radii, 0 where the number is: every format has it."""
+    return np.where(numbers == 0, 0.0, radius) if (numbers == 0).any() else radius
 
 
-def _batches(network: Network, x: Any) -> Iterator[list[Array]]:
-    try:
-        flat = network.flat(x)
-    except DataError:
-        wanted = ", ".join(map(str, network.input_shape))
-        raise RadiiError(
-            f"The calibration data do not fit the network; give an array of shape (N, {wanted})."
-        ) from None
-    if not len(flat):
-        raise RadiiError("The calibration data are empty; give at least one sample.")
-    step = min(_CHUNK, network.samples_at_once)
-    for start in range(0, len(flat), step):
-        yield network.evaluate_all(flat[start : start + step])
+def _blocked(quantiser: Quantiser, layer: Dense | Conv, own: IntegerLayer, block: int) -> Any:
+    """The radii of weights that have one step for every `block` of them in a row along the inputs."""
+    flat = abs(layer.weight).reshape(len(layer.weight), layer.weight.shape[1], -1)
+    starts = np.arange(0, flat.shape[1], block)
+    tops = np.maximum.reduceat(flat, starts, axis=1)
+    radius, _ = quantiser.weight_radii(np, tops.ravel(), np.zeros(tops.size), own.entry)
+    lengths = np.diff([*starts, flat.shape[1]])
+    return np.repeat(radius.reshape(tops.shape), lengths, axis=1).reshape(layer.weight.shape)

@@ -2,7 +2,7 @@
 
 Weights: D = max|W| / (2^(b-1) - 1), the symmetric step with the narrow range; the asymmetric one is smaller, so
 it is covered too. Input and activations: D = range / (2^b - 1), the range widened to contain 0, with a whole zero
-point; its rounding shifts the range by up to half a step, which the radius covers. Biases: the integer step s_x s_w.
+point (points.py); symmetric ones D = max / (2^(b-1) - 1). Biases: the integer step s_x s_w, or that of their own range.
 The radius is D / 2 for rounding to nearest, D for any rounding.
 
 What toolchains do where a range is degenerate, and what is covered here, since ranges of float32 cannot be told apart
@@ -19,8 +19,8 @@ Functions take numpy arrays or torch tensors, which differentiate through them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from qverify.choices import PER_CHANNEL
 from qverify.errors import InternalError
 from qverify.family.kernels import LEAST_STEP, finest
 from qverify.family.points import NO_ZERO, Point
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Place = Literal["input", "behind Relu", "inside"]
 """Where a rounding point stands: what is 0 there is exactly 0, or, inside, may be off by the rounding of a sum."""
@@ -39,12 +42,28 @@ at 8 bits, 7e-3 of one at 16. Twice what the roundings can sum to, those of a fl
 accumulator included; every radius is widened by it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerBits:
+    """What the weights of one layer have instead of the others: bits, scheme, or one step for every `block` of weights
+    that stand in a row along the inputs; None: as the others."""
+
+    bits: int | None = None
+    scheme: str | None = None
+    block: int | None = None
+
+
 @dataclass(frozen=True)
 class Quantiser:
     """`bits` bits under a scheme and a rounding, as `Radii.from_bits` takes them.
 
-    Under schemes `tensor` and `channel` also which integer kernels (`choices.KERNELS`), and what becomes of a
-    BatchNormalization (`choices.BATCHNORMS`).
+    `weight_bits`, `activation_bits` and `input_bits` are `bits` where they are None, those of the input first
+    `activation_bits`; biases have 32 bits, in steps of s_x s_w, unless `bias_bits` says less, of their own range then.
+
+    Under schemes `tensor` and `channel` also: which integer kernels (`choices.KERNELS`), what becomes of a
+    BatchNormalization (`choices.BATCHNORMS`), where the rounding points stand (`choices.POINTS`), whether the `input`
+    is rounded or on its grid already (`choices.INPUTS`), whether `activations` have a zero point or none
+    (`choices.ACTIVATIONS`), how their `ranges` are taken from the calibration data (`choices.RANGES`), and by layer
+    what its weights have instead (`LayerBits`).
     """
 
     bits: int
@@ -52,6 +71,15 @@ class Quantiser:
     rounding: str = "any"
     kernel: str = "exact-accumulation"
     batchnorm: str = "either"
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    input_bits: int | None = None
+    bias_bits: int | None = None
+    points: str = "activations"
+    input: str = "rounded"
+    activations: str = "asymmetric"
+    ranges: str = "minmax"
+    layers: Mapping[str, LayerBits] = field(default_factory=dict)
 
     @property
     def per_channel(self) -> bool:
@@ -61,6 +89,43 @@ class Quantiser:
         return PER_CHANNEL[self.scheme]
 
     @property
+    def width(self) -> str:
+        """The bit-widths of weights and activations as people say them: `8`, or `W4A8`."""
+        weights, activations = self.of_weights, self.of_activations
+        return str(weights) if weights == activations else f"W{weights}A{activations}"
+
+    @property
+    def of_weights(self) -> int:
+        """Bits of a weight."""
+        return self.bits if self.weight_bits is None else self.weight_bits
+
+    @property
+    def of_activations(self) -> int:
+        """Bits of an activation."""
+        return self.bits if self.activation_bits is None else self.activation_bits
+
+    @property
+    def of_input(self) -> int:
+        """Bits of an input."""
+        return self.of_activations if self.input_bits is None else self.input_bits
+
+    @property
+    def widest(self) -> int:
+        """The largest of the bit-widths of weights, activations and input: what integer kernels are made for."""
+        return max(self.of_weights, self.of_activations, self.of_input)
+
+    def at_input(self) -> Quantiser:
+        """The same with the input's bit-width for activations."""
+        return replace(self, activation_bits=self.of_input)
+
+    def at_layer(self, name: str) -> Quantiser:
+        """The same for the weights of one layer."""
+        own = self.layers.get(name)
+        if own is None:
+            return self
+        return replace(self, weight_bits=own.bits or self.of_weights, scheme=own.scheme or self.scheme)
+
+    @property
     def share(self) -> float:
         """Largest rounding error, as a share of the step."""
         return 0.5 if self.rounding == "nearest" else 1.0
@@ -68,22 +133,35 @@ class Quantiser:
     @property
     def weight_levels(self) -> float:
         """Number of steps from 0 to the largest weight, 2^(b-1) - 1."""
-        return float(2.0 ** (self.bits - 1) - 1)
+        return float(2.0 ** (self.of_weights - 1) - 1)
+
+    @property
+    def levels(self) -> float:
+        """Number of steps in the range of an activation: 2^b - 1, or, symmetric, one less."""
+        return 2.0**self.of_activations - (2.0 if self.activations == "symmetric" else 1.0)
+
+    def range(self, low: float, high: float) -> tuple[float, float]:
+        """The range that a quantiser has for values in [low, high], which contains 0."""
+        largest = max(-low, high)
+        return (-largest, largest) if self.activations == "symmetric" else (low, high)
 
     def activation_step(self, low: float, high: float) -> float:
-        """The step of an asymmetric quantiser for values in [low, high], which contains 0."""
-        return 1.0 if self.degenerate(low, high) else (high - low) / (2.0**self.bits - 1)
+        """The step of a quantiser for values in [low, high], which contains 0."""
+        low, high = self.range(low, high)
+        return 1.0 if self.degenerate(low, high) else (high - low) / self.levels
 
     def degenerate(self, low: float, high: float) -> bool:
         """The range has no step of its own, and so the step 1."""
-        return (high - low) / (2.0**self.bits - 1) <= LEAST_STEP
+        low, high = self.range(low, high)
+        return (high - low) / self.levels <= LEAST_STEP
 
     def ends(self, low: float, high: float) -> tuple[tuple[float, float], tuple[float, float]]:
         """The ends that values are clipped to, each as the two numbers it lies between: whole multiples of the step, as
         many below 0 as the zero point says, which is rounded. Of a degenerate range those of either signedness."""
-        levels = 2.0**self.bits - 1
+        (low, high), levels = self.range(low, high), self.levels
         if self.degenerate(low, high):
-            return (-self.weight_levels - 1.0, 0.0), (self.weight_levels, levels)
+            half = 2.0 ** (self.of_activations - 1)
+            return (-half, 0.0), (half - 1.0, 2.0 * half - 1.0)
         step, slack = self.activation_step(low, high), (high - low) * FLOAT32_SLACK
         unclear = levels * FLOAT32_SLACK if low < 0.0 < high else 0.0
         fewest, most = (min(max(round(-low / step + sign * unclear), 0), levels) for sign in (-1.0, 1.0))
@@ -107,7 +185,7 @@ class Quantiser:
 
     def activation_radius(self, step: Any) -> Any:
         """Radius of an activation or of the input, in its own unit: the error of rounding to that step."""
-        return step * (self.share + (2.0**self.bits - 1) * FLOAT32_SLACK)
+        return step * (self.share + self.levels * FLOAT32_SLACK)
 
     def weight_radii(self, xp: Any, sizes: Any, bias: Any, entry: float) -> tuple[Any, Any]:
         """Radii of weights and biases, one a channel; `xp` is numpy or torch.
@@ -117,11 +195,14 @@ class Quantiser:
         step = sizes / self.weight_levels
         radius = step * (self.share + self.weight_levels * FLOAT32_SLACK)
         # Also where only the smallest step that is covered vanishes; weights of 0 stay 0.
-        vanishes = sizes <= finest(self.bits) * LEAST_STEP
+        vanishes = sizes <= finest(self.of_weights) * LEAST_STEP
         one, zero = xp.ones_like(sizes), xp.zeros_like(sizes)
         lost = sizes if self.share < 1.0 else xp.maximum(sizes, one)
         radius = xp.where(vanishes, xp.where(sizes > 0, xp.maximum(lost, radius), zero), radius)
         bias_step = xp.where(vanishes, xp.maximum(step, one), step) * entry
         size = xp.abs(bias)
         underflow = xp.where(bias_step < 2.0 * LEAST_STEP, size, zero)
+        if self.bias_bits is not None:
+            levels = 2.0 ** (self.bias_bits - 1) - 1.0
+            return radius, one * (size.max() / levels * (self.share + levels * FLOAT32_SLACK))
         return radius, bias_step * self.share + size * FLOAT32_SLACK + underflow
