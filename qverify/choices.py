@@ -39,6 +39,11 @@ POINTS: tuple[str, ...] = get_args(Places)
 INPUTS: tuple[str, ...] = get_args(InputRounding)
 ACTIVATIONS: tuple[str, ...] = get_args(Activations)
 RANGES: tuple[str, ...] = get_args(RangeMethod)
+QUANTISER = (
+    *("scheme", "rounding", "kernel", "batchnorm", "weight_bits", "activation_bits", "input_bits", "bias_bits"),
+    *("points", "input", "activations", "ranges"),
+)
+"""What is said of a quantiser beside its bits: options, keys of plans, fields of `family.steps.Quantiser`."""
 KINDS = ("input", "weight", "bias", "activation")
 """What has a radius."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qverify.choices import KINDS, VERIFY_METHODS, Batchnorm, Rounding, Scheme
@@ -132,8 +132,13 @@ def by_bits(
     batchnorm: Batchnorm = "either",
 ) -> list[Point]:
     """Points that state a bit-width; the arguments of `Radii.from_bits`. Raises RadiiError."""
+    return by_quantiser(bits, Quantiser(8, scheme, rounding, kernel, batchnorm), network, calibration)
+
+
+def by_quantiser(bits: Iterable[int], quantiser: Quantiser, network: Network | None, calibration: Any) -> list[Point]:
+    """Points that state a bit-width, with all else as one quantiser has it. Raises RadiiError."""
     bits = _several(bits, "The bit-widths", "whole numbers")
-    quantisers = [Quantiser(b, scheme, rounding, kernel, batchnorm) for b in bits]
+    quantisers = [replace(quantiser, bits=b) for b in bits]
     return [Point(Radii.of(quantiser, network, calibration), bits=quantiser.bits) for quantiser in quantisers]
 
 

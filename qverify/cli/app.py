@@ -263,6 +263,20 @@ def solvers(as_json: bool) -> int:
     return run(as_json)
 
 
+@main.command(short_help="What do bits and schemes mean for a model? As a radii file.")
+@problem_options(data_required=False)
+@click.option("--out", required=True, metavar="FILE.toml", help="The radii file.")
+@json_option
+def radii(out: str, as_json: bool, **given: Any) -> int:
+    """Write the radii and rounding points that --bits and the options beside it mean for MODEL, to be read and edited.
+
+    `--radii FILE.toml` of all commands reads them. A quantised MODEL states its own.
+    """
+    from qverify.cli.radii import run
+
+    return run(Given(**given), out=out, as_json=as_json)
+
+
 @main.command(short_help="What is in a model, and how hard is it?")
 @problem_options(data_required=False)
 @inspect_options()

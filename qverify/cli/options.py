@@ -2,70 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from qverify.choices import (
-    BATCHNORMS,
     DISCREPANCY_METHODS,
     FACTOR_METHODS,
-    FILE_ROUNDINGS,
     FORMULATIONS,
-    KERNELS,
-    ROUNDINGS,
-    SCHEMES,
     SOLVER_CHOICES,
     UNSTABLE_METHODS,
     VERIFY_METHODS,
 )
-from qverify.errors import UsageError
-from qverify.text.shortened import quoted
+from qverify.cli.quantiser_options import scheme_options
+from qverify.cli.words import BitWidth, Factor, OneOf
 
 REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class BitWidth(click.types.IntParamType):
-    """The type of one bit-width; a list or a range is refused with the name of a command that takes several."""
-
-    def __init__(self, several: str):
-        self.several = several
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and re.fullmatch(r"\s*\d*\s*[,:;][\d\s,:;]*|\s*\d+\s*-\s*\d+\s*", value, re.ASCII):
-            raise UsageError(f"--bits takes one bit-width here, not {quoted(value)}; {self.several}.")
-        return super().convert(value, param, ctx)
-
-
-class Factor(click.types.FloatParamType):
-    """The type of a number above 0, or a quotient of two, as in 1/255."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        parts: list[Any] = value.split("/") if isinstance(value, str) else [value]
-        numbers = [super(Factor, self).convert(part, param, ctx) for part in parts[:2]]
-        quotient = numbers[0] / numbers[1] if numbers[1:] and numbers[1] else numbers[0]
-        if len(parts) > 2 or not all(0 < number < math.inf for number in (*numbers, quotient)):
-            self.fail(f"{quoted(str(value))} is no number above 0, such as 255 or 1/255.", param, ctx)
-        return quotient
-
-
-class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
-    """The type of one word of several; a list of them is refused."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        words = value.split(",") if isinstance(value, str) else []
-        if param is not None and len(words) > 1 and all(word.strip() in self.choices for word in words):
-            raise UsageError(
-                f"{param.opts[0]} takes one of {', '.join(self.choices)}, not {quoted(value)}; a plan for qverify batch"
-                " takes several."
-            )
-        return str(super().convert(value, param, ctx))
 
 
 def problem_options(data_required: bool) -> Callable[[Command], Command]:
@@ -75,11 +31,12 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
         *_samples_options(data_required),
         click.option(
             "--bits",
-            type=BitWidth("qverify sweep takes a range, as in --bits 4:8, and a plan for qverify batch a list"),
-            metavar="N",
-            help="Radii of the N-bit quantisers that --scheme and --rounding name.",
+            type=BitWidth("qverify sweep takes a range, as in --bits 4:8, and a plan for qverify batch a list", True),
+            metavar="N|WxAy",
+            help="Radii of the N-bit quantisers that --scheme and --rounding name; W4A8: 4 bits for weights, 8 for "
+            "activations.",
         ),
-        *_scheme_options(),
+        *scheme_options(),
         click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits."),
         *_bound_options(),
     )
@@ -96,7 +53,7 @@ def sweep_options() -> Callable[[Command], Command]:
             help="The radii themselves, joined by commas: the same for every kind in a part.",
         ),
         click.option("--bits", metavar="LO:HI", help="Instead of --values: one point a bit-width, both ends included."),
-        *_scheme_options(),
+        *scheme_options(),
         click.option(
             "--parts",
             metavar="LIST",
@@ -178,37 +135,6 @@ def _samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
             help="Only the first N samples, or those from A up to, not including, B.  [default: all]",
         ),
         input_scale_option,
-    )
-
-
-def _scheme_options() -> tuple[Callable[[Any], Any], ...]:
-    return (
-        click.option(
-            "--scheme",
-            type=OneOf(SCHEMES),
-            help="What N bits mean. paper: absolute radii, 2^-N for the input and 2^-(N-1) for the rest; tensor, "
-            "channel: steps from the range of each weight tensor or output channel, those of the activations from "
-            "the whole data set.  [default: paper]",
-        ),
-        click.option(
-            "--rounding",
-            type=OneOf(tuple(dict.fromkeys((*ROUNDINGS, *FILE_ROUNDINGS)))),
-            help="With --bits: nearest covers rounding to nearest only; any also floor, ceiling, stochastic and "
-            "learned rounding.  [default: any]  For a quantised MODEL: the rule by which its runtimes round.  "
-            "[default: float32]",
-        ),
-        click.option(
-            "--kernel",
-            type=click.Choice(KERNELS),
-            help="Schemes tensor and channel: which integer kernels. exact-accumulation: those that add products up in "
-            "int32; any: also those that add pairs of products in saturating int16.  [default: exact-accumulation]",
-        ),
-        click.option(
-            "--batchnorm",
-            type=click.Choice(BATCHNORMS),
-            help="Schemes tensor and channel: what toolchains do with a BatchNormalization that the file still has.  "
-            "[default: either]",
-        ),
     )
 
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from qverify.analysis.sweeps import PARTS, SweepRow
-from qverify.choices import RANGED
+from qverify.choices import QUANTISER
 from qverify.cli.pictures import draw, shown_by
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import duration
 from qverify.console.signals import INTERRUPTED
 from qverify.errors import UsageError
 from qverify.files.names import file_name
+from qverify.runs.given import option
 from qverify.runs.sweep import Axis, Study, swept
 from qverify.text.escapes import printable
 
@@ -53,13 +54,11 @@ def axis_of(given: Given, bits: str | None, values: str | None, parts: str | Non
     """The axis that options state. Raises UsageError."""
     if (bits is None) == (values is None):
         raise UsageError("Give the points of the sweep, either as --bits LO:HI or as --values LIST.")
-    if values is not None and (given.scheme or given.rounding or given.kernel or given.batchnorm):
-        raise UsageError(
-            "--scheme, --rounding, --kernel and --batchnorm say what --bits means; with --values they mean nothing."
-        )
+    said = [name for name in QUANTISER if getattr(given, name) is not None]
+    if values is not None and said:
+        raise UsageError(f"{option(said[0])} says what --bits means; with --values it means nothing.")
+    replace(given, bits=8).check()
     quantiser = given.quantiser(8)
-    if quantiser.scheme not in RANGED and (given.kernel or given.batchnorm):
-        raise UsageError("--kernel and --batchnorm say what --scheme tensor and channel mean; give one of these.")
     axis = Axis(quantiser=quantiser, parts=tuple(PARTS) if parts is None else _distinct("--parts", parts, str))
     if bits is not None:
         return replace(axis, bits=_bits(bits))

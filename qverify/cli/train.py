@@ -17,7 +17,8 @@ from qverify.console.progress import duration
 from qverify.console.signals import INTERRUPTED, stoppable
 from qverify.datasets import units
 from qverify.errors import DataError, UsageError
-from qverify.family.radii import Radii, load_radii
+from qverify.family.radii import Radii
+from qverify.family.radii_file import load_radii
 from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
 from qverify.training.architectures import build

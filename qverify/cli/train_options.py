@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from qverify.choices import ROUNDINGS, SCHEMES
-from qverify.cli.options import BitWidth, input_scale_option, stacked
+from qverify.cli.options import input_scale_option, stacked
+from qverify.cli.words import BitWidth
 from qverify.errors import UsageError
 from qverify.files.toml import read_toml
 from qverify.text.escapes import shown

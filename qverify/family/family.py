@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 __getattr__ = former_names(
     __name__,
     {
-        "load_radii": "qverify.family.radii:load_radii",
-        "read_radii": "qverify.family.radii:read_radii",
+        "load_radii": "qverify.family.radii_file:load_radii",
+        "read_radii": "qverify.family.radii_file:read_radii",
         "outward": "qverify.family.family:outer_interval",
     },
 )

@@ -1,6 +1,6 @@
 """Radii as they are stated, before a network is known (mathematics.md, sections 1 and 7).
 
-A radius is half the width of an interval, in the unit of its tensor. `Radii` is what a user states, `load_radii` reads
+A radius is half the width of an interval, in the unit of its tensor. `Radii` is what a user states, `radii_file` reads
 it from a file, `family.Family` is the same resolved against one network.
 """
 
@@ -20,8 +20,8 @@ from qverify.family.points import Point
 from qverify.family.rules import file_kernel, file_points
 from qverify.family.schemes import scheme_radii
 from qverify.family.steps import Quantiser
-from qverify.files.toml import read_hashed_toml
 from qverify.kinds import described, expected, is_number, is_word
+from qverify.moved import former_names
 from qverify.text.brief import Brief
 from qverify.text.escapes import shown
 
@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from qverify.family.batchnorm import Saturation
     from qverify.network import Network
 
-__all__ = ["KINDS", "Radii", "load_radii", "read_radii"]
+__all__ = ["KINDS", "Radii"]
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "load_radii": "qverify.family.radii_file:load_radii",
+        "read_radii": "qverify.family.radii_file:read_radii",
+    },
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,30 +152,3 @@ class Radii(Brief):
             convention=f"{self.convention}; radii of {', '.join(kinds) or 'nothing'} only",
             **base,
         )
-
-
-def load_radii(path: str) -> Radii:
-    """The radii of a `radii.toml`: `input, weight, bias, activation` at the top, tables `[layers."NAME"]` below.
-
-    Raises RadiiError for a missing or malformed file, for unknown keys, and where no radius is stated.
-    """
-    return read_radii(path)[0]
-
-
-def read_radii(path: str) -> tuple[Radii, str]:
-    """The radii that `load_radii` gives, and the sha256 of the bytes that they were read from."""
-    content, sha256 = read_hashed_toml(path, "radii file", RadiiError)
-    layers = content.pop("layers", {})
-    tables = isinstance(layers, dict) and all(isinstance(v, dict) for v in layers.values())
-    unknown = sorted(set(content) - set(KINDS))
-    unknown += sorted({k for v in layers.values() for k in v} - set(KINDS[1:])) if tables else ["layers"]
-    if unknown:
-        raise RadiiError(
-            f"{path}: unknown key {shown(unknown[0])}; the keys are input, weight, bias, activation, "
-            'and tables [layers."NAME"] with weight, bias, activation.'
-        )
-    if empty := [name for name, kinds in layers.items() if not kinds]:
-        raise RadiiError(f"{path}: the table of layer {shown(empty[0])} states no radius; add one, or leave it out.")
-    if not content and not layers:
-        raise RadiiError(f"{path} states no radius, so nothing would be quantised; write for example weight = 0.01.")
-    return Radii(layers=layers, convention=f"radii file {path}", **content), sha256

@@ -10,12 +10,13 @@ import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qverify import datasets
-from qverify.choices import RANGED
+from qverify.choices import QUANTISER, RANGED
 from qverify.datasets import Samples
 from qverify.datasets import sources as data_sources
 from qverify.errors import DataError, QVerifyError
 from qverify.family.family import Family
-from qverify.family.radii import Radii, load_radii
+from qverify.family.radii import Radii
+from qverify.family.radii_file import load_radii, read_family
 from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
 from qverify.files.names import file_name, without_folders
@@ -23,6 +24,7 @@ from qverify.files.places import candidates
 from qverify.fingerprint import fingerprint
 from qverify.onnx import reader as onnx_io
 from qverify.remarks import quiet
+from qverify.runs.problem import calibrated_on_all
 from qverify.text.escapes import printable
 from qverify.verification.verdict import SEMANTICS
 
@@ -86,13 +88,21 @@ class Sources:
         if stated.bits is None and stated.rounding is not None:
             return self._of_file(case, stated)
         if stated.file is not None:
-            return self._file(case, "radii", stated.file, stated.sha256, lambda path: load_radii(str(path)))
-        names = ("bits", "scheme", "rounding", "kernel", "batchnorm")
-        own = {name: value for name in names if (value := getattr(stated, name)) is not None}
-        quantiser = Quantiser(**own)
+            found: Radii | Quantiser = self._file(
+                case, "radii", stated.file, stated.sha256, lambda path: read_family(str(path))[0]
+            )
+        else:
+            names = ("bits", *QUANTISER)
+            found = Quantiser(**{name: value for name in names if (value := getattr(stated, name)) is not None})
+        return found if isinstance(found, Radii) else self._of_quantiser(case, found)
+
+    def _of_quantiser(self, case: StoredCase, quantiser: Quantiser) -> Radii:
+        """The radii of a quantiser, its ranges taken on the whole data set."""
         if quantiser.scheme not in RANGED:
             return _as_data_error(lambda: Radii.of(quantiser))
         network, samples = self.network(case), self.samples(case)
+        if case.question.radii.calibration != calibrated_on_all(len(samples)):
+            raise DataError("the samples that ranges were taken on are not looked for")
         calibration, _ = datasets.fit(samples, network)
         return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
 

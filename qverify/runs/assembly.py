@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qverify import datasets
-from qverify.choices import RANGED
+from qverify.choices import QUANTISER, RANGED
 from qverify.errors import UsageError
-from qverify.runs.given import Given
+from qverify.runs.given import RANGED_ONLY, Given
 from qverify.runs.problem import FamilyProblem, doubted, read_network
 from qverify.runs.question import Question, case_id, sample_key
 from qverify.runs.start import SolverUsed
@@ -112,6 +112,15 @@ class Assembly:
                 )
 
 
+def _more(entry: Entry, plan: Plan) -> dict[str, Any]:
+    """What the plan says of the quantisers of an entry beside its bits, as far as its scheme has it."""
+    if entry.bits is None:
+        return {}
+    names = [name for name in QUANTISER if name not in ("scheme", "rounding")]
+    own = {name: getattr(plan, name) for name in names if entry.scheme in RANGED or name not in RANGED_ONLY}
+    return own | ({"calibration": plan.calibration} if entry.scheme in RANGED else {})
+
+
 def _given(entry: Entry, plan: Plan) -> Given:
     """An entry of a plan, as `Given`."""
     return Given(
@@ -120,8 +129,7 @@ def _given(entry: Entry, plan: Plan) -> Given:
         bits=entry.bits,
         scheme=entry.scheme,
         rounding=entry.rounding,
-        kernel=plan.kernel if entry.scheme in RANGED else None,
-        batchnorm=plan.batchnorm if entry.scheme in RANGED else None,
+        **_more(entry, plan),
         radii=entry.radii,
         samples=plan.samples,
         input_scale=plan.input_scale,

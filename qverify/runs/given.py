@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qverify.choices import RANGED, ROUNDINGS
+from qverify.choices import QUANTISER, RANGED, ROUNDINGS
 from qverify.errors import UsageError
+from qverify.family.widths import widths
 
 if TYPE_CHECKING:
     from qverify.family.steps import Quantiser
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 
 _OR_ROUNDINGS = " or ".join(ROUNDINGS)
+RANGED_ONLY = ("kernel", "batchnorm", "bias_bits", "points", "input", "activations", "ranges")
+"""What means something only where steps are taken from ranges."""
+
+
+def option(name: str) -> str:
+    """The option of a field."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +34,20 @@ class Given:
 
     model: str
     data: str | None = None
-    bits: int | None = None
+    bits: int | str | None = None
     scheme: str | None = None
     rounding: str | None = None
     kernel: str | None = None
     batchnorm: str | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    input_bits: int | None = None
+    bias_bits: int | None = None
+    points: str | None = None
+    input: str | None = None
+    activations: str | None = None
+    ranges: str | None = None
+    calibration: str | None = None
     radii: str | None = None
     samples: str | None = None
     input_scale: float | None = None
@@ -53,25 +70,38 @@ class Given:
         """The scheme, `paper` if none is named; None without bits."""
         return None if self.bits is None else self.scheme or "paper"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, str):
+            for name, value in widths(self.bits).items():
+                object.__setattr__(self, name, value)
+
+    def without_family(self) -> Given:
+        """The same without all that states a family by bits."""
+        nothing: dict[str, Any] = dict.fromkeys(("bits", "calibration", *QUANTISER))
+        return replace(self, **nothing)
+
     def check(self) -> None:
         """Raise UsageError for combinations that make no sense."""
         if self.bits is not None and self.radii is not None:
             raise UsageError("--bits and --radii exclude each other; give one of them.")
-        if self.bits is None and self.scheme:
-            raise UsageError("--scheme says what --bits means; give --bits too.")
+        said = [name for name in QUANTISER if getattr(self, name) is not None]
+        alone = [name for name in said if name != "rounding"] if self.bits is None else []
+        if alone:
+            raise UsageError(f"{option(alone[0])} says what --bits means; give --bits too.")
         if self.bits is not None and self.rounding not in (None, *ROUNDINGS):
             raise UsageError(f"--rounding {self.rounding} is a rule of runtimes; with --bits it is {_OR_ROUNDINGS}.")
-        if self.stated_scheme not in RANGED and (self.kernel or self.batchnorm):
-            raise UsageError(
-                "--kernel and --batchnorm say what --scheme tensor and channel mean; give one of these too."
-            )
+        ranged = [name for name in said if name in RANGED_ONLY]
+        if self.stated_scheme not in RANGED and ranged:
+            raise UsageError(f"{option(ranged[0])} says what --scheme tensor and channel mean; give one of these too.")
+        if self.calibration is not None and self.stated_scheme not in RANGED and self.radii is None:
+            raise UsageError("--calibration takes ranges for --scheme tensor and channel; give one of these too.")
         if self.clip_input is not None and not -math.inf < self.clip_input[0] < self.clip_input[1] < math.inf:
             raise UsageError("--clip-input takes two finite numbers, the smaller one first; for pixels: 0 1.")
         if self.data is None and self.input_scale is not None:
             raise UsageError("--input-scale multiplies the inputs of a data set; give --data too.")
         if self.data is None and self.samples is not None:
             raise UsageError("--samples selects from a data set; give --data too.")
-        if self.data is None and self.scheme in RANGED:
+        if self.data is None and self.calibration is None and self.scheme in RANGED:
             raise UsageError(f"--scheme {self.scheme} takes the ranges of activations from samples; give --data too.")
 
     def check_file(self, quantised: bool) -> None:
@@ -89,11 +119,11 @@ class Given:
         if self.bits is None and self.radii is None and not quantised:
             raise UsageError("The radii are missing; give --bits N, or --radii FILE.toml.")
 
-    def quantiser(self, bits: int) -> Quantiser:
+    def quantiser(self, bits: Any) -> Quantiser:
         """The quantiser of so many bits, its conventions those stated; `Radii.of` refuses senseless ones."""
         from qverify.family.steps import Quantiser
 
-        stated = {name: getattr(self, name) for name in ("scheme", "rounding", "kernel", "batchnorm")}
+        stated = {name: getattr(self, name) for name in QUANTISER}
         return replace(Quantiser(bits), **{name: value for name, value in stated.items() if value is not None})
 
     def options(self) -> Options:

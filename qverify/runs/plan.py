@@ -10,9 +10,24 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qverify import datasets
-from qverify.choices import BATCHNORMS, FORMULATIONS, KERNELS, RANGED, SOLVER_CHOICES, VERIFY_METHODS, Rounding, Scheme
+from qverify.choices import (
+    ACTIVATIONS,
+    BATCHNORMS,
+    FORMULATIONS,
+    INPUTS,
+    KERNELS,
+    POINTS,
+    RANGED,
+    RANGES,
+    SOLVER_CHOICES,
+    VERIFY_METHODS,
+    Rounding,
+    Scheme,
+)
 from qverify.errors import UsageError
+from qverify.family.widths import widths
 from qverify.files.toml import read_toml
+from qverify.runs.given import RANGED_ONLY
 from qverify.text.escapes import shown
 
 
@@ -23,7 +38,7 @@ class Entry:
     model: str
     data: str
     method: str
-    bits: int | None = None
+    bits: int | str | None = None
     scheme: str | None = None
     rounding: str | None = None
     radii: str | None = None
@@ -41,7 +56,7 @@ class Plan:
 
     models: tuple[str, ...]
     data: tuple[str, ...]
-    bits: tuple[int, ...] = ()
+    bits: tuple[int | str, ...] = ()
     radii: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ("paper",)
     roundings: tuple[str, ...] = ("any",)
@@ -54,6 +69,15 @@ class Plan:
     solver: str = "auto"
     kernel: str | None = None
     batchnorm: str | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    input_bits: int | None = None
+    bias_bits: int | None = None
+    points: str | None = None
+    input: str | None = None
+    activations: str | None = None
+    ranges: str | None = None
+    calibration: str | None = None
     out: str | None = None
 
     @staticmethod
@@ -73,10 +97,10 @@ class Plan:
             raise UsageError(f'{path} states no radii; add bits = [8] or radii = ["FILE.toml"].')
         if not plan.bits and ("schemes" in stated or "roundings" in stated):
             raise UsageError(f"schemes and roundings in {path} say what bits means; give bits too.")
-        if (plan.kernel or plan.batchnorm) and not (plan.bits and set(plan.schemes) & set(RANGED)):
-            raise UsageError(
-                f"kernel and batchnorm in {path} say more of schemes tensor and channel; name one of these."
-            )
+        more = [key for key in RANGED_ONLY if getattr(plan, key) is not None]
+        if more and not (plan.bits and set(plan.schemes) & set(RANGED)):
+            key = more[0].replace("_", "-")
+            raise UsageError(f"{key} in {path} says more of schemes tensor and channel; name one of these.")
         return plan._beside(folder)
 
     def _beside(self, folder: Path) -> Plan:
@@ -137,7 +161,14 @@ def _word(allowed: tuple[str, ...]) -> Reader:
     return read
 
 
-def _bits(where: str, value: Any) -> int:
+def _bits(where: str, value: Any) -> int | str:
+    if isinstance(value, str):
+        widths(value)
+        return value
+    return _whole(where, value)
+
+
+def _whole(where: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UsageError(f"{where} has {shown(value)}; write whole numbers.")
     return value
@@ -185,5 +216,11 @@ _READERS: dict[str, Reader] = {
     "solver": _word(SOLVER_CHOICES),
     "kernel": _word(KERNELS),
     "batchnorm": _word(BATCHNORMS),
+    **dict.fromkeys(("weight-bits", "activation-bits", "input-bits", "bias-bits"), _whole),
+    "points": _word(POINTS),
+    "input": _word(INPUTS),
+    "activations": _word(ACTIVATIONS),
+    "ranges": _word(RANGES),
+    "calibration": _text,
     "out": _text,
 }

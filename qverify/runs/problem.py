@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qverify import datasets
-from qverify.choices import FILE_ROUNDINGS, RANGED
+from qverify.choices import FILE_ROUNDINGS, QUANTISER, RANGED
 from qverify.console.output import say
 from qverify.datasets import Samples, units
 from qverify.errors import UsageError
 from qverify.exact.decide import TOLERANCE
 from qverify.family.family import Family
-from qverify.family.radii import Radii, read_radii
+from qverify.family.radii import Radii
+from qverify.family.radii_file import read_family
+from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
 from qverify.files.places import place
 from qverify.fingerprint import fingerprint
@@ -27,7 +29,6 @@ from qverify.version import __version__
 
 if TYPE_CHECKING:
     from qverify.arrays import Array
-    from qverify.family.steps import Quantiser
     from qverify.network import Network
     from qverify.runs.given import Given
 
@@ -147,7 +148,13 @@ class FamilyProblem(Problem):
         given.require_radii(bool(network.roundings))
         radii, sha256 = stated_radii(given, network, everything)
         assert radii is not None
-        return {"radii": radii, "family": Family.of(network, radii, given.clip_input), "radii_sha256": sha256}
+        family = Family.of(network, radii, given.clip_input)
+        return {"radii": radii, "family": family, "radii_sha256": sha256}
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the radii follow from ranges on samples."""
+        return self.radii.quantiser is not None and self.radii.quantiser.scheme in RANGED
 
     def hint(self, where: str = "") -> None:
         """Say what of network or samples goes beyond the quantisers that the family stands for; `where` goes before."""
@@ -160,18 +167,27 @@ class FamilyProblem(Problem):
         if given.radii is not None:
             stated = replace(stated, file=given.radii, sha256=self.radii_sha256)
         elif given.bits is not None:
-            stated = replace(stated, bits=given.bits, scheme=scheme, rounding=given.rounding or "any")
+            stated = with_quantiser(stated, given.quantiser(given.bits))
         if self.network.roundings:
             stated = replace(stated, rounding=given.rounding or FILE_ROUNDINGS[0])
-        if scheme in RANGED:
-            stated = with_ranges(stated, given.quantiser(given.bits or 8), len(self.everything))
+        if scheme in RANGED or self.calibrated:
+            stated = replace(stated, calibration=given.calibration or calibrated_on_all(len(self.everything)))
         return self.asked(stated)
 
 
-def with_ranges(stated: StatedRadii, quantiser: Quantiser, samples: int) -> StatedRadii:
-    """The radii of a scheme that takes steps from ranges, with what else there is to say of it."""
-    calibration = f"all {samples} samples of the data set"
-    return replace(stated, kernel=quantiser.kernel, batchnorm=quantiser.batchnorm, calibration=calibration)
+def calibrated_on_all(samples: int) -> str:
+    """What ranges are taken on unless something else is said, for people."""
+    return f"all {samples} samples of the data set"
+
+
+def with_quantiser(stated: StatedRadii, quantiser: Quantiser) -> StatedRadii:
+    """The radii of a quantiser, with what was said of it."""
+    said: dict[str, Any] = {name: getattr(quantiser, name) for name in ("bits", "scheme", "rounding")}
+    if quantiser.scheme in RANGED:
+        said |= {name: getattr(quantiser, name) for name in ("kernel", "batchnorm")}
+    plain = type(quantiser)(quantiser.bits)
+    own = {name: getattr(quantiser, name) for name in QUANTISER if name not in said}
+    return replace(stated, **said, **{name: one for name, one in own.items() if one != getattr(plain, name)})
 
 
 # -- what files hold ------------------------------------------------------------------------------
@@ -200,25 +216,34 @@ def doubted(network: Network, everything: Samples, where: str = "") -> tuple[str
 
 
 def stated_radii(given: Given, network: Network, everything: Samples | None) -> tuple[Radii | None, str | None]:
-    """The radii asked for, calibrated on all samples of the data set where the scheme needs that; sha256 of a file.
+    """The radii asked for, calibrated on all samples of the data set where the scheme needs that and nothing else is
+    said; sha256 of a file.
 
     Both are None where no family is stated.
     """
     given.check_file(bool(network.roundings))
-    if network.roundings:
-        own = Radii.of_file(network, given.rounding or FILE_ROUNDINGS[0])  # type: ignore[arg-type]
-        if given.radii is None:
-            return own, None
-        stated, sha256 = read_radii(given.radii)
-        return stated.at_points(own), sha256
+    own = Radii.of_file(network, given.rounding or FILE_ROUNDINGS[0]) if network.roundings else None  # type: ignore[arg-type]
     if given.radii is not None:
-        return read_radii(given.radii)
-    if given.bits is None:
-        return None, None
-    quantiser = given.quantiser(given.bits)
-    if quantiser.scheme not in RANGED or everything is None:  # `Given.check`: these schemes have samples
-        return Radii.of(quantiser), None
-    return Radii.of(quantiser, network, datasets.flatten(everything, network)), None
+        stated, sha256 = read_family(given.radii)
+        if isinstance(stated, Quantiser):
+            return _ranged(given, stated, network, everything), sha256
+        return (stated if own is None else stated.at_points(own)), sha256
+    if own is not None or given.bits is None:
+        return own, None
+    return _ranged(given, given.quantiser(given.bits), network, everything), None
+
+
+def _ranged(given: Given, quantiser: Quantiser, network: Network, everything: Samples | None) -> Radii:
+    """The radii of a quantiser, its ranges taken on the samples that are to be."""
+    if quantiser.scheme not in RANGED:
+        return Radii.of(quantiser)
+    samples = everything
+    if given.calibration is not None:
+        name, _, part = given.calibration.removesuffix("]").partition("[")
+        samples, _ = datasets.select(datasets.scaled(datasets.load(name), given.input_scale), part or None)
+    if samples is None:
+        raise UsageError("Ranges of activations are taken from samples; give --data or --calibration too.")
+    return Radii.of(quantiser, network, datasets.flatten(samples, network))
 
 
 def say_hints(network: Network, radii: Radii, samples: Samples | None, where: str = "") -> None:

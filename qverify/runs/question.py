@@ -13,9 +13,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from qverify.choices import (
+    ACTIVATIONS,
     FORMULATIONS,
+    INPUTS,
     KERNELS,
     KINDS,
+    POINTS,
+    QUANTISER,
+    RANGES,
     SOLVER_CHOICES,
     VERIFY_METHODS,
     Batchnorm,
@@ -52,10 +57,10 @@ _NULL = ("input_scale", "clip_input", "timeout")
 class StatedRadii(Brief):
     """The radii of a question, as they were stated (formats.md, section 1.1).
 
-    Either a scheme (`bits`, `scheme`, `rounding`; `kernel`, `batchnorm` and `calibration` where ranges of activations
-    count), or the `file` with its `sha256`, or the `rounding` of the runtimes of a quantised model; `convention` and
-    `largest` say for people what that is. A sweep has neither of the last two: its points are `bits`, or `values`, and
-    its curves `parts`.
+    Either a scheme (`bits`, and what of `choices.QUANTISER` was said; `kernel`, `batchnorm` and `calibration` where
+    ranges of activations count), or the `file` with its `sha256`, or the `rounding` of the runtimes of a quantised
+    model; `convention` and `largest` say for people what that is. A sweep has neither of the last two: its points are
+    `bits`, or `values`, and its curves `parts`.
     """
 
     convention: str = ""
@@ -68,6 +73,14 @@ class StatedRadii(Brief):
     rounding: str | None = None
     kernel: str | None = None
     batchnorm: str | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    input_bits: int | None = None
+    bias_bits: int | None = None
+    points: str | None = None
+    input: str | None = None
+    activations: str | None = None
+    ranges: str | None = None
     calibration: str | None = None
     parts: tuple[str, ...] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -154,7 +167,7 @@ class Question(Brief):
         return [SEMANTICS, self.network_sha256, self.arrays_sha256, radii, clip, PROPERTY, method, self.tolerance]
 
 
-_STATED = ("bits", "scheme", "rounding", "kernel", "batchnorm", "sha256", "calibration")
+_STATED = ("bits", *QUANTISER, "sha256", "calibration")
 
 
 def case_id(name: str, identity: list[Any]) -> str:
@@ -239,6 +252,11 @@ RADII: dict[str, Fits] = {
     "rounding": word(*dict.fromkeys((*get_args(Rounding), *get_args(FileRounding)))),
     "kernel": word(*KERNELS),
     "batchnorm": word(*get_args(Batchnorm)),
+    **dict.fromkeys(("weight_bits", "activation_bits", "input_bits", "bias_bits"), whole),
+    "points": word(*POINTS),
+    "input": word(*INPUTS),
+    "activations": word(*ACTIVATIONS),
+    "ranges": word(*RANGES),
     **dict.fromkeys(("calibration", "file", "sha256"), text),
 }
 AXIS = RADII | {"bits": every(whole), "values": every(at_least_0), "parts": every(text)}

@@ -28,7 +28,7 @@ from qverify.moved import former_names
 from qverify.remarks import quiet
 from qverify.runs.csv_rows import Columns
 from qverify.runs.folder import Directory, Files, append, open_folder, writing
-from qverify.runs.problem import Problem, with_ranges
+from qverify.runs.problem import Problem, calibrated_on_all, with_quantiser
 from qverify.runs.question import Question, StatedRadii
 from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import sweep_faults
@@ -112,17 +112,16 @@ class Axis:
         calibration = None
         if self.quantiser.scheme in RANGED:
             calibration, _ = datasets.fit(problem.everything, problem.network)
-        one: Any = self.quantiser
-        options = {"kernel": one.kernel, "batchnorm": one.batchnorm}
-        return sweep.by_bits(self.bits, one.scheme, one.rounding, problem.network, calibration, **options)
+        return sweep.by_quantiser(self.bits, self.quantiser, problem.network, calibration)
 
     def stated(self, problem: Problem) -> StatedRadii:
         """The axis, as sweep.json keeps it under `radii`."""
         if self.values:
             return StatedRadii(values=self.values, parts=self.parts)
-        one = self.quantiser
-        stated = StatedRadii(bits=self.bits, scheme=one.scheme, rounding=one.rounding, parts=self.parts)
-        return with_ranges(stated, one, len(problem.everything)) if one.scheme in RANGED else stated
+        stated = replace(with_quantiser(StatedRadii(), self.quantiser), bits=self.bits, parts=self.parts)
+        if self.quantiser.scheme not in RANGED:
+            return stated
+        return replace(stated, calibration=calibrated_on_all(len(problem.everything)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,10 +141,7 @@ class Study(Brief):
             raise UsageError("A model is given twice; give each once.")
         stems = [Path(model).stem for model in models]
         names = stems if len(set(stems)) == len(stems) else models
-        problems = {
-            name: Problem.load(replace(one, bits=None, scheme=None, rounding=None, kernel=None, batchnorm=None))
-            for name, one in zip(names, given, strict=True)
-        }
+        problems = {name: Problem.load(one.without_family()) for name, one in zip(names, given, strict=True)}
         options = next(iter(problems.values())).options()
         options = replace(options, attack=options.method in ("auto", "exact"))
         usable_device(options.device)

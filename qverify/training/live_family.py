@@ -209,7 +209,8 @@ class RangeFamily(Brief):
     def _point(self, index: int, factor: float) -> Point:
         """The rounding point of a layer's output, with its errors times `factor`, as tensors."""
         place: Place = "input" if index == 0 else "behind Relu"
-        point = self.quantiser.point(self.low[index], self.high[index], place=place)
+        quantiser = self.quantiser.at_input() if index == 0 else self.quantiser
+        point = quantiser.point(self.low[index], self.high[index], place=place)
         point = point if index == 0 else point.behind_relu()
         point = replace(point, radius=factor * point.radius, dead=factor * point.dead)
         return point.mapped(lambda number: self.live.like.new_tensor(number))

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qverify.choices import RANGED
+from qverify.choices import POINTS, RANGED
 from qverify.datasets import Samples
 from qverify.datasets.units import doubts
 from qverify.errors import RadiiError
 from qverify.family.kernels import SEVEN_BITS, dropped
 from qverify.family.radii import Radii
+from qverify.family.schemes import rounded_places
 from qverify.kinds import RADII, expected
-from qverify.layers import Conv, Dense, Scale
+from qverify.layers import Conv, Dense
 from qverify.moved import former_names
 from qverify.remarks import remark
 from qverify.text.shortened import listed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
     from qverify.datasets.samples import Labels
+    from qverify.family.steps import Quantiser
     from qverify.network import Network
 
 __getattr__ = former_names(__name__, {"names": "qverify.verification.hints:listed_names"})
@@ -41,7 +43,7 @@ def of_family(network: Network, radii: Radii, x: Array | None) -> list[str]:
     if quantiser is None:
         return []
     if quantiser.scheme in RANGED:
-        return [*_not_rounded(network, quantiser.scheme), *_kernels(radii)]
+        return [*_not_rounded(network, quantiser), *_on_grid(radii, x), *_kernels(radii)]
     return _beyond_unit(network, x)
 
 
@@ -75,27 +77,37 @@ def _beyond_unit(network: Network, x: Array | None) -> list[str]:
     ]
 
 
-def _not_rounded(network: Network, scheme: str) -> list[str]:
+def _not_rounded(network: Network, quantiser: Quantiser) -> list[str]:
     """Places of this network where toolchains round and the family does not."""
-    said = []
+    said, scheme = [], quantiser.scheme
     if network.added_biases:
         said.append(
             f"a node of its own adds the bias of {listed_names(network.added_biases)}; scheme {scheme} takes biases"
             " as int32, but toolchains may round these to the bits of an activation. As a Gemm a layer has its bias"
             " inside."
         )
-    last, places = len(network.layers) - 1, []
-    for i, layer in enumerate(network.layers[:-1]):
-        pooling = isinstance(layer, Conv) and not layer.quantised
-        alone = i in network.weighted and network.relu_behind(i) is None
-        if (pooling or alone or isinstance(layer, Scale)) and i != last:
-            places.append(layer.name)
+    covered = set(rounded_places(network, quantiser.points))
+    places = [network.layers[i].name for i in rounded_places(network, POINTS[-1]) if i not in covered]
     if places:
         said.append(
-            f"scheme {scheme} does not round what {listed_names(places)} give (pooling, arithmetic, layers without a"
-            " Relu), where integer toolchains do."
+            f"scheme {scheme} does not round what {listed_names(places)} give, where integer toolchains do; --points"
+            " onnxruntime or tflite rounds there too."
         )
     return said
+
+
+def _on_grid(radii: Radii, x: Array | None) -> list[str]:
+    """Whether samples lie on the grid of the input already, so that rounding moves nothing."""
+    entry = next((point for point in radii.points.values() if point.entry), None)
+    if entry is None or x is None or radii.quantiser is None:
+        return []
+    step = (entry.high[1] - entry.low[0]) / radii.quantiser.at_input().levels
+    whole = x / step
+    if step > 0 and (np.abs(whole - np.rint(whole)) < 1e-3).all() and len(np.unique(x[:1])) > 2:
+        return [
+            "the samples lie on the grid of the input already, which rounding leaves alone; --input exact says so."
+        ]
+    return []
 
 
 def _kernels(radii: Radii) -> list[str]:

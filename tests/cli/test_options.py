@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qverify.cli.options import FAILING, BitWidth, Factor, OneOf, split_list, stacked
+from qverify.cli.options import FAILING, split_list, stacked
+from qverify.cli.words import BitWidth, Factor, OneOf
 from qverify.errors import UsageError
 
 
