@@ -104,9 +104,7 @@ def _on_grid(radii: Radii, x: Array | None) -> list[str]:
     step = (entry.high[1] - entry.low[0]) / radii.quantiser.at_input().levels
     whole = x / step
     if step > 0 and (np.abs(whole - np.rint(whole)) < 1e-3).all() and len(np.unique(x[:1])) > 2:
-        return [
-            "the samples lie on the grid of the input already, which rounding leaves alone; --input exact says so."
-        ]
+        return ["the samples lie on the grid of the input already, which rounding leaves alone; --input exact says so."]
     return []
 
 

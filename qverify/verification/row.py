@@ -34,8 +34,9 @@ class Row:
     """The answer for one sample (formats.md, section 2); a margin that has no bound is None.
 
     `index` is that in the data set; `method` the stage that decided; `seconds` the sample's share of work on many and
-    its own exact step; `scope` and `detail` are empty, `limit` is None, where there is nothing to say. `case` and `key`
-    are of rows of a batch.
+    its own exact step; `scope`, `detail` and `grid` are empty, `limit` is None, where there is nothing to say. `grid`:
+    whether the numbers of the failing member lie `on` the grid of a quantiser, or `off` it, as those of a family may.
+    `case` and `key` are of rows of a batch.
     """
 
     index: int
@@ -49,6 +50,7 @@ class Row:
     scope: str = ""
     detail: str = ""
     limit: float | None = None
+    grid: str = ""
     case: str = ""
     key: str = ""
 
@@ -97,6 +99,7 @@ _FIELDS_MORE: dict[str, Fits] = {
     "scope": word("exact", "independent positions"),
     "detail": text,
     "limit": positive,
+    "grid": word("on", "off"),
 }
 """What a line need not have."""
 _BATCH = ("case", "key")

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SEMANTICS", "Options", "Status", "Verdict"]
 
-SEMANTICS = 4
+SEMANTICS = 5
 """Part of every question kept on disk. Raise it when a row no longer means what it meant, so that rows are computed
 anew; 2: the exact step proves its bounds from duals, and underflow is allowed for; 3: programs are rounded outwards,
-schemes tensor and channel stand for integer kernels and BatchNormalization kept apart, networks have another hash."""
+schemes tensor and channel stand for integer kernels and BatchNormalization kept apart, networks have another
+hash; 5: schemes tensor and channel round at points, saturation and 0 exact."""
 
 
 @dataclass(frozen=True)
@@ -132,4 +133,14 @@ class Verdict(Brief):
             scope=self.scope,
             detail=self.detail,
             limit=self.limit or None,
+            grid=self._grid(),
         )
+
+    def _grid(self) -> str:
+        """Whether the failing member is what some quantiser makes to the last number: its grid is known, and it lies on
+        it."""
+        if self.status is not Status.FALSIFIED or self.recipe is None or not self.recipe.family.points:
+            return ""
+        family = self.recipe.family
+        known = all((point.step > 0).all() for point in family.points.values())
+        return "on" if known and not family.weight and not family.input.any() else "off"
