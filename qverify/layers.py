@@ -2,7 +2,7 @@
 
 `Dense` and `Conv` are what a quantiser touches, unless `quantised` is False (average pooling is a `Conv` with constant
 weights). `Scale` is an exact constant: input normalisation, for instance. `Relu` is an activation, where the activation
-radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 12).
+radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 15).
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class Relu(Layer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rounding(Layer):
-    """A rounding point: a tensor is rounded to the multiples of a step and clipped (mathematics.md, section 12).
+    """A rounding point: a tensor is rounded to the multiples of a step and clipped (mathematics.md, section 15).
 
     `y = clip(round(x + offset), low, high)`, and y is 0 where |x| <= `dead` and has the sign of x elsewhere, unless
     `dead` is negative. Arrays (size,): `step` > 0, ties to even, or 0 for no grid: then nothing is rounded; `low` <= 0

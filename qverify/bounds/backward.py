@@ -12,7 +12,7 @@ bound of the negated row. Per layer:
   S_k (formula (11)). Per row whichever is larger over the box of x. Both are sound.
 - activation, formula (2): `x >= alpha (z - r_a)` where a > 0, alpha in [0, 1]; where a < 0 the chord of relu
   over [L, U], plus r_a.
-- rounding point, formula (4): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
+- rounding point, formula (32): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
 (`rounding`), and the slack is subtracted at the end.

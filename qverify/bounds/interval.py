@@ -13,7 +13,7 @@ straddling interval is symmetric (a black pixel) and elementwise where not. The 
 and W + R and W - R, exchanged, and the last sum added. Exact per layer; for a convolution exact per position, its
 positions taken as independent.
 
-Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Rounding points by formula (4), whose two ends are
+Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Rounding points by formula (32), whose two ends are
 monotone: exact.
 
 Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.

@@ -1,6 +1,6 @@
 """Lines around a rounding point: y >= slope v + intercept, and y <= slope v + intercept, for v within bounds [l, u].
 
-By formula (4), y lies between `clip(v - r, low, high)` and `clip(v + r, low, high)`. Each is a rise of slope 1 between
+By formula (32), y lies between `clip(v - r, low, high)` and `clip(v + r, low, high)`. Each is a rise of slope 1 between
 two kinks. Below the first: to the left of its lower kink any slope from 0 up will do, to the right of its upper kink
 the chord does. The line above the second is the same, turned by 180 degrees. Where bounds on y itself (zeros and the
 grid are in them) cut off more than the line does at the middle of [l, u], they are taken instead, with slope 0. Sound

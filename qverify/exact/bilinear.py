@@ -3,7 +3,7 @@
 Every weight and bias is a variable in its interval and is multiplied with the activations:
 
     z_i = sum_j w_ij x_j + b_i,    a = max(z, 0) by a big-M binary where z can have both signs,
-    x = a + e,  |e| <= r_a,  x >= 0;  or at a rounding point formula (4)
+    x = a + e,  |e| <= r_a,  x >= 0;  or at a rounding point formula (32)
 
 with bounds on every variable and, as valid cuts, the two ends of (1) per output. Kernel entries of a
 convolution are one variable each, whatever the number of positions: exact where the relational

@@ -6,7 +6,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
     Relu k     x_k >= lo(x) - r_a,   x_k >= 0                                 the convex side of (3)
                x_k <= hi(x) - L (1 - s) + r_a,   x_k <= U s + r_a,  s binary    only if hi can have both signs
                x_k in [0, r_a] where U <= 0: no row at all
-    rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (4), a binary a kink
+    rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (32), a binary a kink
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
 where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `signs` names
@@ -165,7 +165,7 @@ class Relational:
         self.builder.add_rows([(one, self._block(index)), (-one, first), (-one, second)], 0.0, 0.0)
 
     def _fused(self, index: int) -> bool:
-        """Whether the only reader is a Relu or a rounding point: then formula (3) or (4) needs no variable for this
+        """Whether the only reader is a Relu or a rounding point: then formula (3) or (32) needs no variable for this
         layer."""
         users = self.network.consumers[index]
         return len(users) == 1 and isinstance(self.network.layers[users[0]], (Relu, Rounding))

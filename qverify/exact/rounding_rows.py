@@ -1,4 +1,4 @@
-"""The rows of a rounding point in a program, formula (4): its two sides, with a binary for a kink within the bounds.
+"""The rows of a rounding point in a program, formula (32): its two sides, with a binary for a kink within the bounds.
 
 With lo and hi the ends of what enters, of which the relational program knows both and the bilinear one only v itself,
 

@@ -1,8 +1,8 @@
-"""Rounding points of a family: what any of its quantisers may make of a tensor (mathematics.md, section 12).
+"""Rounding points of a family: what any of its quantisers may make of a tensor (mathematics.md, section 15).
 
 Where a quantiser rounds a tensor v to a grid, clips it and errs by at most r,
 
-    v' in { clip(v + e, low, high) : |e| <= r },    v' on the grid,                                            (4)
+    v' in { clip(v + e, low, high) : |e| <= r },    v' on the grid,                                           (32)
 
 and the smallest and the largest v' are monotone in v: `lower_end` and `upper_end`. What makes this tighter than a
 radius around v: saturation is exact, 0 is exact (`dead`), and v' is on the grid (`step`, where it is known).
@@ -115,7 +115,7 @@ def radius_array_signed(value: Array, shape: tuple[int, ...]) -> Array:
 
 
 def lower_end(xp: Any, point: Point, radius: Any, v: Any, unit: float = UNIT) -> Any:
-    """The smallest v' that (4) allows for a value of at least `v`; sound, `v` and the point as they are.
+    """The smallest v' that (32) allows for a value of at least `v`; sound, `v` and the point as they are.
 
     `xp`: numpy or torch; arrays (..., size); `radius`: instead of the point's own, which may depend on the sample.
     """
@@ -126,7 +126,7 @@ def lower_end(xp: Any, point: Point, radius: Any, v: Any, unit: float = UNIT) ->
 
 
 def upper_end(xp: Any, point: Point, radius: Any, v: Any, unit: float = UNIT) -> Any:
-    """The largest v' that (4) allows for a value of at most `v`; see `lower_end`."""
+    """The largest v' that (32) allows for a value of at most `v`; see `lower_end`."""
     y = v + radius + 4.0 * unit * (abs(v) + radius) * (radius > 0)
     y = xp.where((point.dead >= 0) & (v <= point.dead), xp.minimum(y, 0.0 * y), y)
     y = _on_grid(xp, point.step, y, xp.floor, unit)

@@ -1,4 +1,4 @@
-"""The rules by which runtimes requantise, as radii in steps of the output (mathematics.md, section 12).
+"""The rules by which runtimes requantise, as radii in steps of the output (mathematics.md, section 16).
 
 A quantised file fixes weights, biases and grids; runtimes differ in how they round to the grid, and each rule bounds by
 how much what comes out may differ from the real value v. `v` counts steps; the multiplier of a layer is `M = s_x s_w /
