@@ -1,6 +1,6 @@
 """qverify: an exact verifier for neural networks under quantisation.
 
-    network = qverify.load("model.onnx")
+    network = qverify.load("model.onnx")  # or a .tflite file
     radii = qverify.Radii.from_bits(8)
     verdicts = qverify.verify(network, x, y, radii)
 
@@ -18,7 +18,7 @@ from qverify.version import __version__
 install()
 
 _HOMES = {
-    "load": "onnx",
+    "load": "loading",
     "save": "onnx",
     "Network": "network",
     "Radii": "family.radii",
@@ -53,8 +53,9 @@ if TYPE_CHECKING:
     from qverify.errors import QVerifyWarning
     from qverify.family.radii import Radii
     from qverify.family.steps import Quantiser
+    from qverify.loading import load
     from qverify.network import Network
-    from qverify.onnx.reader import load, save
+    from qverify.onnx.reader import save
     from qverify.verification.cascade import verify
     from qverify.verification.verdict import Options, Status, Verdict
 

@@ -88,6 +88,12 @@ class ModelTooLarge(SolverError):
     """The program exceeds the size limit of the licence found; another solver can go on."""
 
 
+class PackageMissing(QVerifyError, ImportError):
+    """A package that is an optional extra is needed and cannot be imported."""
+
+    exit_code = 3
+
+
 class WorkerError(QVerifyError, ChildProcessError):
     """Processes that compute cannot be started, or died again where they died before."""
 

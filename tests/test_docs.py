@@ -21,6 +21,7 @@ from qverify.cli import main
 from qverify.exact.solvers import ADAPTERS
 from qverify.layers import Layer
 from qverify.onnx.operators import OPERATORS
+from qverify.tflite.reader import OPERATORS as TFLITE_OPERATORS
 from tests.support.paths import ROOT, TESTS
 
 DOCS = ROOT / "docs"
@@ -132,8 +133,9 @@ def test_every_option_named_exists(path: Path) -> None:
 
 
 def test_the_operators_are_those_that_are_read() -> None:
-    cells = first_cells(text("onnx.md"))
-    assert {name for names in cells for name in names} == set(OPERATORS)
+    for page, operators in (("onnx.md", OPERATORS), ("tflite.md", TFLITE_OPERATORS)):
+        cells = first_cells(text(page))
+        assert {name for names in cells for name in names} == set(operators)
 
 
 def test_words_are_explained() -> None:

@@ -58,7 +58,7 @@ from qverify.bounds.model import BoundModel
 from qverify.network import Conv, Dense, Input, Relu
 from qverify.quantisation import Radii as before
 import qverify.layers, qverify.family.family as new
-assert before is Radii and Dense is qverify.layers.Dense and onnx_io.load is qverify.load
+assert before is Radii and Dense is qverify.layers.Dense and onnx_io.load is qverify.onnx.load
 assert new.__spec__.name == new.__name__ == "qverify.family.family"
 from qverify.moved import MOVED
 import importlib

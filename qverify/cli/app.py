@@ -112,7 +112,7 @@ def main() -> None:
 def verify(
     out: str | None, resume: bool, witnesses: bool, fail_on: tuple[str, ...], as_json: bool, **given: Any
 ) -> int:
-    """Decide for every sample whether all quantised versions of MODEL, an ONNX file, classify it right.
+    """Decide for every sample whether all quantised versions of MODEL, an ONNX or TFLite file, classify it right.
 
     \b
     verified       proved for every member of the quantised family
@@ -137,7 +137,7 @@ def verify(
 def sweep(
     models: tuple[str, ...], bits: str | None, values: str | None, parts: str | None, out: str | None, **given: Any
 ) -> int:
-    """Guaranteed accuracy of each MODEL, an ONNX file, against the radius: a curve for every part that is quantised.
+    """Guaranteed accuracy of each MODEL, an ONNX or TFLite file, against the radius: a curve a part that is quantised.
 
     Methods ibp and bp prove by bounds alone, and no failing network is looked for; auto and exact also give the
     accuracy that an attack leaves.
@@ -157,7 +157,7 @@ def sweep(
 @click.option("--resume", is_flag=True, help="Go on with the search in --out DIR.")
 @json_option
 def radius(out: str | None, resume: bool, as_json: bool, **given: Any) -> int:
-    """For every sample the largest factor on the given radii at which MODEL, an ONNX file, is still verified.
+    """For every sample the largest factor on the given radii at which MODEL, an ONNX or TFLite file, is still verified.
 
     The result is a bracket for each sample: the largest factor at which a proof was found, and the smallest at which a
     concrete quantised network fails. Factors are taken from a grid in steps of --precision with 1 in it. --timeout
@@ -223,7 +223,7 @@ def train(**given: Any) -> int:
 @click.option("--out", metavar="FILE.jsonl", help="Write a line a sample there.")
 @json_option
 def discrepancy(out: str | None, as_json: bool, **given: Any) -> int:
-    """Bound how far the outputs of MODEL, an ONNX file, can move over the quantised family, per output."""
+    """Bound how far the outputs of MODEL, an ONNX or TFLite file, can move over the quantised family, per output."""
     from qverify.cli.discrepancy import run
 
     return run(Given(**given), out=out, as_json=as_json)
@@ -282,7 +282,7 @@ def radii(out: str, as_json: bool, **given: Any) -> int:
 @inspect_options()
 @json_option
 def inspect(as_json: bool, **given: Any) -> int:
-    """List the layers of MODEL, an ONNX file, under the names that a radii file uses.
+    """List the layers of MODEL, an ONNX or TFLite file, under the names that a radii file uses.
 
     With --bits or --radii also the largest radius of each layer; with samples (--data) also how many neurons are
     unstable, which is what the exact step has to branch on: the mean over those chosen by --samples, or over at most

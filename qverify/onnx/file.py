@@ -30,7 +30,7 @@ _ADVICE = {
     "a PyTorch file": "write one with torch.onnx.export",
     "a Keras file": "convert it, for example with tf2onnx",
     "an HDF5 file": "convert it, for example with tf2onnx",
-    "a TensorFlow Lite model": "convert the float model, for example with tf2onnx",
+    "a TensorFlow Lite model": "qverify.load and qverify.tflite.load read it",
     "a model in ORT format": "give the .onnx file that it was made from",
 }
 

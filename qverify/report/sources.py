@@ -22,7 +22,7 @@ from qverify.files.hashes import file_sha256
 from qverify.files.names import file_name, without_folders
 from qverify.files.places import candidates
 from qverify.fingerprint import fingerprint
-from qverify.onnx import reader as onnx_io
+from qverify.loading import load
 from qverify.remarks import quiet
 from qverify.runs.problem import calibrated_on_all
 from qverify.text.escapes import printable
@@ -52,7 +52,7 @@ class Sources:
 
         def read(path: Path) -> Network:
             with quiet():
-                network = onnx_io.load(path)
+                network = load(path)
             if fingerprint(network) == wanted:
                 return network
             if question.semantics != SEMANTICS:  # other versions may hash otherwise

@@ -19,7 +19,7 @@ from qverify.family.steps import Quantiser
 from qverify.files.hashes import file_sha256
 from qverify.files.places import place
 from qverify.fingerprint import fingerprint
-from qverify.onnx import reader as onnx_io
+from qverify.loading import load
 from qverify.remarks import quiet
 from qverify.runs.question import Question, StatedRadii
 from qverify.text.brief import Brief
@@ -196,7 +196,7 @@ def with_quantiser(stated: StatedRadii, quantiser: Quantiser) -> StatedRadii:
 def read_network(given: Given, where: str = "") -> Network:
     """The model; what its loader notes goes to stderr, after `where`."""
     with quiet():
-        network = onnx_io.load(given.model)
+        network = load(given.model)
     for note in network.notes:
         say(f"note: {where}{note}")
     return network

@@ -143,7 +143,7 @@ FOREIGN = {
     "pt": (TORCH, "is a PyTorch file, not an ONNX file; write one with torch.onnx.export", "which torch.load can read"),
     "tflite": (
         TFLITE,
-        "is a TensorFlow Lite model, not an ONNX file; convert the float model",
+        "is a TensorFlow Lite model, not an ONNX file; qverify.load and qverify.tflite.load read it",
         "is a model, not sampl",
     ),
     "ort": (
