@@ -29,7 +29,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SITE = (ROOT / ".ci" / "mkdocs.yml").read_text(encoding="utf-8")
 PAGES = sorted(DOCS.rglob("*.md"))
 ALSO = {
-    "qverify.family.radii.load_radii",
+    "qverify.family.radii_file.load_radii",
     "qverify.analysis.sweeps.sweep",
     "qverify.analysis.factors.largest_factors",
     "qverify.analysis.layers.layer_radii",
@@ -233,7 +233,7 @@ def test_every_name_in_api_exists(name: str) -> None:
 
 # --- the glossary ---
 
-WORDS = """attack bracket ceiling chord family gain margin member position question radius rival row scheme scope stage
+WORDS = """attack bracket chord family gain margin member position question radius rival row scheme scope stage
 verdict witness"""
 
 

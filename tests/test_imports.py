@@ -89,11 +89,11 @@ def test_names_are_found_where_they_lay_before(module: str, name: str) -> None:
 
 
 def test_a_name_that_moved_says_where_it_is_now() -> None:
-    from qverify.family import family, radii
+    from qverify.family import family, radii_file
 
     with pytest.warns(
-        DeprecationWarning, match=r"^qverify.family.family.load_radii is qverify.family.radii.load_radii"
+        DeprecationWarning, match=r"^qverify.family.family.load_radii is qverify.family.radii_file.load_radii"
     ):
-        assert family.load_radii is radii.load_radii
+        assert family.load_radii is radii_file.load_radii
     with pytest.raises(AttributeError, match=r"module 'qverify\.family\.family' has no attribute 'nothing'"):
         _ = family.nothing

@@ -14,7 +14,8 @@ s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
     truncate   1: toward zero, or the floor: some accelerators
     any        1: any of these, and stochastic rounding
 
-Sums of two branches and averages take more roundings on the way, by fixed-point multipliers of 20 bits at least: for
+The kernels of TensorFlow Lite for 16-bit activations keep 15 bits of the multiplier: `single` and `double` have
+|v| 2^-15 there. Sums of two branches and averages take more roundings on the way, by fixed-point multipliers of 20 bits at least: for
 them every rule but `nearest` has |v| 2^-18 on top, v with the sizes of both branches added.
 """
 
@@ -40,6 +41,8 @@ _SHARE = {"nearest": 0.5, "float32": 0.5, "single": 0.5, "double": 0.5, "truncat
 """Of a step, the error of each rule but for what a multiplier of finite precision adds."""
 _MULTIPLIER = {"nearest": 2.0**-50, "float32": 2.0**-22, "single": 2.0**-30, "double": 2.0**-30}
 """Per step of v what a multiplier may be off by; a float32 one where nothing else is known."""
+_WIDE = 2.0**8
+"""Steps in half of a range beyond which it is one of 16 bits."""
 _FIXED = 2.0**-18
 """Per step of v what the fixed-point multipliers of sums and averages may be off by."""
 
@@ -70,6 +73,8 @@ def point_error(network: Network, index: int, rule: str) -> Array:
     (source,) = layer.inputs
     size = np.maximum(-layer.low, layer.high) / layer.step + 1.0  # beyond the range everything is clipped
     error = np.full(layer.size, _SHARE[rule]) + size * _MULTIPLIER.get(rule, 2.0**-22)
+    if rule in ("single", "double"):
+        error = error + np.where(size > _WIDE, size * 2.0**-15, 0.0)
     while isinstance(network.layers[source], Relu):
         (source,) = network.layers[source].inputs
     read = network.layers[source]
