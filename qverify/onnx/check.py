@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from qverify.errors import ModelError
+from qverify.layers import Conv, Dense, Rounding, forward
 from qverify.onnx import session as onnx_session
-from qverify.text.shortened import first_line
+from qverify.text.shortened import first_line, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +20,16 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.network import Network
     from qverify.onnx.graph import NetworkBuilder, Tensor
+    from qverify.onnx.grid import Grid
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
+INTEGERS = {
+    TensorProto.UINT8: np.uint8,
+    TensorProto.INT8: np.int8,
+    TensorProto.UINT16: np.uint16,
+    TensorProto.INT16: np.int16,
+}
+"""Types that an input may have, if a node says what its integers stand for."""
 
 # How far onnxruntime may be from `Network.evaluate`, as (part of the sample's largest output, part of its largest
 # value anywhere). float32 rounds at 6e-8; sums of a thousand terms over a dozen layers were seen to reach 3e-6 of
@@ -27,17 +37,36 @@ FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 # second part covers outputs that cancel: what is left there is the rounding of larger numbers.
 TOLERANCES = {TensorProto.FLOAT: (1e-4, 1e-6), TensorProto.DOUBLE: (1e-10, 1e-13)}
 
+# At a rounding point, beyond half a step: what was rounded comes from one or two layers behind the last point, whose
+# values are taken from onnxruntime, so that no tie goes on to the next layer.
+_POINT = (1e-5, 1e-6)
+_SATURATED = 0.05
+"""The part of a rounding point's values that integer kernels may miss: without the instructions for it they add pairs
+of products in saturating 16 bits, as onnxruntime documents. A lost bias or a swapped axis moves nearly all."""
 
-def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, output: Tensor) -> None:
+
+def quantised(network: Network) -> bool:
+    """Whether some of it is on a grid already: it comes from a quantised file."""
+    grids = any(isinstance(layer, (Dense, Conv)) and layer.grid is not None for layer in network.layers)
+    return grids or bool(network.roundings)
+
+
+def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, output: Tensor) -> list[str]:
     """Run eight inputs through the model and the network read from it, one at a time; raises ModelError where they
-    differ. `builder` and `output` say what the model's input and logits are called and how they are stored."""
+    differ. `builder` and `output` say what the model's input and logits are called and how they are stored.
+
+    Rounding points of a quantised file are compared one by one, on what onnxruntime has before them. Returns remarks.
+    """
     kind = next(i for i in model.graph.input if i.name == builder.input_name).type.tensor_type.elem_type
-    relative, floor = TOLERANCES[TensorProto.FLOAT if builder.single else kind]
-    runtime = _runtime(model, network, builder.input_name, output)
-    for sample in _probes(network.input_size):
-        rounded = sample.astype(FLOATS[kind])
-        theirs = runtime(rounded.reshape(builder.input_shape)).astype(np.float64).reshape(-1)
-        values = network.evaluate_all(rounded[None])
+    relative, floor = TOLERANCES[TensorProto.FLOAT if builder.single or kind not in FLOATS else kind]
+    runtime, points = _runtime(model, network, builder, output), _Points(network, builder)
+    for sample in _probes(network):
+        given = sample.astype(FLOATS.get(kind, np.float64))
+        if builder.entry is not None and builder.entry.integers is not None:
+            numbers = builder.entry.integers.integers(sample)
+            given, sample = numbers.astype(INTEGERS[kind]), builder.entry.integers.numbers(numbers)
+        theirs, at_points = runtime(given.reshape(builder.input_shape))
+        values = points.followed(given if builder.entry is None else sample, at_points)
         ours = values[-1][0]
         if theirs.shape != ours.shape:
             raise ModelError(
@@ -55,42 +84,133 @@ def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, o
                 f"{network.source}: qverify and onnxruntime differ by {difference:.3g} where {allowed:.3g} is allowed. "
                 + _REPORT
             )
+    return points.remarks()
 
 
 # On AveragePool with ceil_mode and counted padding onnxruntime 1.18 and 1.20 differ from 1.32, which is right.
 _REPORT = "Either the model was misread or onnxruntime is wrong: update it; if that does not help, please report it."
 
 
-def _probes(size: int) -> list[Array]:
-    """The inputs to compare on: pixels, both signs, raw bytes, and zeros, where a lost bias is all there is to see."""
-    rng = np.random.default_rng(0)
-    pixels = [rng.random(size) for _ in range(3)]
-    return [*pixels, *rng.normal(size=(3, size)), rng.uniform(0.0, 255.0, size), np.zeros(size)]
+@dataclass(eq=False)
+class _Points:
+    """The rounding points met so far: how many of their values onnxruntime has elsewhere, by layer."""
+
+    network: Network
+    builder: NetworkBuilder
+    missed: dict[int, int] = field(default_factory=dict)
+    seen: dict[int, int] = field(default_factory=dict)
+
+    def followed(self, sample: Array, theirs: dict[int, Array]) -> list[Array]:
+        """The output (1, size) of every layer, at rounding points as onnxruntime has it; raises ModelError."""
+        values: list[Array] = []
+        for index, layer in enumerate(self.network.layers):
+            if index == 0:
+                values.append(self.network.flat(sample[None]))
+                continue
+            values.append(forward(layer, [values[i] for i in layer.inputs]))
+            if index in theirs and isinstance(layer, Rounding):
+                before = np.clip(values[layer.inputs[0]], layer.low, layer.high)
+                largest = max(np.abs(value).max() for value in values)
+                self._judge(index, layer, before[0], theirs[index], largest)
+                values[-1] = theirs[index][None]
+        return values
+
+    def _judge(self, index: int, layer: Rounding, before: Array, theirs: Array, largest: float) -> None:
+        """Compare a point's values (size,) with what goes into it, clipped: near it, and on the point's grid."""
+        relative, floor = _POINT
+        allowed = 0.5 * layer.step + relative * np.abs(before).max() + floor * largest
+        difference = np.abs(theirs - before)
+        on_grid = np.abs(forward(layer, [theirs[None]])[0] - theirs) <= 1e-6 * layer.step
+        off = ~((difference <= allowed) & on_grid)
+        self.missed[index] = self.missed.get(index, 0) + int(off.sum())
+        self.seen[index] = self.seen.get(index, 0) + off.size
+        if off.any() and not self.builder.points[index].kernel:
+            self._refuse(layer, difference[off].max(), allowed.max())
+
+    def _refuse(self, layer: Rounding, difference: float, allowed: float) -> None:
+        raise ModelError(
+            f"{self.network.source}: at rounding point {layer.name!r} qverify and onnxruntime differ by "
+            f"{difference:.3g} where {allowed:.3g} is allowed. {_REPORT}"
+        )
+
+    def remarks(self) -> list[str]:
+        """A sentence on integer kernels that saturated; raises ModelError where that is no explanation."""
+        names = []
+        for index, missed in self.missed.items():
+            layer = self.network.layers[index]
+            if missed > _SATURATED * self.seen[index]:
+                raise ModelError(
+                    f"{self.network.source}: at rounding point {layer.name!r} qverify and onnxruntime differ in "
+                    f"{missed} of {self.seen[index]} values. {_REPORT}"
+                )
+            names += [repr(layer.name)] * (missed > 0)
+        if not names:
+            return []
+        return [
+            f"onnxruntime's integer kernels give other values on this machine at {listed(names, 5)}: they "
+            "add in saturating 16 bits where the processor has no instructions for more."
+        ]
+
+
+def _probes(network: Network) -> list[Array]:
+    """The inputs to compare on: pixels, both signs, raw bytes, and zeros, where a lost bias is all there is to see; or
+    the range of the rounding points on the input, and some beyond."""
+    rng, size = np.random.default_rng(0), network.input_size
+    first = [layer for layer in network.layers if isinstance(layer, Rounding) and layer.inputs == (0,)]
+    if not first:
+        pixels = [rng.random(size) for _ in range(3)]
+        return [*pixels, *rng.normal(size=(3, size)), rng.uniform(0.0, 255.0, size), np.zeros(size)]
+    low, high = np.min([p.low for p in first], axis=0), np.max([p.high for p in first], axis=0)
+    spread = [low + (high - low) * rng.random(size) for _ in range(4)]
+    return [*spread, *(0.25 * (high - low) * rng.normal(size=(2, size))), 1.2 * spread[0], np.zeros(size)]
 
 
 def _runtime(
-    model: onnx.ModelProto, network: Network, input_name: str, output: Tensor
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The model in onnxruntime, up to the tensor `output.logits` if a Softmax was dropped; raises ModelError."""
+    model: onnx.ModelProto, network: Network, builder: NetworkBuilder, output: Tensor
+) -> Callable[[np.ndarray], tuple[Array, dict[int, Array]]]:
+    """The model in onnxruntime, up to the tensor `output.logits` if a Softmax was dropped; raises ModelError.
+
+    Gives the output and what it has at rounding points, by layer, all as flat numbers. A quantised model is run node by
+    node, without what onnxruntime does to graphs: that is what the file says.
+    """
+    name, grid = model.graph.output[0].name, output.integers
     if output.logits is not None:
-        cut = onnx.ModelProto()
-        cut.CopyFrom(model)
-        del cut.graph.output[:]
-        kind = TensorProto.DOUBLE if output.double else TensorProto.FLOAT
-        cut.graph.output.append(helper.make_tensor_value_info(output.logits, kind, None))
-        model = cut
+        name, grid = output.logits.name, output.logits.integers
+    tensors = [(name, grid), *((point.tensor, point.grid) for point in builder.points.values())]
     try:
-        session = onnx_session.open_session(model.SerializeToString())
+        session = onnx_session.open_session(
+            _showing(model, tensors, output).SerializeToString(), optimised=not quantised(network)
+        )
     except onnx_session.errors() as error:
         raise ModelError(
             f"{network.source}: onnxruntime cannot run the model, so it cannot be checked ({first_line(error)}); "
             "export it in float32 and with an opset that onnxruntime knows."
         ) from error
 
-    def run(x: np.ndarray) -> np.ndarray:
+    def run(x: np.ndarray) -> tuple[Array, dict[int, Array]]:
         try:
-            return np.asarray(session.run(None, {input_name: x})[0])
+            found = session.run(None, {builder.input_name: x})
         except onnx_session.errors() as error:
             raise ModelError(f"{network.source}: onnxruntime cannot run the model ({first_line(error)}).") from error
+        flat = [np.asarray(array).astype(np.float64).reshape(-1) for array in found]
+        numbers = [a if g is None else g.numbers(a) for a, (_, g) in zip(flat, tensors, strict=True)]
+        return numbers[0], dict(zip(builder.points, numbers[1:], strict=True))
 
     return run
+
+
+def _showing(model: onnx.ModelProto, tensors: list[tuple[str, Grid | None]], output: Tensor) -> onnx.ModelProto:
+    """The model with these tensors as outputs, integers by a Cast to float32, which has all of up to 16 bits."""
+    if len(tensors) == 1 and output.logits is None and output.integers is None:
+        return model
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[:]
+    for number, (name, grid) in enumerate(tensors):
+        kind = TensorProto.DOUBLE if output.double and number == 0 else TensorProto.FLOAT
+        if grid is not None:
+            cast = f"{name}/shown_{number}"
+            shown.graph.node.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
+            name = cast
+        shown.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return shown

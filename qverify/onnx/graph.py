@@ -17,6 +17,7 @@ import onnx
 from onnx import helper
 
 from qverify.layers import BatchNorm, Input, Layer
+from qverify.onnx.grid import Grid, ends_of, kind_of, uncovered
 from qverify.text.brief import Brief
 from qverify.text.shortened import first_line, quoted, shortened
 
@@ -33,13 +34,15 @@ DOMAINS = ("", "ai.onnx")
 _LAYER_NAME = 200  # characters
 
 # Deterministic, and harmless whatever numbers they get. An operator outside this list is refused even on
-# constants: RandomNormal has no inputs at all, and a DequantizeLinear of weights is a quantised model.
+# constants (RandomNormal has no inputs at all), but for QuantizeLinear and DequantizeLinear, which `integers.py` reads.
 _FOLDABLE = """
-    Abs Add Cast CastLike Concat Constant ConstantOfShape Div Equal Exp Expand Flatten Floor Gather Gemm
+    Abs Add Cast CastLike Clip Concat Constant ConstantOfShape Div Equal Exp Expand Flatten Floor Gather Gemm
     Identity MatMul Max Min Mul Neg Pow Range Reciprocal ReduceProd Reshape Shape Size Slice Sqrt
     Squeeze Sub Transpose Unsqueeze Where
 """
 FOLDABLE = frozenset(_FOLDABLE.split())
+_VIEWS = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
+"""Those of them that move numbers and change none."""
 # What the reference evaluator and the numpy code below it raise on arguments that do not fit.
 _FOLD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError)
 
@@ -52,12 +55,24 @@ class UnknownOperator(Refusal):
     """A node whose operator is not supported at all."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False)
+class Logits:
+    """The tensor of the model that a dropped Softmax reads: its name, and what it holds if it holds integers."""
+
+    name: str
+    integers: Grid | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Constant(Brief):
-    """A number array that does not depend on the input; `sources` are the float tensors it was made from."""
+    """A number array that does not depend on the input; `sources` are the float tensors it was made from.
+
+    `grid`: steps, of a shape that broadcasts to it, of which the numbers of a quantised file are whole multiples.
+    """
 
     value: np.ndarray
     sources: frozenset[str] = frozenset()
+    grid: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +80,21 @@ class Tensor:
     """The output of `layers[layer]`, seen under the full ONNX shape `shape` (batch 1).
 
     `exclusive`: no other node reads this value, so the layer may still be changed (bias, folding).
-    `logits` is set once a Softmax was dropped: the name of the tensor that went into it.
+    `logits` is set once a Softmax was dropped: the tensor that went into it.
     `double`: the model computes it (or its logits) in float64, not in float32.
+    `integers`: the model's tensor holds integers, and the layer gives the numbers that they stand for.
+    `entry`: it is the network's input, integers of this type; what they stand for is said by the node that reads them.
+    `clip`: the ends to which a Clip keeps it, where only a QuantizeLinear reads it, whose rounding point takes them up.
     """
 
     layer: int
     shape: Shape
     exclusive: bool = True
-    logits: str | None = None
+    logits: Logits | None = None
     double: bool = False
+    integers: Grid | None = None
+    entry: str | None = None
+    clip: tuple[float, float] | None = None
 
     @property
     def size(self) -> int:
@@ -106,12 +127,14 @@ def layer_name(name: str) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Node(Brief):
-    """A node with its inputs resolved. `opset` is that of the default domain."""
+    """A node with its inputs resolved. `opset` is that of the default domain; `rounded`: its output is read by
+    QuantizeLinear alone."""
 
     proto: onnx.NodeProto
     inputs: tuple[Value, ...]
     opset: int
     attributes: Mapping[str, Any]
+    rounded: bool = False
 
     @property
     def op(self) -> str:
@@ -148,6 +171,11 @@ class Node(Brief):
         value = self.view(index)
         if value.logits is not None:
             raise Refusal("it follows a Softmax or LogSoftmax, which is supported only at the end of the network")
+        if value.integers is not None or value.entry is not None:
+            raise Refusal(
+                f"it computes with the integers of {self.input_label(index)}, which is for DequantizeLinear and the "
+                "operators of quantised tensors; put a DequantizeLinear before it"
+            )
         return value
 
     def constant(self, index: int) -> np.ndarray:
@@ -170,6 +198,13 @@ class Node(Brief):
         with np.errstate(invalid="ignore"):  # the layer it goes into refuses NaN, with its name
             return value.astype(np.float64)
 
+    def grid(self, index: int) -> Array | None:
+        """The steps of constant input `index`, in its shape; None if it is on no grid."""
+        value = self.inputs[index]
+        if not isinstance(value, Constant) or value.grid is None:
+            return None
+        return np.broadcast_to(value.grid, value.value.shape)
+
     def integers(self, index: int) -> tuple[int, ...]:
         """Input `index` as integers: axes or a shape."""
         value = self.constant(index)
@@ -190,12 +225,22 @@ class Node(Brief):
         return axis + rank if axis < 0 else axis
 
 
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A tensor of integers in the model: its name, what it holds, and whether an integer kernel makes it."""
+
+    tensor: str
+    grid: Grid
+    kernel: bool
+
+
 @dataclass(repr=False, kw_only=True)
 class NetworkBuilder(Brief):
     """A network being built: its layers so far.
 
     `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that reads float64
-    computes in float32.
+    computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entry`: the input
+    as the numbers that its integers stand for, where it is one of integers.
     """
 
     input_name: str
@@ -208,6 +253,8 @@ class NetworkBuilder(Brief):
     batchnorms: list[BatchNorm] = field(default_factory=list)
     oddities: list[tuple[str, str]] = field(default_factory=list)
     single: bool = False
+    points: dict[int, Point] = field(default_factory=dict)
+    entry: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]
@@ -244,6 +291,18 @@ class NetworkBuilder(Brief):
 
 def fold(node: onnx.NodeProto, opset: int, inputs: Mapping[str, Constant]) -> list[Constant]:
     """Compute a node of `FOLDABLE` whose inputs are all constant, by onnx's reference evaluator; raises Refusal."""
+    sources = frozenset().union(*(v.sources for v in inputs.values()))
+    results = _computed(node, opset, {name: constant.value for name, constant in inputs.items()})
+    found = [_folded(np.asarray(result), sources, name) for result, name in zip(results, node.output, strict=True)]
+    moved = inputs.get(node.input[0]) if node.op_type in _VIEWS else None
+    if moved is None or moved.grid is None:
+        return found
+    steps = {node.input[0]: np.ascontiguousarray(np.broadcast_to(moved.grid, moved.value.shape))}
+    steps = {name: steps.get(name, constant.value) for name, constant in inputs.items()}
+    return [replace(found[0], grid=uncovered(np.asarray(_computed(node, opset, steps)[0])))]
+
+
+def _computed(node: onnx.NodeProto, opset: int, inputs: Mapping[str, np.ndarray]) -> list[Any]:
     from onnx.reference import ReferenceEvaluator  # slow to import, and most models need it only for Constant
 
     function = helper.make_function(
@@ -251,15 +310,13 @@ def fold(node: onnx.NodeProto, opset: int, inputs: Mapping[str, Constant]) -> li
     )
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(function).run(None, {k: v.value for k, v in inputs.items()}, attributes={})
+            return list(ReferenceEvaluator(function).run(None, dict(inputs), attributes={}))
     except _FOLD_ERRORS as error:
         raise Refusal(f"its constant inputs cannot be evaluated ({first_line(error)})") from error
-    sources = frozenset().union(*(v.sources for v in inputs.values()))
-    return [_folded(np.asarray(result), sources, name) for result, name in zip(results, node.output, strict=True)]
 
 
 def _folded(value: np.ndarray, sources: frozenset[str], name: str) -> Constant:
-    if value.dtype.kind not in "fiub":
-        raise Refusal(f"its value of type {value.dtype} is not a tensor of numbers")
     is_float = value.dtype.kind == "f"
+    if not is_float and value.dtype.kind != "b" and ends_of(kind_of(value.dtype)) is None:
+        raise Refusal(f"its value of type {value.dtype} is not a tensor of numbers")
     return Constant(value, (sources or frozenset([name])) if is_float else frozenset())

@@ -14,6 +14,7 @@ import numpy as np
 
 from qverify.layers import BatchNorm, Conv, Dense, Scale
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Tensor, Value
+from qverify.onnx.grid import uncovered
 
 if TYPE_CHECKING:
     from qverify.arrays import Array
@@ -152,7 +153,16 @@ def conv(node: Node, builder: NetworkBuilder) -> Value:
     if bias.shape != (len(weight),):
         raise Refusal(f"a bias of shape {bias.shape} does not fit {len(weight)} output channels")
     window = _window(node, kernel, x.shape[2:])
-    fields = {"has_bias": node.has(2), "groups": groups, "in_shape": (x.shape[1], *window.sizes), **window.fields}
+    grid = node.grid(1)
+    if grid is not None:
+        grid = uncovered(grid.reshape(*weight.shape[:2], *window.kernel))
+    fields = {
+        "grid": grid,
+        "has_bias": node.has(2),
+        "groups": groups,
+        "in_shape": (x.shape[1], *window.sizes),
+        **window.fields,
+    }
     weight, shape = weight.reshape(*weight.shape[:2], *window.kernel), (1, len(weight), *window.output)
     out = builder.new(Conv, node.name, (x,), shape, weight=weight, bias=bias, **fields)
     return builder.uses(out, node.sources(1, 2))
@@ -183,11 +193,12 @@ def _normalised(node: Node, builder: NetworkBuilder, x: Tensor, norm: dict[str, 
     shift = norm["offset"] - norm["mean"] * factor
     positions = x.size // x.shape[1]
     layer, sources = builder.layers[x.layer], node.sources(1, 2, 3, 4)
-    if isinstance(layer, Dense) and layer.quantised and x.exclusive:
+    free = isinstance(layer, (Dense, Conv)) and layer.quantised and layer.grid is None and x.exclusive
+    if free and isinstance(layer, Dense):
         norm = {name: np.repeat(values, positions) for name, values in norm.items()}
         factor, shift = np.repeat(factor, positions), np.repeat(shift, positions)
         out = builder.change(x, weight=layer.weight * factor[:, None], bias=factor * layer.bias + shift, has_bias=True)
-    elif isinstance(layer, Conv) and layer.quantised and x.exclusive and layer.weight.shape[0] == len(factor):
+    elif free and isinstance(layer, Conv) and layer.weight.shape[0] == len(factor):
         weight = layer.weight * factor[:, None, None, None]
         out = builder.change(x, weight=weight, bias=factor * layer.bias + shift, has_bias=True)
     else:

@@ -13,6 +13,8 @@ Decisions a user of radii should know:
 - A constant added to a layer without bias, one number an output or channel, is its bias; so is a scalar, each
   output then having its own copy. Any other constant arithmetic is an exact `Scale`; average pooling is exact.
 - An initializer that two weighted layers use is quantised in each on its own; `Network.notes` says where.
+- What a quantiser wrote keeps its numbers: weights on their grid, to which nothing is folded, and a `Rounding` layer
+  where a tensor is rounded. Tensors of integers are the numbers that they stand for.
 - A Softmax or LogSoftmax at the end is dropped, as it keeps the order of the classes; the notes say so.
 - A layer is called as its node, or as the node's first output if that has no name; MatMul + Add as the MatMul,
   merged Scales as the first. `_2`, `_3`, ... is appended to a name that is taken.
@@ -20,7 +22,7 @@ Decisions a user of radii should know:
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +36,7 @@ from qverify.errors import ModelError, UnsupportedModel
 from qverify.files.user import shown_path
 from qverify.kinds import path_like
 from qverify.network import Network
-from qverify.onnx.check import FLOATS, compare
+from qverify.onnx.check import FLOATS, INTEGERS, compare, quantised
 from qverify.onnx.file import external, read_model
 from qverify.onnx.functions import inlined
 from qverify.onnx.graph import (
@@ -52,10 +54,11 @@ from qverify.onnx.graph import (
     fold,
     label,
 )
-from qverify.onnx.operators import OPERATORS
+from qverify.onnx.integers import LINEAR, fold_linear
+from qverify.onnx.operators import ONNXRUNTIME, OPERATORS
 from qverify.onnx.order import captured, in_order
 from qverify.onnx.refusals import Refusals
-from qverify.onnx.ways_out import HINTS
+from qverify.onnx.ways_out import HINTS, OPTIMISED
 from qverify.onnx.writer import save, to_onnx
 from qverify.remarks import remark
 from qverify.text.escapes import printable
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save", "to_onnx"]
 
 OLDEST_OPSET = 8
+_INPUTS = "supported are float32 and float64, and integers of 8 or 16 bits where a DequantizeLinear reads them"
 _WANTED = "the path of an .onnx file, or an onnx.ModelProto (torch.onnx.export writes a torch module as one)"
 
 # What these make of a computed tensor does not depend on its numbers.
@@ -76,7 +80,8 @@ _SHAPE_ONLY = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Sh
 def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
     """Read an ONNX file, or a model in memory, as a `Network` (conventions above; input and output flat).
 
-    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`check.TOLERANCES`). What of the
+    Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`check.TOLERANCES`), a quantised network
+    at each of its rounding points, on what onnxruntime has before it. What of the
     model a person should know is in `Network.notes`, and a QVerifyWarning each. Raises UnsupportedModel with every kind
     of unsupported detail, and ModelError if the file is missing, damaged, not ONNX, holds NaN, or if onnxruntime
     refuses or contradicts the result.
@@ -122,17 +127,19 @@ def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
     builder = walk.builder
     if output.layer != len(builder.layers) - 1:  # only its Shape is read, perhaps
         raise ModelError(f"{short}: the output of layer {builder.layers[-1].name!r} is never used.")
-    network = Network(
-        tuple(builder.layers),
-        short,
-        tuple(printable(note) for note in builder.notes + _shared(builder)),
-        tuple(builder.added_biases),
-        tuple(builder.batchnorms),
-        tuple(builder.oddities),
-    )
-    inside = output.logits is not None and all(output.logits not in node.output for node in model.graph.node)
-    compare(flat if inside else model, network, builder, output)
-    return network
+    network = Network(tuple(builder.layers), short)
+    if not quantised(network):  # what toolchains would do to it
+        network = replace(
+            network,
+            notes=tuple(_shared(builder)),
+            added_biases=tuple(builder.added_biases),
+            batchnorms=tuple(builder.batchnorms),
+            oddities=tuple(builder.oddities),
+        )
+    made = {name for node in model.graph.node for name in node.output}
+    asked = {point.tensor for point in builder.points.values()} | ({output.logits.name} if output.logits else set())
+    notes = [*builder.notes, *network.notes, *compare(model if asked <= made else flat, network, builder, output)]
+    return replace(network, notes=tuple(printable(note) for note in notes))
 
 
 class _Walk:
@@ -145,6 +152,9 @@ class _Walk:
         self.opset = max((o.version for o in model.opset_import if o.domain in DOMAINS), default=0)
         self.values: dict[str, Value] = {"": None}
         outputs = [o.name for o in self.graph.output]
+        self.readers: dict[str, set[str]] = defaultdict(set, {name: {""} for name in outputs})
+        for name, kind in ((name, n.op_type) for n in self.graph.node for name in (*n.input, *captured(n))):
+            self.readers[name].add(kind)
         self.reads = Counter([name for n in self.graph.node for name in (*n.input, *captured(n))] + outputs)
         # Shape reads no value, so it does not keep a layer from taking up a bias.
         readers = [n for n in self.graph.node if n.op_type != "Shape"]
@@ -178,7 +188,10 @@ class _Walk:
         if self.opset < OLDEST_OPSET:
             self.refusals.add(f"opset {self.opset}: supported is {OLDEST_OPSET} and newer; convert the model")
         if self.annotated:
-            self.refusals.add("quantisation annotations: verify the float model it was made from")
+            self.refusals.add(
+                "quantisation annotations, which say steps that no node applies: "
+                "export the model with QuantizeLinear and DequantizeLinear, or verify the float model it was made from"
+            )
         sparse = [t.values.name for t in self.graph.sparse_initializer if self.reads[t.values.name]]
         if sparse:
             self.refusals.add(f"sparse initializers; supported are dense ones ({listed(list(map(quoted, sparse)), 5)})")
@@ -207,15 +220,18 @@ class _Walk:
         if not inputs:
             return
         name, kind = inputs[0].name, inputs[0].type.tensor_type
-        if kind.elem_type not in FLOATS:
+        if kind.elem_type not in {*FLOATS, *INTEGERS}:
             known = kind.elem_type in TensorProto.DataType.values() and kind.elem_type
             found = TensorProto.DataType.Name(kind.elem_type).lower() if known else "no tensor of a known type"
-            self.refusals.add(f"input {quoted(name)} is {found}; supported are float32 and float64")
+            self.refusals.add(f"input {quoted(name)} is {found}; {_INPUTS}")
+            if kind.elem_type != TensorProto.FLOAT16:  # which the nodes behind it may say more about
+                return
         found_shape = self._input_shape(name, kind)
         if found_shape is not None:
             shape, batched = found_shape
             self.builder = NetworkBuilder(input_name=name, input_shape=shape, batched=batched)
-            self.values[name] = Tensor(layer=0, shape=shape, double=kind.elem_type == TensorProto.DOUBLE)
+            entry = np.dtype(INTEGERS[kind.elem_type]).name if kind.elem_type in INTEGERS else None
+            self.values[name] = Tensor(layer=0, shape=shape, double=kind.elem_type == TensorProto.DOUBLE, entry=entry)
 
     def _input_shape(self, name: str, kind: onnx.TypeProto.Tensor) -> tuple[Shape, bool] | None:
         """The full shape at batch 1, and whether its first axis is the batch; None if it is not known."""
@@ -260,12 +276,16 @@ class _Walk:
 
     def _made(self, proto: onnx.NodeProto, inputs: list[Value]) -> Value:
         """The first output of a node that depends on the network's input; raises Refusal."""
+        return OPERATORS[proto.op_type].read(self._node(proto, inputs), self.builder)
+
+    def _node(self, proto: onnx.NodeProto, inputs: list[Value]) -> Node:
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
-        node = Node(proto, tuple(inputs), self.opset, attributes)
-        return OPERATORS[proto.op_type].read(node, self.builder)
+        return Node(proto, tuple(inputs), self.opset, attributes, self.readers[proto.output[0]] == {"QuantizeLinear"})
 
     def _folded(self, proto: onnx.NodeProto, inputs: list[Value]) -> list[Constant]:
         """The outputs of a node whose inputs are constants; raises Refusal."""
+        if proto.op_type in LINEAR:
+            return [fold_linear(self._node(proto, inputs))]
         given = {n: v for n, v in zip(proto.input, inputs, strict=True) if isinstance(v, Constant)}
         return fold(proto, self.opset, given)
 
@@ -277,23 +297,24 @@ class _Walk:
 
     def _check_node(self, node: onnx.NodeProto, computed: bool) -> None:
         """Check a node whatever its inputs are; raises Refusal."""
-        if node.domain not in DOMAINS:
+        known = OPERATORS.get(node.op_type)
+        if node.domain not in (*DOMAINS, ONNXRUNTIME):
             domain = quoted(node.domain)
-            raise Refusal(f"operator domain {domain} is not supported; only standard ONNX operators are")
-        if any(part in node.op_type.lower() for part in ("quantize", "qlinear", "integer")):
-            raise Refusal("the model is already quantised; verify the float model it was made from")
+            raise Refusal(
+                f"operator domain {domain} is not supported; only operators of ONNX, and some of onnxruntime, are"
+            )
         if node.overload or any(a.ref_attr_name for a in node.attribute):
             raise Refusal("it is written as part of a function, but is in none; export the model without functions")
         if not any(self.reads[name] for name in node.output):
             raise Refusal("nothing uses its output; remove the node")
         if not computed:
-            if node.op_type not in FOLDABLE:
+            if node.op_type not in LINEAR and (node.op_type not in FOLDABLE or node.domain not in DOMAINS):
                 kind = shortened(node.op_type)
                 raise Refusal(f"operator {kind} on constants is not supported: replace it by an initializer")
             return
-        known = OPERATORS.get(node.op_type)
-        if known is None:
-            hint = f" ({HINTS[node.op_type]})" if node.op_type in HINTS else ""
+        if known is None or node.domain not in known.domains:
+            way = OPTIMISED if known is not None else HINTS.get(node.op_type)
+            hint = f" ({way})" if way else ""
             raise UnknownOperator(f"the operator is not supported{hint}")
         found = [shortened(a.name) for a in node.attribute if a.name not in known.attributes]
         if found:
@@ -307,6 +328,10 @@ class _Walk:
         name = self.graph.output[0].name if self.graph.output else ""
         value = self.values.get(name)
         if isinstance(value, Tensor):
+            if value.entry is not None:
+                self.refusals.add(f"output {quoted(name)} is the input itself; there is nothing to verify")
+            elif value.integers is not None and value.logits is None:
+                self.builder.notes.append(f"{name}: integers in the file; outputs are the numbers that they stand for.")
             return value
         if isinstance(value, Constant) or (name and name not in self.values):
             self.refusals.add(f"output {quoted(name)} does not depend on the input")

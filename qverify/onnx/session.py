@@ -6,13 +6,15 @@ import functools
 from typing import Any
 
 
-def open_session(content: bytes) -> Any:
-    """An InferenceSession of a serialised model. Raises one of `errors()`."""
+def open_session(content: bytes, optimised: bool = True) -> Any:
+    """An InferenceSession of a serialised model, perhaps with its nodes as they stand. Raises one of `errors()`."""
     import onnxruntime as ort  # takes a second to import
 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # it would print what is raised anyway
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

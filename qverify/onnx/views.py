@@ -12,7 +12,9 @@ from math import prod
 import numpy as np
 from onnx import TensorProto, helper
 
-from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
+from qverify.onnx.accumulators import sums_as_floats
+from qverify.onnx.graph import Constant, Logits, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
+from qverify.onnx.points import entered_as_floats
 
 
 def _viewed(x: Tensor, shape: Shape) -> Tensor:
@@ -27,7 +29,7 @@ def identity(node: Node, builder: NetworkBuilder) -> Value:
 
 
 def cast(node: Node, builder: NetworkBuilder) -> Value:
-    """A Cast between float32 and float64, which rounds no more than any arithmetic in float32."""
+    """A Cast between float32 and float64, which rounds no more than any arithmetic in float32; of sums of integers."""
     return _typed(node.view(0), node.attributes["to"], builder)
 
 
@@ -46,6 +48,10 @@ def _typed(x: Tensor, target: int, builder: NetworkBuilder) -> Tensor:
     if target not in (TensorProto.FLOAT, TensorProto.DOUBLE):
         kind = TensorProto.DataType.Name(target).lower() if target in TensorProto.DataType.values() else target
         raise Refusal(f"it casts to {kind}; supported are float32 and float64: export the model in float32")
+    if x.entry is not None:
+        return replace(entered_as_floats(builder, x), double=target == TensorProto.DOUBLE)
+    if x.integers is not None:
+        return sums_as_floats(x)
     if x.logits is not None:
         return x
     builder.single |= x.double and target == TensorProto.FLOAT
@@ -134,4 +140,4 @@ def softmax(node: Node, builder: NetworkBuilder) -> Value:
     if classes != x.size:
         raise Refusal(f"{node.op} over axis {axis} of shape {x.shape}; supported is one over all outputs")
     builder.notes.append(f"{node.name}: {node.op} dropped; outputs are the logits, in the same order.")
-    return replace(x, logits=node.proto.input[0])
+    return replace(x, logits=Logits(node.proto.input[0], None))

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from qverify.layers import Dense, Input
-from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Tensor, fold, label, layer_name
+from qverify.onnx.graph import Constant, Logits, NetworkBuilder, Node, Refusal, Tensor, fold, label, layer_name
 from qverify.onnx.session import open_session
 
 
@@ -27,7 +27,7 @@ def node(*inputs: Any, **more: Any) -> Node:
 
 
 COMPUTED = Tensor(layer=0, shape=(1, 3))
-AFTER_SOFTMAX = Tensor(layer=0, shape=(1, 3), logits="z")
+AFTER_SOFTMAX = Tensor(layer=0, shape=(1, 3), logits=Logits("z", None))
 
 
 @pytest.mark.parametrize(

@@ -71,13 +71,6 @@ def _custom_domain() -> onnx.ModelProto:
     return built
 
 
-def _dynamically_quantised() -> onnx.ModelProto:
-    nodes = [node("DynamicQuantizeLinear", "x", "q"), node("MatMulInteger", "q w z", "i")]
-    nodes[0].output.extend(["s", "z"])
-    nodes += [node("Cast", "i", "c", to=TensorProto.FLOAT), node("Mul", "c s", "y")]
-    return _chain(*nodes, w=np.ones((4, 3), np.int8))
-
-
 def _half() -> onnx.ModelProto:
     nodes = [node("Gemm", "x w", "y")]
     return model(nodes, {"w": _numbers(4, 2)}, ["N", 4], dtype=np.float16)
@@ -124,8 +117,6 @@ def _branching() -> onnx.ModelProto:
 W, V = _numbers(4, 3), _numbers(3, 4)
 STATISTICS = {"scale": _numbers(4), "offset": _numbers(4), "mean": _numbers(4), "variance": np.abs(_numbers(4))}
 BN = "scale offset mean variance"
-QUANTISED = node("QuantizeLinear", "x s z", "q")
-SCALE_AND_ZERO = {"s": 0.1, "z": np.array(0, dtype=np.int8)}
 
 # Name: (model, what the message must contain)
 REFUSALS = {
@@ -147,19 +138,13 @@ REFUSALS = {
         _chain(node("Constant", "", "y", value_floats=[1.0, 2.0]), node("Relu", "x", "z")),
         ["'y' does not depend on the input", "nothing uses its output"],
     ),
-    "quantised weights": (
-        _chain(node("DequantizeLinear", "w s", "v"), node("MatMul", "x v", "y"), w=np.ones((4, 3), np.int8), s=0.5),
-        ["'v_node' (DequantizeLinear): the model is already quantised; verify the float model"],
+    "quantisation annotations": (
+        _annotated(),
+        [
+            "quantisation annotations, which say steps that no node applies: export the model with QuantizeLinear and "
+            "DequantizeLinear, or verify the float model it was made from"
+        ],
     ),
-    "quantised activations": (
-        _chain(QUANTISED, node("DequantizeLinear", "q s z", "y"), **SCALE_AND_ZERO),  # type: ignore[arg-type]
-        ["'q_node' (QuantizeLinear)", "'y_node' (DequantizeLinear)", "already quantised"],
-    ),
-    "quantised at run time": (
-        _dynamically_quantised(),
-        ["'q_node' (DynamicQuantizeLinear): the model is already", "'i_node' (MatMulInteger): the model is already"],
-    ),
-    "quantisation annotations": (_annotated(), ["quantisation annotations: verify the float model"]),
     "sparse weights": (_sparse(), ["sparse initializers; supported are dense ones"]),
     "another domain": (_custom_domain(), ["'y_node' (Relu): operator domain 'com.example' is not supported"]),
     "old opset": (_chain(node("Relu", "x", "y"), opset=7), ["opset 7: supported is 8 and newer; convert the model"]),

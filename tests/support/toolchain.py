@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 Array = np.ndarray
@@ -38,6 +38,7 @@ class Form:
     """Weights of 7 bits of 8."""
     centred: bool = False
     """Activations symmetric about 0."""
+    calibration: str = "MinMax"
 
     @property
     def bits(self) -> int:
@@ -51,6 +52,7 @@ class Form:
     def __str__(self) -> str:
         how = "sym" if self.symmetric else "asym"
         names = [self.format, "channel" if self.channel else "tensor", self.weight, self.activation, how]
+        names += [self.calibration] * (self.calibration != "MinMax")
         flags = {"prepared": self.prepared, "reduced": self.reduced, "centred": self.centred}
         return "-".join([*names, *(name for name, on in flags.items() if on)])
 
@@ -130,6 +132,7 @@ def quantised(source: onnx.ModelProto, x: Array, form: Form) -> onnx.ModelProto:
                 weight_type=QuantType[form.weight],
                 activation_type=QuantType[form.activation],
                 reduce_range=form.reduced,
+                calibrate_method=CalibrationMethod[form.calibration],
                 extra_options={"WeightSymmetric": form.symmetric, "ActivationSymmetric": form.centred},
             )
         finally:

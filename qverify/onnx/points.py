@@ -1,0 +1,57 @@
+"""Rounding points of a quantised file as layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qverify.layers import Rounding
+from qverify.onnx.graph import NetworkBuilder, Point, Refusal, Tensor
+from qverify.onnx.grid import Grid
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+
+
+def _fields(x: Tensor, grid: Grid) -> dict[str, Array]:
+    """The fields of the rounding point that brings x, clipped perhaps, to this grid."""
+    low, high = grid.ends
+    if x.clip is not None:
+        low, high = np.maximum(low, np.rint(x.clip[0] / grid.step)), np.minimum(high, np.rint(x.clip[1] / grid.step))
+    made = Rounding.on_grid("", 0, (x.size,), grid.step, (low, high))
+    return {"step": made.step, "low": made.low, "high": made.high, "dead": made.dead}
+
+
+def rounded(builder: NetworkBuilder, x: Tensor, grid: Grid, name: str, point: Point) -> Tensor:
+    """x rounded to this grid: no layer where it lies on it already, as after a view that was quantised again."""
+    fields, layer = _fields(x, grid), builder.layers[x.layer]
+    if isinstance(layer, Rounding) and (layer.step == fields["step"]).all():  # noqa: SIM102
+        if (layer.low >= fields["low"]).all() and (layer.high <= fields["high"]).all():
+            return replace(x, integers=grid, clip=None)
+    out = builder.new(Rounding, name, (x,), x.shape, **fields)
+    builder.points[out.layer] = point
+    return replace(out, integers=grid, double=False)
+
+
+def entered(builder: NetworkBuilder, x: Tensor, grid: Grid) -> Tensor:
+    """The network's input, integers, as a rounding point behind the numbers that they stand for."""
+    if builder.entry is None:
+        name = builder.layers[0].name
+        out = builder.new(Rounding, f"{name}/rounded", (x,), x.shape, **_fields(x, grid))
+        builder.entry = replace(out, integers=grid, exclusive=False)
+        ends = grid.numbers(grid.integers(np.array([-np.inf, np.inf])[:, None]))
+        builder.notes.append(
+            f"{name}: integers ({grid.kind}) in the file; samples are the numbers that they stand for, "
+            f"from {ends.min():g} to {ends.max():g}."
+        )
+    assert builder.entry.integers is not None
+    if not grid.same(builder.entry.integers):
+        raise Refusal("it reads the network's input with another scale or zero point than another node does")
+    return replace(builder.entry, shape=x.shape, integers=None)
+
+
+def entered_as_floats(builder: NetworkBuilder, x: Tensor) -> Tensor:
+    """A Cast of the network's input, integers, to floating point."""
+    return entered(builder, x, Grid(step=np.ones(1), zero=np.zeros(1), kind=str(x.entry)))
