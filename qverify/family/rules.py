@@ -15,8 +15,8 @@ s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
     any        1: any of these, and stochastic rounding
 
 The kernels of TensorFlow Lite for 16-bit activations keep 15 bits of the multiplier: `single` and `double` have
-|v| 2^-15 there. Sums of two branches and averages take more roundings on the way, by fixed-point multipliers of 20 bits at least: for
-them every rule but `nearest` has |v| 2^-18 on top, v with the sizes of both branches added.
+|v| 2^-15 there. Sums of two branches and averages take more roundings on the way, by fixed-point multipliers of 20 bits
+at least: for them every rule but `nearest` has |v| 2^-18 on top, v with the sizes of both branches added.
 """
 
 from __future__ import annotations
