@@ -202,7 +202,7 @@ class Rounding(Layer):
     `y = clip(round(x + offset), low, high)`, and y is 0 where |x| <= `dead` and has the sign of x elsewhere, unless
     `dead` is negative. Arrays (size,): `step` > 0, ties to even, or 0 for no grid: then nothing is rounded; `low` <= 0
     <= `high`, on the grid. `offset`: the rounding error of a member of a family; None in a file, which rounds to
-    nearest.
+    nearest. `kernel`: in a file, an integer kernel makes what is rounded; else it is made in floating point.
     """
 
     step: Array
@@ -210,6 +210,7 @@ class Rounding(Layer):
     high: Array
     dead: Array
     offset: Array | None = None
+    kernel: bool = False
 
     def __post_init__(self) -> None:
         names = ["step", "low", "high", "dead", *["offset"] * (self.offset is not None)]
@@ -224,11 +225,14 @@ class Rounding(Layer):
             )
 
     @staticmethod
-    def on_grid(name: str, source: int, shape: tuple[int, ...], step: Any, ends: tuple[Any, Any]) -> Rounding:
+    def on_grid(
+        name: str, source: int, shape: tuple[int, ...], step: Any, ends: tuple[Any, Any], kernel: bool = False
+    ) -> Rounding:
         """The rounding point of a file: `step` and the ends, `ends` counted in steps from 0, broadcast to (size,)."""
         steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (prod(shape),))
         low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), steps.shape) * steps for end in ends)
-        return Rounding(name, (source,), shape, step=steps, low=low, high=high, dead=np.zeros_like(steps))
+        none = np.zeros_like(steps)
+        return Rounding(name, (source,), shape, step=steps, low=low, high=high, dead=none, kernel=kernel)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

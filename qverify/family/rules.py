@@ -14,6 +14,9 @@ s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
     truncate   1: toward zero, or the floor: some accelerators
     any        1: any of these, and stochastic rounding
 
+Where a file has its operators in floating point between rounding points (QDQ), runtimes may compute them so: by every
+rule but `nearest` what float32 can get wrong then is added (float_errors.py).
+
 The kernels of TensorFlow Lite for 16-bit activations keep 15 bits of the multiplier: `single` and `double` have
 |v| 2^-15 there. Sums of two branches and averages take more roundings on the way, by fixed-point multipliers of 20 bits
 at least: for them every rule but `nearest` has |v| 2^-18 on top, v with the sizes of both branches added.
@@ -27,6 +30,7 @@ import numpy as np
 
 from qverify.choices import FILE_ROUNDINGS
 from qverify.errors import RadiiError
+from qverify.family.float_errors import float_errors
 from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import Point
 from qverify.kinds import is_word
@@ -57,10 +61,18 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
         raise RadiiError(f"Unknown rounding {shown(rule)}; runtimes of a quantised file round by one of {words}.")
     if not network.roundings:
         raise RadiiError(f"{network.source} is not quantised; state radii or bits for it.")
+    errors = float_errors(network) if rule != "nearest" else []
     found = {}
     for i in network.roundings:
         layer: Any = network.layers[i]
         radius = layer.step * point_error(network, i, rule)
+        if errors and not layer.kernel:
+            radius = radius + errors[layer.inputs[0]]
+            if not np.isfinite(radius).all():
+                raise RadiiError(
+                    f"What rounding point {layer.name!r} reads has no bound, since the input is not rounded before, so"
+                    " its float32 arithmetic has none either; state --rounding nearest for real arithmetic."
+                )
         found[layer.name] = Point(
             radius=radius.reshape(layer.shape), low=(layer.low.min(), 0.0), high=(0.0, layer.high.max()), step=0.0
         )

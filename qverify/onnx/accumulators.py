@@ -60,7 +60,7 @@ def narrowed(node: Node, builder: NetworkBuilder, x: Tensor, low: float, high: f
     if x.exclusive:
         out = builder.change(x, low=lower, high=upper)
     else:
-        fields = {"step": layer.step, "low": lower, "high": upper, "dead": layer.dead}
+        fields = {"step": layer.step, "low": lower, "high": upper, "dead": layer.dead, "kernel": layer.kernel}
         out = builder.new(Rounding, node.name, (x,), x.shape, **fields)
     builder.points[out.layer] = Point(node.proto.output[0], grid, kernel=point is not None and point.kernel)
     return replace(out, integers=grid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +11,8 @@ from qverify.layers import Rounding
 from qverify.onnx.graph import NetworkBuilder, Point, Refusal, Tensor
 from qverify.onnx.grid import Grid
 
-if TYPE_CHECKING:
-    from qverify.arrays import Array
 
-
-def _fields(x: Tensor, grid: Grid) -> dict[str, Array]:
+def _fields(x: Tensor, grid: Grid) -> dict[str, Any]:
     """The fields of the rounding point that brings x, clipped perhaps, to this grid."""
     low, high = grid.ends
     if x.clip is not None:
@@ -30,7 +27,7 @@ def rounded(builder: NetworkBuilder, x: Tensor, grid: Grid, name: str, point: Po
     if isinstance(layer, Rounding) and (layer.step == fields["step"]).all():  # noqa: SIM102
         if (layer.low >= fields["low"]).all() and (layer.high <= fields["high"]).all():
             return replace(x, integers=grid, clip=None)
-    out = builder.new(Rounding, name, (x,), x.shape, **fields)
+    out = builder.new(Rounding, name, (x,), x.shape, kernel=point.kernel, **fields)
     builder.points[out.layer] = point
     return replace(out, integers=grid, double=False)
 

@@ -266,7 +266,9 @@ class Builder(Brief):
     def rounded(self, source: int, name: str, grid: Grid, ends: tuple[int, int]) -> int:
         """Append the rounding of a layer to a grid, with ends counted in steps from 0; its index."""
         shape = self.layers[source].shape
-        return self.append(Rounding.on_grid(self._unique(f"{name}/rounded"), source, shape, grid.step, ends))
+        return self.append(
+            Rounding.on_grid(self._unique(f"{name}/rounded"), source, shape, grid.step, ends, kernel=True)
+        )
 
     def solid(self, x: Tensor, name: str) -> Tensor:
         """A tensor whose pads, if any, are in a layer: a depthwise Conv that copies."""

@@ -1,0 +1,83 @@
+"""Errors of float32 arithmetic in a quantised file, where floating point makes what is rounded: a QDQ file that a
+runtime does not fuse into integer kernels. Sound for any order of summation (rounding.py has the model).
+
+Between two rounding points numbers that are dequantised, multiplied and summed in float32 are off by
+
+    e_z <= |W| e_x + g (|W| |x| + |b|),      g = (n + 8) u / (1 - (n + 8) u),      u = 2^-24
+
+for a sum of n products, the roundings of dequantised inputs, weights and biases included. `|x|` is bounded by the
+ranges of the rounding points before it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.arrays import Array
+    from qverify.network import Network
+
+_UNIT = 2.0**-24
+_AROUND = 8
+"""Roundings around a sum."""
+_Pair = tuple[Any, Any]
+
+
+def float_errors(network: Network) -> list[Array]:
+    """Bounds (size,) on what float32 can get wrong at each layer of a quantised file; infinite where no rounding point
+    bounds the numbers. Raises KeyError for a layer of a type that has no entry in `_FLOAT`."""
+    found: list[_Pair] = []
+    for layer in network.layers:
+        found.append(_FLOAT[type(layer)](layer, [found[i] for i in layer.inputs]))
+    return [np.asarray(error) for _, error in found]
+
+
+def _relative(terms: int) -> float:
+    chain = (terms + _AROUND) * _UNIT
+    return chain / (1.0 - chain) if chain < 0.5 else np.inf
+
+
+def _affine(layer: Any, read: list[_Pair]) -> _Pair:
+    (reach, error), relative = read[0], _relative(layer.fan_in)
+    if not np.isfinite(reach).all():
+        return np.full(layer.size, np.inf), np.full(layer.size, np.inf)
+
+    def apply(x: Array) -> Array:
+        size = abs(layer.weight)
+        return np.asarray(size @ x if isinstance(layer, Dense) else layer.apply(size, x[None])[0])
+
+    bias = abs(layer.bias) if isinstance(layer, Dense) else np.repeat(abs(layer.bias), layer.positions)
+    mass = apply(reach) + bias
+    return mass, (apply(error) + relative * mass) * (1.0 + 2.0**-30)
+
+
+def _scale(layer: Any, read: list[_Pair]) -> _Pair:
+    reach, error = read[0]
+    mass = abs(layer.scale) * reach + abs(layer.shift)
+    return mass, abs(layer.scale) * error + _relative(1) * mass
+
+
+def _add(layer: Any, read: list[_Pair]) -> _Pair:
+    mass = read[0][0] + read[1][0]
+    return mass, read[0][1] + read[1][1] + _relative(1) * mass
+
+
+def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
+    return np.maximum(-layer.low, layer.high), np.zeros(layer.size)
+
+
+_FLOAT: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
+    Input: lambda layer, read: (np.full(layer.size, np.inf), np.zeros(layer.size)),
+    Dense: _affine,
+    Conv: _affine,
+    Scale: _scale,
+    Relu: lambda layer, read: read[0],
+    Rounding: _rounding,
+    Add: _add,
+}
