@@ -9,10 +9,8 @@ from typing import Literal, get_args
 
 Scheme = Literal["paper", "tensor", "channel"]
 """What a number of bits means (family/schemes.py)."""
-Rounding = Literal["nearest", "any"]
-"""Which rounding is covered: half a step, or a whole one."""
-FileRounding = Literal["float32", "nearest", "single", "double", "truncate", "any"]
-"""By which rule the runtimes of a quantised file round (family/rules.py)."""
+Rounding = Literal["nearest", "any", "float32", "single", "double", "truncate"]
+"""Which rounding is covered: half a step, or a whole one; or the rule by which runtimes round (family/rules.py)."""
 KernelMode = Literal["exact-accumulation", "any"]
 """Which integer kernels are covered (family/kernels.py)."""
 Batchnorm = Literal["folded", "separate", "either"]
@@ -32,7 +30,10 @@ PER_CHANNEL = {"tensor": False, "channel": True}
 """The schemes that take their steps from ranges: whether weights have one step a channel, or one a tensor."""
 RANGED = tuple(PER_CHANNEL)
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
-FILE_ROUNDINGS: tuple[str, ...] = get_args(FileRounding)
+PLAIN_ROUNDINGS = ROUNDINGS[:2]
+"""Those of scheme `paper` and of training, which know no runtimes."""
+FILE_ROUNDING = "float32"
+"""The rule of the runtimes of a quantised file, unless another is named."""
 KERNELS: tuple[str, ...] = get_args(KernelMode)
 BATCHNORMS: tuple[str, ...] = get_args(Batchnorm)
 POINTS: tuple[str, ...] = get_args(Places)

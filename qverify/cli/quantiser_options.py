@@ -10,7 +10,6 @@ import click
 from qverify.choices import (
     ACTIVATIONS,
     BATCHNORMS,
-    FILE_ROUNDINGS,
     INPUTS,
     KERNELS,
     POINTS,
@@ -35,10 +34,10 @@ def scheme_options() -> Options:
         ),
         click.option(
             "--rounding",
-            type=OneOf(tuple(dict.fromkeys((*ROUNDINGS, *FILE_ROUNDINGS)))),
-            help="With --bits: nearest covers rounding to nearest only; any also floor, ceiling, stochastic and "
-            "learned rounding.  [default: any]  For a quantised MODEL: the rule by which its runtimes round.  "
-            "[default: float32]",
+            type=OneOf(ROUNDINGS),
+            help="nearest covers rounding to nearest only; any also floor, ceiling, stochastic and learned rounding. "
+            "float32, single, double, truncate: weights to nearest, and by this rule of runtimes what layers give "
+            "(schemes tensor and channel, quantised models).  [default: any; for a quantised MODEL float32]",
         ),
         click.option(
             "--kernel",

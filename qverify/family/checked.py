@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.choices import ACTIVATIONS, BATCHNORMS, INPUTS, KERNELS, POINTS, RANGED, RANGES, ROUNDINGS, SCHEMES
+from qverify.choices import (
+    ACTIVATIONS,
+    BATCHNORMS,
+    INPUTS,
+    KERNELS,
+    PLAIN_ROUNDINGS,
+    POINTS,
+    RANGED,
+    RANGES,
+    ROUNDINGS,
+    SCHEMES,
+)
 from qverify.errors import RadiiError
 from qverify.kinds import is_word
 from qverify.text.escapes import shown
@@ -42,6 +53,8 @@ def check(quantiser: Quantiser) -> None:
             raise RadiiError(f"Layer {name!r} has scheme {shown(own.scheme)}; it is one of {', '.join(RANGED)}.")
         if own.block is not None and (isinstance(own.block, bool) or not isinstance(own.block, int) or own.block < 1):
             raise RadiiError(f"Layer {name!r} has blocks of {shown(own.block)} weights; give a whole number from 1.")
+    if not ranged and quantiser.rounding not in PLAIN_ROUNDINGS:
+        raise RadiiError(f"Scheme {quantiser.scheme} knows no runtimes, so no rounding {shown(quantiser.rounding)}.")
     more = [name for name in ("bias_bits", "layers") if getattr(quantiser, name)]
     more += [name for name in _RANGED_ONLY if getattr(quantiser, name) != _WORDS[name][0]]
     if more and not ranged:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.choices import KINDS, Batchnorm, FileRounding, KernelMode, Rounding, Scheme
+from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
 from qverify.errors import RadiiError
 from qverify.family.kernels import Kernel
 from qverify.family.points import Point
@@ -105,7 +105,7 @@ class Radii(Brief):
         return Radii(**scheme_radii(quantiser, network, calibration), quantiser=quantiser)
 
     @staticmethod
-    def of_file(network: Network, rounding: FileRounding = "float32") -> Radii:
+    def of_file(network: Network, rounding: Rounding = "float32") -> Radii:
         """The radii of every runtime of a quantised file: its integers as they are, requantised by a rule (rules.py).
 
         Raises RadiiError for a network that is not quantised.

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.choices import FILE_ROUNDINGS
+from qverify.choices import ROUNDINGS
 from qverify.errors import RadiiError
 from qverify.family.float_errors import float_errors
 from qverify.family.kernels import INT32, Kernel, overflowing
@@ -56,8 +56,8 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
 
     Raises RadiiError for an unknown rule, and for a network that has no rounding points.
     """
-    if not is_word(rule, FILE_ROUNDINGS):
-        words = ", ".join(map(repr, FILE_ROUNDINGS))
+    if not is_word(rule, ROUNDINGS):
+        words = ", ".join(map(repr, ROUNDINGS))
         raise RadiiError(f"Unknown rounding {shown(rule)}; runtimes of a quantised file round by one of {words}.")
     if not network.roundings:
         raise RadiiError(f"{network.source} is not quantised; state radii or bits for it.")

@@ -26,7 +26,7 @@ from qverify.family.checked import check
 from qverify.family.kernels import IntegerLayer, Kernel, borderline
 from qverify.family.ranges import Range, calibrate
 from qverify.kinds import NETWORK, expected
-from qverify.layers import Conv, Dense
+from qverify.layers import Conv, Dense, Relu
 from qverify.network import Network
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     ranges = _shared(quantiser, network, found.outputs)
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
     places = rounded_places(network, quantiser.points)
-    points = {network.layers[i].name: _point(quantiser, network, i, ranges[i], apart) for i in places}
+    points = {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
     if quantiser.input == "rounded":
         points[network.layers[0].name] = quantiser.at_input().point(*ranges[0], place="input")
     dead = [network.layers[i].name for i in network.relus if quantiser.degenerate(*ranges[i])]
@@ -115,11 +115,28 @@ def _shared(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list
     return ranges
 
 
-def _point(quantiser: Quantiser, network: Network, index: int, ends: Range, apart: Separate) -> Point:
-    layer = network.layers[index]
+def _point(quantiser: Quantiser, network: Network, index: int, ranges: list[Range], apart: Separate) -> Point:
+    layer, ends = network.layers[index], ranges[index]
     place: Place = "behind Relu" if index in network.relus else "inside"
     before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
+    if quantiser.rounding == "double":
+        before = before + quantiser.activation_step(*ends) * _second_rounding(quantiser, network, index, ranges)
     return quantiser.point(*ends, before if before.any() else 0.0, place)
+
+
+def _second_rounding(quantiser: Quantiser, network: Network, index: int, ranges: list[Range]) -> float:
+    """What the second of two roundings adds at the point behind layer `index`, in steps (rules.py), at most: of the
+    coarsest channel, and of sums and averages, whose multipliers have 20 bits."""
+    step, source = quantiser.activation_step(*ranges[index]), index
+    while isinstance(network.layers[source], Relu):
+        (source,) = network.layers[source].inputs
+    layer: Any = network.layers[source]
+    if source not in network.weighted:
+        return 2.0**-18 * quantiser.levels
+    reading = quantiser.at_input() if layer.inputs == (0,) else quantiser
+    top = float(abs(layer.weight).max()) / quantiser.at_layer(layer.name).weight_levels
+    _, exponent = np.frexp(1.001 * top * reading.activation_step(*ranges[layer.inputs[0]]) / step)
+    return float(np.ldexp(0.5, min(int(exponent), -1)))
 
 
 def _affine_radii(

@@ -127,8 +127,13 @@ class Quantiser:
 
     @property
     def share(self) -> float:
-        """Largest rounding error, as a share of the step."""
-        return 0.5 if self.rounding == "nearest" else 1.0
+        """Largest rounding error of weights and biases, a share of the step; runtimes find them rounded to nearest."""
+        return 1.0 if self.rounding == "any" else 0.5
+
+    @property
+    def activation_share(self) -> float:
+        """That of what a layer gives, but for the second of two roundings."""
+        return 1.0 if self.rounding in ("any", "truncate") else 0.5
 
     @property
     def weight_levels(self) -> float:
@@ -172,11 +177,11 @@ class Quantiser:
     def point(self, low: float, high: float, before: Any = 0.0, place: Place = "behind Relu") -> Point:
         """The rounding point of values in [low, high], which contains 0.
 
-        `before`: what they may be off by on the way there, a number or (size,).
+        `before`: what they may be off by on the way there, a number or an array like the tensor.
         """
         step = self.activation_step(low, high)
         radius = self.activation_radius(step)
-        keeps_zero = self.share < 1.0 or place != "inside"
+        keeps_zero = self.activation_share < 1.0 or place != "inside"
         # On the grid and at most `radius` away: nothing nearer to 0 than this becomes a whole step.
         dead = np.maximum(step - radius, 0.0) - before
         dead = np.where((dead < 0.0) | (not keeps_zero), NO_ZERO, dead)
@@ -185,7 +190,7 @@ class Quantiser:
 
     def activation_radius(self, step: Any) -> Any:
         """Radius of an activation or of the input, in its own unit: the error of rounding to that step."""
-        return step * (self.share + self.levels * FLOAT32_SLACK)
+        return step * (self.activation_share + self.levels * FLOAT32_SLACK)
 
     def weight_radii(self, xp: Any, sizes: Any, bias: Any, entry: float) -> tuple[Any, Any]:
         """Radii of weights and biases, one a channel; `xp` is numpy or torch.

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qverify.choices import QUANTISER, RANGED, ROUNDINGS
+from qverify.choices import PLAIN_ROUNDINGS, QUANTISER, RANGED
 from qverify.errors import UsageError
 from qverify.family.widths import widths
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from qverify.verification.verdict import Options
 
 
-_OR_ROUNDINGS = " or ".join(ROUNDINGS)
 RANGED_ONLY = ("kernel", "batchnorm", "bias_bits", "points", "input", "activations", "ranges")
 """What means something only where steps are taken from ranges."""
 
@@ -88,8 +87,10 @@ class Given:
         alone = [name for name in said if name != "rounding"] if self.bits is None else []
         if alone:
             raise UsageError(f"{option(alone[0])} says what --bits means; give --bits too.")
-        if self.bits is not None and self.rounding not in (None, *ROUNDINGS):
-            raise UsageError(f"--rounding {self.rounding} is a rule of runtimes; with --bits it is {_OR_ROUNDINGS}.")
+        if self.stated_scheme not in (None, *RANGED) and self.rounding not in (None, *PLAIN_ROUNDINGS):
+            raise UsageError(
+                f"--rounding {self.rounding} says how runtimes round; give --scheme tensor or channel too."
+            )
         ranged = [name for name in said if name in RANGED_ONLY]
         if self.stated_scheme not in RANGED and ranged:
             raise UsageError(f"{option(ranged[0])} says what --scheme tensor and channel mean; give one of these too.")

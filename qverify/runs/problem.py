@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qverify import datasets
-from qverify.choices import FILE_ROUNDINGS, QUANTISER, RANGED
+from qverify.choices import FILE_ROUNDING, QUANTISER, RANGED
 from qverify.console.output import say
 from qverify.datasets import Samples, units
 from qverify.errors import UsageError
@@ -169,7 +169,7 @@ class FamilyProblem(Problem):
         elif given.bits is not None:
             stated = with_quantiser(stated, given.quantiser(given.bits))
         if self.network.roundings:
-            stated = replace(stated, rounding=given.rounding or FILE_ROUNDINGS[0])
+            stated = replace(stated, rounding=given.rounding or FILE_ROUNDING)
         if scheme in RANGED or self.calibrated:
             stated = replace(stated, calibration=given.calibration or calibrated_on_all(len(self.everything)))
         return self.asked(stated)
@@ -222,7 +222,7 @@ def stated_radii(given: Given, network: Network, everything: Samples | None) -> 
     Both are None where no family is stated.
     """
     given.check_file(bool(network.roundings))
-    own = Radii.of_file(network, given.rounding or FILE_ROUNDINGS[0]) if network.roundings else None  # type: ignore[arg-type]
+    own = Radii.of_file(network, given.rounding or FILE_ROUNDING) if network.roundings else None  # type: ignore[arg-type]
     if given.radii is not None:
         stated, sha256 = read_family(given.radii)
         if isinstance(stated, Quantiser):

@@ -24,7 +24,6 @@ from qverify.choices import (
     SOLVER_CHOICES,
     VERIFY_METHODS,
     Batchnorm,
-    FileRounding,
     Rounding,
     Scheme,
 )
@@ -249,7 +248,7 @@ RADII: dict[str, Fits] = {
     "largest": mapping(at_least_0, *KINDS),
     "bits": whole,
     "scheme": word(*get_args(Scheme)),
-    "rounding": word(*dict.fromkeys((*get_args(Rounding), *get_args(FileRounding)))),
+    "rounding": word(*get_args(Rounding)),
     "kernel": word(*KERNELS),
     "batchnorm": word(*get_args(Batchnorm)),
     **dict.fromkeys(("weight_bits", "activation_bits", "input_bits", "bias_bits"), whole),
