@@ -16,11 +16,13 @@ from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.family.family import Family
 from qverify.layers import Conv, Dense
-from qverify.runs.problem import doubted, read_network, read_samples, say_hints, stated_radii
+from qverify.runs.problem import doubted, read_network, read_samples, stated_radii
 from qverify.text.brief import Brief
+from qverify.verification import hints
 
 if TYPE_CHECKING:
     from qverify.datasets import Samples
+    from qverify.family.points import Point
     from qverify.family.radii import Radii
     from qverify.network import Network
     from qverify.runs.given import Given
@@ -46,7 +48,8 @@ def run(given: Given, *, as_json: bool) -> int:
     result = {
         "model": given.model,
         "notes": [*network.notes, *found.doubts],
-        "shares_weights": network.shares_weights,
+        "not_covered": found.not_covered(),
+        "shares_weights": network.shares_weights if family is None else family.shares_weights,
         "parameters": sum(layer["parameters"] for layer in layers),
         "samples": counted.samples,
         "convention": None if found.radii is None else found.radii.convention,
@@ -79,10 +82,14 @@ class Inspected(Brief):
         family = None if radii is None else Family.of(network, radii, given.clip_input)
         if samples is not None:
             datasets.flatten(samples, network)
-        if radii is not None:
-            say_hints(network, radii, samples)
         doubts = () if everything is None else doubted(network, everything)
         return Inspected(given=given, network=network, radii=radii, family=family, samples=samples, doubts=doubts)
+
+    def not_covered(self) -> list[str]:
+        """What of this network goes beyond the quantisers that the radii stand for, a sentence each."""
+        if self.radii is None:
+            return []
+        return hints.of_family(self.network, self.radii, None if self.samples is None else self.samples.x)
 
 
 def _described(network: Network, index: int) -> dict[str, Any]:
@@ -106,9 +113,23 @@ def _described(network: Network, index: int) -> dict[str, Any]:
 def _radii(family: Family, index: int) -> dict[str, Any]:
     """The largest radius of each kind that the layer has."""
     if index == 0:
-        return {"input_radius": float(family.input_radius.max())}
+        found: dict[str, Any] = {"input_radius": float(family.input_radius.max())}
+        return found | ({} if family.entry is None else {"rounding": _rounding(family.entry)})
     kinds = {"weight": family.weight, "bias": family.bias, "activation": family.activation}
-    return {f"{kind}_radius": float(of[i].max()) for i in family.own(index) for kind, of in kinds.items() if i in of}
+    own = family.own(index)
+    found = {f"{kind}_radius": float(of[i].max()) for i in own for kind, of in kinds.items() if i in of}
+    points = [_rounding(family.points[i]) for i in own if i in family.points]
+    return found | ({"rounding": points[0]} if points else {})
+
+
+def _rounding(point: Point) -> dict[str, Any]:
+    """A rounding point: the ends of its range, and its step, where that is known."""
+    known = bool((point.step > 0).all())
+    return {
+        "low": float(point.low[0].min()),
+        "high": float(point.high[1].max()),
+        "step": float(point.step.max()) if known else None,
+    }
 
 
 def _unstable(found: Inspected, radii: Radii, samples: Samples, options: Options) -> Counted:
@@ -154,7 +175,9 @@ def _show(network: Network, result: dict[str, Any]) -> None:
         cells.append("{:.4g} to {:.4g}".format(*layer["weight_range"]) if "weight_range" in layer else "")
         if result["convention"]:
             kinds = ("input", "weight", "bias", "activation")
-            cells.append(", ".join(f"{k} {layer[f'{k}_radius']:.4g}" for k in kinds if f"{k}_radius" in layer))
+            said = [f"{k} {layer[f'{k}_radius']:.4g}" for k in kinds if f"{k}_radius" in layer]
+            said += ["rounded to [{low:.4g}, {high:.4g}]".format(**layer["rounding"])] if "rounding" in layer else []
+            cells.append(", ".join(said))
         if measured:
             keys = ("unstable_ibp", "unstable_bp") if refined else ("unstable_ibp",)
             cells += [f"{layer[key]:.2f}" if key in layer else "" for key in keys]
@@ -162,8 +185,11 @@ def _show(network: Network, result: dict[str, Any]) -> None:
     show(network.source, table, "")
     show(f"{result['parameters']} parameters, {network.output_size} outputs.")
     if result["convention"]:
-        show(f"Family: {result['convention']}.")
+        show(
+            f"Family: {result['convention']}.",
+            *(f"Not covered, or to be known: {one}" for one in result["not_covered"]),
+        )
     if measured:
-        show(f"Unstable neurons of each Relu: the mean over {result['samples']} samples.")
+        show(f"Unstable neurons of each activation: the mean over {result['samples']} samples.")
     if result["shares_weights"]:
         show("Convolutions share their weights: bounds are sound, and exact only with --formulation bilinear.")

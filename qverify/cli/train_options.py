@@ -86,7 +86,9 @@ def train_options() -> Callable[[Command], Command]:
             help="Train for the radii of N bits.  [default: train normally]",
         ),
         click.option("--scheme", type=click.Choice(SCHEMES), help="What N bits mean.  [default: paper]"),
-        click.option("--rounding", type=click.Choice(PLAIN_ROUNDINGS), help="Which rounding is covered.  [default: any]"),
+        click.option(
+            "--rounding", type=click.Choice(PLAIN_ROUNDINGS), help="Which rounding is covered.  [default: any]"
+        ),
         click.option("--radii", metavar="FILE.toml", help="Train for radii from a file, instead of --bits."),
         *_loss_options(),
         *_run_options(),
