@@ -60,7 +60,8 @@ class Point(Brief):
         ends = [array(end, "range") for end in (*self.low, *self.high)]
         if (ends[0] > ends[1]).any() or (ends[1] > 0).any() or (ends[2] < 0).any() or (ends[2] > ends[3]).any():
             raise RadiiError(f"The range of the rounding point {name!r} is no interval around 0; give two ends.")
-        radius, dead, step = array(self.radius, "activation"), array(self.dead, "zero"), array(self.step, "step")
+        radius = radius_array(self.radius, shape, f"activation ({name})").ravel()
+        dead, step = array(self.dead, "zero"), radius_array(self.step, shape, f"step ({name})").ravel()
         if (dead > radius).any():
             raise RadiiError(f"The rounding point {name!r} moves what it keeps at 0; state a larger radius.")
         return Point(

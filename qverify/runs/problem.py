@@ -145,6 +145,7 @@ class FamilyProblem(Problem):
 
     @classmethod
     def _family(cls, given: Given, network: Network, everything: Samples) -> dict[str, Any]:
+        given.check_file(bool(network.roundings))
         given.require_radii(bool(network.roundings))
         radii, sha256 = stated_radii(given, network, everything)
         assert radii is not None
