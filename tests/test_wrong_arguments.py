@@ -24,6 +24,7 @@ from qverify.analysis.grid import Grid
 from qverify.errors import QVerifyError
 from qverify.family import radii as stated_radii
 from qverify.family.family import Family
+from qverify.family.points import Point
 from qverify.family.steps import Quantiser
 from qverify.layers import Conv, Dense, Input, Relu, Scale
 from qverify.network import Network
@@ -37,6 +38,7 @@ from qverify.training.settings import Settings
 from tests.support.paths import DIGITS
 
 NETWORK, SAMPLES = onnx_io.load(DIGITS), datasets.load("digits")
+POINT = Point(radius=0.1, low=(0.0, 0.0), high=(2.0, 2.0))
 RADII, OPTIONS = qverify.Radii.from_bits(8), qverify.Options(method="ibp", attack=False)
 X, Y = SAMPLES.x[:3], SAMPLES.y[:3]
 POINTS = sweep.by_bits([8])
@@ -87,7 +89,7 @@ def calls(folder: Path) -> dict[str, Call]:
         "Radii": (
             lambda **given: Family.of(NETWORK, qverify.Radii(**given)),
             {"input": 0.1, "weight": 0.1, "bias": 0.1, "activation": 0.1, "layers": {"dense1": {"weight": 1.0}}}
-            | {"ceilings": {"relu1": 2.0}, "input_range": (0, 1), "saturations": {}, "kernel": None}
+            | {"points": {"relu1": POINT}, "saturations": {}, "kernel": None}
             | {"quantiser": None, "convention": "mine"},
         ),
         "Radii.scaled": (RADII.scaled, {"factor": 2.0}),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.bounds.accumulators import misfits
-from qverify.bounds.backward import backward_outputs, tightened_bounds
 from qverify.bounds.interval import OutOfTime
+from qverify.bounds.refinement import backward_outputs, tightened_bounds
 from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
 from qverify.exact.search import Search, SearchedSample, SearchSettings

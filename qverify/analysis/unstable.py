@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qverify.bounds.backward import tightened_bounds, unstable
 from qverify.bounds.interval import OutOfTime
+from qverify.bounds.refinement import tightened_bounds, unstable
 from qverify.budget import Deadline
 from qverify.text.brief import Brief
 from qverify.verification.setup import Setup

@@ -21,7 +21,6 @@ Torch, any device, differentiable; `BoundModel.rounding` decides whether roundin
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
-from qverify.family.points import NO_ZERO, lower_end, upper_end
+from qverify.family.points import lower_end, upper_end
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import finite
 
@@ -227,8 +226,6 @@ def _rounding(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     if index not in bounds.activation:
         bounds.activation[index] = _activation_radius(model, bounds, index)
     radius, point = bounds.activation[index], model.points[index]
-    if index in model.cuts:  # what enters is off by more than the point itself errs: 0 need not stay 0
-        point = replace(point, dead=torch.full_like(point.dead, NO_ZERO))
     unit = model.rounding.unit
     return lower_end(torch, point, radius, lower, unit), upper_end(torch, point, radius, upper, unit)
 

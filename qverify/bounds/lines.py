@@ -65,8 +65,9 @@ def _below(v: Ends, radius: Tensor, ends: Ends) -> Line:
 
 
 def kinks(point: Point, radius: Tensor, v: Ends) -> Tensor:
-    """Mask: some end of what the point gives has a kink within the bounds on what enters it."""
-    (lower, upper), found = v, torch.zeros_like(v[0], dtype=torch.bool)
+    """Mask: some end of what the point gives has a kink within the bounds on what enters it, or leaves 0 there."""
+    lower, upper = v
+    found: Tensor = (point.low[1] == 0) & (lower < point.dead) & (point.dead < upper)
     for sign, least_low, least_high in ((1.0, point.low[0], point.high[0]), (-1.0, point.low[1], point.high[1])):
         for kink in (least_low + sign * radius, least_high + sign * radius):
             found = found | ((lower < kink) & (kink < upper))

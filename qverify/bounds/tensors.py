@@ -154,28 +154,16 @@ class Cut(Brief):
     low: Tensor
     high: Tensor
     gain: Tensor
-    drift: Tensor
-    straight: bool
 
     @staticmethod
     def of(cut: Saturation, source: int, tensor: Callable[[Any], Tensor]) -> Cut:
         """The tensors of one; `source`: the index of its layer."""
-        return Cut(
-            source=source,
-            low=tensor(cut.low),
-            high=tensor(cut.high),
-            gain=tensor(cut.gain),
-            drift=tensor(cut.drift),
-            straight=cut.straight,
-        )
+        return Cut(source=source, low=tensor(cut.low), high=tensor(cut.high), gain=tensor(cut.gain))
 
     def widening(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Widening (N, size) of the radius of its Relu, where the layer cut off has these bounds (N, size); formula
         (29)."""
-        raised = self.low - lower
-        if self.straight:  # from a Relu that gives at least max(lower, 0) to what the cut leaves
-            raised = torch.minimum(raised, self.low + self.drift - lower.clamp(min=0))
-        return self.gain * torch.maximum(upper - self.high, raised).clamp(min=0)
+        return self.gain * torch.maximum(upper - self.high, self.low - lower).clamp(min=0)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

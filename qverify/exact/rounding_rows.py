@@ -6,7 +6,7 @@ With lo and hi the ends of what enters, of which the relational program knows bo
 
 each a single row where the kink lies outside the bounds, else two rows and a binary. What bounds on y know beyond that,
 the grid and the zeros, is in the bounds of its variables. Where 0 is kept and the range begins there, y > 0 takes
-hi > `dead`: a cut that ties the binary to it.
+hi > `dead`: a cut that ties the binary to it, without which a member at hi <= `dead` could be above 0.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.exact.program import IntArray
     from qverify.family.points import Point
+
+    BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -72,7 +74,7 @@ def rounding_rows(
 def _below(builder: ProgramBuilder, point: Point, side: Side, end: Any, moves: Any) -> None:
     """y >= min(lo - r, high)."""
     bottom, high = side.y[0], np.broadcast_to(point.high[0], side.radius.shape)
-    most = side.most_low - side.radius  # of lo - r
+    most = _outward(side.most_low - side.radius, side.radius, np.inf)  # of lo - r
     wanted = moves & (most > bottom) & (high > bottom)
     plain, split = (np.flatnonzero(wanted & mask) for mask in (most <= high, most > high))
     if len(plain):
@@ -92,15 +94,16 @@ def _below(builder: ProgramBuilder, point: Point, side: Side, end: Any, moves: A
 def _above(builder: ProgramBuilder, point: Point, side: Side, end: Any, moves: Any) -> None:
     """y <= max(hi + r, low)."""
     top, low = side.y[1], np.broadcast_to(point.low[1], side.radius.shape)
-    least = side.least_high + side.radius  # of hi + r
-    wanted = moves & (least < top) & (low < top)
-    plain, split = (np.flatnonzero(wanted & mask) for mask in (least >= low, least < low))
+    least = _outward(side.least_high + side.radius, side.radius, -np.inf)  # of hi + r
+    dead = _keeps_zero(point, side) & (side.least_high < point.dead)
+    wanted = moves & (low < top) & ((least < top) | dead)
+    plain, split = (np.flatnonzero(wanted & mask) for mask in ((least >= low) & ~dead, (least < low) | dead))
     if len(plain):
         hi, r = end(plain, 1.0), side.radius[plain]
         builder.add_rows([*hi.terms, _own(side, plain)], -r - hi.constant, np.inf, hi.rounded(r))
     if len(split):
         hi, r = end(split, 1.0), side.radius[split]
-        slack = np.nextafter(low[split] - least[split], np.inf)
+        slack = np.maximum(np.nextafter(low[split] - least[split], np.inf), 0.0)
         s = builder.add_binaries(f"active {side.index}", len(split))
         rounded = hi.rounded(r + slack)
         # s = 1: y <= hi + r; s = 0: y <= low.
@@ -116,7 +119,7 @@ def _zeros(
     """The cut `hi >= dead` where s = 1, for outputs that are 0 below: with hi <= dead, y is 0, and s = 0 will do."""
     split, s = where
     threshold = np.broadcast_to(point.dead, side.radius.shape)[split]
-    chosen = np.flatnonzero((point.low[1][split] == 0) & (threshold > 0))
+    chosen = np.flatnonzero(_keeps_zero(point, side)[split] & (side.least_high[split] < threshold))
     if not len(chosen):
         return
     reach = np.nextafter(threshold[chosen] - side.least_high[split][chosen], np.inf)
@@ -125,6 +128,17 @@ def _zeros(
     limit = threshold[chosen] - reach - hi.constant[chosen]
     mass = Rounded(mass=hi.mass[chosen] + threshold[chosen] + reach, terms=hi.count, reach=hi.reach)
     builder.add_rows([*terms, (-reach, s[chosen])], limit, np.inf, mass)
+
+
+def _keeps_zero(point: Point, side: Side) -> BoolArray:
+    """Mask: y is at most 0 where hi is at most `dead`, and the range begins there."""
+    mask: BoolArray = np.broadcast_to((point.low[1] == 0) & (point.dead >= 0), side.radius.shape)
+    return mask
+
+
+def _outward(value: Array, radius: Array, direction: float) -> Array:
+    """`value`, which has `radius` added or taken off, moved beyond what was rounded in that."""
+    return np.where(radius > 0, np.nextafter(value, direction), value)
 
 
 def _own(side: Side, chosen: IntArray) -> tuple[Array, IntArray]:

@@ -17,11 +17,11 @@ at most
 
 The first two are radii of the folded layer. The third is one a position, so it is no bias; behind a Relu, which
 moves by no more than its input, it is part of that Relu's activation radius. What exceeds the range of z, seen from
-y, is clipped and adds to it (`Saturation`): |a'| times what is cut off, or, behind a Relu that is 0 without the cut,
-what the cut itself leaves, `(scale' / deviation) (end - mean) + offset'`, which lies above the end of the folded y by
-`(r_scale / deviation) |end - mean| + r_offset` at most. A BatchNormalization that stands alone is the case W = 1,
-b = 0, and e = 0 where what it reads is rounded already. The union with the folded family is the larger of both radii
-everywhere.
+y, is clipped. Where y is all that enters the Relu, the ends of the range of z, seen from y, are ends of y itself, up
+to `(r_scale / deviation) |end - mean| + r_offset`: ends of the rounding point at the Relu (`Separate.ends`). Where a
+branch is added on the way, |a'| times what is cut off is added to the radius, sample by sample (`Saturation`). A
+BatchNormalization that stands alone is the case W = 1, b = 0, and e = 0 where what it reads is rounded already. The
+union with the folded family is the larger of both radii everywhere.
 """
 
 from __future__ import annotations
@@ -50,19 +50,16 @@ _REMEDY = (
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Saturation(Brief):
-    """A range that cuts off values on their way into a Relu: what exceeds it widens the activation radius.
+    """A range that cuts off a branch of a sum on its way into a Relu: what exceeds it widens the activation radius.
 
     `source`: the layer whose output y is cut off, by name; `low`, `high` (size,) the ends in units of y; `gain`
-    (size,) by how much the Relu's input moves where y is cut off by 1; `drift` (size,) how far above `low` the lower
-    end of a member may lie. `straight`: y is the Relu's input, so that nothing below 0 matters.
+    (size,) by how much the Relu's input moves where y is cut off by 1.
     """
 
     source: str
     low: Array
     high: Array
     gain: Array
-    drift: Array
-    straight: bool
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -70,13 +67,15 @@ class Separate(Brief):
     """Radii and clipping that toolchains add which keep a BatchNormalization apart; layers by name.
 
     `weight`, `bias`: radii around the folded numbers, like the layer's own; `before`: by Relu, what its input may be
-    off by (size,); `saturations`: by Relu; `integers`: the layers before as such toolchains quantise them; `refused`:
-    what integer kernels cannot do, in words.
+    off by (size,); `ends`: by Relu, the two numbers (size,) between which its input is clipped at the narrowest;
+    `saturations`: by Relu; `integers`: the layers before as such toolchains quantise them; `refused`: what integer
+    kernels cannot do, in words.
     """
 
     weight: dict[str, Array] = field(default_factory=dict)
     bias: dict[str, Array] = field(default_factory=dict)
     before: dict[str, Array] = field(default_factory=dict)
+    ends: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     saturations: dict[str, tuple[Saturation, ...]] = field(default_factory=dict)
     integers: list[IntegerLayer] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -117,7 +116,7 @@ class _RoundingBetween(Brief):
     """The rounding of z, on the way from the layer before into a BatchNormalization.
 
     `radius`: of z; `ends`: what z is clipped to; `gain` (c,): by how much y moves at most where z moves by 1; `drift`
-    (c,): how far above the folded one an end may lie behind it.
+    (c,): how far from the folded one an end may lie behind it.
     """
 
     radius: float
@@ -154,14 +153,13 @@ def _add_norm(found: Separate, network: Network, quantiser: Quantiser, norm: Bat
         weight, bias = _around_folded(norm, quantiser, own, scaling)
         found.weight[norm.layer], found.bias[norm.layer] = weight, bias + r_offset
     if norm.before is not None or not isinstance(network.layers[source], (Relu, Input)):
-        (_, low), (high, _) = quantiser.ends(*z_range)
-        ends = (low, high)  # of the narrowest range that it may be
-        moved = [error * abs(end - norm.mean) + r_offset for end in ends]
+        lows, highs = quantiser.ends(*z_range)
+        moved = [error * abs(end - norm.mean) + r_offset for end in (*lows, *highs)]
         between = _RoundingBetween(
             radius=quantiser.activation_radius(z_step),
-            ends=ends,
+            ends=(lows[1], highs[0]),  # of the narrowest range that it may be
             gain=scaling.size + scaling.error,
-            drift=np.maximum(*moved),
+            drift=np.max(moved, axis=0),
         )
         _round_between(found, network, index, norm, between)
 
@@ -233,13 +231,9 @@ def _round_between(found: Separate, network: Network, index: int, norm: BatchNor
         between.gain * between.radius, positions
     )
     below, above = np.minimum(*ends), np.maximum(*ends)
-    low, high, gain, drift = (np.repeat(array, positions) for array in (below, above, gain, between.drift))
-    cut = Saturation(
-        source=norm.layer,
-        low=low,
-        high=high,
-        gain=gain,
-        drift=drift,
-        straight=network.consumers[index] == (behind,),
-    )
+    if network.consumers[index] == (behind,):
+        found.ends[name] = (np.repeat(below + between.drift, positions), np.repeat(above - between.drift, positions))
+        return
+    low, high, gain = (np.repeat(array, positions) for array in (below, above, gain))
+    cut = Saturation(source=norm.layer, low=low, high=high, gain=gain)
     found.saturations[name] = (*found.saturations.get(name, ()), cut)

@@ -21,7 +21,7 @@ from qverify.arrays import Array
 from qverify.choices import KINDS
 from qverify.errors import DataError, RadiiError
 from qverify.family.placing import placed
-from qverify.family.points import Point, lower_end, upper_end
+from qverify.family.points import NO_ZERO, Point, lower_end, upper_end, without_error
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
 from qverify.kinds import NETWORK, RADII, clipping_range, expected
@@ -98,7 +98,9 @@ class Family(Brief):
         expected(radii, Radii, "radii", RADII, RadiiError)
         _check_names(network, radii)
         clipping_range(clip, RadiiError)
-        put = placed(network, radii.points)
+        # What enters a Relu that is widened by clipping may be off by that: its 0 is none of the point's.
+        unsure = {n: replace(point, dead=NO_ZERO) for n, point in radii.points.items() if n in radii.saturations}
+        put = placed(network, {**radii.points, **unsure})
         found: dict[str, dict[int, Any]] = {kind: {} for kind in ("weight", "bias", "activation")}
         for i, layer in enumerate(put.network.layers):
             for kind, radius in RESOLVED[type(layer)](layer, radii).items():
@@ -144,11 +146,6 @@ class Family(Brief):
         }
         return {kind: float(max((a.max(initial=0.0) for a in arrays), default=0.0)) for kind, arrays in kinds.items()}
 
-    def reach(self, index: int) -> Array:
-        """The largest shifts (size,) of a member at the Relu or rounding point `index` (`Point.reach`)."""
-        point, radius = self.points.get(index), self.activation[index]
-        return radius if point is None else np.asarray(point.reach(np, radius))
-
     @property
     def input_radius(self) -> Array:
         """(n_in,): how far an input may move, unless it is clipped."""
@@ -172,16 +169,35 @@ class Family(Brief):
             return lower, upper
         if (x < self.clip[0]).any() or (x > self.clip[1]).any():
             raise DataError(f"Some inputs lie outside --clip-input {self.clip[0]:g} {self.clip[1]:g}; widen it.")
-        return np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
+        # Not cut to the interval but moved into it: the range of a rounding point may lie outside.
+        return np.clip(lower, *self.clip), np.clip(upper, *self.clip)
 
     def inner_box(self, x: Array) -> Interval:
-        """The intervals of `box`, rounded inwards: every point of them is a quantised input of `x` for certain."""
+        """The intervals of `box`, rounded inwards: every point of them is a quantised input of `x` for certain, once
+        `on_grid`."""
         lower, upper = self._rounded(*inner_interval(x, np.broadcast_to(self.input, x.shape)), -UNIT)
-        return self._clipped(x, np.minimum(lower, upper), upper)
+        if self.entry is not None:  # narrower than a rounding: the member without errors
+            middle = without_error(self.entry, x)
+            empty = lower > upper
+            lower, upper = np.where(empty, middle, lower), np.where(empty, middle, upper)
+        return self._clipped(x, lower, upper)
+
+    def on_grid(self, x_hat: Array) -> Array:
+        """Inputs (N, n_in) of the inner box, on the grid of the input's rounding point where that has one."""
+        if self.entry is None or not self.entry.step.any():
+            return x_hat
+        step = np.where(self.entry.step > 0, self.entry.step, 1.0)
+        rounded = np.where(self.entry.step > 0, np.rint(x_hat / step) * step, x_hat)
+        return rounded if self.clip is None else np.clip(rounded, *self.clip)
 
     def centre(self, x: Array) -> Array:
         """The inputs (N, n_in) of the members without errors at samples x (N, n_in): x, as far as it may be one."""
-        return x if self.entry is None else np.asarray(np.clip(x, *self.inner_box(x)))
+        return x if self.entry is None else self.on_grid(np.asarray(np.clip(x, *self.inner_box(x))))
+
+    def freedom(self, index: int) -> Array:
+        """(size,): how far the error of a member at a Relu or rounding point may go either way."""
+        radius, point = self.activation[index], self.points.get(index)
+        return radius if point is None else np.asarray(point.freedom(np, radius))
 
     @cached_property
     def inner_weights(self) -> dict[int, tuple[Interval, Interval]]:

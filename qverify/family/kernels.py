@@ -129,7 +129,7 @@ class IntegerLayer(Brief):
         return sums * self.room > self.accumulator
 
 
-SEVEN_BITS = "a reduced range of int8 weights (reduce_range; --bits 7 certifies it) makes them fit"
+SEVEN_BITS = "a reduced range of int8 weights (reduce_range; --weight-bits 7 certifies it) makes them fit"
 
 
 def finest(bits: int) -> float:

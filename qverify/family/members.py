@@ -56,7 +56,7 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
     `membership`, and `margin` is what its own `evaluate` returns. Raises InternalError otherwise.
     """
     low, high = family.inner_box(x[None])
-    point = np.clip(x_hat, low[0], high[0])
+    point = family.on_grid(np.clip(x_hat, low[0], high[0]))
     layers: list[Layer] = []
     values: list[Array] = []
     for i, layer in enumerate(family.network.layers):
@@ -70,7 +70,7 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
             box_w, box_b = family.inner_weights[i]
             layer = replace(layer, weight=np.clip(weight, *box_w), bias=np.clip(bias, *box_b))
         elif isinstance(layer, (Relu, Rounding)):
-            radius = family.reach(i)
+            radius = family.freedom(i)
             value = np.maximum(inputs[0], 0.0) if isinstance(layer, Relu) else inputs[0]
             layer = replace(layer, offset=np.clip(choice.offset(i, value, radius), -radius, radius))
         layers.append(layer)
@@ -163,7 +163,7 @@ def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[
             problems.append(f"the rounding point {ours.name!r} has another grid")
         elif isinstance(theirs, (Relu, Rounding)):
             offset = np.zeros(theirs.size) if theirs.offset is None else theirs.offset
-            if (np.abs(offset) > family.reach(i)).any():
+            if (np.abs(offset) > family.freedom(i)).any():
                 problems.append(f"an activation of {ours.name!r} is off by more than its radius")
         elif encoding(ours, ("name",)) != encoding(theirs, ("name",)):
             problems.append(f"the constants of {ours.name!r} differ")

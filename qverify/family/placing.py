@@ -87,16 +87,20 @@ def _fresh(name: str, names: list[str]) -> str:
 
 
 def _of_file(layer: Rounding, stated: Point | None) -> Point:
-    """The point of a layer of a quantised file: its grid and ends, and an error that is stated, else half a step."""
+    """The point of a layer of a quantised file: its grid and ends, and an error that is stated, half a step at least,
+    since rounding takes that; whether 0 stays 0 is stated, too."""
     if layer.offset is not None:
         raise RadiiError("The network is a member of a quantised family already; state radii for the file it is of.")
     if (layer.step <= 0).any():
         raise RadiiError(f"The rounding point {layer.name!r} has no step; read the quantised file that it is of again.")
-    radius = layer.step / 2 if stated is None else stated.resolved(layer.shape, layer.name).radius
+    radius, dead = layer.step / 2, np.zeros(layer.size)
+    if stated is not None:
+        resolved = replace(stated, step=0.0).resolved(layer.shape, layer.name)
+        radius, dead = resolved.radius, np.minimum(resolved.dead, 0.0)
     return Point(
-        radius=np.ascontiguousarray(radius),
+        radius=np.maximum(radius, layer.step / 2),
         low=(layer.low, layer.low),
         high=(layer.high, layer.high),
-        dead=np.full(layer.size, 0.0),
+        dead=dead,
         step=layer.step,
     )

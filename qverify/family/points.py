@@ -20,7 +20,7 @@ import numpy as np
 
 from qverify.errors import RadiiError
 from qverify.family.radius_arrays import radius_array
-from qverify.layers import Rounding
+from qverify.layers import Rounding, forward
 from qverify.rounding import UNIT
 from qverify.text.brief import Brief
 
@@ -53,25 +53,27 @@ class Point(Brief):
         """The same as arrays (size,) of the layer `name`. Raises RadiiError for what does not fit or cannot be."""
 
         def array(value: Any, what: str) -> Array:
-            signed = np.asarray(value, dtype=np.float64)
+            try:
+                signed = np.asarray(value, dtype=np.float64)
+            except (TypeError, ValueError):
+                return radius_array(value, shape, f"{what} ({name})")  # which refuses it
             size = radius_array(np.abs(signed), shape, f"{what} ({name})").ravel()
             return size if not (signed < 0).any() else radius_array_signed(signed, shape)
 
         ends = [array(end, "range") for end in (*self.low, *self.high)]
-        if (ends[0] > ends[1]).any() or (ends[1] > 0).any() or (ends[2] < 0).any() or (ends[2] > ends[3]).any():
+        if (ends[0] > ends[1]).any() or (ends[0] > 0).any() or (ends[3] < 0).any() or (ends[2] > ends[3]).any():
             raise RadiiError(f"The range of the rounding point {name!r} is no interval around 0; give two ends.")
         radius = radius_array(self.radius, shape, f"activation ({name})").ravel()
         dead, step = array(self.dead, "zero"), radius_array(self.step, shape, f"step ({name})").ravel()
         if (dead > radius).any():
             raise RadiiError(f"The rounding point {name!r} moves what it keeps at 0; state a larger radius.")
+        if (radius < step / 2.0).any():
+            raise RadiiError(
+                f"The rounding point {name!r} errs by less than half a step; none does, so state a larger radius."
+            )
         return Point(
             radius=radius, low=(ends[0], ends[1]), high=(ends[2], ends[3]), dead=dead, step=step, entry=self.entry
         )
-
-    def reach(self, xp: Any, radius: Any) -> Any:
-        """How far a member may shift a value before it is rounded: all of the radius, or what rounding to the nearest
-        point of a grid leaves of it. `xp`: numpy or torch; `radius` as in `lower_end`."""
-        return xp.where(self.step > 0, xp.maximum(radius - self.step / 2.0, 0.0 * radius), radius)
 
     def mapped(self, function: Callable[[Any], Any]) -> Point:
         """Every number replaced by `function` of it."""
@@ -91,9 +93,18 @@ class Point(Brief):
         return replace(self, radius=np.asarray(self.radius, dtype=np.float64) * factor, dead=dead, step=0.0)
 
     def behind_relu(self) -> Point:
-        """The same point with a Relu before it: the range begins at 0, and 0 is kept."""
-        zero = 0.0 * np.asarray(self.low[0], dtype=np.float64)
-        return replace(self, low=(zero, zero), dead=np.maximum(np.asarray(self.dead, dtype=np.float64), 0.0))
+        """The same point with a Relu before it, whose 0 it keeps: the range begins at 0, if not above.
+
+        `NO_ZERO` stays, for a Relu whose input is off by something already.
+        """
+        least = np.maximum(np.asarray(self.low[1], dtype=np.float64), 0.0)
+        return replace(self, low=(0.0 * least, least))
+
+    def freedom(self, xp: Any, radius: Any) -> Any:
+        """How far the error of a member may go either way where the largest is `radius`: rounding to the grid, where
+        it is known, takes half a step of that."""
+        rest = xp.maximum(radius - self.step / 2.0 * (1.0 + 4.0 * UNIT), 0.0 * radius)
+        return xp.where(self.step > 0, rest, radius)
 
     def layer(self, name: str, source: int, shape: tuple[int, ...]) -> Rounding:
         """The layer that this point, resolved, puts behind layer `source`: without errors, and as wide as it may be."""
@@ -142,6 +153,11 @@ def _on_grid(xp: Any, step: Any, y: Any, whole: Callable[[Any], Any], unit: floa
     safe = xp.where(step > 0, step, 0.0 * step + 1.0)
     count = y / safe
     return xp.where(step > 0, whole(count + 4.0 * unit * abs(count)) * safe, y)
+
+
+def without_error(point: Point, v: Array) -> Array:
+    """The v' (..., size) of the member without errors, its range as wide as it may be."""
+    return forward(point.layer("", 0, point.radius.shape), [v])
 
 
 def member_value(xp: Any, point: Point, offset: Any, v: Any) -> Any:

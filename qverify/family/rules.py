@@ -32,7 +32,7 @@ from qverify.choices import ROUNDINGS
 from qverify.errors import RadiiError
 from qverify.family.float_errors import float_errors
 from qverify.family.kernels import INT32, Kernel, overflowing
-from qverify.family.points import Point
+from qverify.family.points import NO_ZERO, Point
 from qverify.kinds import is_word
 from qverify.layers import Add, Conv, Dense, Input, Relu, Rounding
 from qverify.text.escapes import shown
@@ -74,9 +74,23 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
                     " its float32 arithmetic has none either; state --rounding nearest for real arithmetic."
                 )
         found[layer.name] = Point(
-            radius=radius.reshape(layer.shape), low=(layer.low.min(), 0.0), high=(0.0, layer.high.max()), step=0.0
+            radius=radius.reshape(layer.shape),
+            low=(layer.low.min(), 0.0),
+            high=(0.0, layer.high.max()),
+            dead=0.0 if _exact_at_zero(network, i) else NO_ZERO,
         )
     return found
+
+
+def _exact_at_zero(network: Network, index: int) -> bool:
+    """Whether the value that a rounding point is given is known exactly where it is 0: an integer sum is, and a sample;
+    branches and averages are multiplied before they are added, so that what cancels may come out below 0."""
+    (source,) = network.layers[index].inputs
+    while isinstance(network.layers[source], Relu):
+        (source,) = network.layers[source].inputs
+    layer = network.layers[source]
+    kernel = getattr(network.layers[index], "kernel", False)
+    return isinstance(layer, Input) or (kernel and isinstance(layer, (Dense, Conv)) and layer.grid is not None)
 
 
 def point_error(network: Network, index: int, rule: str) -> Array:

@@ -11,7 +11,8 @@ averages and the network's own included. Integer kernels are covered as far as k
 arithmetic, and BatchNormalization folded or not (batchnorm.py).
 
 Not covered: a bias that is added to a MatMul by a node of its own and rounded to the bits of an activation (a Gemm has
-it inside); a reduced range of weights, which b - 1 bits cover.
+it inside). A reduced range of weights is one bit of weights less. Radii of fewer bits do not hold those of more: what a
+finer grid keeps, a coarser one rounds to 0, and the ends of its range are others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from qverify.errors import RadiiError
 from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
 from qverify.family.checked import check
-from qverify.family.kernels import IntegerLayer, Kernel, borderline
+from qverify.family.kernels import IntegerLayer, Kernel, borderline, dropped
 from qverify.family.ranges import Range, calibrate
 from qverify.kinds import NETWORK, expected
 from qverify.layers import Conv, Dense, Relu
@@ -82,14 +83,18 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     points = {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
     if quantiser.input == "rounded":
         points[network.layers[0].name] = quantiser.at_input().point(*ranges[0], place="input")
-    dead = [network.layers[i].name for i in network.relus if quantiser.degenerate(*ranges[i])]
+    # With a normalisation kept apart, what enters a Relu is not known to be 0 or more on any sample.
+    empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*ranges[i])]
+    dead, unsure = ([name for name in empty if (name in apart.before) is kept] for kept in (False, True))
     rounded = {network.layers[i].name: ranges[i] for i in (0, *places)} | found.before
     unclear = [why for name, ends in rounded.items() for why in borderline(name, *ends, quantiser.of_activations)]
     return {
         "layers": layers,
         "points": points,
         "saturations": apart.saturations,
-        "kernel": Kernel.of(quantiser.kernel, [*integers, *apart.integers], [*apart.refused, *unclear], dead),
+        "kernel": Kernel.of(
+            quantiser.kernel, [*integers, *apart.integers], [*apart.refused, *unclear, *dropped(unsure)], dead
+        ),
     }
 
 
@@ -121,7 +126,11 @@ def _point(quantiser: Quantiser, network: Network, index: int, ranges: list[Rang
     before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
     if quantiser.rounding == "double":
         before = before + quantiser.activation_step(*ends) * _second_rounding(quantiser, network, index, ranges)
-    return quantiser.point(*ends, before if before.any() else 0.0, place)
+    point = quantiser.point(*ends, before if before.any() else 0.0, place)
+    if layer.name not in apart.ends:
+        return point
+    low, high = (end.reshape(layer.shape) for end in apart.ends[layer.name])
+    return quantiser.clipped_before(point, ends, low, high)
 
 
 def _second_rounding(quantiser: Quantiser, network: Network, index: int, ranges: list[Range]) -> float:

@@ -171,8 +171,9 @@ class Quantiser:
         unclear = levels * FLOAT32_SLACK if low < 0.0 < high else 0.0
         fewest, most = (min(max(round(-low / step + sign * unclear), 0), levels) for sign in (-1.0, 1.0))
         lows, highs = (-most * step, -fewest * step), ((levels - most) * step, (levels - fewest) * step)
-        around = [(least - slack, greatest + slack) for least, greatest in (lows, highs)]
-        return (lows if most == 0 else around[0]), (highs if fewest == levels else around[1])
+        around_low = (lows[0] - slack, min(lows[1] + slack, 0.0))
+        around_high = (max(highs[0] - slack, 0.0), highs[1] + slack)
+        return (lows if most == 0 else around_low), (highs if fewest == levels else around_high)
 
     def point(self, low: float, high: float, before: Any = 0.0, place: Place = "behind Relu") -> Point:
         """The rounding point of values in [low, high], which contains 0.
@@ -187,6 +188,14 @@ class Quantiser:
         dead = np.where((dead < 0.0) | (not keeps_zero), NO_ZERO, dead)
         least, most = self.ends(low, high)
         return Point(radius=radius + before, low=least, high=most, dead=dead, entry=place == "input")
+
+    def clipped_before(self, point: Point, ends: tuple[float, float], low: Any, high: Any) -> Point:
+        """A rounding point of values in `ends` behind a Relu whose input is clipped to [low, high] at the narrowest:
+        nothing comes out above what `low` becomes unless it is there before, and likewise for `high`."""
+        radius = self.activation_radius(self.activation_step(*ends))
+        least = np.where(low > 0.0, np.minimum(low + radius, point.high[1]), 0.0)  # 0 stays 0
+        most = np.clip(high - radius, 0.0, point.high[0])
+        return replace(point, low=(np.minimum(point.low[0], least), least), high=(most, point.high[1] + 0.0 * most))
 
     def activation_radius(self, step: Any) -> Any:
         """Radius of an activation or of the input, in its own unit: the error of rounding to that step."""

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UsageError
 from qverify.kinds import NETWORK, expected, path_like
-from qverify.layers import Add, Conv, Dense, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Layer, Relu, Rounding, Scale
 from qverify.network import Network
 from qverify.text.escapes import shown
 
@@ -224,6 +224,35 @@ def _relu(writer: _Writer, layer: Relu) -> tuple[str, _Shape]:
     return writer.node("Relu", [x], name), shape
 
 
+def _rounding(writer: _Writer, layer: Rounding) -> tuple[str, _Shape]:
+    """The parts of the layer's definition, one node each."""
+    x, name, shape = writer.input(layer, layer.shape), layer.name, layer.shape
+
+    def constant(word: str, values: np.ndarray) -> str:
+        return writer.constant(f"{name}.{word}", values.reshape(shape))
+
+    def step(kind: str, word: str, *inputs: str) -> str:
+        return writer.step(kind, list(inputs), f"{name}/{word}")
+
+    y = x if layer.offset is None else step("Add", "moved", x, constant("offset", layer.offset))
+    low, high = constant("low", layer.low), constant("high", layer.high)
+    keeps, zero = layer.dead >= 0, constant("zero", np.zeros(layer.size))
+    if keeps.any():  # where 0 is not kept, the ends stand for it, to which all is clipped
+        above = step("Max", "above", y, constant("least", np.where(keeps, 0.0, layer.low)))
+        below = step("Min", "below", y, constant("most", np.where(keeps, 0.0, layer.high)))
+        signed = step("Where", "signed", step("Greater", "positive", x, zero), above, below)
+        distance = step("Abs", "distance", x)
+        alive = step("Greater", "alive", distance, constant("dead", layer.dead))
+        y = step("Where", "kept", alive, signed, zero)
+    if (layer.step > 0).any():
+        grid = constant("step", np.where(layer.step > 0, layer.step, 1.0))
+        rounded = step("Mul", "rounded", step("Round", "whole", step("Div", "steps", y, grid)), grid)
+        on_grid = step("Greater", "gridded", constant("grid", layer.step), zero)
+        y = step("Where", "snapped", on_grid, rounded, y)
+    y = step("Max", "raised", y, low)
+    return writer.node("Min", [y, high], name), shape
+
+
 def _add(writer: _Writer, layer: Add) -> tuple[str, _Shape]:
     inputs = [writer.input(layer, layer.shape, which) for which in (0, 1)]
     return writer.node("Add", inputs, layer.name), layer.shape
@@ -234,5 +263,6 @@ _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     Conv: _conv,
     Scale: _scale,
     Relu: _relu,
+    Rounding: _rounding,
     Add: _add,
 }

@@ -21,7 +21,27 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
 
 _OPERATORS = frozenset(
-    ["Add", "AveragePool", "Conv", "Flatten", "Gather", "Gemm", "MatMul", "Mul", "Pad", "Relu", "Reshape", "Transpose"]
+    {
+        "Abs",
+        "Add",
+        "AveragePool",
+        "Conv",
+        "Div",
+        "Flatten",
+        "Gather",
+        "Gemm",
+        "Greater",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mul",
+        "Pad",
+        "Relu",
+        "Reshape",
+        "Round",
+        "Transpose",
+        "Where",
+    }
 )  # all that onnx_export writes: none that loops, or reads another file
 
 

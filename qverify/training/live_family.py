@@ -82,7 +82,7 @@ def live_bounds(family: LiveFamily, factor: float, x: Tensor, clip: Clip | None 
     model = family.model(factor)
     lower, upper = family.box(factor, x.flatten(1))
     if clip is not None:
-        lower, upper = lower.clamp(min=clip[0]), upper.clamp(max=clip[1])
+        lower, upper = lower.clamp(*clip), upper.clamp(*clip)  # as `Family.box`: never empty
     return model, interval_bounds(model, lower, upper)
 
 

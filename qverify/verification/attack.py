@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qverify.budget import Deadline
 from qverify.family.members import Recipe
-from qverify.family.points import NO_ZERO, member_value
+from qverify.family.points import member_value
 from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
@@ -114,9 +114,7 @@ class _MemberLayer(Brief):
 
     def rounding(self, x: list[Tensor]) -> Tensor:
         index, point = self.index, self.model.points[self.index]
-        if index in self.model.cuts:
-            point = replace(point, dead=torch.full_like(point.dead, NO_ZERO))
-        offset = self.positions.offset[index] * point.reach(torch, self.bounds.activation[index])
+        offset = self.positions.offset[index] * point.freedom(torch, self.bounds.activation[index])
         y: Tensor = member_value(torch, point, offset, x[0])
         if not bool((point.step > 0).any()):
             return y

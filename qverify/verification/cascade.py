@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.accumulators import misfits
-from qverify.bounds.backward import backward_margins, tightened_bounds
 from qverify.bounds.interval import OutOfTime, interval_margins
+from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.errors import DataError
 from qverify.family.members import Recipe
 from qverify.network import Network, margins

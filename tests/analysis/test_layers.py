@@ -38,12 +38,12 @@ def test_single_layers_add_up_to_the_radii(name: str, rng: np.random.Generator) 
         assert max(one.largest, one.bias_largest or 0) == max(family.largest().values())
 
 
-def test_ceilings_and_ranges_stay_with_their_layers() -> None:
+def test_points_stay_with_their_layers() -> None:
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     radii = Radii.from_bits(8, "channel", "nearest", network, samples.x)
     for one in single_layers(network, radii):
-        assert (one.radii.input_range is not None) == (one.kind == "input")
-        assert list(one.radii.ceilings) == ([one.layer] if one.kind == "activation" else [])
+        assert list(one.radii.points) == ([one.layer] if one.kind in ("input", "activation") else [])
+        assert all(point.entry == (one.kind == "input") for point in one.radii.points.values())
 
 
 def test_rows_of_layers_are_the_last_factor_that_verify_accepts(rng: np.random.Generator) -> None:

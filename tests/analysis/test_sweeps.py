@@ -16,6 +16,7 @@ from qverify.arrays import Array
 from qverify.choices import Scheme
 from qverify.errors import DataError, OutputError, RadiiError, UsageError
 from qverify.family.family import Family
+from qverify.family.points import Point as FamilyPoint
 from qverify.family.radii import Radii
 from qverify.layers import Relu
 from qverify.network import Network
@@ -44,12 +45,14 @@ def right(network: Network, rng: np.random.Generator, count: int = 40) -> tuple[
 
 def test_only_some_kinds_stay() -> None:
     layers = {"a": {"weight": 1.0, "bias": 2.0}, "r": {"activation": 3.0}}
-    radii = Radii(0.1, 0.2, 0.3, 0.4, layers, {"r": 5.0}, (0.0, 1.0), convention="c")
+    entry = FamilyPoint(radius=0.1, low=(0.0, 0.0), high=(1.0, 1.0), entry=True)
+    points = {"x": entry, "r": FamilyPoint(radius=0.1, low=(0.0, 0.0), high=(5.0, 5.0))}
+    radii = Radii(0.1, 0.2, 0.3, 0.4, layers, points, convention="c")
     weight = radii.only("weight", "bias")
     assert (weight.input, weight.weight, weight.bias, weight.activation) == (0.0, 0.2, 0.3, 0.0)
     assert weight.layers == {"a": {"weight": 1.0, "bias": 2.0}, "r": {}}
-    assert weight.ceilings == {} and weight.input_range is None and weight.convention != "c"
-    assert radii.only("input").input_range == (0.0, 1.0) and radii.only("activation").ceilings == {"r": 5.0}
+    assert weight.points == {} and weight.convention != "c"
+    assert [list(radii.only(kind).points) for kind in ("input", "activation")] == [["x"], ["r"]]
     assert radii.only("input", "weight", "bias", "activation") is radii
     with pytest.raises(RadiiError, match="no kind of radius 'weights'; the kinds are input, weight"):
         radii.only("weights")
@@ -62,10 +65,10 @@ def test_parts_of_calibrated_schemes_do_not_clip_what_is_exact(scheme: Scheme) -
     x, labels = samples.x[:50].reshape(50, -1), samples.y[:50]
     (point,) = by_bits([8], scheme, "nearest", network, 0.3 * x)
     weight, entry = (Family.of(network, point.radii.only(*PARTS[part])) for part in ("weight", "input"))
-    assert not weight.ceiling and (weight.input_radius(x) == 0).all()
+    assert not weight.points and weight.entry is None and (weight.box(x)[0] == x).all()
     assert all((r == 0).all() for r in weight.activation.values())
     assert any((r > 0).any() for r in weight.weight.values())
-    assert entry.input_radius(x).max() > 0.69 and not entry.ceiling
+    assert entry.box(x)[1].max() < 0.31 < x.max() and not entry.points
     rows = {row.part: row for row in sweep(network, x, labels, grid([point]))}
     assert rows["weight"].guaranteed > 40 > rows["activation"].guaranteed >= rows["all"].guaranteed
     whole = Family.of(network, point.radii)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qverify import datasets
 from qverify.analysis import unstable
 from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
-from qverify.bounds.backward import tightened_bounds
+from qverify.bounds.refinement import tightened_bounds
 from qverify.budget import Deadline
 from qverify.family.family import Family
 from qverify.family.radii import Radii

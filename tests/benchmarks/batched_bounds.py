@@ -17,8 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from qverify import datasets
-from qverify.bounds.backward import backward_margins
 from qverify.bounds.interval import interval_margins
+from qverify.bounds.refinement import backward_margins
 from qverify.errors import DataError
 from qverify.family.radii import Radii
 from qverify.verification.setup import Setup

@@ -16,7 +16,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from qverify import datasets
-from qverify.bounds.backward import tightened_bounds
+from qverify.bounds.refinement import tightened_bounds
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.branching import Tree

@@ -12,15 +12,9 @@ import pytest
 import torch
 
 from qverify.arrays import Array
-from qverify.bounds.backward import (
-    BACKWARD,
-    backward_bound,
-    backward_margins,
-    backward_outputs,
-    tightened_bounds,
-    unstable,
-)
+from qverify.bounds.backward import BACKWARD, backward_bound
 from qverify.bounds.interval import INTERVAL, interval_bounds, interval_margins
+from qverify.bounds.refinement import backward_margins, backward_outputs, tightened_bounds, unstable
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.radii import Radii
@@ -35,8 +29,10 @@ from tests.support.bounds import (
     box_ends,
     brute_force,
     members,
+    pointed,
     setting,
     with_memory,
+    with_saturations,
 )
 from tests.support.networks import (
     NETWORKS,
@@ -91,6 +87,32 @@ def test_every_member_lies_inside(name: str, size: float, clip: tuple[float, flo
                 assert_margins_hold(margin[row], values[-1], int(labels[row]))
 
 
+@pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
+@pytest.mark.parametrize("clip", [None, CLIP], ids=["free", "clipped"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_member_lies_inside_with_points_everywhere(
+    name: str, clip: tuple[float, float] | None, grid: bool
+) -> None:
+    """A rounding point at the input and behind every layer: layers, margins, and rows of any sign at every layer."""
+    for seed in range(3):
+        family, model, x, bounds, rng = pointed(name, seed, clip, grid)
+        labels = torch.as_tensor(rng.integers(0, family.network.output_size, len(x)))
+        tight = tightened_bounds(model, bounds)
+        margin = backward_margins(model, tight, labels)
+        drawn = [members(family, bounds, x, row, rng) for row in range(len(x))]
+        for row, both in enumerate(drawn):
+            for values in both:
+                assert_contained(tight, row, values)
+                assert_margins_hold(margin[row], values[-1], int(labels[row]))
+        for index, layer in enumerate(family.network.layers):
+            rows = torch.as_tensor(rng.normal(size=(len(x), 3, layer.size)))
+            for used in (bounds, tight):
+                lower = backward_bound(model, used, index, rows)
+                for row, both in enumerate(drawn):
+                    for values in both:
+                        assert (values[index] @ rows[row].numpy().T >= lower[row].numpy() - TOLERANCE).all()
+
+
 @SIGNED
 @pytest.mark.parametrize("name", NETWORKS)
 def test_raw_bounds_hold_for_random_rows_of_every_layer(name: str, size: float) -> None:
@@ -112,8 +134,7 @@ def test_every_member_lies_inside_where_the_scheme_clips(name: str) -> None:
     """Activation radii that differ by sample."""
     rng = np.random.default_rng(53)
     network = NETWORKS[name](rng)
-    ceilings = {network.layers[i].name: 0.25 for i in network.relus}
-    radii = Radii(input=0.05, weight=0.04, bias=0.1, activation=0.05, ceilings=ceilings)
+    radii = with_saturations(network, Radii(input=0.05, weight=0.04, bias=0.1, activation=0.05))
     family, x = Family.of(network, radii), inputs(network, rng)
     model = BoundModel.of(family)
     bounds = interval_bounds(model, *box_ends(model, family.box(x)))

@@ -15,22 +15,23 @@ from qverify.arrays import Array
 from qverify.bounds.interval import INTERVAL, affine_interval, interval_bounds, interval_margins
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.family.family import Family
+from qverify.family.points import Point
 from qverify.family.radii import Radii
-from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Relu, Rounding, Scale
 from qverify.network import Network, margins
 from qverify.rounding import Allowances
 from tests.support.bounds import (
     BOXES,
     CLIP,
-    MEMBERS,
-    TOLERANCE,
     assert_contained,
     assert_margins_hold,
     box_ends,
     brute_force,
     members,
+    pointed,
     setting,
     with_memory,
+    with_saturations,
 )
 from tests.support.networks import (
     NETWORKS,
@@ -62,12 +63,10 @@ def test_every_member_lies_inside(name: str, clip: tuple[float, float] | None) -
 
 @pytest.mark.parametrize("name", ["dense", "residual", "conv_conv", "input_twice"])
 def test_every_member_lies_inside_where_the_scheme_clips(name: str) -> None:
-    """Ceilings below some activations and an input range narrower than the samples: radii differ by sample."""
+    """Branches that are cut off on the way into a Relu: radii differ by sample."""
     rng = np.random.default_rng(5)
     network = NETWORKS[name](rng)
-    ceilings = {network.layers[i].name: 0.3 for i in network.relus}
-    radii = replace(random_radii(network, rng), ceilings=ceilings, input_range=(-0.4, 0.6))
-    family, x = Family.of(network, radii), inputs(network, rng)
+    family, x = Family.of(network, with_saturations(network, random_radii(network, rng))), inputs(network, rng)
     model = BoundModel.of(family)
     bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     assert all(bounds.activation[i].shape == (len(x), network.layers[i].size) for i in network.relus)
@@ -76,18 +75,39 @@ def test_every_member_lies_inside_where_the_scheme_clips(name: str) -> None:
             assert_contained(bounds, row, values)
 
 
-def test_the_ceiling_radius_covers_a_real_clipping_quantiser(rng: np.random.Generator) -> None:
-    """Definition: min(relu(z), ceiling), then off by r_a, is within the radius in force for every member's z."""
+@pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
+@pytest.mark.parametrize("clip", [None, CLIP], ids=["free", "clipped"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_member_lies_inside_with_points_everywhere(
+    name: str, clip: tuple[float, float] | None, grid: bool
+) -> None:
+    """A rounding point at the input and behind every layer, ends that saturate amid the values: by the same oracle."""
+    saturated = 0
+    for seed in range(3):
+        family, model, x, bounds, rng = pointed(name, seed, clip, grid)
+        labels = rng.integers(0, family.network.output_size, len(x))
+        lower = interval_margins(model, bounds, torch.as_tensor(labels))
+        for row in range(len(x)):
+            for values in members(family, bounds, x, row, rng):
+                assert_contained(bounds, row, values)
+                assert_margins_hold(lower[row], values[-1], labels[row])
+                saturated += sum(int((values[i] == point.high[1]).sum()) for i, point in family.points.items())
+    assert saturated or name == "linear"
+
+
+def test_a_range_is_clipped_to_and_not_added_to_the_radius(rng: np.random.Generator) -> None:
+    """Definition: min(relu(z), top) off by r and clipped again: bounds are those of the ends of z, far beyond."""
     network = mlp(rng, 4, 6, 3)
-    family = Family.of(network, Radii(input=0.1, weight=0.05, bias=0.02, activation=0.03, ceilings={"relu0": 0.2}))
+    point = Point(radius=0.03, low=(0.0, 0.0), high=(0.2, 0.2))
+    family = Family.of(network, Radii(input=0.1, weight=0.05, bias=0.02, points={"relu0": point}))
     x = inputs(network, rng)
     model = BoundModel.of(family)
     bounds = interval_bounds(model, *box_ends(model, family.box(x)))
-    for row in range(len(x)):
-        z = sample_members(family, x[row], rng, MEMBERS, True)[1]
-        error = np.maximum(z, 0) - np.clip(z, 0, 0.2) + 0.03
-        assert (error <= bounds.activation[2][row].numpy() + TOLERANCE).all()
-    assert (bounds.activation[2] > 0.031).any() and (bounds.activation[2] == 0.03).any()
+    low, high = (end[1].numpy() for end in (bounds.lower, bounds.upper))
+    np.testing.assert_allclose(bounds.lower[2], np.clip(low - 0.03, 0.0, 0.2), atol=1e-12)
+    np.testing.assert_allclose(bounds.upper[2], np.where(high > 0, np.minimum(high + 0.03, 0.2), 0.0), atol=1e-12)
+    assert (bounds.lower[2] == 0.2).any() and (bounds.upper[2] == 0.0).any()
+    assert family.activation[2].max() == 0.03 and not family.per_sample
 
 
 # --- exactness ----------------------------------------------------------------------------------------------
@@ -263,7 +283,7 @@ def test_the_published_trap_is_caught(rng: np.random.Generator) -> None:
 
 
 def test_every_layer_type_has_an_entry() -> None:
-    assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Add}
+    assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Rounding, Add}
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "conv_conv", "conv_input_twice"])
@@ -288,7 +308,7 @@ def test_samples_do_not_influence_each_other() -> None:
 def test_take_and_concatenate_are_inverse() -> None:
     rng = np.random.default_rng(31)
     network = mlp(rng, 4, 6, 3)
-    family = Family.of(network, Radii(input=0.1, weight=0.1, ceilings={"relu0": 0.2}))
+    family = Family.of(network, with_saturations(network, Radii(input=0.1, weight=0.1)))
     model = BoundModel.of(family)
     bounds = interval_bounds(model, *box_ends(model, family.box(inputs(network, rng))))
     again = Bounds.concatenate([bounds.take(slice(0, 2)), bounds.take(torch.tensor([2, 3, 4, 5]))])

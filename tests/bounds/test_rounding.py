@@ -14,8 +14,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from qverify.arrays import Array
-from qverify.bounds.backward import backward_bound, backward_margins, backward_outputs, tightened_bounds
+from qverify.bounds.backward import backward_bound
 from qverify.bounds.interval import interval_bounds, interval_margins
+from qverify.bounds.refinement import backward_margins, backward_outputs, tightened_bounds
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.errors import InternalError, RadiiError
 from qverify.family.family import Family

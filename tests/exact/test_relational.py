@@ -13,6 +13,7 @@ from qverify.exact.relational import Maps, Relational
 from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family
 from qverify.family.radii import Radii
+from tests.support.bounds import with_saturations
 from tests.support.networks import inputs, known_layers, mlp, random_radii, sample_members
 from tests.support.programs import (
     ALL,
@@ -243,10 +244,10 @@ def test_single_outputs(rng: np.random.Generator) -> None:
 
 
 def test_radii_of_the_sample_where_the_scheme_clips(rng: np.random.Generator) -> None:
-    """What exceeds a ceiling widens the radius of that sample: the programs use it, the family's own is too small."""
+    """What is cut off widens the radius of that sample: the programs use it, the family's own is too small."""
     network = ALL["dense"](rng)
     x = inputs(network, rng)[2]
-    radii = Radii(input=0.02, weight=0.02, activation=0.01, ceilings={"relu0": 0.2, "relu1": 0.3})
+    radii = with_saturations(network, Radii(input=0.02, weight=0.02, activation=0.01))
     family = Family.of(network, radii)
     bounds = sample_bounds(family, x)
     assert any((bounds.activation[i] > 0.011).any() for i in network.relus)
@@ -254,7 +255,7 @@ def test_radii_of_the_sample_where_the_scheme_clips(rng: np.random.Generator) ->
     least = optimum(relational(family, x), row)
     values = sample_members(family, x, rng, 400, True, bounds.activation)[-1]
     assert least <= (values @ row).min() + 1e-9
-    assert least < optimum(relational(Family.of(network, dataclasses.replace(radii, ceilings={})), x), row) - 1e-3
+    assert least < optimum(relational(Family.of(network, dataclasses.replace(radii, saturations={})), x), row) - 1e-3
     assert optimum(bilinear(family, x), row, "scip") == pytest.approx(least, abs=1e-6)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from qverify.bounds.backward import tightened_bounds
+from qverify.bounds.refinement import tightened_bounds
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.program import Objective

@@ -245,6 +245,13 @@ def test_members_that_keep_it_apart_lie_within_the_bounds(
     assert moved
 
 
+def grid_ends(low: float, high: float) -> tuple[float, float]:
+    """What an 8-bit quantiser of this range clips to: whole steps, with a whole zero point."""
+    step = (high - low) / 255
+    zero = float(np.round(-low / step))
+    return -zero * step, (255 - zero) * step
+
+
 def pushed(values: Array | float, step: float, up: np.ndarray | bool) -> Array | float:
     """As far as any rounding to whole steps can move them: nearly one step, up or down where `up` says so."""
     return values + step * (1 - 1e-9) * np.where(up, 1, -1)
@@ -287,7 +294,8 @@ def test_members_pushed_to_one_side_lie_within_the_bounds(
     for row, sample in enumerate(wide):
         for c in range(5):
             sign = (1 if given["s"][c] > 0 else -1) * (1 if up else -1)
-            taken = pushed(sample, (entry[1] - entry[0]) / 255, given["W1"][c] * sign > 0).clip(*entry)  # type: ignore[union-attr]
+            taken = pushed(sample, (entry[1] - entry[0]) / 255, given["W1"][c] * sign > 0)
+            taken = np.clip(taken, *grid_ends(*entry))
             weight, bias = given["W1"][c], given["b1"][c]
             if exact != "weights":
                 weight = pushed(weight, steps[c], taken * sign > 0)
@@ -295,12 +303,28 @@ def test_members_pushed_to_one_side_lie_within_the_bounds(
             inside = weight @ taken + bias
             if exact != "between":
                 inside = pushed(inside, (ends[1] - ends[0]) / 255, sign > 0)
-            inside = np.clip(inside, *ends)
+            inside = np.clip(inside, *grid_ends(*ends))
             scale = pushed(given["s"][c], scale_step, (inside - given["m"][c]) * (1 if up else -1) > 0)
             offset = pushed(given["o"][c], scale_step * (ends[1] - ends[0]) / 255, up)
             y = scale / deviation[c] * (inside - given["m"][c]) + offset
-            out = np.clip(pushed(max(y, 0.0), top / 255, up), 0.0, top)
+            out = np.clip(pushed(y, top / 255, up), 0.0, top) if y > 0 else 0.0  # every quantiser keeps 0
             assert bounds.lower[relu][row, c] - 1e-9 <= out <= bounds.upper[relu][row, c] + 1e-9
+
+
+def test_a_dead_relu_behind_one_that_is_kept_apart_is_not_covered(rng: np.random.Generator) -> None:
+    """Toolchains may drop a Relu that is 0 on all data: what passes then may be below 0, whatever the sample."""
+    source, x = simple(rng, "gemm", False)
+    for tensor in source.graph.initializer:
+        if tensor.name == "o":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(5, -100.0, dtype=np.float32), "o"))
+    network = qverify.load(source)
+    labels = network.evaluate(x).argmax(1)
+    for batchnorm, covered in (("folded", False), ("separate", False)):
+        radii = Radii.from_bits(8, "channel", "nearest", network, x, batchnorm=batchnorm)  # type: ignore[arg-type]
+        verdicts = qverify.verify(network, x, labels, radii, qverify.Options(method="bp"))
+        assert any(v.status is qverify.Status.VERIFIED for v in verdicts) == covered
+        assert all("Relu 'relu' is 0 on all calibration data" in v.detail for v in verdicts)
+    assert radii.kernel is not None and "may drop it" in " ".join(radii.kernel.refused)
 
 
 # --- what no radius covers --------------------------------------------------------------------------------------------

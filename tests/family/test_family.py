@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,10 @@ import torch
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
 from qverify.errors import DataError, RadiiError
+from qverify.family.batchnorm import Saturation
 from qverify.family.family import Family
 from qverify.family.members import membership
+from qverify.family.points import Point
 from qverify.family.radii import Radii
 from qverify.layers import Input, Relu
 from qverify.network import Network
@@ -44,6 +49,7 @@ def test_what_is_not_quantised_has_no_radius(rng: np.random.Generator) -> None:
     assert (family.bias[network.index("out")] == 0.2).all()
 
 
+POINT = Point(radius=0.125, low=(-1.0, -1.0), high=(2.0, 2.0))
 WRONG = [
     (Radii(input=-0.5), r"input radius is negative \(-0.5\)"),
     (Radii(weight=np.nan), r"weight \(fc0\) radius holds NaN or infinity"),
@@ -58,9 +64,14 @@ WRONG = [
     (Radii(layers={"fc0": {"activation": 0.1}}), "no layer 'fc0' with a radius for its activation; those are: relu0"),
     (Radii(layers={"fc0": {"wieght": 0.1}}), "'fc0' has a radius for 'wieght'; it is weight, bias or activation"),
     (Radii(layers={"fc0": {"input": 0.1}}), "'fc0' has a radius for 'input'"),
-    (Radii(ceilings={"fc0": 1.0}), "no activation layer 'fc0' to clip"),
-    (Radii(ceilings={"relu0": np.nan}), "ceiling or the input range is NaN"),
-    (Radii(input_range=(np.nan, 1.0)), "ceiling or the input range is NaN"),
+    (Radii(saturations={"fc0": ()}), "no activation layer 'fc0' to clip"),
+    (Radii(points={"fc9": POINT}), "no layer 'fc9' to put a rounding point at; its layers are x, fc0, relu0, fc1"),
+    (Radii(points={"relu0": replace(POINT, high=(0.5, np.nan))}), r"range \(relu0\) radius holds NaN or infinity"),
+    (Radii(points={"x": replace(POINT, low=(0.5, 0.5))}), "rounding point 'x' is no interval around 0"),
+    (Radii(points={"x": replace(POINT, high=(1.0, 0.5))}), "rounding point 'x' is no interval around 0"),
+    (Radii(points={"fc0": replace(POINT, dead=0.5)}), "'fc0' moves what it keeps at 0; state a larger radius"),
+    (Radii(points={"fc0": replace(POINT, step=0.5)}), "'fc0' errs by less than half a step"),
+    (Radii(points={"fc0": replace(POINT, radius=np.ones(3))}), r"activation \(fc0\) radius has shape \(3,\)"),
 ]
 
 
@@ -88,17 +99,41 @@ def test_clipping_the_input(rng: np.random.Generator) -> None:
 
 
 def test_an_input_outside_the_calibrated_range_is_clipped_by_the_quantiser(rng: np.random.Generator) -> None:
-    """Oracle: clip to the range, then off by the radius."""
-    family = Family.of(mlp(rng, 3, 2), Radii(input=0.125, input_range=(-1.0, 2.0)))
-    low, high = family.box(np.array([[0.5, 2.5, -3.0]]))
-    np.testing.assert_allclose(low, [[0.375, 2.0 - 0.125, -5.125]], atol=1e-12)
-    np.testing.assert_allclose(high, [[0.625, 3.125, -1.0 + 0.125]], atol=1e-12)
+    """Oracle: off by the radius, then clipped to the range; 0 and the sign are kept."""
+    family = Family.of(mlp(rng, 5, 2), Radii(points={"x": POINT}))
+    x = np.array([[0.5, 2.0625, -3.0, 0.0, 0.0625]])
+    low, high = family.box(x)
+    np.testing.assert_allclose(low, [[0.375, 2.0 - 0.0625, -1.0, 0.0, 0.0]], atol=1e-12)
+    np.testing.assert_allclose(high, [[0.625, 2.0, -1.0, 0.0, 0.1875]], atol=1e-12)
+    np.testing.assert_array_equal(family.centre(x), [[0.5, 2.0, -1.0, 0.0, 0.0625]])
 
 
-def test_ceilings_of_another_sample_are_not_enough(rng: np.random.Generator) -> None:
+def test_a_range_outside_the_clip_leaves_one_input() -> None:
+    """What the range holds is moved into the clip: an empty box would prove everything."""
+    network = mlp(np.random.default_rng(2), 3, 2)
+    family = Family.of(network, Radii(points={"x": replace(POINT, high=(0.1, 0.1), radius=0.01)}), (0.2, 1.0))
+    x = np.array([[0.2, 0.5, 1.0]])
+    for low, high in (family.box(x), family.inner_box(x)):
+        assert (low == 0.2).all() and (high == 0.2).all()
+    assert (family.centre(x) == 0.2).all()
+
+
+def test_boxes_narrower_than_a_rounding_hold_the_member_without_errors() -> None:
+    """Inward rounding must not leave the family where a radius is below the spacing of floating-point numbers."""
+    network = mlp(np.random.default_rng(2), 4, 2)
+    point = Point(radius=1e-10, low=(-2e6, -2e6), high=(2e6, 2e6))
+    x = np.array([[1e6, -1e6 / 3, 0.0, 1e-3]])
+    family = Family.of(network, Radii(points={"x": point}))
+    for end in family.inner_box(x):
+        exact = [abs(Fraction(a) - Fraction(b)) for a, b in zip(end[0].tolist(), x[0].tolist(), strict=True)]
+        assert max(exact) <= Fraction(1e-10)
+
+
+def test_saturation_of_another_sample_is_not_enough(rng: np.random.Generator) -> None:
     """Membership of a clipped activation is judged with the radii of its own sample."""
     network = Network((Input("x", (), (1,)), Relu("r", (0,), (1,))))
-    family = Family.of(network, Radii(activation=0.1, ceilings={"r": 1.0}))
+    cut = Saturation(source="x", low=np.full(1, -9.0), high=np.ones(1), gain=np.ones(1))
+    family = Family.of(network, Radii(activation=0.1, saturations={"r": (cut,)}))
     model = BoundModel.of(family)
     x = torch.tensor([[0.5], [3.0]], dtype=torch.float64)
     bounds = interval_bounds(model, x, x)

@@ -116,7 +116,7 @@ def test_what_fits_by_the_bounds_fits_in_whole_numbers(name: str, bias: float, r
                 for i in network.weighted if not reason else ():
                     fits[kernel] += 1
                     layer = network.layers[i]
-                    ranges = qverify.family.schemes.calibrate(network, data)[0][layer.inputs[0]]
+                    ranges = qverify.family.ranges.calibrate(network, data)[0][layer.inputs[0]]
                     for symmetric in (True, False):
                         worst, pairs = accumulators(
                             layer, values[layer.inputs[0]][0], ranges, 8, symmetric, scheme == "channel"
@@ -270,7 +270,7 @@ def test_images_that_saturating_pairs_answer_wrong() -> None:
     indices = [73, 527, 1170]
     x, labels = samples.x.reshape(len(samples), -1), samples.y[indices]
     layers = [known_layers(network)[i] for i in network.weighted]
-    ranges = qverify.family.schemes.calibrate(network, x)[0]
+    ranges = qverify.family.ranges.calibrate(network, x)[0]
     entries = [ranges[layer.inputs[0]] for layer in layers]
     for index, label in zip(indices, labels, strict=True):
         assert saturating_pairs(x[index], layers, entries).argmax() != label

@@ -12,13 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qverify.arrays import Array
+from qverify.bounds.interval import interval_bounds
+from qverify.bounds.tensors import BoundModel
 from qverify.errors import DataError, InternalError
 from qverify.family.family import Family
 from qverify.family.members import membership, realise
+from qverify.family.points import Point
 from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input
 from qverify.network import Network, margins
-from tests.support.networks import NETWORKS, inputs, known_layers, mlp, random_radii, sample_members
+from tests.support.bounds import box_ends
+from tests.support.networks import NETWORKS, inputs, known_layers, mlp, random_points, random_radii, sample_members
 
 FLOATS = st.floats(-1e3, 1e3)
 
@@ -128,6 +132,55 @@ def test_whatever_is_wanted_realise_returns_a_member(
         assert witness.margin == outputs[0, label] - outputs[0, witness.rival] and witness.rival != label
 
 
+@pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
+@pytest.mark.parametrize("clip", [None, (0.0, 1.0)], ids=["free", "clipped"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_members_with_points_everywhere_lie_within_the_bounds(
+    name: str, clip: tuple[float, float] | None, grid: bool, rng: np.random.Generator
+) -> None:
+    """What is wanted inside, at the ends or far outside: a member by `membership`, and by the bounds of every layer."""
+    network = NETWORKS[name](rng)
+    radii = replace(random_radii(network, rng), points=random_points(network, rng, grid))
+    family = Family.of(network, radii, clip)
+    model = BoundModel.of(family)
+    for trial in range(12):
+        x = rng.random(network.input_size)
+        choice = RandomChoice(rng, [1.0, 1.0, 100.0][trial % 3], trial % 2 == 0)
+        wanted = x + rng.choice([-1.0, 1.0], size=x.shape) * family.input_radius * choice.reach
+        witness = realise(family, x, wanted, trial % network.output_size, choice)
+        assert membership(family, witness.network, x, witness.input) == []
+        bounds = interval_bounds(model, *box_ends(model, family.box(x[None])))
+        for value, low, high in zip(
+            witness.network.evaluate_all(witness.input[None]), bounds.lower, bounds.upper, strict=True
+        ):
+            assert (low.numpy() - 1e-12 <= value).all() and (value <= high.numpy() + 1e-12).all()
+
+
+@pytest.mark.parametrize("step", [0.0, 0.25])
+def test_members_of_points_at_one_unit_in_the_last_place(step: float) -> None:
+    """The largest error is inside, the next number is not; a grid takes half a step of it; the grid itself is fixed."""
+    network = mlp(np.random.default_rng(1), 2, 2, 2)
+    point = Point(radius=0.25, low=(0.0, 0.0), high=(1.0, 1.0), step=step)
+    entry = Point(radius=0.125, low=(-1.0, -1.0), high=(0.5, 0.5), dead=0.0625)
+    family, x = Family.of(network, Radii(points={"relu0": point, "x": entry})), np.array([0.25, 0.05])
+    layer, most = known_layers(family.network)[2], 0.25 - step / 2
+
+    def problems(x_hat: Array | None = None, **change: Any) -> list[str]:
+        given = np.array([0.25, 0.0]) if x_hat is None else x_hat
+        return membership(family, family.network.with_layers({2: replace(layer, **change)}), x, given)
+
+    assert problems() == problems(offset=np.array([most * (1 - 1e-15), -most * (1 - 1e-15)])) == []
+    wrong = ["an activation of 'relu0' is off by more than its radius"]
+    assert problems(offset=np.array([0.0, np.nextafter(most, 1)])) == wrong
+    for name in ("low", "high", "step", "dead"):
+        other = {name: getattr(layer, name) + (-0.125 if name == "low" else 0.125)}
+        assert problems(**other) == ["the rounding point 'relu0' has another grid"]
+    assert problems(np.array([0.375, 0.0])) == []
+    for beyond in (np.array([0.376, 0.0]), np.array([0.25, 0.01]), np.array([0.25, -0.01])):
+        assert problems(beyond) == ["the input leaves its radius"]
+    assert membership(family, network, x, np.array([0.25, 0.0])) == ["the layers differ in number or kind"]
+
+
 def test_realise_goes_to_the_very_ends(rng: np.random.Generator) -> None:
     """Extreme wishes come out within two units in the last place of the end: rounding inwards costs no more."""
     network = mlp(rng, 3, 4, 2)
@@ -149,7 +202,8 @@ def test_realise_refuses_numbers_that_are_not_finite(rng: np.random.Generator) -
 def test_sampled_members_pass_membership_too(rng: np.random.Generator) -> None:
     """The sampling oracle of these tests and membership agree on what the input may be."""
     network = mlp(rng, 4, 3)
-    family = Family.of(network, Radii(input=0.125, input_range=(-1.0, 0.5)), (-2.0, 2.0))
+    point = Point(radius=0.125, low=(-1.0, -1.0), high=(0.5, 0.5))
+    family = Family.of(network, Radii(input=0.0625, points={"x": point}), (-2.0, 2.0))
     for x in np.clip(np.concatenate([inputs(network, rng), np.eye(4)]), -2, 2):
         low, high = family.inner_box(x[None])
         for value in sample_members(family, x, rng, 20, True)[0]:

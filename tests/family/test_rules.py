@@ -35,8 +35,8 @@ def integer_network(
     """Input, rounded; a dense layer of integers; its rounding point."""
     s_x, s_w, s_y = map(single, steps)
     half = 2 ** (bits - 1)
-    weight = rng.integers(-127, 128, size=(5, n_in)) * s_w
-    bias = rng.integers(-300, 300, size=5) * (s_x * s_w)
+    weight: Any = rng.integers(-127, 128, size=(5, n_in)) * s_w
+    bias: Any = rng.integers(-300, 300, size=5) * (s_x * s_w)
     return Network(
         (
             Input("x", (), (n_in,)),

@@ -16,12 +16,12 @@ from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.members import membership
 from qverify.family.radii import Radii
-from qverify.family.schemes import calibrate
+from qverify.family.ranges import calibrate
 from qverify.family.steps import FLOAT32_SLACK
-from qverify.layers import Dense, Input, Layer, Relu
+from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
 from tests.support.bounds import box_ends
-from tests.support.networks import NETWORKS, conv, known_layers, mlp
+from tests.support.networks import NETWORKS, conv, known_layers, may_give, mlp
 
 
 def small() -> tuple[Network, Array]:
@@ -45,9 +45,16 @@ def test_tensor_and_channel_radii_by_hand(rounding: Rounding) -> None:
     tensor = Radii.from_bits(8, "tensor", rounding, network, x)
     channel = Radii.from_bits(8, "channel", rounding, network, x)
     for radii in (tensor, channel):
-        assert radii.input == pytest.approx(share * 3 / 255 + 3 * 2.0**-21)
-        assert radii.layers["r"]["activation"] == pytest.approx(share * 3 / 255 + 3 * 2.0**-21)
-        assert radii.ceilings == {"r": 3.0} and radii.input_range == (-1.0, 2.0)
+        assert radii.input == 0.0 and list(radii.points) == ["x", "r"]
+        entry, relu = radii.points["x"], radii.points["r"]
+        assert entry.radius == pytest.approx(share * 3 / 255 + 3 * 2.0**-21) and entry.entry
+        assert relu.radius == pytest.approx(share * 3 / 255 + 3 * 2.0**-21) and not relu.entry
+        for point in (entry, relu):  # half a step is left of a whole one where it is rounded to nearest, else nothing
+            assert point.dead == pytest.approx(max(0.0, (1 - share) * 3 / 255 - 3 * 2.0**-21), abs=1e-12)
+        slack = 3 * 2.0**-21
+        assert entry.low == pytest.approx((-1.0 - slack, -1.0 + slack))
+        assert entry.high == pytest.approx((2.0 - slack, 2.0 + slack))
+        assert relu.low == (0.0, 0.0) and relu.high == pytest.approx((3.0 - slack, 3.0 + slack))
     for radii, name, tops in (
         (tensor, "a", [2, 2]),
         (channel, "a", [2, 1]),
@@ -136,30 +143,38 @@ def quantise_weights(
 
 def run_quantised(
     quantised: Network, x: Array, ranges: list[tuple[float, float]], bits: int, how: str, rng: np.random.Generator
-) -> tuple[Network, list[Array]]:
-    """The quantised network on one quantised input, each activation quantised and clipped; offsets as found."""
+) -> list[Array]:
+    """The values of the quantised network on one quantised input, each activation quantised and clipped."""
     values: list[Array] = []
-    changes: dict[int, Layer] = {}
     for i, layer in enumerate(quantised.layers):
         if isinstance(layer, Input):
             values.append(asymmetric(x, bits, how, rng, *ranges[0])[0])
         elif isinstance(layer, Relu):
             exact = np.maximum(values[layer.inputs[0]], 0)
-            rounded = asymmetric(exact, bits, how, rng, *ranges[i])[0]
-            changes[i] = replace(layer, offset=rounded - exact)
-            values.append(rounded)
+            values.append(asymmetric(exact, bits, how, rng, *ranges[i])[0])
         else:
             one = Network((Input("i", (), (values[layer.inputs[0]].size,)), replace(layer, inputs=(0,))))
             values.append(one.evaluate(values[layer.inputs[0]][None])[0])
-    return quantised.with_layers(changes), values
+    return values
+
+
+def in_family(family: Family, quantised: Network) -> Network:
+    """The quantised weights on the layers of the family, its rounding points as they are."""
+    changes = {i: replace(known_layers(family.network)[i], **_numbers(quantised, i)) for i in quantised.weighted}
+    return family.network.with_layers(changes)
+
+
+def _numbers(network: Network, index: int) -> dict[str, Array]:
+    layer = known_layers(network)[index]
+    return {"weight": layer.weight, "bias": layer.bias}
 
 
 @pytest.mark.parametrize("how", ["nearest", "floor", "ceil", "stochastic"])
 @pytest.mark.parametrize("kind", ["tensor", "channel", "asymmetric"])
 @pytest.mark.parametrize("name", ["dense", "scaled_input", "conv_attributes", "conv_pool"])
 def test_real_quantisers_land_in_the_family(name: str, kind: str, how: str, rng: np.random.Generator) -> None:
-    """Whole int8 networks: their weights, biases, input and every activation error are those of a member, the radii
-    of clipped activations being those of the sample; and every value lies inside the bounds."""
+    """Whole int8 networks: their weights, biases and input are those of a member, every activation is one that its
+    rounding point may give for what enters it; and every value lies inside the bounds."""
     network = NETWORKS[name](rng)
     data = rng.normal(size=(8, network.input_size))
     rounding: Rounding = "nearest" if how == "nearest" else "any"
@@ -172,9 +187,11 @@ def test_real_quantisers_land_in_the_family(name: str, kind: str, how: str, rng:
     model = BoundModel.of(family)
     bounds = interval_bounds(model, *box_ends(model, family.box(x)))
     for row in range(len(x)):
-        member, values = run_quantised(quantised, x[row], ranges, 8, how, rng)
-        own = family.with_activation({i: r[row].numpy() for i, r in bounds.activation.items()})
-        assert membership(own, member, x[row], values[0]) == []
+        values = run_quantised(quantised, x[row], ranges, 8, how, rng)
+        assert membership(family, in_family(family, quantised), x[row], values[0]) == []
+        assert family.entry is not None and may_give(family.entry, x[row], values[0]).all()
+        for i, point in family.points.items():
+            assert may_give(point, values[family.network.layers[i].inputs[0]], values[i]).all()
         for lower, upper, value in zip(bounds.lower, bounds.upper, values, strict=True):
             assert (lower[row].numpy() - 1e-9 <= value).all() and (value <= upper[row].numpy() + 1e-9).all()
 
@@ -209,9 +226,12 @@ def test_float32_quantisers_land_in_the_family(bits: int, rng: np.random.Generat
     unit = float(np.float32(weight.max() / (2 ** (bits - 1) - 1)) * np.float32(1.7 / levels))
     new_bias = np.float32(unit) * np.round(bias[:1].astype(np.float32) / np.float32(unit))
     rounded = float32_nearest(weight, weight.max(), 2 ** (bits - 1) - 1)
-    member = network.with_layers({2: replace(layers[2], weight=rounded[None], bias=new_bias)})  # type: ignore[arg-type]
+    numbers = {"weight": rounded[None], "bias": new_bias}
+    member = family.network.with_layers({2: replace(layers[2], **numbers)})  # type: ignore[arg-type]
     assert membership(family, member, x, x_hat) == []
-    half = {"weight": {2: np.full((1, n), weight.max() / (2**bits - 2))}, "input": np.full(n, data.max() / levels / 2)}
+    assert family.entry is not None and may_give(family.entry, x, x_hat).all()
+    exact = replace(family.entry, radius=np.full(n, data.max() / levels / 2))
+    half = {"weight": {2: np.full((1, n), weight.max() / (2**bits - 2))}, "entry": exact}
     assert membership(replace(family, **half), member, x, x_hat) != []  # type: ignore[arg-type]
 
 
@@ -221,8 +241,10 @@ def test_nearest_radii_do_not_cover_floor(rng: np.random.Generator) -> None:
     data = rng.normal(size=(8, 6))
     family = Family.of(network, Radii.from_bits(8, "tensor", "nearest", network, data))
     steps = [(high - low) / 255 for low, high in calibrate(network, data)[0]]
-    quantised = quantise_weights(network, steps, 8, "floor", rng, "tensor")
+    quantised = in_family(family, quantise_weights(network, steps, 8, "floor", rng, "tensor"))
     assert "a weight of 'fc0' leaves its radius" in membership(family, quantised, data[0], data[0])
+    floored = asymmetric(data[0], 8, "floor", rng, *calibrate(network, data)[0][0])[0]
+    assert family.entry is not None and not may_give(family.entry, data[0], floored).all()
 
 
 @pytest.mark.parametrize(("rounding", "how"), [("nearest", "nearest"), ("any", "floor"), ("any", "stochastic")])

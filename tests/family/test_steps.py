@@ -29,7 +29,27 @@ def test_radii_are_a_share_of_a_step_and_of_the_range(bits: int, rounding: Round
     weight, spread = quantiser.weight_radii(np, np.array([top]), np.array([bias]), 0.25)
     assert weight[0] == pytest.approx(float(weight_step * share + Fraction(top) * slack), rel=1e-14)
     assert spread[0] == pytest.approx(float(weight_step / 4 * share + abs(Fraction(bias)) * slack), rel=1e-14)
-    assert quantiser.activation_range(low, high) == (low, high) and not quantiser.degenerate(low, high)
+    assert not quantiser.degenerate(low, high)
+    zero = round(Fraction(3, 4) / step)
+    if abs(Fraction(3, 4) / step % 1 - Fraction(1, 2)) > (2**bits - 1) * slack:  # a zero point that is no tie
+        for found, end in zip(quantiser.ends(low, high), (-zero * step, (2**bits - 1 - zero) * step), strict=True):
+            room = 2 * (high - low) * FLOAT32_SLACK
+            assert found[0] <= end <= found[1] and found[1] - found[0] <= room
+    assert quantiser.ends(0.0, high) == ((0.0, 0.0), quantiser.ends(0.0, high)[1])
+    assert quantiser.ends(low, 0.0)[1] == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 509.0), (-509.0, 1.0), (-37.5, 217.5), (-0.25, 254.75)])
+def test_a_zero_point_next_to_a_tie_may_be_either(low: float, high: float) -> None:
+    """Toolchains divide in float32 and round ties as they please: half a step below 0 is 0 or 1 step, 0 within."""
+    found, step = Quantiser(8, "tensor").ends(low, high), Fraction(high - low) / 255
+    share = Fraction(-low) / step
+    wholes = {int(share // 1), int(-(-share // 1))} if share % 1 == Fraction(1, 2) else {round(share)}
+    for zero in wholes:
+        for ends, end in zip(found, (-zero * step, (255 - zero) * step), strict=True):
+            assert Fraction(ends[0]) <= end <= Fraction(ends[1])
+    assert found[0][1] <= 0.0 <= found[1][0]
+    Quantiser(8, "tensor").point(low, high).resolved((3,), "x")
 
 
 def test_numpy_and_torch_agree_and_torch_differentiates(rng: np.random.Generator) -> None:
@@ -50,7 +70,9 @@ def test_a_range_without_a_step_has_the_step_1() -> None:
         quantiser = Quantiser(bits, "tensor")
         for low, high in ((0.0, 0.0), (-TINY, TINY)):
             assert quantiser.degenerate(low, high) and quantiser.activation_step(low, high) == 1.0
-            assert quantiser.activation_range(low, high) == (0.0, 2 ** (bits - 1) - 1)
+            # of either signedness: integers from 0 or from -2^(b-1), with the zero point 0 or at the end
+            half = 2 ** (bits - 1)
+            assert quantiser.ends(low, high) == ((-half, 0.0), (half - 1, 2 * half - 1))
 
 
 @pytest.mark.parametrize(("rounding", "lost"), [("nearest", TINY), ("any", 1.0)])

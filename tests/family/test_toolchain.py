@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import qverify
 from qverify.choices import Scheme
 from qverify.family.family import Family
+from qverify.family.points import Point
 from qverify.family.radii import Radii
 from qverify.network import Network
+from tests.support.networks import may_give
 from tests.support.toolchain import (
     COARSE,
     FORMS,
@@ -152,8 +155,22 @@ def made(name: str, form: Form) -> tuple[onnx.ModelProto, np.ndarray, Network, R
     source = dense(layers)
     network = qverify.load(source)
     scheme: Scheme = "channel" if form.channel else "tensor"
-    radii = Radii.from_bits(form.certified, scheme, "nearest", network, x.astype(np.float64))
-    return quantised(source, x, form), x, network, radii
+    return quantised(source, x, form), x, network, covering(network, x.astype(np.float64), scheme, form)
+
+
+def covering(network: Network, x: Array, scheme: Scheme, form: Form) -> Radii:
+    """The radii of a form; the steps of weights, of activations or of both may be those of one bit less."""
+    radii = Radii.from_bits(form.certified, scheme, "nearest", network, x)
+    if form.reduced and not form.centred:  # activations have all their bits
+        radii = replace(radii, points=Radii.from_bits(form.bits, scheme, "nearest", network, x).points)
+    if form.centred and x.any():  # the range of the input is symmetric, behind a Relu it is the same
+        name, top = network.layers[0].name, abs(x).max()
+        step = top / (2 ** (form.bits - 1) - 1)
+        radius = step / 2 + top * 2.0**-20
+        low, high = [tuple(sign * share * top for share in (0.98, 1.02)[::sign]) for sign in (-1, 1)]
+        entry = Point(radius=radius, low=low, high=high, dead=step - radius, entry=True)
+        radii = replace(radii, points={**radii.points, name: entry})
+    return radii
 
 
 @pytest.mark.parametrize(("name", "form"), ALL)
@@ -172,16 +189,21 @@ def test_the_numbers_of_real_files_lie_within_the_radii(name: str, form: Form) -
     rng = np.random.default_rng(1)
     for k, i in enumerate(network.relus, start=1):
         scale, low, high = grid(file, hidden(form, k), form)
-        ceiling, radius = family.ceiling[i], family.activation[i].max()
-        assert low <= 0 <= high
-        top = min(ceiling, 1000 * scale) if ceiling > 0 else scale
+        point = family.points[i].mapped(lambda numbers: numbers[0])
+        assert low <= 0 and point.high[0] <= high <= point.high[1]
+        top = min(high, 1000 * scale) if high > 0 else scale
         values = np.concatenate([rng.uniform(0, 1.5 * top, 500), (np.arange(40) + 0.5) * scale]).astype(np.float32)
+        values[:3] = 0.0, scale / 2, 1.2 * high
         whole = np.round(values / np.float32(scale)).astype(np.float64)
-        error = abs(np.clip(whole * scale, low, high) - values)
-        assert (error <= radius + np.maximum(values - ceiling, 0)).all()
+        given = np.clip(whole * scale, low, high)
+        assert may_give(point, values.astype(np.float64), given).all()
     scale, low, high = grid(file, "x", form)
-    rounded = np.clip(np.round(x / np.float32(scale)).astype(np.float64) * scale, low, high)
-    assert (abs(rounded - x) <= family.input_radius(x.astype(np.float64))).all()
+    assert family.entry is not None
+    point = family.entry.mapped(lambda numbers: numbers[0])
+    assert point.low[0] <= low <= point.low[1] and point.high[0] <= high <= point.high[1]
+    for entry in (x, 2.0 * x, -x, (0.5 * scale * rng.integers(-9, 9, x.shape)).astype(np.float32)):
+        rounded = np.clip(np.round(entry / np.float32(scale)).astype(np.float64) * scale, low, high)
+        assert may_give(point, entry.astype(np.float64), rounded).all()
 
 
 @pytest.mark.parametrize(("name", "form"), ALL)

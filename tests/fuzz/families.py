@@ -20,8 +20,9 @@ Ends = tuple[Fraction, Fraction]
 class Family:
     """Radii by layer: `weight` (C, k), `bias` (C,), `rounding` (n,) of the input, Relus and rounds, by index.
 
-    `ends`: what a toolchain clips to before it rounds, by index. `clip`: where a quantised input stays. `zero_exact`: a
-    Relu that gives 0 gives 0 when rounded, too.
+    `ends`: what a toolchain clips to, whole steps, by index. `kept`: what is at most that far from 0 becomes 0, and
+    what is farther keeps its sign, by index: for input and Relus of real quantisers. `clip`: where a quantised input
+    stays.
     """
 
     plan: Plan
@@ -29,8 +30,8 @@ class Family:
     bias: dict[int, Array] = field(default_factory=dict)
     rounding: dict[int, Array] = field(default_factory=dict)
     ends: dict[int, Ends] = field(default_factory=dict)
+    kept: dict[int, Fraction] = field(default_factory=dict)
     clip: Ends | None = None
-    zero_exact: bool = False
 
 
 def full(shape: Any, value: Fraction) -> Array:
@@ -65,25 +66,31 @@ def paper(plan: Plan, bits: int, nearest: bool, clip: Ends | None) -> Family:
     return absolute(plan, {"input": step / 2, "weight": step, "bias": step, "activation": step}, clip)
 
 
-def ranged(plan: Plan, bits: int, scheme: str, nearest: bool, x: Array, clip: Ends | None) -> Family:
+def ranged(
+    plan: Plan, bits: int, scheme: str, nearest: bool, x: Array, clip: Ends | None, weight_bits: int | None = None
+) -> Family:
     """Schemes tensor and channel, calibrated on x (N, n): quantisers as mathematics.md, section 7, has them.
 
-    A family that a real quantiser makes: symmetric weights, asymmetric activations, biases in steps of both, 0 exact.
+    A family that a real quantiser makes: symmetric weights, asymmetric activations with a whole zero point, biases in
+    steps of both. `weight_bits`: of weights, where they have others.
     """
     share = Fraction(1, 2) if nearest else Fraction(1)
-    found = Family(plan, clip=clip, zero_exact=True)
+    found = Family(plan, clip=clip)
     values = [forward(plan, row) for row in x]
     ranges = []
     for i in range(len(plan.layers)):
         low, high = (end(0.0, *(end(v[i]) for v in values)) for end in (min, max))
         ranges.append((Fraction(float(low)), Fraction(float(high))))
     steps = [(high - low) / (2**bits - 1) for low, high in ranges]
-    levels = 2 ** (bits - 1) - 1
+    levels = 2 ** ((weight_bits or bits) - 1) - 1
     for i, layer in enumerate(plan.layers):
         if layer.kind in ("input", "relu", "round"):
-            found.rounding[i] = full(layer.size, share * (steps[i] or 1))
-            if steps[i]:
-                found.ends[i] = ranges[i]
+            step = steps[i] or Fraction(1)
+            found.rounding[i] = full(layer.size, share * step)
+            zero = round(-ranges[i][0] / step)
+            found.ends[i] = (-zero * step, (2**bits - 1 - zero) * step)
+            if layer.kind != "round":
+                found.kept[i] = step / 2 if nearest else Fraction(0)
         elif layer.kind == "sum":
             step, ratio = _weight_steps(layer, scheme, levels)
             entry = steps[layer.inputs[0]] or Fraction(1)

@@ -24,7 +24,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Form:
-    """What `quantize_static` is asked for. `centred`: activations with the zero point in the middle."""
+    """What `quantize_static` is asked for. `reduced`: weights of 7 bits of 8."""
 
     format: str = "QDQ"
     channel: bool = True
@@ -33,38 +33,28 @@ class Form:
     symmetric: bool = True
     prepared: bool = False
     reduced: bool = False
-    centred: bool = False
-
-    @property
-    def bits(self) -> int:
-        """The bit-width of a scheme that claims it: one less for a reduced range and for symmetric activations."""
-        return (16 if "16" in self.activation else 8) - (self.reduced or self.centred)
 
     @property
     def pairs(self) -> bool:
-        """Whether `--kernel any` at `bits` claims kernels that add pairs of products in int16.
+        """Whether `--kernel any` claims kernels that add pairs of products in int16.
 
         Not for a reduced range of uint8, 0 to 127: no kernel takes that for int8 and adds pairs.
         """
         signed = "U" not in self.weight
-        return "16" not in self.activation and ((self.reduced and signed) or not (self.reduced or self.centred))
+        return "16" not in self.activation and (signed or not self.reduced)
 
     def __str__(self) -> str:
         words = [self.format, "channel" if self.channel else "tensor", self.weight, self.activation]
         words.append("sym" if self.symmetric else "asym")
-        words += [word for word in ("prepared", "reduced", "centred") if getattr(self, word)]
+        words += [word for word in ("prepared", "reduced") if getattr(self, word)]
         return "-".join(words)
 
 
 def form(rng: Rng, bits: int, channel: bool, chain: bool, symmetric: float = 0.5) -> Form:
-    """A random form of this bit-width and granularity. `chain`: the network has one branch, so QOperator can be cut.
-    `symmetric`: how often weights are.
+    """A random form of this bit-width (of weights) and granularity. `chain`: the network has one branch, so QOperator
+    can be cut. `symmetric`: how often weights are.
     """
     wide = bits > 8
-    reduced, centred = False, False
-    if bits in (7, 15):
-        reduced = not wide and bool(rng.random() < 0.7)
-        centred = not reduced or bool(rng.random() < 0.5)
     size = "16" if wide else "8"
     weight = "QInt" if rng.random() < 0.6 else "QUInt"
     activation = "QUInt" if rng.random() < 0.6 else "QInt"
@@ -72,7 +62,7 @@ def form(rng: Rng, bits: int, channel: bool, chain: bool, symmetric: float = 0.5
     if activation == "QInt":  # what else the toolchain refuses
         weight = "QInt"
     kinds = (weight + size, activation + size)
-    how = (bool(rng.random() < symmetric), bool(rng.random() < 0.5), reduced, centred)
+    how = (bool(rng.random() < symmetric), bool(rng.random() < 0.5), bits == 7)
     return Form("QOperator" if operators else "QDQ", channel, *kinds, *how)
 
 
@@ -104,7 +94,7 @@ def written(case: Case, form: Form, calibration: Array) -> onnx.ModelProto:
                 reduce_range=form.reduced,
                 weight_type=QuantType[form.weight],
                 activation_type=QuantType[form.activation],
-                extra_options={"WeightSymmetric": form.symmetric, "ActivationSymmetric": form.centred},
+                extra_options={"WeightSymmetric": form.symmetric},
             )
         finally:
             logging.disable(level)

@@ -146,7 +146,7 @@ def check_witness(question: Question, verdict: Any, row: Array, tally: Tally) ->
     family = question.families[0]
     if value > Fraction(1e-12 * (1 + mass(family.plan, row.ravel().astype(float)))):
         tally.report(question.form, f"the witness of sample {verdict.index} is right, margin {float(value):.6g}")
-    if not question.exact or family.zero_exact:
+    if not question.exact or family.kept:
         return None  # the product's radii are a little larger than those of a quantiser
     moved = abs(rational(witness.input) - rational(row).ravel())
     low, high = family.clip or (Fraction(-(10**40)), Fraction(10**40))

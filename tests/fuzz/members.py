@@ -52,6 +52,7 @@ class Search:
             {i: r.astype(float) for i, r in radii.items()} for radii in (family.weight, family.bias, family.rounding)
         )
         self.ends = {i: (float(a), float(b)) for i, (a, b) in family.ends.items()}
+        self.kept = {i: float(end) for i, end in family.kept.items()}
 
     def shapes(self) -> dict[tuple[str, int], tuple[int, ...]]:
         kinds = (("w", self.weight), ("b", self.bias), ("r", self.rounding))
@@ -111,14 +112,17 @@ class Search:
             z = np.einsum("bck,bcpk->bcp", weight, entries) + bias[:, :, None]
             return np.asarray(z.reshape(len(z), -1))
         base = np.maximum(read[0], 0.0) if layer.kind == "relu" else (x[None] if layer.kind == "input" else read[0])
-        moved = np.clip(base, *self.ends[i]) if i in self.ends else base
-        moved = moved + self.rounding[i] * signs["r", i]
+        moved = base + self.rounding[i] * signs["r", i]
+        if i in self.kept:
+            moved = np.where(base > 0, np.maximum(moved, 0.0), np.minimum(moved, 0.0))
+            moved = np.where(abs(base) <= self.kept[i], 0.0, moved)
+        if i in self.ends:
+            moved = np.clip(moved, *self.ends[i])
         if layer.kind == "relu":
             moved = np.maximum(moved, 0.0)
-            moved = np.where(base == 0, 0.0, moved) if self.family.zero_exact else moved
         if layer.kind == "input" and self.family.clip is not None:
             moved = np.clip(moved, *(float(end) for end in self.family.clip))  # type: ignore[call-overload]
-        return moved
+        return np.asarray(moved)
 
     @staticmethod
     def _entries(layer: Layer, read: Array) -> Array:
@@ -182,9 +186,14 @@ def _rounded(family: Family, i: int, layer: Layer, read: list[Any], member: Memb
     moves = (family.rounding[i] * _whole(member["r", i])).tolist()
     for value, move in zip(read, moves, strict=True):
         base = max(value, _ZERO) if layer.kind == "relu" else value
-        moved = (min(max(base, family.ends[i][0]), family.ends[i][1]) if i in family.ends else base) + move
+        moved = base + move
+        if i in family.kept:
+            signed = max(moved, _ZERO) if base > 0 else min(moved, _ZERO)
+            moved = _ZERO if abs(base) <= family.kept[i] else signed
+        if i in family.ends:
+            moved = min(max(moved, family.ends[i][0]), family.ends[i][1])
         if layer.kind == "relu":
-            moved = _ZERO if base == 0 and family.zero_exact else max(moved, _ZERO)
+            moved = max(moved, _ZERO)
         if layer.kind == "input" and family.clip is not None:
             moved = min(max(moved, family.clip[0]), family.clip[1])
         found.append(moved)

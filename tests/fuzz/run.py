@@ -27,6 +27,8 @@ Rng = np.random.Generator
 WHOLE = ("tensor", "channel")
 """The schemes that speak of integer files."""
 SCHEMES = ("paper", "radii", *WHOLE)
+FILES = (7, 8, 16)
+"""The bits of weights that real files have."""
 
 
 def fuzz(
@@ -72,7 +74,7 @@ def one_round(seed: tuple[int, int], tally: Tally) -> None:
     wrong = [v for v in answers if v.status is qverify.Status.FALSIFIED]
     for verdict in wrong[:2]:
         check_witness(question, verdict, made.x[verdict.index], tally)
-    if setting.whole and bits in (7, 8, 15, 16) and made.dtype is np.float32 and _every_file(setting):
+    if setting.whole and bits in FILES and made.dtype is np.float32 and _every_file(setting):
         chain = all(node.op_type not in ("Add", "Sub") for node in made.nodes)
         for _ in range(5 if brim else 2):
             form = files.form(rng, bits, scheme == "channel", chain, 0.2 if brim else 0.5)
@@ -85,6 +87,12 @@ def one_round(seed: tuple[int, int], tally: Tally) -> None:
 def _every_file(setting: Setting) -> bool:
     """Whether all files are claimed: toolchains may fold or not, and round inputs as they do."""
     return setting.clip is None and (not setting.normed or setting.norm == "either")
+
+
+def activation_bits(bits: int, normed: bool) -> int:
+    """8 where weights have a reduced range of 7; a BatchNormalization kept apart has weights and activations in its
+    numbers, and is asked for with as many bits for both."""
+    return 8 if bits == 7 and not normed else bits
 
 
 @dataclass(eq=False)
@@ -142,7 +150,8 @@ class Setting:
         if not self.whole:
             return families.paper(plan(self.case.model), bits, self.nearest, self.ends)
         x = self.calibration.reshape(len(self.calibration), -1).astype(float)
-        return families.ranged(plan(self.case.model, fold), bits, self.scheme, self.nearest, x, self.ends)
+        wide = activation_bits(bits, self.normed)
+        return families.ranged(plan(self.case.model, fold), wide, self.scheme, self.nearest, x, self.ends, bits)
 
     def families(self, bits: int) -> list[Family]:
         """What the scheme stands for: BatchNormalization folded, not folded, or both."""
@@ -156,7 +165,10 @@ class Setting:
         data = self.calibration.astype(np.float64) if self.whole else None
         rounding = "nearest" if self.nearest else "any"
         scheme: Any = (self.scheme, rounding, network, data, self.kernel, self.norm)
-        return qverify.Radii.from_bits(bits, *scheme)
+        radii = qverify.Radii.from_bits(bits, *scheme)
+        if self.whole and (wide := activation_bits(bits, self.normed)) != bits:
+            radii = replace(radii, points=qverify.Radii.from_bits(wide, *scheme).points)
+        return radii
 
 
 def _question(rng: Rng, setting: Setting, tally: Tally) -> tuple[Question, int] | None:
@@ -217,7 +229,10 @@ def _bits(rng: Rng, setting: Setting) -> int:
     brim = "brim" in made.about
     if setting.whole and (rng.random() < 0.7 or brim) and made.dtype is np.float32:
         setting.nearest = setting.nearest or bool(rng.random() < 0.5)
-        return int(rng.choice([7, 8, 15, 16], p=[0.55, 0.4, 0.0, 0.05] if brim else [0.3, 0.5, 0.05, 0.15]))
+        chosen = [7, 8, 16]
+        if setting.normed:
+            chosen[0] = 8
+        return int(rng.choice(chosen, p=[0.55, 0.4, 0.05] if brim else [0.3, 0.55, 0.15]))
     row = made.x[int(rng.integers(len(made.x)))].ravel().astype(float)
     for bits in range(3, 16):
         search = Search(setting.family(bits), rng)

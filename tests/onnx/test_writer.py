@@ -13,10 +13,24 @@ import pytest
 
 from qverify.arrays import Array
 from qverify.errors import ModelError, UsageError
-from qverify.layers import Add, Dense, Input, Layer, Relu, Scale
+from qverify.family.family import Family
+from qverify.family.radii import Radii
+from qverify.layers import Add, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.network import Network
 from qverify.onnx.reader import load, save, to_onnx
-from tests.support.networks import NETWORKS, conv, convolve, dense, inputs, known_layers, mlp, pool, relu, scale
+from tests.support.networks import (
+    NETWORKS,
+    conv,
+    convolve,
+    dense,
+    inputs,
+    known_layers,
+    mlp,
+    pool,
+    random_points,
+    relu,
+    scale,
+)
 from tests.support.onnx_models import kinds, run
 
 
@@ -236,3 +250,40 @@ def test_refusals(tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(ModelError, match=r"fc0\.weight holds numbers too large for float32; export in float64"):
         to_onnx(huge)
     assert np.isfinite(run(to_onnx(huge, "float64"), np.ones((1, 4)))).all()
+
+
+def test_rounding_points_by_hand() -> None:
+    """Ties to even, ends, 0 kept next to 0 and the sign elsewhere; what need not keep 0; no grid; in every mixture."""
+    x = np.array([[0.375, -0.25, 0.125, 0.3, -0.3, 5.0, 0.1, 0.0], [-0.375, 0.2, -0.2, -9.0, 0.05, -5.0, -0.1, 0.3]])
+    layer = Rounding(
+        "p",
+        (0,),
+        (8,),
+        step=np.array([0.25, 0.25, 0.0, 0.0, 0.25, 0.25, 0.0, 0.5]),
+        low=np.array([-1.0, 0.0, -1.0, -1.0, -0.5, -2.0, -1.0, -0.5]),
+        high=np.array([1.0, 1.0, 1.0, 0.25, 1.0, 2.0, 1.0, 1.0]),
+        dead=np.array([0.0, -1.0, 0.15, -1.0, 0.1, 0.0, -1.0, -1.0]),
+        offset=np.array([0.0, 0.25, -0.2, 0.1, 0.35, 0.0, -0.25, 0.5]),
+    )
+    network = Network((Input("x", (), (8,)), layer))
+    wanted = [[0.5, 0.0, 0.0, 0.25, 0.0, 2.0, -0.15, 0.5], [-0.5, 0.5, -0.4, -1.0, 0.0, -2.0, -0.35, 1.0]]
+    np.testing.assert_allclose(network.evaluate(x), wanted, atol=1e-12)
+    for dtype, close in (("float32", 1e-6), ("float64", 0.0)):
+        built = to_onnx(network, dtype)
+        onnx.checker.check_model(built, full_check=True)
+        assert built.graph.node[-1].name == "p"
+        np.testing.assert_allclose(run(built, x), network.evaluate(x), atol=close, rtol=0)
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_members_with_rounding_points_are_replayed(name: str, grid: bool, rng: np.random.Generator) -> None:
+    """Points at the input and behind every layer, and an error at each."""
+    plain = NETWORKS[name](rng)
+    family = Family.of(plain, Radii(points=random_points(plain, rng, grid)))
+    changes: dict[int, Any] = {i: family.network.layers[i] for i in family.points}
+    moved = {i: replace(p, offset=family.freedom(i) * rng.uniform(-1, 1, p.size)) for i, p in changes.items()}
+    network, x = family.network.with_layers(moved), inputs(plain, rng)
+    built = to_onnx(network, "float64")
+    got = run(built, x.reshape(-1, *network.input_shape))
+    np.testing.assert_allclose(got, network.evaluate(x), rtol=0, atol=1e-12)

@@ -62,7 +62,7 @@ def test_the_product_is_complete_and_paths_are_beside_the_plan(tmp_path: Path) -
     assert {e.data for e in entries} == {"digits", str(tmp_path / "own.npz")}
     assert plan.out == str(tmp_path / "runs") and plan.clip_input == (0.0, 1.0) and plan.timeout == 5.0
     by_file = [e for e in entries if e.radii]
-    assert len(by_file) == 8 and all(e.bits is e.scheme is e.rounding is None for e in by_file)  # type: ignore[comparison-overlap]
+    assert len(by_file) == 8 and all(e.bits is e.scheme is e.rounding is None for e in by_file)
     assert by_file[0].radii == str(tmp_path / "r.toml") and by_file[0].name == "a-digits-r-auto"
 
 

@@ -12,8 +12,11 @@ import torch
 from qverify.arrays import Array
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel, Bounds
+from qverify.family.batchnorm import Saturation
 from qverify.family.family import Family
-from tests.support.networks import NETWORKS, inputs, random_radii, sample_members, unit_inputs
+from qverify.family.radii import Radii
+from qverify.network import Network
+from tests.support.networks import NETWORKS, inputs, random_points, random_radii, sample_members, unit_inputs
 
 CLIP = (0.0, 1.0)
 MEMBERS = 250
@@ -45,6 +48,30 @@ def setting(name: str, seed: int, clip: tuple[float, float] | None = None, size:
     model = BoundModel.of(family)
     lower, upper = family.box(x)
     return family, model, x, interval_bounds(model, model.tensor(lower), model.tensor(upper)), rng
+
+
+def pointed(
+    name: str, seed: int, clip: tuple[float, float] | None = None, grid: bool = False, size: float = 0.1
+) -> tuple[Any, ...]:
+    """`setting` with rounding points everywhere."""
+    rng = np.random.default_rng(seed)
+    network = NETWORKS[name](rng)
+    radii = replace(random_radii(network, rng, size), points=random_points(network, rng, grid))
+    family = Family.of(network, radii, clip)
+    x = inputs(network, rng) if clip is None else unit_inputs(network, rng)
+    model = BoundModel.of(family)
+    return family, model, x, interval_bounds(model, *box_ends(model, family.box(x))), rng
+
+
+def with_saturations(network: Network, radii: Radii) -> Radii:
+    """The same, where what enters each Relu is cut off on the way, in units of its layer: radii differ by sample."""
+    cuts = {}
+    for i in network.relus:
+        source, full = network.layers[network.layers[i].inputs[0]], np.ones(network.layers[i].size)
+        cuts[network.layers[i].name] = (
+            Saturation(source=source.name, low=-0.4 * full, high=0.3 * full, gain=1.1 * full),
+        )
+    return replace(radii, saturations=cuts)
 
 
 def members(family: Family, bounds: Bounds, x: Array, row: int, rng: np.random.Generator) -> list[list[Array]]:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from qverify.family.family import Family
+from qverify.family.points import NO_ZERO, Point
 from qverify.family.radii import Radii
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.network import Network
 
 Array = np.ndarray
@@ -223,6 +224,29 @@ def _random_radius(rng: Rng, shape: tuple[int, ...], size: float) -> Any:
     return size * rng.uniform(0.05, 1.0, chosen) * (rng.random(chosen) < 0.8)
 
 
+def random_points(network: Network, rng: Rng, grid: bool = False) -> dict[str, Point]:
+    """A rounding point at the input and behind every layer, those of Relus in their place: ends that saturate amid
+    the values, some known and some between two numbers; some keep 0, some what is near it, some nothing."""
+    return {layer.name: random_point(layer.shape, rng, grid, not layer.inputs) for layer in network.layers}
+
+
+def random_point(shape: tuple[int, ...], rng: Rng, grid: bool = False, entry: bool = False) -> Point:
+    """One of `random_points`; per tensor, per channel or per element."""
+    size = [(), shape[:1], shape][rng.integers(3)]
+    step = np.float64(np.float32(rng.uniform(0.05, 0.3))) if grid else 0.0
+    radius = rng.uniform(0.5, 1.2, size) * step if grid else 0.3 * rng.uniform(0.02, 1, size) * (rng.random(size) < 0.9)
+    unit = step or 0.1
+    counts = [
+        np.sort(rng.integers(0, 9, (2, *size)) if rng.random() < 0.5 else rng.integers(0, 30, (2, *size)), axis=0)
+    ]
+    counts.append(np.sort(rng.integers(1, 12, (2, *size)), axis=0))
+    if rng.random() < 0.5:  # known ends
+        counts = [np.stack([one[1]] * 2) for one in counts]
+    low, high = -unit * counts[0], unit * counts[1]
+    dead = [0.0, NO_ZERO, radius * rng.random(size), np.where(rng.random(size) < 0.5, NO_ZERO, 0.0)][rng.integers(4)]
+    return Point(radius=radius, low=(low[1], low[0]), high=(high[0], high[1]), dead=dead, step=step, entry=entry)
+
+
 def inputs(network: Network, rng: Rng) -> Array:
     """Inputs (6, n_in): of mixed signs, all negative, all positive, exactly 0 (a symmetric box), and just off 0
     on either side (boxes that straddle 0 asymmetrically)."""
@@ -274,9 +298,33 @@ def sample_members(
             values[-1][values[-1] < 0] = 0.0
         elif isinstance(layer, Scale):
             values.append(sources[0] * layer.scale + layer.shift)
+        elif isinstance(layer, Rounding):
+            values.append(sample_rounded(family.points[index], radii[index], sources[0], rng, corner))
         else:
             values.append(sources[0] + sources[1])
     return values
+
+
+def sample_rounded(point: Point, radius: Array, v: Array, rng: Rng, corner: bool) -> Array:
+    """What random quantisers of a point make of values v (M, size), by formula (4): an error, the grid, 0 and the sign
+    kept, and a range with ends anywhere between the two numbers of each."""
+
+    def between(ends: tuple[Array, Array]) -> Array:
+        first, second = (np.broadcast_to(end, v.shape) for end in ends)
+        share = rng.integers(0, 2, v.shape) if corner else rng.random(v.shape)
+        return np.where(share == 1, second, first + share * (second - first))
+
+    moved = v + _positions(rng, v.shape, corner) * radius
+    step = np.broadcast_to(point.step, v.shape)
+    if (step > 0).any():
+        unit = np.where(step > 0, step, 1.0)
+        fewest, most = np.ceil((v - radius) / unit), np.floor((v + radius) / unit)
+        whole = np.clip(np.round(moved / unit), fewest, np.maximum(most, fewest))
+        moved = np.where(step > 0, whole * unit, moved)
+    signed = np.where(v > 0, np.maximum(moved, 0.0), np.minimum(moved, 0.0))
+    moved = np.where(point.dead < 0, moved, np.where(abs(v) <= point.dead, 0.0, signed))
+    low, high = between(point.low), between(point.high)
+    return np.asarray(np.minimum(np.maximum(moved, np.minimum(low, high)), high))
 
 
 def _positions(rng: Rng, shape: Sequence[int], corner: bool) -> Array:
@@ -285,15 +333,24 @@ def _positions(rng: Rng, shape: Sequence[int], corner: bool) -> Array:
 
 def _sample_input(family: Family, x: Array, rng: Rng, count: int, corner: bool) -> Array:
     radius = family.input
-    if family.input_range is not None:
-        low, high = family.input_range
-        radius = radius + np.maximum(np.maximum(low - x, x - high), 0)
     point = x + _positions(rng, (count, len(x)), corner) * radius
     zero = (np.abs(x) <= radius) & (rng.random(point.shape) < 0.1)
     point[zero] = 0.0
+    if family.entry is not None:
+        point = sample_rounded(family.entry, family.entry.radius, point, rng, corner)
     if family.clip is not None:
         point = np.minimum(np.maximum(point, family.clip[0]), family.clip[1])
     return point
+
+
+def may_give(point: Point, v: Array, y: Array) -> Any:
+    """Mask: y is what some quantiser of the point makes of v, by formula (4): within the radius, unless an end of the
+    range that it may have is what is nearest; 0 where v is next to 0, and of the sign of v elsewhere."""
+    above = (y >= v - point.radius) | (y >= point.high[0])
+    below = (y <= v + point.radius) | (y <= point.low[1])
+    inside = (y >= point.low[0]) & (y <= point.high[1])
+    zero = (point.dead < 0) | (np.where(abs(v) <= point.dead, y == 0, y * v >= 0))
+    return above & below & inside & (zero | (y == np.broadcast_to(point.low[1], y.shape)))
 
 
 def _sample_affine(family: Family, index: int, layer: Any, x: Array, rng: Rng, corner: bool) -> Array:

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from qverify.bounds.backward import tightened_bounds
 from qverify.bounds.interval import interval_bounds
+from qverify.bounds.refinement import tightened_bounds
 from qverify.bounds.sample import SampleBounds
 from qverify.bounds.tensors import BoundModel
 from qverify.exact import solvers

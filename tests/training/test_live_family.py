@@ -80,14 +80,21 @@ def test_bounds_of_bits_are_those_that_verify(
     torch.testing.assert_close(handed[1], wanted[1], rtol=0, atol=0)
 
 
-def test_few_bits_clip_and_the_excess_is_the_same() -> None:
+@pytest.mark.parametrize("rounding", ["nearest", "any"])
+def test_few_bits_clip_to_the_same_ends(rounding: Rounding) -> None:
+    """Bounds far beyond the calibrated range end where it does, in training as in verification, and 0 stays 0."""
     x = batch("mlp")
-    live, family = ready("mlp", Quantiser(2, "tensor", "any"), x)
-    wanted = verified(live, Radii.from_bits(2, "tensor", "any", live.frozen(), x.double().numpy()), x, CLIP)
+    live, family = ready("mlp", Quantiser(2, "tensor", rounding), x)
+    radii = Radii.from_bits(2, "tensor", rounding, live.frozen(), x.double().numpy())
+    wanted = verified(live, radii, x, CLIP)
     found = trained(family, 1.0, x, CLIP)
     assert_same(found, wanted)
-    for i, radius in wanted[0].activation.items():
-        assert radius.ndim == 2 and (radius.max() > 1.5 * radius.min())
+    points = Family.of(live.frozen(), radii).points
+    assert points
+    for i, point in points.items():
+        (source,) = live.network.layers[i].inputs
+        top, radius = float(point.high[1][0]), torch.as_tensor(point.radius)
+        assert (wanted[0].upper[source] > top).any() and wanted[0].upper[i].max() <= top
         torch.testing.assert_close(found[0].activation[i].double(), radius, rtol=1e-5, atol=1e-6)
 
 
@@ -287,7 +294,7 @@ def test_radii_that_do_not_fit(stated: Radii | Quantiser, wording: str) -> None:
 
 
 def test_radii_taken_from_ranges_cannot_be_trained_as_numbers() -> None:
-    """Their ceilings and their input range would be those of another network."""
+    """Their rounding points would have the ranges of another network."""
     live = live_of("mlp")
     radii = Radii.from_bits(8, "tensor", "any", live.frozen(), batch("mlp").numpy())
     with pytest.raises(RadiiError, match="which training changes; state bits and scheme instead"):

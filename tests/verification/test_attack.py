@@ -3,6 +3,7 @@ test_cascade.py, against members replayed by onnxruntime."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from qverify.network import Network, margins
 from qverify.verification import attack as module
 from qverify.verification.attack import Attack
 from qverify.verification.positions import Positions
-from tests.support.networks import inputs, mlp
+from tests.support.networks import NETWORKS, inputs, mlp, random_points, random_radii
 
 
 @pytest.fixture
@@ -49,6 +50,22 @@ def samples(rng: np.random.Generator, count: int = 30) -> tuple[Network, Array, 
     network = mlp(rng, 5, 9, 6, 4)
     x = np.concatenate([inputs(network, rng) for _ in range(count)])[:count]
     return network, x, network.evaluate(x)
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
+@pytest.mark.parametrize("name", ["dense", "residual", "conv_pool", "add_last"])
+def test_members_at_rounding_points_are_those_that_are_made(name: str, grid: bool, rng: np.random.Generator) -> None:
+    """The margin of the descent is that of a plain forward pass of the member, which lies in the family."""
+    network = NETWORKS[name](rng)
+    x = inputs(network, rng)
+    labels = network.evaluate(x).argmax(1)
+    radii = replace(random_radii(network, rng, 0.05), points=random_points(network, rng, grid))
+    radii = replace(radii, points={n: replace(p, step=0.0) if p.entry else p for n, p in radii.points.items()})
+    family, found = attacked(network, x, labels, radii)
+    for k in range(len(x)):
+        witness = found.recipe(family, x[k], int(labels[k]), k).witness()
+        assert membership(family, witness.network, x[k], witness.input) == []
+        assert witness.margin == pytest.approx(float(found.margin[k]), abs=1e-9)
 
 
 def test_what_is_broken_at_once_is_evaluated_once(rng: np.random.Generator, evaluated: list[Any]) -> None:

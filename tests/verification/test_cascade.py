@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.support.networks import (
     dense,
     known_layers,
     mlp,
+    random_points,
     random_radii,
     relu,
     sample_members,
@@ -191,7 +193,7 @@ def test_widening_never_verifies_more(kind: str, rng: np.random.Generator) -> No
 
 
 def test_ranges_that_clip(rng: np.random.Generator) -> None:
-    """Schemes with calibrated ranges: values above are clipped, so radii differ from sample to sample."""
+    """Schemes with calibrated ranges: values above are clipped to their ends, by bounds, programs and members."""
     network = mlp(rng, 4, 7, 5, 3)
     x = unit_inputs(network, rng)
     labels = network.evaluate(x).argmax(1)
@@ -206,7 +208,23 @@ def test_ranges_that_clip(rng: np.random.Generator) -> None:
         check_verdict(verdict, own, x[verdict.index], labels[verdict.index], rng)
         statuses.add(verdict.status)
     assert Status.UNKNOWN not in statuses
-    assert any((r.numpy() > family.activation[i]).any() for i, r in bounds.activation.items())
+    assert any((bounds.upper[i].numpy() == point.high[1]).any() for i, point in family.points.items())
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
+@pytest.mark.parametrize("method", ["auto", "bp"])
+@pytest.mark.parametrize("name", ["dense", "deep", "scaled_input", "residual", "conv_pool", "add_last"])
+def test_verdicts_hold_with_points_everywhere(name: str, method: str, grid: bool, rng: np.random.Generator) -> None:
+    """Rounding points at the input and behind every layer: members drawn and replayed, by every stage."""
+    network = NETWORKS[name](rng)
+    x, labels = samples(network, rng)
+    for size in (0.01, 0.05):
+        points = random_points(network, rng, grid)
+        points = {n: replace(p, step=0.0) if p.entry else p for n, p in points.items()}
+        radii = replace(random_radii(network, rng, size), points=points)
+        family = Family.of(network, radii)
+        for verdict in verify(network, x, labels, radii, Options(method=method, seconds=5.0))[:-1]:
+            check_verdict(verdict, family, x[verdict.index], labels[verdict.index], rng)
 
 
 def test_jobs_chunks_and_callbacks_change_nothing(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from qverify.analysis import unstable
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.analysis.factors import largest_factors
 from qverify.analysis.grid import Grid
-from qverify.bounds import backward
+from qverify.bounds import refinement
 from qverify.budget import Deadline
 from qverify.errors import UsageError
 from qverify.exact import search
@@ -182,10 +182,10 @@ def test_bounds_at_every_layer_look_at_the_clock_between_pieces(clock: Clock, mo
     monkeypatch.setattr(setup, "working_memory", lambda memory, needed: 1500)
     work = setup.Setup(network, RADII, options())
     bounds = work.intervals(x[:4])
-    clock.on(backward, "backward_bound", after=True)
-    backward.tightened_bounds(work.model, bounds, Deadline.after(LIMIT, threading.Event()))
+    clock.on(refinement, "backward_bound", after=True)
+    refinement.tightened_bounds(work.model, bounds, Deadline.after(LIMIT, threading.Event()))
     assert clock.used == 1
-    backward.tightened_bounds(work.model, bounds)
+    refinement.tightened_bounds(work.model, bounds)
     assert clock.used > 4
 
 

@@ -12,6 +12,7 @@ from qverify.family.radii import Radii
 from qverify.verification import setup as module
 from qverify.verification.setup import Setup, program_memory, solver_process
 from qverify.verification.verdict import Options
+from tests.support.bounds import with_saturations
 from tests.support.networks import NETWORKS, inputs, mlp, random_radii, sample_members, unit_inputs
 
 
@@ -45,15 +46,17 @@ def test_a_sample_has_the_activation_radii_that_clipping_gives_it(rng: np.random
     x = unit_inputs(network, rng)
     plain = Setup(network, Radii(activation=0.1), Options())
     assert plain.own_family(plain.intervals(x), 1) is plain.family
-    clipped = Setup(network, Radii.from_bits(5, "channel", "nearest", network, 0.5 * x), Options(clip=(0.0, 1.0)))
+    calibrated = Setup(network, Radii.from_bits(5, "channel", "nearest", network, 0.5 * x), Options(clip=(0.0, 1.0)))
+    assert calibrated.own_family(calibrated.intervals(x), 1) is calibrated.family, "a range is no radius"
+    clipped = Setup(network, with_saturations(network, Radii(activation=0.1)), Options(clip=(0.0, 1.0)))
     bounds = clipped.intervals(x)
     for sample in range(len(x)):
         own = clipped.own_family(bounds, sample)
-        for i, ceiling in clipped.family.ceiling.items():
-            source = network.layers[i].inputs[0]
-            excess = np.maximum(0.0, bounds.upper[source][sample].numpy() - ceiling)
-            expected = np.where(bounds.upper[source][sample].numpy() <= 0, 0.0, clipped.family.activation[i] + excess)
-            np.testing.assert_allclose(own.activation[i], expected, rtol=1e-12)
+        for i in network.relus:
+            (cut,), source = clipped.family.saturations[i], network.layers[i].inputs[0]
+            low, high = (end[source][sample].numpy() for end in (bounds.lower, bounds.upper))
+            excess = np.maximum(np.maximum(high - cut.high, cut.low - low), 0.0)
+            np.testing.assert_allclose(own.activation[i], 0.1 + cut.gain * excess, rtol=1e-12)
         assert own.inner_weights is clipped.family.inner_weights
 
 
