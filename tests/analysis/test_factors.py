@@ -203,7 +203,7 @@ def test_schemes_that_clip() -> None:
     """Samples beyond the calibrated ranges: clipping stays in force at every factor, also at 0."""
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     x, labels = samples.x[:40].reshape(40, -1), samples.y[:40]
-    radii = Radii.from_bits(8, "tensor", "nearest", network, 0.8 * x)
+    radii = Radii.from_bits(8, "tensor", "nearest", network, 0.3 * x)
     grid = Grid(8, 0.1)
     found = largest_factors(network, x, labels, radii, grid, BP)
     assert any(b.lower is None and not b.misclassified for b in found) and any(b.factor > 0.1 for b in found)

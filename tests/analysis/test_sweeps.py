@@ -63,12 +63,12 @@ def test_parts_of_calibrated_schemes_do_not_clip_what_is_exact(scheme: Scheme) -
     """Samples outside the calibrated ranges: only parts that quantise inputs or activations see that."""
     network, samples = onnx_io.load(MODELS / "digits.onnx"), datasets.load("digits")
     x, labels = samples.x[:50].reshape(50, -1), samples.y[:50]
-    (point,) = by_bits([8], scheme, "nearest", network, 0.3 * x)
+    (point,) = by_bits([8], scheme, "nearest", network, 0.05 * x)
     weight, entry = (Family.of(network, point.radii.only(*PARTS[part])) for part in ("weight", "input"))
     assert not weight.points and weight.entry is None and (weight.box(x)[0] == x).all()
     assert all((r == 0).all() for r in weight.activation.values())
     assert any((r > 0).any() for r in weight.weight.values())
-    assert entry.box(x)[1].max() < 0.31 < x.max() and not entry.points
+    assert entry.box(x)[1].max() < 0.051 < x.max() and not entry.points
     rows = {row.part: row for row in sweep(network, x, labels, grid([point]))}
     assert rows["weight"].guaranteed > 40 > rows["activation"].guaranteed >= rows["all"].guaranteed
     whole = Family.of(network, point.radii)
