@@ -23,7 +23,7 @@ FLOORS = (
     ("bounds",),
     ("exact",),
     ("verification",),
-    ("analysis", "training", "workers"),
+    ("analysis", "replication", "training", "workers"),
     ("runs",),
     ("report",),
     ("cli",),

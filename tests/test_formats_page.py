@@ -18,7 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from qverify import cli
+from qverify import cli, datasets
 from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import SweepRow
@@ -31,6 +31,7 @@ from qverify.runs import start as starts
 from qverify.training.settings import Settings
 from qverify.verification import row as rows
 from tests.support.paths import ROOT
+from tests.support.quantised import onnxruntime_file
 
 DIGITS = ROOT / "models" / "digits.onnx"
 PAGE = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -209,6 +210,19 @@ def test_discrepancy_and_inspect_give_what_is_listed(tmp_path: Path) -> None:
     found = answer("inspect", DIGITS, *common)
     assert sorted(found) == sorted(listed("12.6", 0))
     assert {key for layer in found["layers"] for key in layer} == set(listed("12.6", 1))
+
+
+def test_compare_and_covers_give_what_is_listed(tmp_path: Path) -> None:
+    onnxruntime_file(str(DIGITS), datasets.load("digits").x[:50], tmp_path / "int8.onnx")
+    given = (DIGITS, tmp_path / "int8.onnx", "--data", "digits")
+    found = answer("compare", *given, "--samples", 2, "--epsilon", 1, "--out", tmp_path / "evidence.json")
+    assert sorted(found) == sorted(listed("12.9", 0))
+    assert json.loads((tmp_path / "evidence.json").read_text()).keys() == found.keys()
+    assert all(sorted(tensor) == sorted(listed("12.9", 1)) for tensor in found["tensors"])
+    assert all(sorted(row) == sorted(listed("12.9", 2)) for row in found["rows"])
+    found = json.loads(CliRunner().invoke(cli.main, [*map(str, ("covers", *given)), "--bits", "8", "--json"]).stdout)
+    assert sorted(found) == sorted(listed("12.10", 0))
+    assert all(sorted(part) == sorted(listed("12.10", 1)) for part in found["parts"])
 
 
 def test_solvers_gives_what_is_listed() -> None:

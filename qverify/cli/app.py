@@ -20,6 +20,8 @@ from qverify.choices import DISCREPANCY_METHODS, FACTOR_METHODS, VERIFY_METHODS
 from qverify.cli.options import (
     FAILING,
     REPORT_FORMS,
+    compare_options,
+    covers_options,
     inspect_options,
     json_option,
     memory_option,
@@ -227,6 +229,42 @@ def discrepancy(out: str | None, as_json: bool, **given: Any) -> int:
     from qverify.cli.discrepancy import run
 
     return run(Given(**given), out=out, as_json=as_json)
+
+
+@main.command(short_help="How far is an integer file from its float network?")
+@compare_options()
+@click.option("--out", metavar="FILE.json", help="Write what --json prints there, with the hashes of models and data.")
+@json_option
+def compare(file: str, out: str | None, as_json: bool, **given: Any) -> int:
+    """Compare MODEL, a float network, with FILE, the integer file that was made of it, on samples.
+
+    Tensor by tensor the error of the file; and per output the largest gap to the network, proved for every runtime that
+    rounds by the rule --rounding names. With --epsilon every sample is within it, exceeds it, or unknown.
+
+    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 4 internal error.
+    """
+    from qverify.cli.compare import Asked, run
+    from qverify.replication.gaps import Region
+
+    region = {name: given.pop(option) for name, option in (("radius", "input_radius"), ("clip", "clip_input"))}
+    rule = {name: given.pop(name) for name in ("rounding", "fail_on")}
+    asked = Asked(file=file, region=Region(**region, epsilon=given.pop("epsilon")), **rule)
+    return run(Given(**given), asked, out=out, as_json=as_json)
+
+
+@main.command(short_help="Is an integer file in the family that was certified?")
+@covers_options()
+@json_option
+def covers(file: str, run: str | None, rule: str | None, as_json: bool, **given: Any) -> int:
+    """Compare FILE, an integer file, tensor by tensor with the family of MODEL, the float network it was made of.
+
+    Weights and biases against their radii; steps, ranges and places of rounding points against the family's.
+
+    Exit status: 0 the file is covered, 1 it is not, 2 wrong usage or input, or a file of another model.
+    """
+    from qverify.cli.covers import run as covered
+
+    return covered(Given(**given), file=file, run=run, rule=rule, as_json=as_json)
 
 
 @main.command(short_help="Tables and a page about runs that lie on disk.")

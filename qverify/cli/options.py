@@ -10,7 +10,9 @@ import click
 from qverify.choices import (
     DISCREPANCY_METHODS,
     FACTOR_METHODS,
+    FILE_ROUNDING,
     FORMULATIONS,
+    ROUNDINGS,
     SOLVER_CHOICES,
     UNSTABLE_METHODS,
     VERIFY_METHODS,
@@ -20,6 +22,8 @@ from qverify.cli.words import BitWidth, Factor, OneOf
 
 REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
+GAPS = ("exceeds", "unknown")
+"""What `compare --fail-on` may name."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,15 +33,9 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
     return stacked(
         click.argument("model"),
         *_samples_options(data_required),
-        click.option(
-            "--bits",
-            type=BitWidth("qverify sweep takes a range, as in --bits 4:8, and a plan for qverify batch a list", True),
-            metavar="N|WxAy",
-            help="Radii of the N-bit quantisers that --scheme and --rounding name; W4A8: 4 bits for weights, 8 for "
-            "activations.",
-        ),
+        bits_option,
         *scheme_options(),
-        click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits."),
+        radii_option,
         *_bound_options(),
     )
 
@@ -82,6 +80,66 @@ def inspect_options() -> Callable[[Command], Command]:
             metavar="S",
             help="Seconds for counting; means are over the samples that were counted by then. inf: no limit.",
         ),
+    )
+
+
+def compare_options() -> Callable[[Command], Command]:
+    """Two models, samples, the rule of the runtimes, and what is asked of the gap."""
+    return stacked(
+        click.argument("model"),
+        click.argument("file"),
+        *_samples_options(required=True),
+        click.option(
+            "--rounding",
+            type=OneOf(ROUNDINGS),
+            default=FILE_ROUNDING,
+            show_default=True,
+            help="The rule by which the runtimes of FILE round.",
+        ),
+        click.option(
+            "--epsilon",
+            type=float,
+            metavar="E",
+            help="Decide for every sample whether every output of every runtime is within E of the network's.",
+        ),
+        click.option(
+            "--input-radius",
+            type=float,
+            default=0.0,
+            metavar="R",
+            help="Also for all inputs up to R away from the samples, both models reading the same.  [default: 0]",
+        ),
+        clip_option,
+        click.option(
+            "--fail-on",
+            callback=_words_of(GAPS),
+            metavar="LIST",
+            help=f"Exit with status 1 if a sample is one of LIST: {', '.join(GAPS)}, joined by commas.",
+        ),
+    )
+
+
+def covers_options() -> Callable[[Command], Command]:
+    """Two models, a family, and the rule of the runtimes."""
+    return stacked(
+        click.argument("model"),
+        click.argument("file"),
+        click.option("--run", metavar="DIR", help="The family of a run that `qverify verify --out` wrote, instead."),
+        click.option(
+            "--rule",
+            type=OneOf(ROUNDINGS),
+            help="The rule by which the runtimes of FILE round.  [default: that of the family]",
+        ),
+        click.option(
+            "--data",
+            metavar="NAME|FILE.npz",
+            help="Samples to take ranges from, for --scheme tensor and channel: a name, or a file.",
+        ),
+        input_scale_option,
+        bits_option,
+        *scheme_options(),
+        radii_option,
+        clip_option,
     )
 
 
@@ -140,13 +198,7 @@ def _samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
 
 def _bound_options() -> tuple[Callable[[Any], Any], ...]:
     return (
-        click.option(
-            "--clip-input",
-            type=float,
-            nargs=2,
-            metavar="LO HI",
-            help="A quantised input stays between LO and HI, as a pixel between 0 and 1 does.",
-        ),
+        clip_option,
         memory_option,
         click.option(
             "--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where bounds are computed."
@@ -190,6 +242,21 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
     )
 
 
+bits_option = click.option(
+    "--bits",
+    type=BitWidth("qverify sweep takes a range, as in --bits 4:8, and a plan for qverify batch a list", True),
+    metavar="N|WxAy",
+    help="Radii of the N-bit quantisers that --scheme and --rounding name; W4A8: 4 bits for weights, 8 for "
+    "activations.",
+)
+radii_option = click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits.")
+clip_option = click.option(
+    "--clip-input",
+    type=float,
+    nargs=2,
+    metavar="LO HI",
+    help="A quantised input stays between LO and HI, as a pixel between 0 and 1 does.",
+)
 input_scale_option = click.option(
     "--input-scale",
     type=Factor(),
@@ -223,10 +290,18 @@ def stacked(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
-def split_list(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """`falsified,unknown` -> a tuple; click's usage error for any other word."""
-    words = tuple(word.strip() for word in value.split(",")) if value is not None else ()
-    for word in words:
-        if word not in FAILING:
-            raise click.BadParameter(f"{word!r} is none of {', '.join(FAILING)}; join several by commas.")
-    return words
+def _words_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
+    """What turns `falsified,unknown` into a tuple; click's usage error for a word that is not known."""
+
+    def split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in value.split(",")) if value is not None else ()
+        for word in words:
+            if word not in known:
+                raise click.BadParameter(f"{word!r} is none of {', '.join(known)}; join several by commas.")
+        return words
+
+    return split
+
+
+split_list = _words_of(FAILING)
+"""The words of `verify --fail-on`."""

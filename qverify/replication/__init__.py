@@ -1,0 +1,1 @@
+"""A float network beside the integer file made of it: matched layer by layer, compared, and bounded in difference."""

@@ -1,0 +1,150 @@
+"""Networks, and differences of two matched networks, as systems of nodes.
+
+`runtimes_of` is an integer file at given inputs: its rounding points within their moves, everything else fixed.
+`difference_of` holds the float network, and node by node by how much the file's value is above the float one: for an
+affine layer
+
+    d_z = W' d_x + (W' - W) x + (b' - b)                                                                       (38)
+
+so that what both networks share cancels, whatever the input (mathematics.md, section 17).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from qverify.bounds.tensors import Affine
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.replication.differences import Deviation
+from qverify.replication.relaxation import Lines, Staircase
+from qverify.replication.system import Box, Kink, Leaf, Linear, Map, Node, System
+from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qverify.arrays import Array
+    from qverify.network import Network
+    from qverify.replication.moves import Move
+
+
+def tensor(array: Any) -> Tensor:
+    """float64, on the CPU."""
+    return torch.tensor(array, dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Value(Brief):
+    """The kink of one network's own values."""
+
+    stairs: Staircase
+
+    def lines(self, box: Box, seen: Sequence[Box]) -> Lines:
+        del seen
+        return self.stairs.within(*box).lines(*box)
+
+    def ends(self, box: Box, seen: Sequence[Box]) -> Box:
+        del seen
+        stairs = self.stairs.within(*box)
+        return stairs.least(box[0]), stairs.most(box[1])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Difference(Brief):
+    """The kink of differences; it sees the value of the first network before it."""
+
+    deviation: Deviation
+
+    def lines(self, box: Box, seen: Sequence[Box]) -> Lines:
+        return self._within(box, seen[0]).lines(*box, seen[0])
+
+    def ends(self, box: Box, seen: Sequence[Box]) -> Box:
+        return self._within(box, seen[0]).ends(*box, seen[0])
+
+    def _within(self, box: Box, v: Box) -> Deviation:
+        stairs = self.deviation.stairs.within(v[0] + box[0], v[1] + box[1])
+        return replace(self.deviation, stairs=stairs)
+
+
+def affine_of(layer: Dense | Conv, weight: Array) -> Affine:
+    """The linear map of a layer with another kernel of its shape."""
+    kernel = tensor(weight)
+    bias = torch.zeros(len(kernel), dtype=torch.float64)
+    none = torch.zeros((), dtype=torch.float64).expand(kernel.shape)
+    return Affine(layer=layer, weight=kernel, radius=none, bias=bias, bias_radius=bias)
+
+
+def _spread(layer: Dense | Conv, bias: Array) -> Tensor:
+    return tensor(bias).repeat_interleave(layer.positions) if isinstance(layer, Conv) else tensor(bias)
+
+
+def _nodes(network: Network, moves: Mapping[int, Move]) -> list[Node]:
+    """A node a layer, of the same index."""
+    return [_node(layer, moves.get(index)) for index, layer in enumerate(network.layers)]
+
+
+def _node(layer: Layer, move: Move | None) -> Node:
+    name, size = layer.name, layer.size
+    if isinstance(layer, Input):
+        return Leaf(name, size)
+    if isinstance(layer, (Dense, Conv)):
+        part = layer.inputs[0], Map(affine_of(layer, layer.weight))
+        return Linear(name, size, (part,), _spread(layer, layer.bias))
+    if isinstance(layer, Scale):
+        return Linear(name, size, ((layer.inputs[0], Map(scale=tensor(layer.scale))),), tensor(layer.shift))
+    if isinstance(layer, Add):
+        return Linear(name, size, tuple((source, Map()) for source in layer.inputs), tensor([0.0] * size))
+    return Kink(name, size, layer.inputs[0], _Value(_stairs(layer, move)))
+
+
+def _stairs(layer: Layer, move: Move | None) -> Staircase:
+    if isinstance(layer, Rounding):
+        return Staircase.of(layer, move)
+    assert isinstance(layer, Relu)
+    return Staircase.relu(layer.size)
+
+
+def runtimes_of(network: Network, moves: Mapping[int, Move]) -> System:
+    """The values of a network whose rounding points move theirs by at most `moves`; the leaf is its input."""
+    nodes = _nodes(network, moves)
+    return System(tuple(nodes), (len(nodes) - 1,))
+
+
+def difference_of(trained: Network, file: Network, matched: Sequence[int], moves: Mapping[int, Move]) -> System:
+    """The values of the float network, then layer by layer of the file its value less that of layer `matched[i]`.
+
+    The leaves: the input of the first, and the difference of the inputs, 0.
+    """
+    first = len(trained.layers)
+    nodes = _nodes(trained, {})
+    for index, layer in enumerate(file.layers):
+        sources = tuple(first + source for source in layer.inputs)
+        name, size, partner = f"{layer.name} (difference)", layer.size, trained.layers[matched[index]]
+        if isinstance(layer, Input):
+            nodes.append(Leaf(name, size))
+        elif isinstance(layer, (Dense, Conv)):
+            assert isinstance(partner, (Dense, Conv))
+            parts = (
+                (sources[0], Map(affine_of(layer, layer.weight))),
+                (partner.inputs[0], Map(affine_of(layer, layer.weight - partner.weight))),
+            )
+            nodes.append(Linear(name, size, parts, _spread(layer, layer.bias - partner.bias)))
+        elif isinstance(layer, Scale):
+            assert isinstance(partner, Scale)
+            parts = (
+                (sources[0], Map(scale=tensor(layer.scale))),
+                (partner.inputs[0], Map(scale=tensor(layer.scale - partner.scale))),
+            )
+            nodes.append(Linear(name, size, parts, tensor(layer.shift - partner.shift)))
+        elif isinstance(layer, Add):
+            nodes.append(Linear(name, size, tuple((source, Map()) for source in sources), tensor([0.0] * size)))
+        else:
+            before = matched[layer.inputs[0]]
+            relu = matched[index] != before
+            deviation = Deviation(stairs=_stairs(layer, moves.get(index)), behind_relu=relu)
+            nodes.append(Kink(name, size, sources[0], _Difference(deviation), (before,)))
+    return System(tuple(nodes), (len(nodes) - 1,))
