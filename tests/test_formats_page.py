@@ -22,9 +22,11 @@ from qverify import cli, datasets
 from qverify.analysis.grid import Bracket
 from qverify.analysis.layers import LayerRow
 from qverify.analysis.sweeps import SweepRow
-from qverify.choices import STAGES
+from qverify.choices import QUANTISER, STAGES
 from qverify.errors import QVerifyError
+from qverify.family import radii_file
 from qverify.family.radii import KINDS
+from qverify.family.steps import LayerBits
 from qverify.runs import plan
 from qverify.runs import question as questions
 from qverify.runs import start as starts
@@ -121,7 +123,10 @@ def test_columns_are_those_of_the_rows_in_their_order(section: str, row: type[An
 
 def test_keys_of_files_that_people_write(tmp_path: Path) -> None:
     assert sorted(listed("9")) == sorted(plan._READERS)
-    assert listed("8") == [*KINDS, "layers"]
+    assert listed("8") == [*KINDS, "layers", "points"]
+    assert listed("8.1") == list(radii_file.POINT_KEYS)
+    assert listed("8.2") == ["bits", *QUANTISER]
+    assert all(f"`{name}`" in sections()["8.2"] for name in columns(LayerBits))
     options = {name.removeprefix("--") for option in cli.main.commands["train"].params for name in option.opts}
     assert sorted(listed("10.2")) == sorted(options - {"config", "resume", "json"})
     assert all(f"`{name}`" in sections()["10.1"] for name in columns(Settings))
@@ -207,7 +212,7 @@ def test_discrepancy_and_inspect_give_what_is_listed(tmp_path: Path) -> None:
     (row,) = lines(tmp_path / "rows.jsonl")
     assert row.keys() <= set(listed("7")) <= row.keys() | {"detail"}
     assert asked(found) | {"solver"} == set(listed("12.5"))
-    found = answer("inspect", DIGITS, *common)
+    found = answer("inspect", DIGITS, *common, "--scheme", "channel", "--points", "tflite")
     assert sorted(found) == sorted(listed("12.6", 0))
     assert {key for layer in found["layers"] for key in layer} == set(listed("12.6", 1))
 

@@ -114,12 +114,12 @@ def _radii(family: Family, index: int) -> dict[str, Any]:
     """The largest radius of each kind that the layer has."""
     if index == 0:
         found: dict[str, Any] = {"input_radius": float(family.input_radius.max())}
-        return found | ({} if family.entry is None else {"rounding": _rounding(family.entry)})
+        return found | ({} if family.entry is None else {"point": _rounding(family.entry)})
     kinds = {"weight": family.weight, "bias": family.bias, "activation": family.activation}
     own = family.own(index)
     found = {f"{kind}_radius": float(of[i].max()) for i in own for kind, of in kinds.items() if i in of}
     points = [_rounding(family.points[i]) for i in own if i in family.points]
-    return found | ({"rounding": points[0]} if points else {})
+    return found | ({"point": points[0]} if points else {})
 
 
 def _rounding(point: Point) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _show(network: Network, result: dict[str, Any]) -> None:
         if result["convention"]:
             kinds = ("input", "weight", "bias", "activation")
             said = [f"{k} {layer[f'{k}_radius']:.4g}" for k in kinds if f"{k}_radius" in layer]
-            said += ["rounded to [{low:.4g}, {high:.4g}]".format(**layer["rounding"])] if "rounding" in layer else []
+            said += ["rounded to [{low:.4g}, {high:.4g}]".format(**layer["point"])] if "point" in layer else []
             cells.append(", ".join(said))
         if measured:
             keys = ("unstable_ibp", "unstable_bp") if refined else ("unstable_ibp",)

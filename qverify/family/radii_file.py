@@ -41,7 +41,7 @@ from qverify.text.escapes import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_POINT = ("radius", "low", "high", "dead", "step", "entry")
+POINT_KEYS = ("radius", "low", "high", "dead", "step", "entry")
 _LAYER_BITS = tuple(field.name for field in fields(LayerBits))
 
 
@@ -97,7 +97,7 @@ def _known(path: str, content: Mapping[str, Any], keys: tuple[str, ...], what: s
 
 
 def _point(path: str, name: str, own: dict[str, Any]) -> Point:
-    _known(path, own, _POINT, f'{", ".join(_POINT)} in a table [points."NAME"]')
+    _known(path, own, POINT_KEYS, f'{", ".join(POINT_KEYS)} in a table [points."NAME"]')
     if missing := [key for key in ("radius", "low", "high") if key not in own]:
         raise RadiiError(f"{path}: the rounding point {shown(name)} has no {missing[0]}; add it.")
     ends = {}

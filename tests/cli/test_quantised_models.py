@@ -67,8 +67,8 @@ def test_radii_around_it(file: Path, tmp_path: Path) -> None:
 def test_inspect_names_its_rounding_points(file: Path) -> None:
     found = answer("inspect", file)
     points = [layer for layer in found["layers"] if layer["kind"] == "Rounding"]
-    assert len(points) >= 3 and all(layer["rounding"]["step"] > 0 for layer in points)
-    assert all(layer["rounding"]["low"] <= 0 <= layer["rounding"]["high"] for layer in points)
+    assert len(points) >= 3 and all(layer["point"]["step"] > 0 for layer in points)
+    assert all(layer["point"]["low"] <= 0 <= layer["point"]["high"] for layer in points)
 
 
 @pytest.mark.parametrize(
