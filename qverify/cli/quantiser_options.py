@@ -83,8 +83,9 @@ def _point_options() -> Options:
         ),
         click.option(
             "--calibration",
-            metavar="DATA[A:B]",
-            help="Samples that ranges are taken on, as in mnist[0:500].  [default: the whole data set]",
+            metavar="DATA[A:B]|FILE",
+            help="Samples that ranges are taken on, as in mnist[0:500], or an integer file of this network that has "
+            "them.  [default: the whole data set]",
         ),
     )
 

@@ -100,7 +100,7 @@ class Radii(Brief):
 
     @staticmethod
     def of(quantiser: Quantiser, network: Network | None = None, calibration: Any = None) -> Radii:
-        """The radii that cover a quantiser; see `from_bits`."""
+        """The radii that cover a quantiser; see `from_bits`. `calibration` may also be `ranges.Ranges`."""
         expected(quantiser, Quantiser, "The quantiser", "a Quantiser, such as Quantiser(8)", RadiiError)
         return Radii(**scheme_radii(quantiser, network, calibration), quantiser=quantiser)
 

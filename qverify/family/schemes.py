@@ -25,7 +25,7 @@ from qverify.errors import RadiiError
 from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
 from qverify.family.checked import check
 from qverify.family.kernels import IntegerLayer, Kernel, borderline, dropped
-from qverify.family.ranges import Range, calibrate
+from qverify.family.ranges import Range, Ranges, calibrate
 from qverify.kinds import NETWORK, expected
 from qverify.layers import Conv, Dense, Relu
 from qverify.network import Network
@@ -75,7 +75,9 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
             " use --scheme paper or --radii."
         )
     norms = kept_apart(network, quantiser)
-    found = calibrate(network, calibration, norms, quantiser.ranges)
+    found = calibration
+    if not isinstance(found, Ranges):
+        found = calibrate(network, calibration, norms, quantiser.ranges)
     apart = separate(network, quantiser, norms, found)
     ranges = _shared(quantiser, network, found.outputs)
     layers, integers = _affine_radii(quantiser, network, ranges, apart)

@@ -21,6 +21,7 @@ from qverify.files.places import place
 from qverify.fingerprint import fingerprint
 from qverify.loading import load
 from qverify.remarks import quiet
+from qverify.replication.file_ranges import ranges_of_file
 from qverify.runs.question import Question, StatedRadii
 from qverify.text.brief import Brief
 from qverify.verification import hints
@@ -239,6 +240,10 @@ def _ranged(given: Given, quantiser: Quantiser, network: Network, everything: Sa
     if quantiser.scheme not in RANGED:
         return Radii.of(quantiser)
     samples = everything
+    if given.calibration is not None and Path(given.calibration).suffix in (".onnx", ".tflite"):
+        with quiet():
+            file = load(given.calibration)
+        return Radii.of(quantiser, network, ranges_of_file(network, file, quantiser))
     if given.calibration is not None:
         name, _, part = given.calibration.removesuffix("]").partition("[")
         samples, _ = datasets.select(datasets.scaled(datasets.load(name), given.input_scale), part or None)
