@@ -5,12 +5,14 @@ how much what comes out may differ from the real value v. `v` counts steps; the 
 s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
 
     nearest    1/2: real arithmetic, ties either way
-    float32    1/2 + 4 |v| 2^-24: an exact integer sum times a float32 multiplier (made in float32: up to two roundings,
-               one for the sum beyond 2^24, one for the product): ONNX Runtime, XNNPACK, TensorRT, PyTorch
-    single     1/2 + |v| 2^-30: a 31-bit multiplier and one rounding: ruy, CMSIS-NN and TensorFlow Lite with their
-               single-rounding switch, ExecuTorch
-    double     1/2 + 2^-(k+1) + |v| 2^-30, without the second term where k is not positive: two roundings (gemmlowp):
-               TensorFlow Lite's reference kernels, TensorFlow Lite Micro, CMSIS-NN by default
+    float32    1/2 + 6 m 2^-24: exact integer sums times a float32 multiplier (made in float32: up to two roundings, one
+               for a sum beyond 2^24, one for the product), the bias perhaps apart, so relative to m, the sum of the
+               absolute products and of the bias: ONNX Runtime, XNNPACK, TensorRT, PyTorch
+    single     1/2 + |v| 2^-22: a 31-bit multiplier, made of steps that may be multiplied in float32 first, and one
+               rounding: CMSIS-NN and TensorFlow Lite with their single-rounding switch, and its dense layers; ExecuTorch
+    double     1/2 + 2^-(k+1) + |v| 2^-22, without the second term where k is not positive: two roundings (gemmlowp):
+               TensorFlow Lite's reference kernels and ruy, TensorFlow Lite Micro, CMSIS-NN by default; averages over
+               all positions are off by up to 1/n more
     truncate   1: toward zero, or the floor: some accelerators
     any        1: any of these, and stochastic rounding
 
@@ -30,7 +32,7 @@ import numpy as np
 
 from qverify.choices import ROUNDINGS
 from qverify.errors import RadiiError
-from qverify.family.float_errors import float_errors
+from qverify.family.float_errors import float_errors, masses
 from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point
 from qverify.kinds import is_word
@@ -43,8 +45,10 @@ if TYPE_CHECKING:
 
 _SHARE = {"nearest": 0.5, "float32": 0.5, "single": 0.5, "double": 0.5, "truncate": 1.0, "any": 1.0}
 """Of a step, the error of each rule but for what a multiplier of finite precision adds."""
-_MULTIPLIER = {"nearest": 2.0**-50, "float32": 2.0**-22, "single": 2.0**-30, "double": 2.0**-30}
-"""Per step of v what a multiplier may be off by; a float32 one where nothing else is known."""
+_MULTIPLIER = {"nearest": 2.0**-50, "single": 2.0**-22, "double": 2.0**-22}
+"""Per step of v what a multiplier may be off by, of those that take it so."""
+_FLOAT32 = 6.0 * 2.0**-24
+"""Per step of the absolute products and of the bias what a float32 multiplier may be off by."""
 _WIDE = 2.0**8
 """Steps in half of a range beyond which it is one of 16 bits."""
 _FIXED = 2.0**-18
@@ -61,11 +65,11 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
         raise RadiiError(f"Unknown rounding {shown(rule)}; runtimes of a quantised file round by one of {words}.")
     if not network.roundings:
         raise RadiiError(f"{network.source} is not quantised; state radii or bits for it.")
-    errors = float_errors(network) if rule != "nearest" else []
+    errors, sums = (float_errors(network) if rule != "nearest" else []), masses(network)
     found = {}
     for i in network.roundings:
         layer: Any = network.layers[i]
-        radius = layer.step * point_error(network, i, rule)
+        radius = layer.step * point_error(network, i, rule, sums)
         if errors and not layer.kernel:
             radius = radius + errors[layer.inputs[0]]
             if not np.isfinite(radius).all():
@@ -93,12 +97,17 @@ def _exact_at_zero(network: Network, index: int) -> bool:
     return isinstance(layer, Input) or (kernel and isinstance(layer, (Dense, Conv)) and layer.grid is not None)
 
 
-def point_error(network: Network, index: int, rule: str) -> Array:
-    """The error (size,) of a rule at the rounding point `index` of a quantised file, in steps of its output."""
+def point_error(network: Network, index: int, rule: str, sums: list[Array] | None = None) -> Array:
+    """The error (size,) of a rule at the rounding point `index` of a quantised file, in steps of its output.
+
+    `sums`: `masses(network)`, where they are at hand.
+    """
     layer: Any = network.layers[index]
     (source,) = layer.inputs
     size = np.maximum(-layer.low, layer.high) / layer.step + 1.0  # beyond the range everything is clipped
     error = np.full(layer.size, _SHARE[rule]) + size * _MULTIPLIER.get(rule, 2.0**-22)
+    if rule not in _MULTIPLIER and np.isfinite(mass := (masses(network) if sums is None else sums)[source]).all():
+        error = error + _FLOAT32 * mass / layer.step
     if rule in ("single", "double"):
         error = error + np.where(size > _WIDE, size * 2.0**-15, 0.0)
     while isinstance(network.layers[source], Relu):
@@ -108,6 +117,8 @@ def point_error(network: Network, index: int, rule: str) -> Array:
         return np.asarray(np.maximum(error, _SHARE[rule] + size * 2.0**-22))
     if isinstance(read, (Dense, Conv)) and read.grid is not None:
         return np.asarray(error + (_second_rounding(network, source, layer) if rule == "double" else 0.0))
+    if rule in ("double", "any") and isinstance(read, Conv) and read.positions == 1:
+        error = error + 1.0 / read.fan_in
     if rule != "nearest":
         error = error + _FIXED * (size + _both_branches(network, source) / layer.step)
     return np.asarray(error)

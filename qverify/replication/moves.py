@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qverify.family.points import Point
     from qverify.network import Network
 
-_RELATIVE = {"nearest": 2.0**-50, "float32": 2.0**-22, "single": 2.0**-30, "double": 2.0**-30}
+_RELATIVE = {"nearest": 2.0**-50, "float32": 2.0**-22, "single": 2.0**-22, "double": 2.0**-22}
 """The relative part of rules, as the table in `family/rules.py` has it; samples are always divided in float32."""
 
 

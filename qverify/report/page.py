@@ -174,7 +174,8 @@ def _layers(layers: Layers, name: str) -> str:
     """Bars of the unstable neurons of each Relu of one case; the layer with the most is marked."""
     title = f"<h3>{_text(name)}</h3>"
     if not layers.relus:
-        return f'<div>{title}<p class="missing">{_text(layers.missing or "The network has no Relu.")}</p></div>'
+        why = _text(layers.missing or "The network has no Relu.")
+        return f'<div>{title}<p class="missing">{why}</p>{_points(layers)}</div>'
     counts = [(relu, relu.ibp, relu.bp or 0.0) for relu in layers.relus]
     most = max(bp for _, _, bp in counts)
     rows = []
@@ -189,8 +190,18 @@ def _layers(layers: Layers, name: str) -> str:
     head = '<th>layer</th><th class="number">neurons</th><th class="number">by IBP</th><th class="number">after BP</th>'
     return (
         f"<div>{title}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f'<p class="legend">Unstable neurons, the mean over {layers.samples} samples.{other}</p></div>'
+        f'<p class="legend">Unstable neurons, the mean over {layers.samples} samples.{other}</p>{_points(layers)}</div>'
     )
+
+
+def _points(layers: Layers) -> str:
+    """Where values are rounded, and what of this model is not covered; nothing where there is nothing to say."""
+    parts = [("Rounding points", layers.rounded), ("Not covered, or to be known", layers.beyond)]
+    found = ""
+    for title, said in parts:
+        listed = "".join(f"<li>{_text(one)}</li>" for one in said)
+        found += f"<details><summary>{title}: {len(said)}</summary><ul>{listed}</ul></details>" if said else ""
+    return found
 
 
 # -- manifest -------------------------------------------------------------------------------------

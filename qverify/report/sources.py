@@ -101,7 +101,7 @@ class Sources:
         if quantiser.scheme not in RANGED:
             return _as_data_error(lambda: Radii.of(quantiser))
         network, samples = self.network(case), self.samples(case)
-        if case.question.radii.calibration != calibrated_on_all(len(samples)):
+        if case.question.radii.calibration not in (None, calibrated_on_all(len(samples))):
             raise DataError("the samples that ranges were taken on are not looked for")
         calibration, _ = datasets.fit(samples, network)
         return _as_data_error(lambda: Radii.of(quantiser, network, calibration))
