@@ -32,19 +32,10 @@ _Pair = tuple[Any, Any]
 def float_errors(network: Network) -> list[Array]:
     """Bounds (size,) on what float32 can get wrong at each layer of a quantised file; infinite where no rounding point
     bounds the numbers. Raises KeyError for a layer of a type that has no entry in `_FLOAT`."""
-    return [np.asarray(error) for _, error in _pairs(network)]
-
-
-def masses(network: Network) -> list[Array]:
-    """Bounds (size,) on the absolute values of what each layer sums up, `|W| |x| + |b|`; infinite likewise."""
-    return [np.asarray(mass) for mass, _ in _pairs(network)]
-
-
-def _pairs(network: Network) -> list[_Pair]:
     found: list[_Pair] = []
     for layer in network.layers:
         found.append(_FLOAT[type(layer)](layer, [found[i] for i in layer.inputs]))
-    return found
+    return [np.asarray(error) for _, error in found]
 
 
 def _relative(terms: int) -> float:

@@ -5,9 +5,8 @@ how much what comes out may differ from the real value v. `v` counts steps; the 
 s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
 
     nearest    1/2: real arithmetic, ties either way
-    float32    1/2 + 6 m 2^-24: exact integer sums times a float32 multiplier (made in float32: up to two roundings, one
-               for a sum beyond 2^24, one for the product), the bias perhaps apart, so relative to m, the sum of the
-               absolute products and of the bias: ONNX Runtime, XNNPACK, TensorRT, PyTorch
+    float32    1/2 + 4 |v| 2^-24: an exact integer sum, its bias included, times a float32 multiplier (made in float32: up
+               to two roundings, one for a sum beyond 2^24, one for the product): ONNX Runtime, XNNPACK
     single     1/2 + |v| 2^-22: a 31-bit multiplier, made of steps that may be multiplied in float32 first, and one
                rounding: CMSIS-NN and TensorFlow Lite with their single-rounding switch, and its dense layers; ExecuTorch
     double     1/2 + 2^-(k+1) + |v| 2^-22, without the second term where k is not positive: two roundings (gemmlowp):
@@ -15,6 +14,8 @@ s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
                all positions are off by up to 1/n more
     truncate   1: toward zero, or the floor: some accelerators
     any        1: any of these, and stochastic rounding
+
+Not covered by `float32`: kernels that scale the bias apart from the products (TensorRT).
 
 Where a file has its operators in floating point between rounding points (QDQ), runtimes may compute them so: by every
 rule but `nearest` what float32 can get wrong then is added (float_errors.py).
@@ -32,7 +33,7 @@ import numpy as np
 
 from qverify.choices import ROUNDINGS
 from qverify.errors import RadiiError
-from qverify.family.float_errors import float_errors, masses
+from qverify.family.float_errors import float_errors
 from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point
 from qverify.kinds import is_word
@@ -45,10 +46,8 @@ if TYPE_CHECKING:
 
 _SHARE = {"nearest": 0.5, "float32": 0.5, "single": 0.5, "double": 0.5, "truncate": 1.0, "any": 1.0}
 """Of a step, the error of each rule but for what a multiplier of finite precision adds."""
-_MULTIPLIER = {"nearest": 2.0**-50, "single": 2.0**-22, "double": 2.0**-22}
+_MULTIPLIER = {"nearest": 2.0**-50, "float32": 2.0**-22, "single": 2.0**-22, "double": 2.0**-22}
 """Per step of v what a multiplier may be off by, of those that take it so."""
-_FLOAT32 = 6.0 * 2.0**-24
-"""Per step of the absolute products and of the bias what a float32 multiplier may be off by."""
 _WIDE = 2.0**8
 """Steps in half of a range beyond which it is one of 16 bits."""
 _FIXED = 2.0**-18
@@ -65,11 +64,11 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
         raise RadiiError(f"Unknown rounding {shown(rule)}; runtimes of a quantised file round by one of {words}.")
     if not network.roundings:
         raise RadiiError(f"{network.source} is not quantised; state radii or bits for it.")
-    errors, sums = (float_errors(network) if rule != "nearest" else []), masses(network)
+    errors = float_errors(network) if rule != "nearest" else []
     found = {}
     for i in network.roundings:
         layer: Any = network.layers[i]
-        radius = layer.step * point_error(network, i, rule, sums)
+        radius = layer.step * point_error(network, i, rule)
         if errors and not layer.kernel:
             radius = radius + errors[layer.inputs[0]]
             if not np.isfinite(radius).all():
@@ -97,17 +96,12 @@ def _exact_at_zero(network: Network, index: int) -> bool:
     return isinstance(layer, Input) or (kernel and isinstance(layer, (Dense, Conv)) and layer.grid is not None)
 
 
-def point_error(network: Network, index: int, rule: str, sums: list[Array] | None = None) -> Array:
-    """The error (size,) of a rule at the rounding point `index` of a quantised file, in steps of its output.
-
-    `sums`: `masses(network)`, where they are at hand.
-    """
+def point_error(network: Network, index: int, rule: str) -> Array:
+    """The error (size,) of a rule at the rounding point `index` of a quantised file, in steps of its output."""
     layer: Any = network.layers[index]
     (source,) = layer.inputs
     size = np.maximum(-layer.low, layer.high) / layer.step + 1.0  # beyond the range everything is clipped
     error = np.full(layer.size, _SHARE[rule]) + size * _MULTIPLIER.get(rule, 2.0**-22)
-    if rule not in _MULTIPLIER and np.isfinite(mass := (masses(network) if sums is None else sums)[source]).all():
-        error = error + _FLOAT32 * mass / layer.step
     if rule in ("single", "double"):
         error = error + np.where(size > _WIDE, size * 2.0**-15, 0.0)
     while isinstance(network.layers[source], Relu):
