@@ -29,6 +29,9 @@ _HOMES = {
     "Verdict": "verification.verdict",
     "worst_case_discrepancy": "analysis.discrepancies",
     "Discrepancy": "analysis.discrepancies",
+    "same_on_runtimes": "runtimes.decide",
+    "RuntimeAnswer": "runtimes.decide",
+    "RuntimeOptions": "runtimes.decide",
     "QVerifyWarning": "errors",
 }
 
@@ -39,10 +42,13 @@ __all__ = [
     "QVerifyWarning",
     "Quantiser",
     "Radii",
+    "RuntimeAnswer",
+    "RuntimeOptions",
     "Status",
     "Verdict",
     "__version__",
     "load",
+    "same_on_runtimes",
     "save",
     "verify",
     "worst_case_discrepancy",
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
     from qverify.loading import load
     from qverify.network import Network
     from qverify.onnx.reader import save
+    from qverify.runtimes.decide import RuntimeAnswer, RuntimeOptions, same_on_runtimes
     from qverify.verification.cascade import verify
     from qverify.verification.verdict import Options, Status, Verdict
 

@@ -11,6 +11,8 @@ Scheme = Literal["paper", "tensor", "channel"]
 """What a number of bits means (family/schemes.py)."""
 Rounding = Literal["nearest", "any", "float32", "single", "double", "truncate"]
 """Which rounding is covered: half a step, or a whole one; or the rule by which runtimes round (family/rules.py)."""
+RuntimeRule = Literal["float32", "single", "double"]
+"""By which rules a runtime may requantise each tensor of a quantised file (runtimes/rules.py)."""
 KernelMode = Literal["exact-accumulation", "any"]
 """Which integer kernels are covered (family/kernels.py)."""
 Batchnorm = Literal["folded", "separate", "either"]
@@ -34,6 +36,7 @@ PLAIN_ROUNDINGS = ROUNDINGS[:2]
 """Those of scheme `paper` and of training, which know no runtimes."""
 FILE_ROUNDING = "float32"
 """The rule of the runtimes of a quantised file, unless another is named."""
+RUNTIME_RULES: tuple[str, ...] = get_args(RuntimeRule)
 KERNELS: tuple[str, ...] = get_args(KernelMode)
 BATCHNORMS: tuple[str, ...] = get_args(Batchnorm)
 POINTS: tuple[str, ...] = get_args(Places)

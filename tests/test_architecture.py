@@ -23,7 +23,7 @@ FLOORS = (
     ("bounds",),
     ("exact",),
     ("verification",),
-    ("analysis", "replication", "training", "workers"),
+    ("analysis", "replication", "runtimes", "training", "workers"),
     ("runs",),
     ("report",),
     ("cli",),

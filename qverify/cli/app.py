@@ -7,16 +7,13 @@ imported before a command runs.
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
-import traceback
 from dataclasses import fields
 from typing import Any
 
 import click
 
 from qverify.choices import DISCREPANCY_METHODS, FACTOR_METHODS, VERIFY_METHODS
+from qverify.cli.guarded import Guarded
 from qverify.cli.options import (
     FAILING,
     REPORT_FORMS,
@@ -31,68 +28,13 @@ from qverify.cli.options import (
     split_list,
     sweep_options,
 )
+from qverify.cli.runtimes_options import runtimes_options
 from qverify.cli.train_options import train_options
-from qverify.console.signals import INTERRUPTED, Terminated, status_of, terminable
-from qverify.errors import InternalError, QVerifyError
-from qverify.remarks import said
 from qverify.runs.given import Given
-from qverify.text.escapes import printable
 from qverify.version import __version__
 
-_LONGEST_NAME, _BEGINNING = 300, 100  # characters of a file's name in a message; of a longer one its beginning
-_CLOSED_PIPE = 141  # 128 + the signal's number, as shells report it
 
-
-class _Guarded(click.Group):
-    """A group whose commands end with a status and one sentence, never with a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with terminable(), said(_note):
-            try:
-                status = super().invoke(ctx)
-            except (click.exceptions.Exit, click.ClickException, click.Abort):
-                raise
-            except (Exception, KeyboardInterrupt) as error:
-                if os.environ.get("QVERIFY_DEBUG") == "1":
-                    traceback.print_exc()
-                status = _explained(error)
-        ctx.exit(status_of(status or 0))
-
-
-def _note(sentence: str) -> None:
-    click.echo(f"qverify: note: {printable(sentence)}", err=True)
-
-
-def _explained(error: BaseException) -> int:
-    """Say on stderr what went wrong; the exit status."""
-    if isinstance(error, BrokenPipeError):
-        # The interpreter flushes stdout once more when it ends; give that somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _CLOSED_PIPE
-    if isinstance(error, KeyboardInterrupt):
-        status, sentence = INTERRUPTED, "ended by SIGTERM." if isinstance(error, Terminated) else "interrupted."
-    elif isinstance(error, QVerifyError):
-        status, sentence = error.exit_code, str(error)
-        if isinstance(error, InternalError) and "report" not in sentence:
-            sentence += " Please report this with the model and the command."
-    elif isinstance(error, MemoryError):
-        status, sentence = 2, "There is not enough memory; use fewer --jobs, or a smaller --memory."
-    elif isinstance(error, OSError):
-        name, too_long = str(error.filename or ""), error.errno == errno.ENAMETOOLONG
-        what = f"{name if len(name) <= _LONGEST_NAME else name[:_BEGINNING] + '...'}: " if name else ""
-        remedy = "give a shorter name" if too_long else "free some space or choose another place"
-        status, sentence = 2, f"{what}{error.strerror or error}; {remedy}."
-    else:
-        status = InternalError.exit_code
-        sentence = (
-            f"Unexpected {type(error).__name__} ({error}). This is a fault of qverify: please report it with the model"
-            " and the command; QVERIFY_DEBUG=1 shows where it happened."
-        )
-    click.echo(f"qverify: {printable(sentence.rstrip('.'))}.", err=True)
-    return status
-
-
-@click.group(cls=_Guarded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Guarded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Verify neural networks under quantisation: one proof for every quantiser within given radii."""
@@ -265,6 +207,27 @@ def covers(file: str, run: str | None, rule: str | None, as_json: bool, **given:
     from qverify.cli.covers import run as covered
 
     return covered(Given(**given), file=file, run=run, rule=rule, as_json=as_json)
+
+
+@main.command(short_help="Is the class of a quantised file the same on every runtime?")
+@runtimes_options()
+@json_option
+def runtimes(
+    rules: tuple[str, ...], ranges: bool, out: str | None, fail_on: tuple[str, ...], as_json: bool, **given: Any
+) -> int:
+    """Decide for every sample whether MODEL, a quantised file, has one class on every runtime.
+
+    \b
+    same     proved for every choice of rules, layer by layer
+    differs  two choices give two classes, both computed in exact integers
+    unknown  neither, within the time limit
+
+    MODEL is a TFLite or ONNX file all of whose tensors are quantised. Runtimes share its integers, and differ in how
+    they round the sums of each layer back to 8 bits: that is what the rules are about.
+    """
+    from qverify.cli.runtimes import run
+
+    return run(Given(**given), rules, ranges=ranges, out=out, fail_on=fail_on, as_json=as_json)
 
 
 @main.command(short_help="Tables and a page about runs that lie on disk.")

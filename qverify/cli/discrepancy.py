@@ -7,14 +7,13 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from qverify.analysis.discrepancies import Discrepancy, worst_case_discrepancy
+from qverify.cli.rows import rows_file
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import INTERRUPTED, stoppable
-from qverify.errors import OutputError
 from qverify.remarks import quiet
 from qverify.report.numbers import discrepancy_ranges, discrepancy_table, outward, reason_lines, widths
 from qverify.runs.problem import FamilyProblem
@@ -22,7 +21,7 @@ from qverify.runs.start import SolverUsed
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from qverify.runs.given import Given
 
@@ -33,7 +32,7 @@ def run(given: Given, *, out: str | None, as_json: bool) -> int:
     with stdout_kept_clean():
         problem = FamilyProblem.load(given, classifies=False)
         solver = SolverUsed.of(problem.options())
-        with _rows_file(out) as file:
+        with rows_file(out) as file:
             rows = _computed(problem, file)
     missing = len(problem.indices) - len(rows)
     summary = _Summary.of(rows)
@@ -69,23 +68,6 @@ def _computed(problem: FamilyProblem, file: TextIO | None) -> list[Discrepancy]:
         with contextlib.suppress(KeyboardInterrupt), quiet():
             worst_case_discrepancy(problem.network, problem.inputs(), problem.radii, options, tell, stop)
     return sorted(rows, key=lambda row: row.index)
-
-
-@contextlib.contextmanager
-def _rows_file(path: str | None) -> Iterator[TextIO | None]:
-    """A new file for the rows; OutputError if it exists or cannot be written."""
-    if path is None:
-        yield None
-        return
-    try:
-        with Path(path).open("x") as file:
-            yield file
-    except FileExistsError:
-        raise OutputError(f"{path} exists already; name another --out.") from None
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); name another --out.") from error
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

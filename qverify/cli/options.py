@@ -18,7 +18,7 @@ from qverify.choices import (
     VERIFY_METHODS,
 )
 from qverify.cli.quantiser_options import scheme_options
-from qverify.cli.words import BitWidth, Factor, OneOf
+from qverify.cli.words import BitWidth, Factor, OneOf, words_of
 
 REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
@@ -32,7 +32,7 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
     """Options for the network, the samples and the family."""
     return stacked(
         click.argument("model"),
-        *_samples_options(data_required),
+        *samples_options(data_required),
         bits_option,
         *scheme_options(),
         radii_option,
@@ -44,7 +44,7 @@ def sweep_options() -> Callable[[Command], Command]:
     """Options for networks, samples and families."""
     return stacked(
         click.argument("models", nargs=-1, required=True, metavar="MODEL..."),
-        *_samples_options(required=True),
+        *samples_options(required=True),
         click.option(
             "--values",
             metavar="LIST",
@@ -88,7 +88,7 @@ def compare_options() -> Callable[[Command], Command]:
     return stacked(
         click.argument("model"),
         click.argument("file"),
-        *_samples_options(required=True),
+        *samples_options(required=True),
         click.option(
             "--rounding",
             type=OneOf(ROUNDINGS),
@@ -112,7 +112,7 @@ def compare_options() -> Callable[[Command], Command]:
         clip_option,
         click.option(
             "--fail-on",
-            callback=_words_of(GAPS),
+            callback=words_of(GAPS),
             metavar="LIST",
             help=f"Exit with status 1 if a sample is one of LIST: {', '.join(GAPS)}, joined by commas.",
         ),
@@ -179,7 +179,8 @@ def radius_options() -> Callable[[Command], Command]:
     )
 
 
-def _samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
+def samples_options(required: bool) -> tuple[Callable[[Any], Any], ...]:
+    """Options for the samples."""
     return (
         click.option(
             "--data",
@@ -290,18 +291,5 @@ def stacked(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
-def _words_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
-    """What turns `falsified,unknown` into a tuple; click's usage error for a word that is not known."""
-
-    def split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-        words = tuple(word.strip() for word in value.split(",")) if value is not None else ()
-        for word in words:
-            if word not in known:
-                raise click.BadParameter(f"{word!r} is none of {', '.join(known)}; join several by commas.")
-        return words
-
-    return split
-
-
-split_list = _words_of(FAILING)
+split_list = words_of(FAILING)
 """The words of `verify --fail-on`."""

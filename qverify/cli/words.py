@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qverify.errors import UsageError
 from qverify.text.shortened import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class BitWidth(click.types.IntParamType):
@@ -52,3 +55,16 @@ class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
                 " takes several."
             )
         return str(super().convert(value, param, ctx))
+
+
+def words_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...]]:
+    """What turns `falsified,unknown` into a tuple; click's usage error for a word that is not known."""
+
+    def split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in value.split(",")) if value is not None else ()
+        for word in words:
+            if word not in known:
+                raise click.BadParameter(f"{word!r} is none of {', '.join(known)}; join several by commas.")
+        return words
+
+    return split

@@ -5,8 +5,8 @@ how much what comes out may differ from the real value v. `v` counts steps; the 
 s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
 
     nearest    1/2: real arithmetic, ties either way
-    float32    1/2 + 4 |v| 2^-24: an exact integer sum, its bias included, times a float32 multiplier (made in float32: up
-               to two roundings, one for a sum beyond 2^24, one for the product): ONNX Runtime, XNNPACK
+    float32    1/2 + 4 |v| 2^-24: an exact integer sum, its bias included, times a float32 multiplier (made in float32:
+               up to two roundings, one for a sum beyond 2^24, one for the product): ONNX Runtime, XNNPACK
     single     1/2 + |v| 2^-22: a 31-bit multiplier, made of steps that may be multiplied in float32 first, and one
                rounding: CMSIS-NN and TensorFlow Lite with their single-rounding switch, and its dense layers; ExecuTorch
     double     1/2 + 2^-(k+1) + |v| 2^-22, without the second term where k is not positive: two roundings (gemmlowp):

@@ -16,7 +16,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from qverify.cli import app as cli
+from qverify.cli import guarded
 from qverify.console import output, progress
 from qverify.errors import DataError, InternalError
 from qverify.onnx import reader as onnx_io
@@ -84,7 +84,7 @@ def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_what_went_wrong_is_one_line_too(capsys: pytest.CaptureFixture[str], error: Any, status: int) -> None:
-    assert cli._explained(error) == status
+    assert guarded.explained(error) == status
     said = capsys.readouterr().err
     assert said.startswith("qverify: ") and said.endswith(".\n") and said[:-1].isprintable()
     assert "free some space" not in said or "too long" not in said

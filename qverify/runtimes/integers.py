@@ -1,0 +1,264 @@
+"""A quantised file as integers: which accumulators every requantised tensor is made of, and by which multiplier.
+
+An `IntegerNetwork` is a list of tensors of integers. Tensor 0 is the input, which the host quantises once; every other
+one belongs to a `Stage`: exact integer sums of earlier tensors, then times a real multiplier, rounded and clipped. How
+that is done is the choice of a runtime (rules.py); everything before is exact in every runtime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qverify.errors import UnsupportedModel
+from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding
+from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
+    from qverify.network import Network
+
+_INT32 = 2**31 - 1
+_BITS_24 = 2**24
+"""Integers below it are kept in float32 between stages."""
+_CLOSE = 1e-9
+"""How far, relatively, a number of the file's may be from the integer that it is a multiple by."""
+_NOT_INTEGER = "layer {!r} is a {}, which is not computed in integers"
+
+
+class Kind(Enum):
+    """What the accumulators of a stage are: a weighted sum, one of two tensors, a sum under a window, or a tensor."""
+
+    WEIGHTS = "weights"
+    ADD = "add"
+    POOL = "pool"
+    COPY = "copy"
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Stage(Brief):
+    """One tensor (size,) of integers in [low, high], counted in steps from the zero point, as all integers here.
+
+    `sources`: the tensors that it reads. `steps[k]`: the real value of one unit of accumulators that source k makes,
+    float64 () or (channels,); `step`: that of the tensor itself, None at the end of a network that gives the
+    accumulators of its last layer, which nothing rounds or clips. `read`, `reach`: the largest absolute values of what
+    it reads and of its accumulators. `layer` has whole numbers as weights and biases, 1 and 0 under a window; None for
+    sums and copies of tensors. `window`: the entries under a window, by which its sums are divided, else 1. `mixed`:
+    its weights have several steps.
+    """
+
+    name: str
+    kind: Kind
+    sources: tuple[int, ...]
+    size: int
+    steps: tuple[Array, ...]
+    step: float | None
+    low: int
+    high: int
+    read: int
+    reach: int
+    layer: Dense | Conv | None = None
+    window: int = 1
+    mixed: bool = False
+
+    def spread(self, values: Array) -> Array:
+        """A number a channel as one (size,) per entry; a number as (1,)."""
+        values = np.atleast_1d(np.asarray(values, dtype=np.float64))
+        return np.repeat(values, self.size // len(values)) if len(values) > 1 else values
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class IntegerNetwork(Brief):
+    """The stages of a quantised file. `stages[t - 1]` makes tensor t; the last one is the output.
+
+    `host`: how the host makes tensor 0 of a sample. `reaches[t]`: the largest absolute value in tensor t.
+    """
+
+    source: str
+    host: Rounding
+    stages: tuple[Stage, ...]
+    reaches: tuple[int, ...]
+
+    @staticmethod
+    def of(network: Network) -> IntegerNetwork:
+        """The integers of a network that was read from a quantised file.
+
+        Raises UnsupportedModel where something is not computed in integers, or the integers cannot be recovered.
+        """
+        return _Derivation(network).run()
+
+    def integers(self, x: Array) -> Array:
+        """Samples (N, n_in) -> the integers that the host makes of them, rounded to nearest, ties to even."""
+        low, high = self.host.low / self.host.step, self.host.high / self.host.step
+        return np.clip(np.rint(x / self.host.step), np.rint(low), np.rint(high)) + 0.0
+
+    @property
+    def output_step(self) -> float:
+        """The real value of one unit of the outputs."""
+        last = self.stages[-1]
+        return float(last.steps[0].flat[0]) if last.step is None else last.step
+
+
+class _Derivation:
+    """The way from layers to stages."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        self.stages: list[Stage] = []
+        self.reaches: list[int] = []
+        self.tensor: dict[int, int] = {}  # of layers whose outputs are integers
+        self.step: list[float] = []
+
+    def run(self) -> IntegerNetwork:
+        """The integer network. Raises UnsupportedModel."""
+        layers, host = self.network.layers, None
+        for index, layer in enumerate(layers):
+            source = layers[layer.inputs[0]] if layer.inputs else None
+            if isinstance(layer, Rounding) and isinstance(source, Input):
+                if host is not None:
+                    raise self._refused(f"its input is quantised twice, by {host.name!r} and {layer.name!r}")
+                host = layer
+                step, (low, high) = self._grid(layer)
+                self._add_tensor(index, step, max(-low, high))
+            elif isinstance(layer, Rounding):
+                self._add_stage(index, self._requantised(layer))
+            elif isinstance(layer, Relu) and layer.inputs[0] in self.tensor:
+                self._add_stage(index, self._copy(layer, layer.inputs[0]))
+            elif index == len(layers) - 1:
+                self._add_stage(index, self._last(layer))
+            elif not isinstance(layer, (Input, Dense, Conv, Add, Relu)):
+                raise self._refused(_NOT_INTEGER.format(layer.name, type(layer).__name__))
+        assert host is not None  # a tensor was made of it, or `_sources` refused
+        return IntegerNetwork(
+            source=self.network.source, host=host, stages=tuple(self.stages), reaches=tuple(self.reaches)
+        )
+
+    def _refused(self, problem: str) -> UnsupportedModel:
+        return UnsupportedModel(self.network.source, [problem], ["files whose every tensor is quantised"])
+
+    def _add_tensor(self, index: int, step: float, reach: int) -> None:
+        if reach >= _BITS_24 and index < len(self.network.layers) - 1:
+            raise self._refused(f"layer {self.network.layers[index].name!r} gives integers of more than 24 bits")
+        self.tensor[index] = len(self.reaches)
+        self.reaches.append(reach)
+        self.step.append(step)
+
+    def _add_stage(self, index: int, stage: Stage) -> None:
+        self.stages.append(stage)
+        self._add_tensor(index, 1.0 if stage.step is None else stage.step, max(-stage.low, stage.high))
+
+    def _grid(self, layer: Rounding) -> tuple[float, tuple[int, int]]:
+        """Step and ends, in steps, of a rounding point of a file."""
+        ends = []
+        step = float(layer.step[0])
+        if step <= 0 or (layer.step != step).any() or layer.dead.any() or layer.offset is not None:
+            raise self._refused(f"rounding point {layer.name!r} has no grid with one step for the whole tensor")
+        for end in (layer.low, layer.high):
+            if (end != end[0]).any():
+                raise self._refused(f"rounding point {layer.name!r} clips entries of one tensor at several ends")
+            ends.append(round(float(end[0]) / step))
+        return step, (ends[0], ends[1])
+
+    def _requantised(self, rounding: Rounding) -> Stage:
+        """The stage that ends in a rounding point."""
+        step, (low, high) = self._grid(rounding)
+        index = rounding.inputs[0]
+        while isinstance(self.network.layers[index], Relu) and index not in self.tensor:
+            index, low = self.network.layers[index].inputs[0], max(low, 0)
+        stage = self._copy(rounding, index) if index in self.tensor else self._accumulated(self.network.layers[index])
+        return replace(stage, step=step, low=low, high=high, size=rounding.size)
+
+    def _copy(self, layer: Layer, index: int) -> Stage:
+        """The tensor of layer `index` again, without its negative part: a Relu, or what a rounding point rescales."""
+        tensor = self.tensor[index]
+        step, reach = self.step[tensor], self.reaches[tensor]
+        return Stage(
+            name=layer.name,
+            kind=Kind.COPY,
+            sources=(tensor,),
+            size=layer.size,
+            steps=(np.array(step),),
+            step=step,
+            low=0,
+            high=reach,
+            read=reach,
+            reach=reach,
+        )
+
+    def _last(self, layer: Layer) -> Stage:
+        """The accumulators of a last layer, if its outputs can be compared by them."""
+        stage = self._accumulated(layer)
+        if stage.kind is not Kind.WEIGHTS or stage.mixed:
+            raise self._refused(f"the outputs of its last layer {layer.name!r} are neither requantised nor of one step")
+        return stage
+
+    def _sources(self, layer: Layer) -> tuple[int, ...]:
+        """The tensors that a layer reads. Raises UnsupportedModel if some are no integers."""
+        for index in layer.inputs:
+            if index not in self.tensor:
+                read = self.network.layers[index]
+                what = "the input" if isinstance(read, Input) else repr(read.name)
+                raise self._refused(f"layer {layer.name!r} reads {what}, which is not quantised")
+        return tuple(self.tensor[index] for index in layer.inputs)
+
+    def _accumulated(self, layer: Layer) -> Stage:
+        """The accumulators of a layer, with nothing behind them."""
+        sources = self._sources(layer)
+        if isinstance(layer, Add):
+            reach = sum(self.reaches[tensor] for tensor in sources)
+            return self._stage(layer, Kind.ADD, reach, tuple(np.array(self.step[tensor]) for tensor in sources))
+        if isinstance(layer, Conv) and not layer.quantised:
+            return self._window(layer, self.step[sources[0]], self.reaches[sources[0]])
+        if not isinstance(layer, (Dense, Conv)):
+            raise self._refused(_NOT_INTEGER.format(layer.name, type(layer).__name__))
+        return self._weighted(layer, self.step[sources[0]], self.reaches[sources[0]])
+
+    def _stage(self, of: Layer, kind: Kind, reach: int, steps: tuple[Array, ...], **more: Any) -> Stage:
+        """A stage that gives its accumulators."""
+        sources = self._sources(of)
+        return Stage(
+            name=of.name,
+            kind=kind,
+            sources=sources,
+            size=of.size,
+            steps=steps,
+            step=None,
+            low=-reach,
+            high=reach,
+            read=max(self.reaches[tensor] for tensor in sources),
+            reach=reach,
+            **more,
+        )
+
+    def _window(self, layer: Conv, step: float, read: int) -> Stage:
+        """Average pooling: the sums under its window."""
+        count = layer.fan_in
+        even = (abs(layer.weight * count - 1.0) < _CLOSE).all() and layer.weight.shape[1] == 1
+        if not even or layer.groups != layer.weight.shape[0] or layer.bias.any() or any(layer.pads):
+            raise self._refused(f"layer {layer.name!r} has exact weights that are no plain average over a window")
+        whole = replace(layer, weight=np.ones_like(layer.weight))
+        return self._stage(layer, Kind.POOL, count * read, (np.array(step),), layer=whole, window=count)
+
+    def _weighted(self, layer: Dense | Conv, step: float, read: int) -> Stage:
+        """A layer with integer weights. Raises UnsupportedModel if they, or its biases, are none."""
+        if layer.grid is None:
+            raise self._refused(f"layer {layer.name!r} has weights that are not quantised")
+        grid = np.broadcast_to(layer.grid, layer.weight.shape).reshape(len(layer.weight), -1)
+        if (grid != grid[:, :1]).any():
+            raise self._refused(f"layer {layer.name!r} has weights of several steps in one sum")
+        unit = step * grid[:, 0]
+        weight = np.rint(layer.weight / np.broadcast_to(layer.grid, layer.weight.shape))
+        bias = np.rint(layer.bias / unit)
+        if (abs(layer.bias / unit - bias) > _CLOSE * np.maximum(1.0, abs(bias))).any():
+            raise self._refused(
+                f"layer {layer.name!r} has biases that are no whole multiples of the steps of its input and weights"
+            )
+        reach = int((abs(weight).reshape(len(weight), -1).sum(axis=1) * read + abs(bias)).max())
+        if reach > _INT32:
+            raise self._refused(f"the accumulators of layer {layer.name!r} may overflow 32 bits")
+        mixed = bool((grid != grid[0, 0]).any())
+        whole = replace(layer, weight=weight, bias=bias, grid=None)
+        return self._stage(layer, Kind.WEIGHTS, reach, (unit if mixed else unit[:1],), layer=whole, mixed=mixed)
