@@ -49,6 +49,10 @@ class Deadline:
         """The seconds left, at least 0; inf without a deadline."""
         return math.inf if self.until is None else max(0.0, self.until - time.monotonic())
 
+    def share(self, part: float) -> Deadline:
+        """The deadline that comes when this part of the time left is over."""
+        return Deadline.after(None if self.until is None else part * self.left, self.stop)
+
     def passed(self) -> bool:
         """Whether to end now, because time is up or the run was stopped."""
         return self.stop.is_set() or self.left <= 0.0

@@ -51,14 +51,19 @@ __getattr__ = former_names(
 
 @dataclass(eq=False, repr=False)
 class _BackwardPass(Brief):
-    """One backward pass. `rows[i]`: coefficients waiting at layer i; `absolute`: e of `c x - e |x|` at the input."""
+    """One backward pass. `rows[i]`: coefficients waiting at layer i, `high[i]` at its upper end; `absolute`: e of
+    `c x - e |x|` at the input. `shares[i]`: see `combined_bound`; `used`: where to note those that are taken."""
 
     model: BoundModel
     bounds: Bounds
     constant: Tensor
     slack: Tensor
     rows: dict[int, Tensor] = field(default_factory=dict)
+    high: dict[int, Tensor] = field(default_factory=dict)
+    shares: dict[int, Tensor] = field(default_factory=dict)
+    used: dict[int, Tensor] | None = None
     absolute: Tensor | None = None
+    convex: bool = False
 
     def add(self, index: int, coefficients: Tensor) -> None:
         before = self.rows.get(index)
@@ -68,13 +73,29 @@ class _BackwardPass(Brief):
         """The bounds on layer `index`, (B, 1, size) each."""
         return self.bounds.lower[index].unsqueeze(1), self.bounds.upper[index].unsqueeze(1)
 
+    @property
+    def tracks(self) -> bool:
+        """Whether rounding errors are accounted for."""
+        return self.model.rounding.enabled
+
+    def least_high(self, index: int) -> Tensor:
+        """Lower bounds (B, 1, size) on the upper end of layer `index`."""
+        return self.bounds.least_high.get(index, self.bounds.lower[index]).unsqueeze(1)
+
+    def share(self, index: int, usual: Tensor) -> Tensor:
+        """The shares of the steep lines at activation `index`: those asked for, or the usual ones."""
+        found = self.shares.get(index, usual)
+        if self.used is not None:
+            self.used[index] = found
+        return found
+
     def err(self, mass: Tensor, terms: int, source: int, weights: Tensor | float = 0.0) -> None:
         """Account for the rounding of a step whose absolute products sum to `mass` (B, S), over the box of `source`.
 
         Coefficients that underflow are off by an absolute amount, which the box multiplies, and `weights`, the sum
         of the absolute weights, where these multiply a product that underflowed.
         """
-        if not self.model.rounding.enabled:
+        if not self.tracks:
             return
         lower, upper = self.bounds.lower[source], self.bounds.upper[source]
         reach = torch.maximum(lower.abs(), upper.abs()).sum(1, keepdim=True)
@@ -87,51 +108,84 @@ def backward_bound(model: BoundModel, bounds: Bounds, index: int, rows: Tensor) 
 
     Raises RadiiError where they overflow.
     """
-    zero = torch.zeros(rows.shape[:2], dtype=model.dtype, device=model.device)
-    state = _BackwardPass(model, bounds, zero, zero.clone(), {index: rows})
-    for i in range(index, 0, -1):
-        coefficients = state.rows.pop(i, None)
-        if coefficients is not None:
-            BACKWARD[type(model.network.layers[i])](state, i, coefficients)
-    result = state.constant + _at_input(state) - 2.0 * state.slack
+    result = combined_bound(model, bounds, {index: rows})
     finite(model.network.layers[index].name, result)
     return result
 
 
+def combined_bound(
+    model: BoundModel,
+    bounds: Bounds,
+    rows: dict[int, Tensor],
+    high: dict[int, Tensor] | None = None,
+    shares: dict[int, Tensor] | None = None,
+    used: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """Lower bounds (B, S) on the sum of `rows[i] . output of layer i` and `high[i] . upper end of layer i`. Sound for
+    any shares; not checked for overflow. Differentiable.
+
+    `high`: of `model.fused` layers only. `shares[i]` (B, S, size) in [0, 1], of the steep line at each activation, the
+    rest that of a flat one (formula (10)); `used` takes the shares of this pass, which are the usual ones elsewhere.
+    """
+    high = high or {}
+    first = next(iter((*rows.values(), *high.values())))
+    zero = torch.zeros(first.shape[:2], dtype=model.dtype, device=model.device)
+    state = _BackwardPass(model, bounds, zero, zero.clone(), dict(rows), dict(high), shares or {}, used)
+    for i in range(max((*rows, *high)), 0, -1):
+        coefficients = state.rows.pop(i, None)
+        if coefficients is None and i in state.high:
+            coefficients = torch.zeros_like(state.high[i])
+        if coefficients is not None:
+            BACKWARD[type(model.network.layers[i])](state, i, coefficients)
+    return state.constant + _at_input(state) - 2.0 * state.slack
+
+
 def _at_input(state: _BackwardPass) -> Tensor:
+    """The minimum (B, S) over the box of `c x - e |x|`, per coordinate that of the values p, q at its ends:
+    `(p + q) / 2 - |p - q| / 2`."""
     lower, upper = state.ends(0)
     c = state.rows.get(0)
     if c is None:
         c = torch.zeros_like(state.constant).unsqueeze(2) * lower
-    if state.absolute is None:
-        ends = torch.minimum(c * lower, c * upper)
-        mass = c.abs()
-    else:
-        e = state.absolute
-        ends = torch.minimum(c * lower - e * lower.abs(), c * upper - e * upper.abs())
-        mass = c.abs() + e
-    reach = torch.maximum(lower.abs(), upper.abs())
-    state.err((mass @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), c.shape[2], 0)
-    return ends.sum(2)
+    e = state.absolute
+    if state.tracks:
+        reach, mass = torch.maximum(lower.abs(), upper.abs()), c.abs() if e is None else c.abs() + e.abs()
+        state.err((mass @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), c.shape[2], 0)
+    middle, half = (lower + upper) / 2.0, (upper - lower) / 2.0
+    if e is None:
+        return (c @ middle.transpose(1, 2)).squeeze(2) - (c * half).abs().sum(2)
+    size, skew = (lower.abs() + upper.abs()) / 2.0, (upper.abs() - lower.abs()) / 2.0
+    apart = (c * half - e * skew).abs()
+    if state.convex:
+        least = c * middle - e * size - apart
+        return torch.where((e < 0) & (lower < 0) & (upper > 0), least.clamp(max=0), least).sum(2)
+    lost = e.squeeze(2) * size.sum(2) if e.shape[2] == 1 else (e @ size.transpose(1, 2)).squeeze(2)
+    return (c @ middle.transpose(1, 2)).squeeze(2) - lost - apart.sum(2)
 
 
 def _affine(state: _BackwardPass, index: int, a: Tensor) -> None:
     affine = state.model.affine[index]
     (source,) = state.model.network.layers[index].inputs
-    size = a.abs()
+    size, high = a.abs(), state.high.pop(index, None)
+    summed, taken = _channel_sum(affine, a), size
+    minus = summed.abs()
+    if high is not None:  # of the upper end, `W x + R |x|`: here a dense layer
+        a, size, taken = a + high, size + high.abs(), size - high
+        minus = taken
+        state.convex = state.convex or source == 0
     lower, upper = state.bounds.lower[source], state.bounds.upper[source]
     bias, spread = affine.spread(affine.bias), affine.bias_radius
-    summed = _channel_sum(affine, a)
-    state.constant = state.constant + a @ bias - summed.abs() @ spread
-    tiny = state.model.rounding.tiny
-    mass = (affine.mass + tiny) * (magnitude(lower, upper) + tiny) + affine.spread(affine.bias.abs() + spread) + tiny
-    absolute_sum = (size @ mass.unsqueeze(2)).squeeze(2) + state.constant.abs()
-    state.err(absolute_sum, affine.terms + a.shape[2], source, affine.mass.sum())
+    state.constant = state.constant + a @ bias - minus @ spread
+    if state.tracks:
+        tiny, offset = state.model.rounding.tiny, affine.spread(affine.bias.abs() + spread)
+        mass = (affine.mass + tiny) * (magnitude(lower, upper) + tiny) + offset + tiny
+        absolute_sum = (size @ mass.unsqueeze(2)).squeeze(2) + state.constant.abs()
+        state.err(absolute_sum, affine.terms + a.shape[2], source, affine.mass.sum())
     centre = affine.transpose(affine.weight, a)
     if affine.exact:
         state.add(source, centre)
         return
-    absolute = affine.transpose_radius(size)
+    absolute = affine.transpose_radius(taken)
     if affine.shares_kernel:
         _shared_kernel(state, affine, source, a, centre, absolute)
     elif source == 0:
@@ -140,7 +194,7 @@ def _affine(state: _BackwardPass, index: int, a: Tensor) -> None:
     else:
         slope, intercept = chord(torch, *state.ends(source))
         state.add(source, centre - absolute * slope)
-        state.constant = state.constant - (absolute * intercept).sum(2)
+        state.constant = state.constant - (absolute.clamp(min=0) * intercept).sum(2)
 
 
 def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
@@ -200,36 +254,52 @@ def _summed_first(state: _BackwardPass, affine: Affine, source: int, a: Tensor) 
 def _relu(state: _BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
     lower, upper = state.ends(source)
+    least = state.least_high(source)
     radius = state.bounds.activation[index]
     radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
     # x >= alpha (z - r): exact where the sign of z - r is known; else the steeper side.
-    alpha = (upper - radius > radius - lower).to(a.dtype)
-    alpha = torch.where(lower - radius >= 0, torch.ones_like(alpha), alpha)
-    alpha = torch.where(upper - radius <= 0, torch.zeros_like(alpha), alpha)
-    # x <= slope (z - lower) + r for unstable z, z + r for active, r for inactive.
-    unstable = (lower < 0) & (upper > 0)
-    width = torch.where(unstable, upper - lower, torch.ones_like(lower))
-    slope = torch.where(unstable, upper / width, (lower >= 0).to(a.dtype))
-    lift = radius - torch.where(unstable, slope * lower, torch.zeros_like(lower))
-    positive, negative = a.clamp(min=0), a.clamp(max=0)
-    state.add(source, positive * alpha + negative * slope)
-    state.constant = state.constant - (positive * (alpha * radius)).sum(2) + (negative * lift).sum(2)
-    reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
-    state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2], source)
+    alpha = state.share(index, (upper - radius > radius - lower).to(a.dtype))
+    fixed = ((lower - radius >= 0) | (upper - radius <= 0)).to(a.dtype)
+    alpha = alpha * (1.0 - fixed) + fixed * (lower - radius >= 0)
+    # x <= slope (hi - least) + r where hi is unstable, hi + r where active, r where inactive.
+    unstable = (least < 0) & (upper > 0)
+    width = torch.where(unstable, upper - least, torch.ones_like(lower))
+    slope = torch.where(unstable, upper / width, (least >= 0).to(a.dtype))
+    lift = radius - torch.where(unstable, slope * least, torch.zeros_like(lower))
+    positive = a.clamp(min=0)
+    negative, steep = a - positive, positive * alpha
+    state.add(source, steep + negative * slope)
+    lift, radius = lift.expand_as(lower), radius.expand_as(lower)
+    state.constant = state.constant - _dot(steep, radius) + _dot(negative, lift)
+    if state.tracks:
+        reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
+        state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
+
+
+def _dot(a: Tensor, one: Tensor) -> Tensor:
+    """(B, S, n) and (B, 1, n): the products (B, S)."""
+    return (a @ one.transpose(1, 2)).squeeze(2)
 
 
 def _rounding(state: _BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
     point, radius = state.model.points[index], state.bounds.activation[index]
     radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
-    below, above = point_lines(point, radius, state.ends(source), state.ends(index))
-    positive, negative = a.clamp(min=0), a.clamp(max=0)
-    state.add(source, positive * below.slope + negative * above.slope)
-    state.constant = state.constant + (positive * below.intercept).sum(2) + (negative * above.intercept).sum(2)
     lower, upper = state.ends(source)
-    reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
-    reach = reach + torch.maximum(below.intercept.abs(), above.intercept.abs())
-    state.err((a.abs() @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), a.shape[2], source)
+    below, above = point_lines(point, radius, (lower, upper), state.least_high(source), state.ends(index))
+    up = a > 0
+    share = state.share(index, torch.where(up, below.usual, above.usual))
+    steep = a * share
+    state.add(source, steep * torch.where(up, below.slope, above.slope))
+    positive = a.clamp(min=0)
+    rise = torch.where(up, below.intercept - below.level, above.intercept - above.level)
+    flat = _dot(positive, below.level) + _dot(a - positive, above.level)
+    state.constant = state.constant + (steep * rise).sum(2) + flat
+    if state.tracks:
+        reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
+        reach = reach + torch.maximum(below.intercept.abs(), above.intercept.abs())
+        reach = reach + torch.maximum(below.level.abs(), above.level.abs())
+        state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
 def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
@@ -237,6 +307,8 @@ def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
     state.add(source, a * scale)
     state.constant = state.constant + a @ shift
+    if not state.tracks:
+        return
     lower, upper = state.bounds.lower[source], state.bounds.upper[source]
     mass = scale.abs() * torch.maximum(lower.abs(), upper.abs()) + shift.abs() + state.model.rounding.tiny
     state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), a.shape[2], source)
@@ -245,6 +317,8 @@ def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
 def _add(state: _BackwardPass, index: int, a: Tensor) -> None:
     for source in state.model.network.layers[index].inputs:
         state.add(source, a)
+        if not state.tracks:
+            continue
         lower, upper = state.bounds.lower[source], state.bounds.upper[source]
         mass = torch.maximum(lower.abs(), upper.abs())
         state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), 2, source)

@@ -2,9 +2,9 @@
 
 By formula (32), y lies between `clip(v - r, low, high)` and `clip(v + r, low, high)`. Each is a rise of slope 1 between
 two kinks. Below the first: to the left of its lower kink any slope from 0 up will do, to the right of its upper kink
-the chord does. The line above the second is the same, turned by 180 degrees. Where bounds on y itself (zeros and the
-grid are in them) cut off more than the line does at the middle of [l, u], they are taken instead, with slope 0. Sound
-for every slope in [0, 1] that is taken here, up to rounding, which the caller allows for.
+the chord does. The line above the second is the same, turned by 180 degrees. The steepest such line and the flat one at
+the bound on y itself (zeros and the grid are in it) hold, and so does every mixture of the two: `backward` takes one or
+the other, `optimised` the best mixture it finds. Sound up to rounding, which the caller allows for.
 
 `dead` and `step` are used through the bounds on y alone.
 """
@@ -27,41 +27,38 @@ Ends = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Line(Brief):
-    """`slope v + intercept`, elementwise."""
+    """Two lines on one side of a rounding point, elementwise: the steep one, `slope v + intercept`, and the flat one,
+    `level`. Any mixture of both holds as well. `usual`: the usual share of the steep one, 0 or 1."""
 
     slope: Tensor
     intercept: Tensor
+    level: Tensor
+    usual: Tensor
 
 
-def point_lines(point: Point, radius: Tensor, v: Ends, y: Ends) -> tuple[Line, Line]:
-    """A line below and one above a rounding point; `v`, `y`: bounds (..., size) on what enters and leaves it."""
-    below = _below(v, radius, (point.low[0], point.high[0]))
-    turned = _below((-v[1], -v[0]), radius, (-point.high[1], -point.low[1]))
-    above = Line(turned.slope, -turned.intercept)
-    middle = (v[0] + v[1]) / 2.0
-    flat_below = y[0] > below.slope * middle + below.intercept
-    flat_above = y[1] < above.slope * middle + above.intercept
-    return _flat(below, flat_below, y[0]), _flat(above, flat_above, y[1])
+def point_lines(point: Point, radius: Tensor, v: Ends, least_high: Tensor, y: Ends) -> tuple[Line, Line]:
+    """The lines below and above a rounding point; `v`, `y`: bounds (..., size) on what enters and leaves it, and
+    `least_high` one on the upper end of what enters, of which the lines above it are then lines in."""
+    below = _below(v, radius, (point.low[0], point.high[0]), y[0])
+    turned = _below((-v[1], -least_high), radius, (-point.high[1], -point.low[1]), -y[1])
+    return below, Line(turned.slope, -turned.intercept, -turned.level, turned.usual)
 
 
-def _flat(line: Line, where: Tensor, level: Tensor) -> Line:
-    slope = torch.where(where, torch.zeros_like(line.slope), line.slope)
-    return Line(slope, torch.where(where, level, line.intercept))
-
-
-def _below(v: Ends, radius: Tensor, ends: Ends) -> Line:
-    """A line below `clip(v - radius, *ends)`."""
+def _below(v: Ends, radius: Tensor, ends: Ends, level: Tensor) -> Line:
+    """Lines below `clip(v - radius, *ends)`, which is at least `level`."""
     (lower, upper), (low, high) = v, ends
     kink = low + radius
     start = torch.minimum(torch.maximum(lower, kink), upper)
-    level = torch.minimum(torch.maximum(start - radius, low), high)
+    value = torch.minimum(torch.maximum(start - radius, low), high)
     width = upper - start
-    chord = (high - level) / torch.where(width > 0, width, torch.ones_like(width))
+    chord = (high - value) / torch.where(width > 0, width, torch.ones_like(width))
     slope = torch.where(upper - radius <= high, torch.ones_like(width), chord.clamp(0.0, 1.0))
+    slope = torch.where((width <= 0) & (kink > lower), torch.zeros_like(slope), slope)
+    intercept = value - slope * start
     # To the left of the kink: the steeper side where more of [l, u] lies to its right.
     flat = (kink > lower) & (upper - kink <= kink - lower)
-    slope = torch.where(flat | (width <= 0) & (kink > lower), torch.zeros_like(slope), slope)
-    return Line(slope, level - slope * start)
+    flat = flat | (level > slope * ((lower + upper) / 2.0) + intercept)
+    return Line(slope, intercept, level, (~flat).to(slope.dtype))
 
 
 def kinks(point: Point, radius: Tensor, v: Ends) -> Tensor:

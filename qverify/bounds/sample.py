@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SampleBounds(Brief):
-    """Bounds of one sample as numpy: `lower[i]`, `upper[i]` (size,) per layer, `activation[i]` (size,) per Relu."""
+    """Bounds of one sample as numpy: `lower[i]`, `upper[i]` (size,) per layer, `activation[i]` (size,) per Relu, and
+    `least_high[i]` (size,) as `tensors.Bounds` has them."""
 
     lower: list[Array]
     upper: list[Array]
     activation: Mapping[int, Array]
+    least_high: Mapping[int, Array] = field(default_factory=dict)
 
     def reach(self, index: int) -> Array:
         """Largest absolute values (size,) of the outputs of a layer."""

@@ -6,7 +6,7 @@ as in `qverify.network`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from qverify.bounds.cut import Cut
 from qverify.bounds.sample import SampleBounds
 from qverify.budget import PIECE, pieces
-from qverify.layers import Conv, Dense, Scale
+from qverify.layers import Conv, Dense, Relu, Rounding, Scale
 from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from qverify.arrays import Array
-    from qverify.family.batchnorm import Saturation
     from qverify.family.family import Family
     from qverify.family.kernels import Kernel
     from qverify.family.points import Point
@@ -146,26 +144,6 @@ class Affine(Brief):
         return image[:, :, top : top + height, left : left + width].reshape(len(columns), -1)
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Cut(Brief):
-    """A `batchnorm.Saturation` as tensors; `source` is a layer index."""
-
-    source: int
-    low: Tensor
-    high: Tensor
-    gain: Tensor
-
-    @staticmethod
-    def of(cut: Saturation, source: int, tensor: Callable[[Any], Tensor]) -> Cut:
-        """The tensors of one; `source`: the index of its layer."""
-        return Cut(source=source, low=tensor(cut.low), high=tensor(cut.high), gain=tensor(cut.gain))
-
-    def widening(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Widening (N, size) of the radius of its Relu, where the layer cut off has these bounds (N, size); formula
-        (29)."""
-        return self.gain * torch.maximum(upper - self.high, self.low - lower).clamp(min=0)
-
-
 @dataclass(eq=False, repr=False, kw_only=True)
 class BoundModel(Brief):
     """A family with all its numbers on one device and in one type.
@@ -241,6 +219,43 @@ class BoundModel(Brief):
         """Indices of the layers whose weights may move; the others are exact."""
         return tuple(i for i, affine in self.affine.items() if not affine.fixed)
 
+    @cached_property
+    def fused(self) -> frozenset[int]:
+        """Indices of the dense layers that one Relu or rounding point reads and nothing else: a bound on this then
+        needs the upper end of what it reads, or the lower end, and never both (mathematics.md, section 4.3)."""
+        layers = self.network.layers
+        readers = [[i for i, layer in enumerate(layers) if j in layer.inputs] for j in range(len(layers))]
+        alone = {j for j, own in enumerate(readers) if len(own) == 1 and isinstance(layers[own[0]], (Relu, Rounding))}
+        return frozenset(j for j in alone if isinstance(layers[j], Dense))
+
+    @cached_property
+    def searching(self) -> BoundModel:
+        """The same in float32 without allowances: to search with, not to prove."""
+        dtype = torch.float32
+
+        def single(tensor: Tensor) -> Tensor:
+            return tensor.to(dtype)
+
+        affine = {
+            i: replace(
+                own,
+                weight=single(own.weight),
+                radius=single(own.radius),
+                bias=single(own.bias),
+                bias_radius=single(own.bias_radius),
+            )
+            for i, own in self.affine.items()
+        }
+        return replace(
+            self,
+            affine=affine,
+            scale={i: (single(scale), single(shift)) for i, (scale, shift) in self.scale.items()},
+            activation={i: single(radius) for i, radius in self.activation.items()},
+            points={i: point.mapped(single) for i, point in self.points.items()},
+            rounding=Allowances(dtype, enabled=False),
+            dtype=dtype,
+        )
+
     def tensor(self, array: Any) -> Tensor:
         """An array on the device and in the type of the model."""
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
@@ -265,12 +280,15 @@ class BoundModel(Brief):
 class Bounds(Brief):
     """Bounds on every layer's output for N samples: `lower[i]`, `upper[i]` (N, size).
 
-    `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips.
+    `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips. `least_high[i]`
+    (N, size): lower bounds on the upper end of what layer i may give, `W x + R |x| + b + r_b`, where they were sought;
+    only of `BoundModel.fused` layers. At least `lower[i]`.
     """
 
     lower: list[Tensor]
     upper: list[Tensor]
     activation: dict[int, Tensor]
+    least_high: dict[int, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lower[0])
@@ -279,7 +297,19 @@ class Bounds(Brief):
         """The bounds of a subset of samples (a slice, or an index tensor)."""
         activation = {i: (r if r.ndim == 1 else r[samples]) for i, r in self.activation.items()}
         return Bounds(
-            lower=[t[samples] for t in self.lower], upper=[t[samples] for t in self.upper], activation=activation
+            lower=[t[samples] for t in self.lower],
+            upper=[t[samples] for t in self.upper],
+            activation=activation,
+            least_high={i: t[samples] for i, t in self.least_high.items()},
+        )
+
+    def to(self, dtype: torch.dtype) -> Bounds:
+        """The same numbers in another type, rounded to nearest: bounds no more, unless it is the same type."""
+        return Bounds(
+            lower=[t.to(dtype) for t in self.lower],
+            upper=[t.to(dtype) for t in self.upper],
+            activation={i: t.to(dtype) for i, t in self.activation.items()},
+            least_high={i: t.to(dtype) for i, t in self.least_high.items()},
         )
 
     def sample(self, index: int) -> SampleBounds:
@@ -293,6 +323,7 @@ class Bounds(Brief):
             lower=[numpy(t[index]) for t in self.lower],
             upper=[numpy(t[index]) for t in self.upper],
             activation=activation,
+            least_high={i: numpy(t[index]) for i, t in self.least_high.items()},
         )
 
     @staticmethod
@@ -305,4 +336,7 @@ class Bounds(Brief):
         }
         lower = [torch.cat([p.lower[i] for p in parts]) for i in range(count)]
         upper = [torch.cat([p.upper[i] for p in parts]) for i in range(count)]
-        return Bounds(lower=lower, upper=upper, activation=activation)
+        # Where one batch has none, its own lower bounds serve.
+        sought = sorted({i for p in parts for i in p.least_high})
+        least_high = {i: torch.cat([p.least_high.get(i, p.lower[i]) for p in parts]) for i in sought}
+        return Bounds(lower=lower, upper=upper, activation=activation, least_high=least_high)

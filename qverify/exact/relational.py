@@ -295,6 +295,8 @@ class Relational:
         interval += matrices.bias[chosen] + bias_radius + lift - allowance(mass, len(low), total)
         interval[~np.isfinite(interval)] = -np.inf
         wide = np.nextafter(self.bounds.lower[index][chosen] + gap, -np.inf)
+        if index in self.bounds.least_high:
+            wide = np.maximum(wide, self.bounds.least_high[index][chosen])
         return gap, np.maximum(interval, wide)
 
     # -- objectives -------------------------------------------------------------------------------

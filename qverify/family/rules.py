@@ -8,7 +8,7 @@ s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
     float32    1/2 + 4 |v| 2^-24: an exact integer sum, its bias included, times a float32 multiplier (made in float32:
                up to two roundings, one for a sum beyond 2^24, one for the product): ONNX Runtime, XNNPACK
     single     1/2 + |v| 2^-22: a 31-bit multiplier, made of steps that may be multiplied in float32 first, and one
-               rounding: CMSIS-NN and TensorFlow Lite with their single-rounding switch, and its dense layers; ExecuTorch
+               rounding: CMSIS-NN and TensorFlow Lite with their single-rounding switch, its dense layers, ExecuTorch
     double     1/2 + 2^-(k+1) + |v| 2^-22, without the second term where k is not positive: two roundings (gemmlowp):
                TensorFlow Lite's reference kernels and ruy, TensorFlow Lite Micro, CMSIS-NN by default; averages over
                all positions are off by up to 1/n more

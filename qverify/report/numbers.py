@@ -34,6 +34,7 @@ _MEANING = {
     "attack": "descent to a member that fails",
     "bp": "backward bounds",
     "bp-layers": "backward bounds at every layer",
+    "bp-optimised": "backward bounds with optimised lines, also for counterexamples alone",
     "exact": "the solver",
 }
 _BASIS = {
@@ -42,6 +43,7 @@ _BASIS = {
     "attack": "one float64 forward pass of the witness",
     "bp": "as ibp",
     "bp-layers": "as ibp",
+    "bp-optimised": "as ibp",
 }
 """What a stage's answer rests on; of the exact step `trust` says it."""
 

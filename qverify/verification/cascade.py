@@ -4,7 +4,9 @@
     ibp          interval bounds on the margins
     attack       descent to a member that fails; what it finds is evaluated afresh before it counts
     bp           backward bounds with the intervals of IBP
-    bp-layers    backward bounds at every layer, which also leaves few binaries for
+    bp-layers    backward bounds at every layer
+    bp-optimised the same with optimised lines, then under the assumption that a counterexample exists; what holds for
+                 all members leaves few binaries for
     exact        programs and a solver, one sample at a time in `jobs` threads
 
 Where radii stand for integer kernels (schemes `tensor` and `channel`), a sample whose margins are positive is verified
@@ -24,9 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qverify.bounds import pairs
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import OutOfTime, interval_margins
 from qverify.bounds.refinement import backward_margins, tightened_bounds
+from qverify.bounds.shrinking import shrunk
 from qverify.errors import DataError
 from qverify.family.members import Recipe
 from qverify.network import Network, margins
@@ -213,12 +217,25 @@ class Cascade:
             parts = batch.parts(_TOGETHER)
             for part in parts:
                 self._stage(part, tell, "bp-layers", self._layered)
+                self._optimised_stages(part, tell)
             batch.join(parts)
         if method in ("ibp", "bp") and not self.stop.is_set():
             sought = "found" if self.options.attack else "looked for"
             little = f"{method.upper()} proves too little and no failing member was {sought}"
             reason = "time limit" if batch.cut else f"{little}; --method auto decides more"
             self._give_up(batch, tell, method, reason)
+
+    def _optimised_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
+        """Optimised BP on the open samples whose layers are few and small enough; the others go on as they are."""
+        affordable = pairs.affordable(self.model, batch.bounds).cpu().numpy()
+        if not affordable.any():
+            return
+        rest = [batch.part(~affordable)] if not affordable.all() else []
+        batch.keep(affordable)
+        self._stage(batch, tell, "bp-optimised", self._optimised)
+        if self.options.method != "exact":  # there the margin itself is wanted, however far above 0
+            self._stage(batch, tell, "bp-optimised", self._assumed)
+        batch.join([batch.part(np.ones(len(batch.open), dtype=bool)), *rest])
 
     def _stage(
         self, batch: Batch, tell: Callable[[Verdict], None], name: str, stage: Callable[[Batch, Deadline], Tensor]
@@ -257,6 +274,16 @@ class Cascade:
     def _layered(self, batch: Batch, deadline: Deadline) -> Tensor:
         batch.bounds = tightened_bounds(self.model, batch.bounds, deadline)
         return self._backward(batch, deadline)
+
+    def _optimised(self, batch: Batch, deadline: Deadline) -> Tensor:
+        batch.bounds = shrunk(self.model, batch.bounds, pairs.NEURONS, deadline.share(0.5))
+        proved = self.model.tensor(batch.lower[batch.open])
+        return pairs.optimised_margins(self.model, batch.bounds, self._labels(batch), proved, deadline)
+
+    def _assumed(self, batch: Batch, deadline: Deadline) -> Tensor:
+        proved = self.model.tensor(batch.lower[batch.open])
+        half = deadline.share(0.5)  # the rest is for the exact step
+        return pairs.assumed_margins(self.model, batch.bounds, self._labels(batch), proved, half)
 
     def _attack(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Descend; what seems to fail is made and evaluated afresh, the rest keeps its recipe for later."""

@@ -67,7 +67,7 @@ class Tally:
     @property
     def bp(self) -> int:
         """Verified by bounds alone."""
-        return sum(self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers"))
+        return sum(self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers", "bp-optimised"))
 
     @property
     def guaranteed(self) -> int:

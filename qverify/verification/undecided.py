@@ -47,9 +47,14 @@ class Batch(Brief):
 
     def parts(self, size: int) -> list[Batch]:
         """The open samples in several batches, which share everything but `open`, `bounds` and `cut`."""
-        starts = range(0, len(self.open), size)
-        chunks = [slice(start, start + size) for start in starts]
-        return [replace(self, open=self.open[chunk], bounds=self.bounds.take(chunk)) for chunk in chunks]
+        places = np.arange(len(self.open)) // size
+        return [self.part(places == place) for place in range(int(places.max(initial=-1)) + 1)]
+
+    def part(self, mask: Any) -> Batch:
+        """The open samples where `mask` holds, one entry an open sample; see `parts`."""
+        part = replace(self)
+        part.keep(mask)
+        return part
 
     def join(self, parts: list[Batch]) -> None:
         """Take over the open samples of `parts`, in their order, and their bounds."""

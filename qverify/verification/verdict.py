@@ -96,7 +96,7 @@ class Verdict(Brief):
     """The answer for one sample.
 
     `margin_lower`: proved lower bound on the worst margin over the family (-inf if there is none); `margin_upper`: the
-    margin of a concrete member. `method` decided: forward, ibp, attack, bp, bp-layers or exact. `scope`: of the
+    margin of a concrete member. `method` decided, one of `choices.STAGES`. `scope`: of the
     exact step, `exact`, or `independent positions` where kernels are shared (sound; cannot falsify), else empty.
     `detail`: why it is unknown. `seconds`: its share of batched steps plus its own exact step. `limit`: the time limit,
     in seconds, that ended its exact step, None if none did.

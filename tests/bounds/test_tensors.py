@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from qverify.bounds.tensors import Affine, BoundModel, Bounds, Cut
+from qverify.bounds.cut import Cut
+from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense

@@ -88,6 +88,7 @@ def random_rows(rng: np.random.Generator, count: int) -> list[Line]:
         ("verified", "ibp"),
         ("verified", "bp"),
         ("verified", "bp-layers"),
+        ("verified", "bp-optimised"),
         ("verified", "exact"),
         ("falsified", "attack"),
         ("falsified", "exact"),
