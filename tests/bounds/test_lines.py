@@ -39,7 +39,15 @@ def scaled(point: Point, scale: float) -> Point:
 def lines(point: Point, radius: Array, box: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Line, Line]:
     tensors = point.mapped(lambda numbers: torch.tensor(np.array(numbers)))
     v, out = (tuple(torch.tensor(np.array(end)) for end in ends) for ends in (box, y))
-    return point_lines(tensors, torch.tensor(np.array(radius)), (v[0], v[1]), (out[0], out[1]))
+    return point_lines(tensors, torch.tensor(np.array(radius)), (v[0], v[1]), v[0], (out[0], out[1]))
+
+
+def at(line: Line, v: Array, share: float | None = None) -> Array:
+    """The mixture of the steep and the flat line at v, by this share of the steep one; None: the usual one."""
+    steep, level = line.slope.numpy() * v + line.intercept.numpy(), line.level.numpy()
+    part = line.usual.numpy() if share is None else share
+    mixed: Array = part * steep + (1.0 - part) * level
+    return mixed
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e6, 1e12])
@@ -61,12 +69,13 @@ def test_lines_hold_at_every_value(grid: bool, scale: float, rng: np.random.Gene
         room = 64 * UNIT * (abs(lower) + abs(upper) + radius)
         for share in np.linspace(0.0, 1.0, 41):
             v = np.clip(lower + share * (upper - lower), lower, upper)
-            least, most = (line.slope.numpy() * v + line.intercept.numpy() for line in (below, above))
             for corner in (False, True):
                 found = sample_rounded(point, radius, v, rng, corner)
-                assert (least <= found + room).all() and (found <= most + room).all()
+                for part in (None, 0.0, 0.3, 1.0):
+                    assert (at(below, v, part) <= found + room).all() and (found <= at(above, v, part) + room).all()
+            least = at(below, v)
             tight += int((abs(lower_end(np, point, radius, v) - least) <= room).sum())
-        flat += int((below.slope == 0).sum())
+        flat += int((below.usual == 0).sum())
     assert tight > 100 and flat > 10
 
 
@@ -88,6 +97,7 @@ def test_lines_hold_in_exact_arithmetic(
     for v in (Fraction(v) for v in kinds if lower <= v <= upper):
         clipped = [min(max(v + e, Fraction(-low)), Fraction(high)) for e in (-Fraction(radius), Fraction(radius))]
         least, most = (Fraction(line.slope.item()) * v + Fraction(line.intercept.item()) for line in (below, above))
+        assert below.level.item() == -1e3 and above.level.item() == 1e3
         room = Fraction(16 * UNIT * (abs(lower) + abs(upper) + radius))
         assert least <= clipped[0] + room and most >= clipped[1] - room
 
@@ -100,10 +110,10 @@ def test_lines_are_the_ends_where_nothing_bends() -> None:
         lower, upper = (np.array([[end]]) for end in box)
         y = lower_end(np, arrays, arrays.radius, lower), upper_end(np, arrays, arrays.radius, upper)
         for line, end in zip(lines(arrays, arrays.radius, (lower, upper), y), (lower_end, upper_end), strict=True):
-            assert line.slope.item() == slope
+            assert line.usual.item() * line.slope.item() == slope
             for v in np.linspace(*box, 5):
                 wanted = end(np, arrays, arrays.radius, np.array([v]))[0]
-                assert slope * v + line.intercept.item() == pytest.approx(wanted, abs=1e-12)
+                assert at(line, np.array([[v]])).item() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_kinks_by_hand() -> None:
