@@ -116,9 +116,9 @@ def test_results_do_not_import_the_command_line() -> None:
 
 # --- the tests ---
 
-PACKAGES = {Path(), Path("support"), Path("fuzz")}
+PACKAGES = {Path(), Path("support"), Path("fuzz"), Path("matrix")}
 """The folders of tests that are packages: whoever starts pytest in tests/ must not find tests/onnx as `onnx`."""
-BESIDE = {"support", "fuzz", "benchmarks", "results"}
+BESIDE = {"support", "fuzz", "matrix", "benchmarks", "results"}
 """Folders of tests that mirror no package of qverify."""
 SUITE = sorted(TESTS.rglob("*.py"))
 
@@ -145,9 +145,9 @@ def is_test(module: str) -> bool:
 
 @pytest.mark.parametrize("path", SUITE, ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_test_file_imports_another(path: Path) -> None:
-    """What they share is in tests/support; only the fuzzer has modules of its own."""
+    """What they share is in tests/support; only the fuzzer and the matrix have modules of their own."""
     own = path.relative_to(TESTS).parts[0]
-    allowed = {"support", "fuzz"} if own == "fuzz" else {"support"}
+    allowed = {"support", own} if own in ("fuzz", "matrix") else {"support"}
     for name in imported_tests(ast.parse(path.read_text(encoding="utf-8")), path):
         assert name.split(".")[0] in allowed and not is_test(name), f"imports {name}"
 
@@ -178,5 +178,5 @@ def test_tests_mirror_the_package() -> None:
         if path.name == "__init__.py":
             packages.add(folder)
         elif not is_test(path.stem):
-            assert first in {"support", "fuzz", "benchmarks"}, f"{path} belongs in support"
+            assert first in {"support", "fuzz", "matrix", "benchmarks"}, f"{path} belongs in support"
     assert packages == PACKAGES

@@ -1,4 +1,4 @@
-"""The check of a quantiser as it is stated: bit-widths and words."""
+"""The check of a quantiser as it is stated: bit-widths and words, and what a network has that it cannot speak for."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from qverify.choices import (
 )
 from qverify.errors import RadiiError
 from qverify.kinds import is_word
+from qverify.layers import Scale
 from qverify.text.escapes import shown
+from qverify.text.shortened import listed
 
 if TYPE_CHECKING:
     from qverify.family.steps import Quantiser
+    from qverify.network import Network
 
 _WORDS = {
     "rounding": ROUNDINGS,
@@ -59,6 +62,34 @@ def check(quantiser: Quantiser) -> None:
     more += [name for name in _RANGED_ONLY if getattr(quantiser, name) != _WORDS[name][0]]
     if more and not ranged:
         raise RadiiError(f"Scheme {quantiser.scheme} has no {more[0].replace('_', ' ')}; tensor and channel have.")
+
+
+def refuse_constants(network: Network) -> None:
+    """Raise RadiiError where onnxruntime rounds constants to the bits of an activation: those of Mul and Add.
+
+    One number alone is the end of its own range, so it stays what it is.
+    """
+    if network.added_biases:
+        raise RadiiError(
+            f"A node of its own adds the bias of {listed([repr(n) for n in network.added_biases], 3)}, which"
+            " onnxruntime rounds to the bits of an activation, and the product before it too, where --points"
+            " onnxruntime has nothing: give the model after onnxruntime's pre-processing (quant_pre_process), which"
+            " makes it a Gemm."
+        )
+    for layer in network.layers:
+        if isinstance(layer, Scale) and not _one_number(layer):
+            raise RadiiError(
+                f"Layer {layer.name!r} computes with constants that onnxruntime rounds to the bits of an activation,"
+                " where --points onnxruntime has nothing: fold them into the data or into the layer that reads them."
+            )
+
+
+def _one_number(layer: Scale) -> bool:
+    """Whether a layer adds or multiplies by a single positive number."""
+    scale, shift = layer.scale[0], layer.shift[0]
+    if (layer.scale != scale).any() or (layer.shift != shift).any():
+        return False
+    return bool((scale == 1.0) or (shift == 0.0 and scale > 0.0))
 
 
 def _widths(quantiser: Quantiser) -> dict[str, Any]:

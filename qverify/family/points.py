@@ -75,6 +75,17 @@ class Point(Brief):
             radius=radius, low=(ends[0], ends[1]), high=(ends[2], ends[3]), dead=dead, step=step, entry=self.entry
         )
 
+    def or_else(self, other: Point) -> Point:
+        """The smallest point that holds this one and another, both stated in numbers; of no grid in particular."""
+        low, high = (*self.low, *other.low), (*self.high, *other.high)
+        return Point(
+            radius=np.maximum(self.radius, other.radius),
+            low=(min(low), max(low)),
+            high=(min(high), max(high)),
+            dead=np.minimum(self.dead, other.dead),
+            entry=self.entry,
+        )
+
     def mapped(self, function: Callable[[Any], Any]) -> Point:
         """Every number replaced by `function` of it."""
         one, low, high = function, self.low, self.high

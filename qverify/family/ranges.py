@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from qverify.arrays import Array
-    from qverify.layers import BatchNorm
+    from qverify.layers import BatchNorm, Layer
     from qverify.network import Network
 
 _CHUNK = 1024
@@ -44,8 +44,8 @@ class Ranges(NamedTuple):
 
 
 def calibrate(network: Network, x: Any, norms: Iterable[BatchNorm] = (), method: str = "minmax") -> Ranges:
-    """The ranges of all layers on the samples `x` (N, ...) by a method of `choices.RANGES`, and, always of all values,
-    those of the layers that `norms` were folded into, as they were before.
+    """The ranges of all layers on the samples `x` (N, ...) by a method of `choices.RANGES`, and of the layers that
+    `norms` were folded into, as they were before.
 
     Raises RadiiError for data that do not fit, or whose activations are not finite.
     """
@@ -59,8 +59,27 @@ def calibrate(network: Network, x: Any, norms: Iterable[BatchNorm] = (), method:
                 value = forward(own, [values[j] for j in own.inputs])
                 before[own.name] = _widened(before.get(own.name, (0.0, 0.0)), value)
     if method in _CALIBRATORS:
-        ranges = _by_calibrator(network, network.flat(x), _CALIBRATORS[method])
+        flat, kind = network.flat(x), _CALIBRATORS[method]
+        ranges = _by_calibrator(network, flat, kind)
+        before = {name: _by_calibrator(_until(network, own), flat, kind)[-1] for name, own in unfolded.items()}
     return Ranges(ranges, before)
+
+
+def _until(network: Network, last: Layer) -> Network:
+    """The part of a network that a layer reads, with the layer behind it as the output."""
+    needed, waiting = {0}, [*last.inputs]
+    while waiting:
+        index = waiting.pop()
+        needed.add(index)
+        waiting += network.layers[index].inputs
+    kept = sorted(needed)
+    place = {index: at for at, index in enumerate(kept)}
+
+    def moved(layer: Layer) -> Layer:
+        return replace(layer, inputs=tuple(place[i] for i in layer.inputs))
+
+    layers = (*(moved(network.layers[i]) for i in kept), moved(last))
+    return replace(network, layers=layers, batchnorms=(), added_biases=(), oddities=())
 
 
 def _widened(ends: Range, values: Array) -> Range:

@@ -11,27 +11,29 @@ averages and the network's own included. Integer kernels are covered as far as k
 arithmetic, and BatchNormalization folded or not (batchnorm.py).
 
 Not covered: a bias that is added to a MatMul by a node of its own and rounded to the bits of an activation (a Gemm has
-it inside). A reduced range of weights is one bit of weights less. Radii of fewer bits do not hold those of more: what a
-finer grid keeps, a coarser one rounds to 0, and the ends of its range are others.
+it inside), and factors of a Mul likewise: refused for onnxruntime's points, a remark elsewhere. A reduced range of
+weights is one bit of weights less. Radii of fewer bits do not hold those of more: what a finer grid keeps, a coarser
+one rounds to 0, and the ends of its range are others.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qverify.errors import RadiiError
 from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
-from qverify.family.checked import check
+from qverify.family.checked import check, refuse_constants
 from qverify.family.kernels import IntegerLayer, Kernel, borderline, dropped
+from qverify.family.points import Point
 from qverify.family.ranges import Range, Ranges, calibrate
 from qverify.kinds import NETWORK, expected
 from qverify.layers import Conv, Dense, Relu
 from qverify.network import Network
 
 if TYPE_CHECKING:
-    from qverify.family.points import Point
     from qverify.family.steps import Place, Quantiser
 
 
@@ -74,22 +76,24 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
             " anew (in Python: qverify.save(qverify.load(MODEL), FILE)) and give that file to the toolchain too, or"
             " use --scheme paper or --radii."
         )
+    if quantiser.points == "onnxruntime":
+        refuse_constants(network)
     norms = kept_apart(network, quantiser)
     found = calibration
     if not isinstance(found, Ranges):
         found = calibrate(network, calibration, norms, quantiser.ranges)
     apart = separate(network, quantiser, norms, found)
-    ranges = _shared(quantiser, network, found.outputs)
+    ranges = _possible(quantiser, network, found.outputs)
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
     places = rounded_places(network, quantiser.points)
     points = {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
     if quantiser.input == "rounded":
-        points[network.layers[0].name] = quantiser.at_input().point(*ranges[0], place="input")
+        points[network.layers[0].name] = quantiser.at_input().point(*found.outputs[0], place="input")
     # With a normalisation kept apart, what enters a Relu is not known to be 0 or more on any sample.
-    empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*ranges[i])]
+    empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*found.outputs[i])]
     dead, unsure = ([name for name in empty if (name in apart.before) is kept] for kept in (False, True))
-    rounded = {network.layers[i].name: ranges[i] for i in (0, *places)} | found.before
-    unclear = [why for name, ends in rounded.items() for why in borderline(name, *ends, quantiser.of_activations)]
+    rounded = [(network.layers[i].name, ends) for i in (0, *places) for ends in ranges[i]] + [*found.before.items()]
+    unclear = [why for name, ends in rounded for why in borderline(name, *ends, quantiser.of_activations)]
     return {
         "layers": layers,
         "points": points,
@@ -113,32 +117,43 @@ def rounded_places(network: Network, where: str) -> list[int]:
     return [i for i in range(1, len(network.layers)) if not alone[i]]
 
 
-def _shared(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[Range]:
-    """The ranges, with that of an average taken from what it reads where the toolchain does so."""
-    ranges = list(ranges)
+def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[tuple[Range, ...]]:
+    """The ranges that a toolchain may take for the output of each layer: an average has that of what it reads in
+    TensorFlow Lite, and in onnxruntime's QDQ files, and its own in those of integer operators."""
+    found: list[tuple[Range, ...]] = [(ends,) for ends in ranges]
     for i, layer in enumerate(network.layers):
-        if quantiser.points == "tflite" and isinstance(layer, Conv) and not layer.quantised:
-            ranges[i] = ranges[layer.inputs[0]]
-    return ranges
+        if isinstance(layer, Conv) and not layer.quantised and quantiser.points != "activations":
+            read = found[layer.inputs[0]]
+            found[i] = read if quantiser.points == "tflite" else tuple(dict.fromkeys((*read, ranges[i])))
+    return found
 
 
-def _point(quantiser: Quantiser, network: Network, index: int, ranges: list[Range], apart: Separate) -> Point:
-    layer, ends = network.layers[index], ranges[index]
+def _point(
+    quantiser: Quantiser, network: Network, index: int, ranges: list[tuple[Range, ...]], apart: Separate
+) -> Point:
+    layer = network.layers[index]
     place: Place = "behind Relu" if index in network.relus else "inside"
     before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
-    if quantiser.rounding == "double":
-        before = before + quantiser.activation_step(*ends) * _second_rounding(quantiser, network, index, ranges)
-    point = quantiser.point(*ends, before if before.any() else 0.0, place)
+    points = []
+    for ends in ranges[index]:
+        error = before
+        if quantiser.rounding == "double":
+            step = quantiser.activation_step(*ends)
+            error = before + step * _second_rounding(quantiser, network, index, step, ranges)
+        points.append(quantiser.point(*ends, error if error.any() else 0.0, place))
+    point = reduce(Point.or_else, points)
     if layer.name not in apart.ends:
         return point
     low, high = (end.reshape(layer.shape) for end in apart.ends[layer.name])
-    return quantiser.clipped_before(point, ends, low, high)
+    return quantiser.clipped_before(point, ranges[index][0], low, high)  # a Relu has one range
 
 
-def _second_rounding(quantiser: Quantiser, network: Network, index: int, ranges: list[Range]) -> float:
-    """What the second of two roundings adds at the point behind layer `index`, in steps (rules.py), at most: of the
-    coarsest channel, and of sums and averages, whose multipliers have 20 bits."""
-    step, source = quantiser.activation_step(*ranges[index]), index
+def _second_rounding(
+    quantiser: Quantiser, network: Network, index: int, step: float, ranges: list[tuple[Range, ...]]
+) -> float:
+    """What the second of two roundings adds at the point of this step behind layer `index`, in steps (rules.py), at
+    most: of the coarsest channel, and of sums and averages, whose multipliers have 20 bits."""
+    source = index
     while isinstance(network.layers[source], Relu):
         (source,) = network.layers[source].inputs
     layer: Any = network.layers[source]
@@ -146,12 +161,13 @@ def _second_rounding(quantiser: Quantiser, network: Network, index: int, ranges:
         return 2.0**-18 * quantiser.levels
     reading = quantiser.at_input() if layer.inputs == (0,) else quantiser
     top = float(abs(layer.weight).max()) / quantiser.at_layer(layer.name).weight_levels
-    _, exponent = np.frexp(1.001 * top * reading.activation_step(*ranges[layer.inputs[0]]) / step)
+    entry = max(reading.activation_step(*ends) for ends in ranges[layer.inputs[0]])
+    _, exponent = np.frexp(1.001 * top * entry / step)
     return float(np.ldexp(0.5, min(int(exponent), -1)))
 
 
 def _affine_radii(
-    quantiser: Quantiser, network: Network, ranges: list[Range], apart: Separate
+    quantiser: Quantiser, network: Network, ranges: list[tuple[Range, ...]], apart: Separate
 ) -> tuple[dict[str, dict[str, Any]], list[IntegerLayer]]:
     """Radii of weights and biases by layer, and the layers as integers; a union of families is the larger radius.
 
@@ -169,10 +185,11 @@ def _affine_radii(
         (source,) = layer.inputs
         reading = quantiser.at_input() if source == 0 else quantiser
         mine = reading.at_layer(layer.name)
-        own = integer_layer(layer, mine, reading.activation_step(*ranges[source]), reading.range(*ranges[source]))
+        forms = [integer_layer(layer, mine, reading.activation_step(*r), reading.range(*r)) for r in ranges[source]]
+        own = max(forms, key=lambda form: form.entry)
         stated = quantiser.layers.get(layer.name)
         if stated is None or stated.block is None:
-            integers.append(own)
+            integers += forms
             weight = _like_weights(layer, mine.weight_radii(np, own.top, layer.bias, own.entry)[0])
         else:  # no integer kernel has blocks
             weight = _blocked(mine, layer, own, stated.block)

@@ -168,6 +168,8 @@ class Quantiser:
             half = 2.0 ** (self.of_activations - 1)
             return (-half, 0.0), (half - 1.0, 2.0 * half - 1.0)
         step, slack = self.activation_step(low, high), (high - low) * FLOAT32_SLACK
+        if self.activations == "symmetric":
+            return _symmetric_ends(high, 2.0 ** (self.of_activations - 1), slack)
         unclear = levels * FLOAT32_SLACK if low < 0.0 < high else 0.0
         fewest, most = (min(max(round(-low / step + sign * unclear), 0), levels) for sign in (-1.0, 1.0))
         lows, highs = (-most * step, -fewest * step), ((levels - most) * step, (levels - fewest) * step)
@@ -183,8 +185,9 @@ class Quantiser:
         step = self.activation_step(low, high)
         radius = self.activation_radius(step)
         keeps_zero = self.activation_share < 1.0 or place != "inside"
-        # On the grid and at most `radius` away: nothing nearer to 0 than this becomes a whole step.
-        dead = np.maximum(step - radius, 0.0) - before
+        # On the grid and at most a radius away: nothing nearer to 0 than this becomes a whole step, the finest one.
+        finest = step * self.levels / (2.0**self.of_activations - 1.0)  # of unsigned symmetric integers
+        dead = np.maximum(finest - self.activation_radius(finest), 0.0) - before
         dead = np.where((dead < 0.0) | (not keeps_zero), NO_ZERO, dead)
         least, most = self.ends(low, high)
         return Point(radius=radius + before, low=least, high=most, dead=dead, entry=place == "input")
@@ -220,3 +223,13 @@ class Quantiser:
             levels = 2.0 ** (self.bias_bits - 1) - 1.0
             return radius, one * (size.max() / levels * (self.share + levels * FLOAT32_SLACK))
         return radius, bias_step * self.share + size * FLOAT32_SLACK + underflow
+
+
+def _symmetric_ends(largest: float, half: float, slack: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ends of b-bit integers around the zero point in the middle, `half` = 2^(b-1), as `Quantiser.ends` gives them.
+
+    From -half or -(half - 1) to half - 1 steps: of largest / (half - 1), or, where integers are unsigned, of
+    largest / (half - 1/2) (onnxruntime, zero point 128).
+    """
+    step, unsigned = largest / (half - 1.0), largest / (half - 0.5)
+    return (-half * step - slack, -largest + slack), ((half - 1.0) * unsigned - slack, largest + slack)

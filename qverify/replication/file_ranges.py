@@ -38,7 +38,8 @@ def ranges_of_file(trained: Network, file: Network, quantiser: Quantiser) -> Ran
                     f"{file.source} has {(high - low) / step + 1:.0f} values at {quoted(layer.name)}, the quantiser"
                     f" {own.levels + 1:.0f}; state the bits of the file."
                 )
-            ranges[i] = (low, high)
+            symmetric = quantiser.activations == "symmetric"  # whose lower end is one step further, or not there
+            ranges[i] = (-high, high) if symmetric else (low, high)
     for i in trained.weighted:
         layer = trained.layers[i]
         assert isinstance(layer, (Dense, Conv))

@@ -95,7 +95,7 @@ def file(rng: np.random.Generator) -> Network:
         )
 
     def point(name: str, source: int, size: int) -> Rounding:
-        return Rounding.on_grid(name, source, (size,), 2.0**-3, (-16, 15))
+        return Rounding.on_grid(name, source, (size,), 2.0**-3, (-16, 15), kernel=True)
 
     layers = (Input("x", (), (3,)), point("qx", 0, 3), on_grid("a", 1, 4, 3), point("qa", 2, 4), on_grid("b", 1, 4, 3))
     return Network((*layers, point("qb", 4, 4), Add("sum", (3, 5), (4,)), point("qs", 6, 4)))

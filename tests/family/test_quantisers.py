@@ -110,7 +110,8 @@ def test_symmetric_activations_have_steps_of_the_larger_side(rng: np.random.Gene
     assert family.entry is not None
     largest = abs(x).max()
     assert family.entry.high[1].max() == pytest.approx(largest, rel=1e-5)
-    assert family.entry.low[0].min() == pytest.approx(-largest, rel=1e-5)
+    assert family.entry.low[0].min() == pytest.approx(-largest * 128 / 127, rel=1e-5)  # as signed integers have it
+    assert family.entry.low[1].max() == pytest.approx(-largest, rel=1e-5)
     assert family.entry.radius.max() == pytest.approx(largest / 127 / 2, rel=1e-3)
     for i in network.relus:
         values = network.evaluate_all(x)[i]

@@ -5,10 +5,12 @@ Nothing of qverify is in here: it is what qverify's statements about toolchains 
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,17 +114,24 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return self.left.pop() if self.left else None
 
 
+def prepared(source: onnx.ModelProto) -> onnx.ModelProto:
+    """The model after the toolchain's own pre-processing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "m.onnx")
+        onnx.save(source, path)
+        quant_pre_process(path, path)
+        return onnx.load(path)
+
+
 def quantised(source: onnx.ModelProto, x: Array, form: Form) -> onnx.ModelProto:
     """The file that the toolchain makes of a model, calibrated on x (N, ...)."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         before, after = str(Path(folder) / "m.onnx"), str(Path(folder) / "q.onnx")
-        onnx.save(source, before)
+        onnx.save(prepared(source) if form.prepared else source, before)
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
-            if form.prepared:
-                quant_pre_process(before, before)
             quantize_static(
                 before,
                 after,
