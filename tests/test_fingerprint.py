@@ -10,7 +10,7 @@ import pytest
 
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding, fingerprint
-from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Rounding, Scale
 from qverify.network import Network
 from tests.support.networks import conv, dense, known_layers, mlp, scale
 
@@ -23,6 +23,14 @@ EXAMPLES: dict[type[Layer], Any] = {
     Scale: scale(RNG, "s", 0, 4),
     Relu: Relu("r", (0,), (4,), offset=np.zeros(4)),
     Add: Add("a", (0, 1), (4,)),
+    Rounding: Rounding(
+        *("q", (0,), (4,)),
+        step=np.full(4, 0.5),
+        low=np.full(4, -1.0),
+        high=np.full(4, 2.0),
+        dead=np.zeros(4),
+        offset=np.zeros(4),
+    ),
 }
 OTHER: dict[str, Any] = {
     "name": "other",
@@ -34,6 +42,8 @@ OTHER: dict[str, Any] = {
     "has_bias": False,
     "quantised": False,
     "offset": None,
+    "grid": np.ones((1, 1)),
+    "kernel": True,
 }
 
 

@@ -16,7 +16,7 @@ from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.family.family import Family
 from qverify.layers import Conv, Dense
-from qverify.runs.problem import doubted, read_network, read_samples, stated_radii
+from qverify.runs.problem import doubted, read_network, read_samples, say_hints, stated_radii
 from qverify.text.brief import Brief
 from qverify.verification import hints
 
@@ -80,6 +80,8 @@ class Inspected(Brief):
         samples = None if everything is None else datasets.select(everything, given.samples)[0]
         radii, _ = stated_radii(given, network, everything)
         family = None if radii is None else Family.of(network, radii, given.clip_input)
+        if radii is not None:
+            say_hints(network, radii, samples)
         if samples is not None:
             datasets.flatten(samples, network)
         doubts = () if everything is None else doubted(network, everything)

@@ -51,7 +51,7 @@ def check(quantiser: Quantiser) -> None:
         if not is_word(getattr(quantiser, name), allowed):
             words = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
             raise RadiiError(f"Unknown {name} {shown(getattr(quantiser, name))}; it is {words}.")
-    for name, own in quantiser.layers.items():
+    for name, own in quantiser.layers:
         if own.scheme is not None and not is_word(own.scheme, RANGED):
             raise RadiiError(f"Layer {name!r} has scheme {shown(own.scheme)}; it is one of {', '.join(RANGED)}.")
         if own.block is not None and (isinstance(own.block, bool) or not isinstance(own.block, int) or own.block < 1):
@@ -98,7 +98,7 @@ def _widths(quantiser: Quantiser) -> dict[str, Any]:
     for kind in ("weight", "activation", "input", "bias"):
         if (bits := getattr(quantiser, f"{kind}_bits")) is not None:
             found[f"bit-width of the {kind}"] = bits
-    own = {f"bit-width of layer {name!r}": own.bits for name, own in quantiser.layers.items()}
+    own = {f"bit-width of layer {name!r}": own.bits for name, own in quantiser.layers}
     return found | {what: bits for what, bits in own.items() if bits is not None}
 
 

@@ -127,7 +127,7 @@ def _quantiser(
     except UsageError as error:
         raise RadiiError(f"{path}: {error}") from None
     by_layer = {name: LayerBits(**bits) for name, bits in layers.items()}
-    return Quantiser(**(stated | own), layers=by_layer)
+    return Quantiser(**(stated | own), layers=tuple(by_layer.items()))
 
 
 def write_radii(radii: Radii, path: str, remarks: tuple[str, ...] = ()) -> None:

@@ -86,9 +86,10 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     ranges = _possible(quantiser, network, found.outputs)
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
     places = rounded_places(network, quantiser.points)
-    points = {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
+    points = {}
     if quantiser.input == "rounded":
         points[network.layers[0].name] = quantiser.at_input().point(*found.outputs[0], place="input")
+    points |= {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
     # With a normalisation kept apart, what enters a Relu is not known to be 0 or more on any sample.
     empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*found.outputs[i])]
     dead, unsure = ([name for name in empty if (name in apart.before) is kept] for kept in (False, True))
@@ -187,7 +188,7 @@ def _affine_radii(
         mine = reading.at_layer(layer.name)
         forms = [integer_layer(layer, mine, reading.activation_step(*r), reading.range(*r)) for r in ranges[source]]
         own = max(forms, key=lambda form: form.entry)
-        stated = quantiser.layers.get(layer.name)
+        stated = quantiser.by_layer.get(layer.name)
         if stated is None or stated.block is None:
             integers += forms
             weight = _like_weights(layer, mine.weight_radii(np, own.top, layer.bias, own.entry)[0])

@@ -19,8 +19,8 @@ Functions take numpy arrays or torch tensors, which differentiate through them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from qverify.choices import PER_CHANNEL
 from qverify.errors import InternalError
 from qverify.family.kernels import LEAST_STEP, finest
 from qverify.family.points import NO_ZERO, Point
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Place = Literal["input", "behind Relu", "inside"]
 """Where a rounding point stands: what is 0 there is exactly 0, or, inside, may be off by the rounding of a sum."""
@@ -79,7 +76,12 @@ class Quantiser:
     input: str = "rounded"
     activations: str = "asymmetric"
     ranges: str = "minmax"
-    layers: Mapping[str, LayerBits] = field(default_factory=dict)
+    layers: tuple[tuple[str, LayerBits], ...] = ()
+
+    @property
+    def by_layer(self) -> dict[str, LayerBits]:
+        """What single layers have instead."""
+        return dict(self.layers)
 
     @property
     def per_channel(self) -> bool:
@@ -120,7 +122,7 @@ class Quantiser:
 
     def at_layer(self, name: str) -> Quantiser:
         """The same for the weights of one layer."""
-        own = self.layers.get(name)
+        own = self.by_layer.get(name)
         if own is None:
             return self
         return replace(self, weight_bits=own.bits or self.of_weights, scheme=own.scheme or self.scheme)

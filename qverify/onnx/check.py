@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from qverify.errors import ModelError
 from qverify.layers import Conv, Dense, Rounding, forward
 from qverify.onnx import session as onnx_session
+from qverify.text.brief import Brief
 from qverify.text.shortened import first_line, listed
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, o
 _REPORT = "Either the model was misread or onnxruntime is wrong: update it; if that does not help, please report it."
 
 
-@dataclass(eq=False)
-class _Points:
+@dataclass(eq=False, repr=False)
+class _Points(Brief):
     """The rounding points met so far: how many of their values onnxruntime has elsewhere, by layer."""
 
     network: Network

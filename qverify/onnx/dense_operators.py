@@ -15,6 +15,7 @@ from qverify.layers import Conv, Dense
 from qverify.onnx.arithmetic import shifted
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
 from qverify.onnx.grid import uncovered
+from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
 
 
-@dataclass(frozen=True, eq=False)
-class _Factor:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Factor(Brief):
     """A constant matrix (m, k), and the steps that it is whole multiples of, if it is on a grid."""
 
     weight: Array

@@ -161,12 +161,15 @@ class Question(Brief):
         says which limit ended it.
         """
         radii = {name: getattr(self.radii, name) for name in _STATED}
+        radii |= {name: value for name in _MORE_STATED if (value := getattr(self.radii, name)) is not None}
         method = [self.method, self.formulation, self.solver]
         clip = self.clip_input and list(self.clip_input)
         return [SEMANTICS, self.network_sha256, self.arrays_sha256, radii, clip, PROPERTY, method, self.tolerance]
 
 
-_STATED = ("bits", *QUANTISER, "sha256", "calibration")
+_STATED = ("bits", "scheme", "rounding", "kernel", "batchnorm", "sha256", "calibration")
+_MORE_STATED = tuple(name for name in QUANTISER if name not in _STATED)
+"""What counts where it is said."""
 
 
 def case_id(name: str, identity: list[Any]) -> str:

@@ -213,7 +213,7 @@ def test_what_is_there_already(tmp_path: Path) -> None:
         (("--values", "inf"), "The radius 'inf' in --values"),
         (("--values", "0,"), "The radius '' in --values"),
         (("--values", "0.1,1e-1"), "--values has 0.1 more than once"),
-        (("--values", "0", "--scheme", "tensor"), "with --values they mean nothing"),
+        (("--values", "0", "--scheme", "tensor"), "with --values it means nothing"),
         (("--bits", "8:4"), "'8:4' are empty; the smaller number comes first"),
         (("--bits", "4-8"), "'4-8' are not of the form LO:HI"),
         (("--bits", "0:3"), "The bit-width is 0; it must be a whole number from 1 to 32"),

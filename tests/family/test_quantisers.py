@@ -123,7 +123,7 @@ def test_blocks_have_steps_of_their_own(rng: np.random.Generator) -> None:
     layer: Any = network.layers[network.weighted[0]]
     assert isinstance(layer, Dense)
     x = rng.normal(size=(30, network.input_size))
-    quantiser = replace(PLAIN, layers={layer.name: LayerBits(bits=4, block=3)})
+    quantiser = replace(PLAIN, layers=((layer.name, LayerBits(bits=4, block=3)),))
     family = Family.of(network, Radii.of(quantiser, network, x))
     radius = family.weight[network.weighted[0]]
     for row in range(layer.weight.shape[0]):
@@ -151,8 +151,8 @@ def test_what_is_0_stays_0(rng: np.random.Generator) -> None:
         (replace(PLAIN, bias_bits=40), "bit-width of the bias is 40"),
         (replace(PLAIN, points="everywhere"), "Unknown points 'everywhere'"),
         (replace(PLAIN, ranges="best"), "Unknown ranges 'best'"),
-        (replace(PLAIN, layers={"a": LayerBits(block=0)}), "blocks of 0 weights"),
-        (replace(PLAIN, layers={"a": LayerBits(scheme="paper")}), "has scheme 'paper'"),
+        (replace(PLAIN, layers=(("a", LayerBits(block=0)),)), "blocks of 0 weights"),
+        (replace(PLAIN, layers=(("a", LayerBits(scheme="paper")),)), "has scheme 'paper'"),
         (Quantiser(8, points="tflite"), "Scheme paper has no points"),
         (Quantiser(8, rounding="double"), "knows no runtimes"),
         (Quantiser(8, bias_bits=8), "Scheme paper has no bias bits"),

@@ -54,7 +54,7 @@ def test_a_quantiser_in_words(tmp_path: Path) -> None:
     )
     found, _ = read_family(str(path))
     assert found == Quantiser(
-        8, "channel", weight_bits=4, activation_bits=8, input_bits=10, layers={"a": LayerBits(bits=8, block=32)}
+        8, "channel", weight_bits=4, activation_bits=8, input_bits=10, layers=(("a", LayerBits(bits=8, block=32)),)
     )
     with pytest.raises(RadiiError, match="states a quantiser, whose radii follow from a network"):
         load_radii(str(path))

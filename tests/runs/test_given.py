@@ -17,7 +17,8 @@ from qverify.runs.given import Given
     [
         ({"bits": 8, "radii": "r.toml"}, "--bits and --radii exclude each other"),
         ({"scheme": "tensor", "data": "digits"}, "give --bits too"),
-        ({"rounding": "nearest"}, "give --bits too"),
+        ({"bits": 8, "rounding": "double"}, "is one of runtimes|says how runtimes round"),
+        ({"bits": "W4"}, "write a number such as 8, or W4A8"),
         ({"bits": 8, "kernel": "any"}, "give one of these too"),
         ({"bits": 8, "scheme": "paper", "batchnorm": "apart"}, "give one of these too"),
         ({"clip_input": (1.0, 0.0)}, "the smaller one first"),

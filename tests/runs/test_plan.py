@@ -84,7 +84,7 @@ def test_what_is_left_out_has_the_defaults_of_verify(tmp_path: Path) -> None:
     [
         (
             BASE + "bits = [8]\nsample = '0:5'\n",
-            "has the unknown key 'sample'; the keys are batchnorm, bits, clip-input, data",
+            "has the unknown key 'sample'; the keys are activation-bits, activations, batchnorm, bias-bits, bits",
         ),
         ('data = "digits"\nbits = [8]\n', r"names no models; add models = \[...\]"),
         ('models = ["a.onnx"]\nbits = [8]\n', "names no data; add data"),
@@ -95,7 +95,7 @@ def test_what_is_left_out_has_the_defaults_of_verify(tmp_path: Path) -> None:
         (BASE + "bits = [8, 8]\n", "bits in .* has 8 more than once"),
         (BASE + "bits = [8.0]\n", "bits in .* has 8.0; write whole numbers"),
         (BASE + "bits = [true]\n", "bits in .* has True; write whole numbers"),
-        (BASE + "bits = [8]\nkernel = 'any'\n", "kernel and batchnorm in .* say more of schemes tensor and channel"),
+        (BASE + "bits = [8]\nkernel = 'any'\n", "kernel in .* says more of schemes tensor and channel"),
         (BASE + 'bits = [8]\nschemes = ["papper"]\n', "'papper'; choose from: paper, tensor, channel"),
         (BASE + 'bits = [8]\nmethods = ["crown"]\n', "'crown'; choose from: auto, ibp, bp, exact"),
         (BASE + "bits = [8]\ntimeout = '5'\n", "timeout in .* is '5'; write a number"),
@@ -151,10 +151,10 @@ def test_keys_are_those_of_the_documented_tuple_and_know_their_sample(monkeypatc
     radii = {"bits": 8, "scheme": "paper", "rounding": "any"}
     radii |= dict.fromkeys(("kernel", "batchnorm", "sha256", "calibration"))
     method = ["auto", "relational", "auto"]
-    stated = [4, "n", "d", radii, [0.0, 1.0], "the output of the label is the largest", method, 1e-8, 3]
+    stated = [5, "n", "d", radii, [0.0, 1.0], "the output of the label is the largest", method, 1e-8, 3]
     assert sample_key(own, 3) == hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
     assert len({sample_key(own, index) for index in range(50)}) == 50
-    monkeypatch.setattr(questions, "SEMANTICS", 5)
+    monkeypatch.setattr(questions, "SEMANTICS", 6)
     assert sample_key(identity(QUESTION), 3) != sample_key(own, 3)
 
 

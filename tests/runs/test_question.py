@@ -18,12 +18,15 @@ FILE = {"convention": "radii file r.toml", "largest": {"weight": 0.1}, "file": "
 RANGES = {"kernel": "any", "batchnorm": "folded", "calibration": "all 3 samples of the data set"}
 SWEEP = {key: value for key, value in question().items() if key not in ("model", *HASHES)}
 SWEEP |= {"models": {"net": HASHES}, "model_files": ["net.onnx"], "attack": False, "input_scale": None}
+MIXED = {"weight_bits": 4, "activation_bits": 8, "input_bits": 8, "bias_bits": 16}
+MIXED |= {"points": "tflite", "input": "exact", "activations": "symmetric", "ranges": "entropy"}
 KINDS: dict[str, dict[str, Any]] = {
     "run": question(clip_input=[0.0, 1.0], witnesses=False, input_scale=None),
     "batch": BATCH,
     "radius": RADIUS | {"timeout": None},
     "file": RADIUS | {"radii": FILE},
     "ranges": BATCH | {"radii": BATCH["radii"] | RANGES},
+    "mixed widths": BATCH | {"radii": {key: value for key, value in (BATCH["radii"] | RANGES).items()} | MIXED},
     "sweep of bits": SWEEP | {"radii": {"bits": [4, 5], "scheme": "paper", "rounding": "any", "parts": ["all"]}},
     "sweep of values": SWEEP | {"radii": {"values": [0.0, 0.5], "parts": ["all", "input"]}},
     "of a later version": BATCH | {"shape": [1, 2], "radii": BATCH["radii"] | {"zero_points": "any"}},

@@ -9,6 +9,7 @@ import pytest
 
 from qverify.errors import QVerifyWarning, RadiiError
 from qverify.family.radii import Radii
+from qverify.family.steps import Quantiser
 from qverify.layers import Dense, Input
 from qverify.network import Network
 from qverify.verification.hints import listed_names, of_family, remark_on
@@ -44,7 +45,8 @@ def test_places_that_toolchains_round_and_the_family_does_not(rng: np.random.Gen
     pools = [layer.name for layer in network.layers if not getattr(layer, "quantised", True)]
     assert pools and all(repr(name) in said for name in pools)
     plain = mlp(rng, 4, 6, 3)
-    other = Radii.from_bits(8, "tensor", "any", plain, unit_inputs(plain, rng))
+    quantiser = Quantiser(8, "tensor", "any", points="onnxruntime")
+    other = Radii.of(quantiser, plain, unit_inputs(plain, rng))
     assert not [s for s in of_family(plain, other, None) if "does not round" in s or "adds the bias" in s]
     apart = replace(plain, added_biases=("fc0",))
     assert [s for s in of_family(apart, other, None) if s.startswith("a node of its own adds the bias of 'fc0'")]

@@ -62,7 +62,7 @@ def test_a_row_comes_back_as_it_was(one: Row) -> None:
 def test_every_field_is_kept() -> None:
     """With a value of its own, so that no two can be exchanged."""
     full = row(3, "unknown", "exact", label=4, predicted=4, seconds=0.5, scope="exact", detail="d", limit=2.0)
-    full |= {"case": "c", "key": "k"}
+    full |= {"grid": "off", "case": "c", "key": "k"}
     one = Row.from_json(full)
     assert one.to_json() == full and list(full) == [field.name for field in fields(Row)]
     assert {field.name: getattr(one, field.name) for field in fields(Row)} == full
