@@ -187,10 +187,7 @@ def _show(network: Network, result: dict[str, Any]) -> None:
     show(network.source, table, "")
     show(f"{result['parameters']} parameters, {network.output_size} outputs.")
     if result["convention"]:
-        show(
-            f"Family: {result['convention']}.",
-            *(f"Not covered, or to be known: {one}" for one in result["not_covered"]),
-        )
+        show(f"Family: {result['convention']}.")
     if measured:
         show(f"Unstable neurons of each activation: the mean over {result['samples']} samples.")
     if result["shares_weights"]:
