@@ -14,6 +14,7 @@ from qverify.bounds import backward, interval
 from qverify.bounds.sample import SampleBounds
 from qverify.exact import bilinear, gain, relational
 from qverify.family import family as quantisation
+from qverify.family import float_errors
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.layers import Input, Layer
@@ -30,6 +31,7 @@ WITH_INPUT: dict[str, Any] = {
     "bilinear program": bilinear.BILINEAR,
     "gain": gain.GAIN,
     "radii": quantisation.RESOLVED,
+    "float32 in a file": float_errors.FLOAT_ERRORS,
 }
 WITHOUT_INPUT: dict[str, Any] = {"forward pass": layers._FORWARD, "export": onnx_export._WRITERS}
 

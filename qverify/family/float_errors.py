@@ -31,10 +31,10 @@ _Pair = tuple[Any, Any]
 
 def float_errors(network: Network) -> list[Array]:
     """Bounds (size,) on what float32 can get wrong at each layer of a quantised file; infinite where no rounding point
-    bounds the numbers. Raises KeyError for a layer of a type that has no entry in `_FLOAT`."""
+    bounds the numbers. Raises KeyError for a layer of a type that has no entry in `FLOAT_ERRORS`."""
     found: list[_Pair] = []
     for layer in network.layers:
-        found.append(_FLOAT[type(layer)](layer, [found[i] for i in layer.inputs]))
+        found.append(FLOAT_ERRORS[type(layer)](layer, [found[i] for i in layer.inputs]))
     return [np.asarray(error) for _, error in found]
 
 
@@ -72,7 +72,7 @@ def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
     return np.maximum(-layer.low, layer.high), np.zeros(layer.size)
 
 
-_FLOAT: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
+FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     Input: lambda layer, read: (np.full(layer.size, np.inf), np.zeros(layer.size)),
     Dense: _affine,
     Conv: _affine,
