@@ -27,6 +27,9 @@ _BITS_24 = 2**24
 _CLOSE = 1e-9
 """How far, relatively, a number of the file's may be from the integer that it is a multiple by."""
 _NOT_INTEGER = "layer {!r} is a {}, which is not computed in integers"
+_PRODUCT = 2.0**-22
+"""By how much, relatively, the step of a bias may differ from the product of the steps of input and weights: QDQ files
+keep it as a float32 number of its own."""
 
 
 class Kind(Enum):
@@ -252,7 +255,9 @@ class _Derivation:
         unit = step * grid[:, 0]
         weight = np.rint(layer.weight / np.broadcast_to(layer.grid, layer.weight.shape))
         bias = np.rint(layer.bias / unit)
-        if (abs(layer.bias / unit - bias) > _CLOSE * np.maximum(1.0, abs(bias))).any():
+        off = abs(layer.bias / unit - bias)
+        near = np.maximum(_CLOSE * np.maximum(1.0, abs(bias)), np.minimum(0.25, _PRODUCT * abs(bias)))
+        if (off > near).any():
             raise self._refused(
                 f"layer {layer.name!r} has biases that are no whole multiples of the steps of its input and weights"
             )

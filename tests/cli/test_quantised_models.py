@@ -56,6 +56,18 @@ def test_rules_that_round_more_verify_less(file: Path) -> None:
     assert counts[0] >= counts[1] >= counts[2]
 
 
+def test_runtimes_agree_on_what_is_the_same(file: Path, tmp_path: Path) -> None:
+    """Also of a QDQ file, whose biases have steps of their own that are next to the product of the others."""
+    found = answer(
+        "runtimes", file, "--data", "digits", "--samples", "0:40", "--rules", "float32", "--out", tmp_path / "r"
+    )
+    rows = [json.loads(line) for line in (tmp_path / "r").read_text().splitlines()]
+    same = [row for row in rows if row["status"] == "same"]
+    assert len(same) == found["same"] >= 36
+    said = outputs(onnx.load(str(file)), datasets.load("digits").x[[row["index"] for row in same]])
+    assert [row["predicted"] for row in same] == said.argmax(1).tolist()
+
+
 def test_radii_around_it(file: Path, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("input = 0.02\n")
     alone = answer("verify", file, "--data", "digits", "--samples", "0:60")

@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "radius": RADIUS | {"timeout": None},
     "file": RADIUS | {"radii": FILE},
     "ranges": BATCH | {"radii": BATCH["radii"] | RANGES},
-    "mixed widths": BATCH | {"radii": {key: value for key, value in (BATCH["radii"] | RANGES).items()} | MIXED},
+    "mixed widths": BATCH | {"radii": BATCH["radii"] | RANGES | MIXED},
     "sweep of bits": SWEEP | {"radii": {"bits": [4, 5], "scheme": "paper", "rounding": "any", "parts": ["all"]}},
     "sweep of values": SWEEP | {"radii": {"values": [0.0, 0.5], "parts": ["all", "input"]}},
     "of a later version": BATCH | {"shape": [1, 2], "radii": BATCH["radii"] | {"zero_points": "any"}},
