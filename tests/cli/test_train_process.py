@@ -54,6 +54,7 @@ def test_kill_9_costs_one_epoch_at_most(tmp_path: Path, undisturbed: tuple[bytes
     completed(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, undisturbed: tuple[bytes, dict[str, Any]]) -> None:
     out = tmp_path / "m.onnx"
     with started(out) as process:

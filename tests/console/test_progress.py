@@ -116,6 +116,7 @@ SLOW_COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW_COMMANDS)
 def test_a_sample_that_takes_long_is_no_silence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One stage of the only sample takes a second; nothing is told before its end but by the thread that watches."""

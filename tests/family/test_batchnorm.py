@@ -127,6 +127,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_is_verified_is_right_in_real_files(name: str, form: Form) -> None:

@@ -80,6 +80,7 @@ MEASURE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one", "two", "large", "many"])
 def test_it_can_be_read_at_every_width(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
     frames = "".join(

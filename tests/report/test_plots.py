@@ -155,6 +155,7 @@ SWEEPS: dict[str, list[SweepRow]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_nothing_is_cut_in_a_sweep(name: str, tmp_path: Path) -> None:
     figure = plots.sweep_figure(SWEEPS[name], TITLE)

@@ -69,6 +69,7 @@ def delayed(folder: Path, start: Any, resume: bool) -> Iterator[subprocess.Popen
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("start", [verify, sweep], ids=lambda start: start.__name__)
 def test_a_delayed_start_does_not_take_over_the_rows_of_another(

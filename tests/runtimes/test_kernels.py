@@ -131,6 +131,7 @@ def sum_of_all_pairs(steps: tuple[float, float, float], zeros: tuple[int, int, i
     return graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("activation", [NONE, RELU])
 @pytest.mark.parametrize("seed", range(4))

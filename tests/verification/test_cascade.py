@@ -172,6 +172,7 @@ def test_no_radius_is_the_forward_pass(rng: np.random.Generator) -> None:
                     assert verdict.margin_lower == pytest.approx(margin, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["input", "weight", "bias", "activation", "all"])
 def test_widening_never_verifies_more(kind: str, rng: np.random.Generator) -> None:
     """The guarantee never grows with a radius, by interval bounds and exactly."""

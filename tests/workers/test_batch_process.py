@@ -80,6 +80,7 @@ def test_a_worker_that_dies_once_is_not_noticed(tmp_path: Path, monkeypatch: pyt
     assert Path(mark).exists() and kept(tmp_path / "out") == expected
 
 
+@pytest.mark.slow
 def test_a_sample_that_kills_its_worker_twice_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = undisturbed(EXACT)
     monkeypatch.setattr(workers, "COMMAND", worker(AT_SAMPLE.format(label=9, what="__import__('os').abort()")))
