@@ -107,10 +107,10 @@ def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name} keeps weights in another file; give its path, or read them with onnx.load.")
     try:
         checker.check_model(model)
-    except checker.ValidationError as error:
+    except (checker.ValidationError, UnicodeDecodeError) as error:
+        if isinstance(error, UnicodeDecodeError) or not str(error):  # a message that cannot be decoded may be lost
+            raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
         raise ModelError(f"{name} is not a valid ONNX model ({first_line(error)}); export it again.") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
     except (ValueError, EncodeError) as error:
         raise ModelError(f"{name} is larger than the 2 GB that ONNX can check ({first_line(error)}).") from error
     return model
