@@ -18,7 +18,7 @@ FILE = {"convention": "radii file r.toml", "largest": {"weight": 0.1}, "file": "
 RANGES = {"kernel": "any", "batchnorm": "folded", "calibration": "all 3 samples of the data set"}
 SWEEP = {key: value for key, value in question().items() if key not in ("model", *HASHES)}
 SWEEP |= {"models": {"net": HASHES}, "model_files": ["net.onnx"], "attack": False, "input_scale": None}
-MIXED = {"weight_bits": 4, "activation_bits": 8, "input_bits": 8, "bias_bits": 16}
+MIXED: dict[str, Any] = {"weight_bits": 4, "activation_bits": 8, "input_bits": 8, "bias_bits": 16}
 MIXED |= {"points": "tflite", "input": "exact", "activations": "symmetric", "ranges": "entropy"}
 KINDS: dict[str, dict[str, Any]] = {
     "run": question(clip_input=[0.0, 1.0], witnesses=False, input_scale=None),
