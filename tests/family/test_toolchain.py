@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ import pytest
 import qverify
 from qverify.choices import Scheme
 from qverify.family.family import Family
-from qverify.family.points import Point
 from qverify.family.radii import Radii
+from qverify.family.steps import Quantiser
 from qverify.network import Network
 from tests.support.networks import may_give
 from tests.support.toolchain import (
@@ -159,18 +158,10 @@ def made(name: str, form: Form) -> tuple[onnx.ModelProto, np.ndarray, Network, R
 
 
 def covering(network: Network, x: Array, scheme: Scheme, form: Form) -> Radii:
-    """The radii of a form; the steps of weights, of activations or of both may be those of one bit less."""
-    radii = Radii.from_bits(form.certified, scheme, "nearest", network, x)
-    if form.reduced and not form.centred:  # activations have all their bits
-        radii = replace(radii, points=Radii.from_bits(form.bits, scheme, "nearest", network, x).points)
-    if form.centred and x.any():  # the range of the input is symmetric, behind a Relu it is the same
-        name, top = network.layers[0].name, abs(x).max()
-        step = top / (2 ** (form.bits - 1) - 1)
-        radius = step / 2 + top * 2.0**-20
-        low, high = [tuple(sign * share * top for share in (0.98, 1.02)[::sign]) for sign in (-1, 1)]
-        entry = Point(radius=radius, low=low, high=high, dead=step - radius, entry=True)
-        radii = replace(radii, points={**radii.points, name: entry})
-    return radii
+    """The radii of a form: weights of a reduced range are those of one bit less."""
+    bits, activations = form.bits - form.reduced, "symmetric" if form.centred else "asymmetric"
+    quantiser = Quantiser(form.bits, scheme, "nearest", weight_bits=bits, activations=activations)
+    return Radii.of(quantiser, network, x)
 
 
 @pytest.mark.parametrize(("name", "form"), ALL)
