@@ -16,7 +16,7 @@ from qverify.family.ranges import calibrate
 from qverify.family.schemes import rounded_places
 from qverify.family.steps import LayerBits, Quantiser
 from qverify.family.widths import widths
-from qverify.layers import Conv, Dense, Relu
+from qverify.layers import BatchNorm, Conv, Dense, Relu
 from qverify.network import Network
 from tests.support.networks import NETWORKS
 
@@ -142,6 +142,21 @@ def test_what_is_0_stays_0(rng: np.random.Generator) -> None:
         layer: Any = network.layers[i]
         assert (family.weight[i][layer.weight == 0] == 0).all() and (layer.weight == 0).any()
         assert (family.weight[i][layer.weight != 0] > 0).all()
+        assert (family.bias[i][layer.bias == 0] == 0).all()
+
+
+def test_a_folded_bias_of_0_is_a_difference_that_may_round(rng: np.random.Generator) -> None:
+    network = NETWORKS["dense"](rng)
+    first: Any = network.layers[network.weighted[0]]
+    ones = np.ones(first.size)
+    bare = replace(first, bias=0.0 * ones)
+    norm = BatchNorm("norm", first.name, bare, scale=ones, offset=ones, mean=ones, deviation=ones)
+    layers = tuple(bare if layer is first else layer for layer in network.layers)
+    for folded in ((), (norm,)):
+        changed = replace(network, layers=layers, batchnorms=folded)
+        x = rng.normal(size=(30, network.input_size))
+        family = Family.of(changed, Radii.of(replace(PLAIN, batchnorm="folded"), changed, x))
+        assert (family.bias[network.weighted[0]] > 0).all() == bool(folded)
 
 
 @pytest.mark.parametrize(

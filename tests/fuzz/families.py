@@ -95,10 +95,12 @@ def ranged(
             step, ratio = _weight_steps(layer, scheme, levels)
             entry = steps[layer.inputs[0]] or Fraction(1)
             found.weight[i] = np.broadcast_to((share * step / ratio)[:, None], layer.weight.shape)
-            if layer.norm is not None:  # a scale of 0 stays 0
-                found.weight[i] = np.where(layer.weight == 0, Fraction(0), found.weight[i])  # type: ignore[call-overload]
+            # What is 0 stays 0, whatever the rounding: a weight, a scale, and a bias that is not a folded difference.
+            found.weight[i] = np.where(layer.weight == 0, Fraction(0), found.weight[i])  # type: ignore[call-overload]
             bias = np.array([share * entry * (s or 1) for s in step], dtype=object)
             found.bias[i] = bias if layer.has_bias else full(layer.bias.shape, Fraction(0))
+            if not layer.folded:
+                found.bias[i] = np.where(layer.bias == 0, Fraction(0), found.bias[i])  # type: ignore[call-overload]
     return found
 
 

@@ -25,7 +25,7 @@ class Layer:
 
     A sum has C channels of P positions, each over k entries: `entry` (C, P, k) says which entries of the input, the
     number after the last, `width`, standing for padding; `weight` (C, k), `bias` (C,); `shift` (C,) is taken off every
-    entry.
+    entry. `folded`: a BatchNormalization is folded into it.
     `norm`: the constants scale and deviation of a BatchNormalization that stands apart. `sign`: of the second addend.
     """
 
@@ -38,6 +38,7 @@ class Layer:
     bias: Any = None
     shift: Any = None
     has_bias: bool = False
+    folded: bool = False
     norm: Any = None
     sign: int = 1
     width: int = 0
@@ -147,7 +148,9 @@ class _Reader:
         before, factor = self.layers[source], scale / deviation
         if before.kind == "sum" and before.norm is None and self.fold != "none" and self.used.count(node.input[0]) == 1:
             bias = factor * (before.bias - mean) + offset
-            self.layers[source] = replace(before, weight=before.weight * factor[:, None], bias=bias, has_bias=True)
+            self.layers[source] = replace(
+                before, weight=before.weight * factor[:, None], bias=bias, has_bias=True, folded=True
+            )
             return source, shape
         if self.fold == "none" and before.kind not in ("relu", "input"):
             source, _ = self.append(Layer("round", node.name, (source,), before.size), shape)
@@ -156,7 +159,7 @@ class _Reader:
         norm: tuple[Any, Any] | None = (scale, deviation)
         if self.fold == "all":
             bias, shift, norm = offset - factor * mean, rational(np.zeros(len(scale))), None
-        layer = Layer("sum", node.name, (source,), before.size, entry, factor[:, None], bias, shift, True, norm)
+        layer = Layer("sum", node.name, (source,), before.size, entry, factor[:, None], bias, shift, True, norm=norm)
         layer = replace(layer, width=before.size)
         return self.append(layer, shape)
 
