@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qverify.choices import PLAIN_ROUNDINGS, QUANTISER, RANGED
 from qverify.errors import UsageError
 from qverify.family.widths import widths
+from qverify.runs.quantiser_words import QuantiserWords
 
 if TYPE_CHECKING:
     from qverify.family.steps import Quantiser
@@ -28,7 +29,7 @@ def option(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class Given(QuantiserWords):
     """Model, samples, family and method as stated, by the names of options of `qverify verify`; None if left out."""
 
     model: str
@@ -36,17 +37,6 @@ class Given:
     bits: int | str | None = None
     scheme: str | None = None
     rounding: str | None = None
-    kernel: str | None = None
-    batchnorm: str | None = None
-    weight_bits: int | None = None
-    activation_bits: int | None = None
-    input_bits: int | None = None
-    bias_bits: int | None = None
-    points: str | None = None
-    input: str | None = None
-    activations: str | None = None
-    ranges: str | None = None
-    calibration: str | None = None
     radii: str | None = None
     samples: str | None = None
     input_scale: float | None = None

@@ -28,6 +28,7 @@ from qverify.errors import UsageError
 from qverify.family.widths import widths
 from qverify.files.toml import read_toml
 from qverify.runs.given import RANGED_ONLY
+from qverify.runs.quantiser_words import QuantiserWords
 from qverify.text.escapes import shown
 
 
@@ -51,7 +52,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(QuantiserWords):
     """A plan as its file states it, under the names it has there; paths hold from the current directory."""
 
     models: tuple[str, ...]
@@ -67,17 +68,6 @@ class Plan:
     clip_input: tuple[float, float] | None = None
     formulation: str = "relational"
     solver: str = "auto"
-    kernel: str | None = None
-    batchnorm: str | None = None
-    weight_bits: int | None = None
-    activation_bits: int | None = None
-    input_bits: int | None = None
-    bias_bits: int | None = None
-    points: str | None = None
-    input: str | None = None
-    activations: str | None = None
-    ranges: str | None = None
-    calibration: str | None = None
     out: str | None = None
 
     @staticmethod

@@ -43,6 +43,7 @@ from qverify.files.strict_json import (
     whole,
     word,
 )
+from qverify.runs.quantiser_words import QuantiserWords
 from qverify.text.brief import Brief
 from qverify.verification.verdict import SEMANTICS
 
@@ -53,7 +54,7 @@ _NULL = ("input_scale", "clip_input", "timeout")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class StatedRadii(Brief):
+class StatedRadii(QuantiserWords, Brief):
     """The radii of a question, as they were stated (formats.md, section 1.1).
 
     Either a scheme (`bits`, and what of `choices.QUANTISER` was said; `kernel`, `batchnorm` and `calibration` where
@@ -70,17 +71,6 @@ class StatedRadii(Brief):
     values: tuple[float, ...] | None = None
     scheme: str | None = None
     rounding: str | None = None
-    kernel: str | None = None
-    batchnorm: str | None = None
-    weight_bits: int | None = None
-    activation_bits: int | None = None
-    input_bits: int | None = None
-    bias_bits: int | None = None
-    points: str | None = None
-    input: str | None = None
-    activations: str | None = None
-    ranges: str | None = None
-    calibration: str | None = None
     parts: tuple[str, ...] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     """Keys that this version does not know."""
@@ -201,9 +191,14 @@ def widened(kept: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 # -- objects and fields ---------------------------------------------------------------------------
 
 
+_BEHIND = frozenset(one.name for one in fields(QuantiserWords)) | {"parts"}
+
+
 def _object(value: Question | StatedRadii, left_out: Collection[str]) -> dict[str, Any]:
-    """The object of a dataclass, in the order of its fields; what is None is left out, but for `_NULL`."""
-    found = {one.name: getattr(value, one.name) for one in fields(value) if one.name not in ("more", *left_out)}
+    """The object of a dataclass, in the order of its fields, what says more of a quantiser behind what it says more
+    of; what is None is left out, but for `_NULL`."""
+    names = [one.name for one in fields(value) if one.name not in ("more", *left_out)]
+    found = {name: getattr(value, name) for name in sorted(names, key=_BEHIND.__contains__)}
     kept = {name: own for name, own in found.items() if own is not None or name in _NULL}
     return {name: _plain(own) for name, own in kept.items()} | dict(value.more)
 
