@@ -109,6 +109,13 @@ def test_padded_pooling_counts_its_padding(tmp_path: Path) -> None:
     np.testing.assert_allclose(runtime(tmp_path / "pool.onnx", x), module(x).detach().numpy(), atol=1e-5)
 
 
+def test_max_pooling_leaves_padding_out(tmp_path: Path) -> None:
+    module = filled(nn.Sequential(nn.Conv2d(1, 2, 2), nn.MaxPool2d(3, stride=2, padding=1), nn.Flatten()))
+    live, x = LiveNetwork.trace(module, (1, 7, 5)), torch.randn(3, 1, 7, 5)
+    onnx_io.save(live.frozen(), tmp_path / "pool.onnx")
+    np.testing.assert_allclose(runtime(tmp_path / "pool.onnx", x), module(x).detach().numpy(), atol=1e-5)
+
+
 VIEWS = {
     "flatten": lambda m, x: m.fc(torch.flatten(x, 1)),
     "method": lambda m, x: m.fc(x.flatten(1)),
