@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from qverify.family.steps import Quantiser
 from qverify.layers import Input, MaxPool, Rounding
 from qverify.network import Network
 from qverify.onnx.reader import load
-from qverify.onnx.writer import to_onnx
+from qverify.onnx.writer import save, to_onnx
 from qverify.replication.coverage import coverage
-from tests.support.networks import max_pool, pool_taps
+from qverify.report import replay
+from tests.support.networks import NETWORKS, max_pool, pool_taps
 from tests.support.onnx_models import agree, kinds, model, node
 from tests.support.toolchain import Form, outputs, quantised
 from tests.support.toolchain import model as graph
@@ -76,6 +78,16 @@ def test_written_and_read_again(name: str, dtype: Any, rng: np.random.Generator)
     unused = max_pool("pool", 0, (1, 2, 2), (1, 1), strides=(5, 5), pads=(0, 0, 3, 2))
     wide = Network((Input("x", (), (1, 2, 2)), unused))
     assert (load(to_onnx(wide, dtype)).evaluate(x[:, :4]) == wide.evaluate(x[:, :4])).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_witness_with_a_max_pool_can_be_replayed(dtype: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    """The report runs nothing but operators that the writer knows."""
+    network = NETWORKS["conv_max_pool"](rng)
+    save(network, tmp_path / "member.onnx", dtype)
+    x = rng.normal(size=network.input_shape)
+    theirs = replay.outputs(tmp_path / "member.onnx", x)
+    np.testing.assert_allclose(theirs, network.evaluate(x[None])[0], atol=1e-5 if dtype == "float32" else 1e-12)
 
 
 def test_windows_that_hold_nothing_are_refused() -> None:
