@@ -2,12 +2,14 @@
 
 `Dense` and `Conv` are what a quantiser touches, unless `quantised` is False (average pooling is a `Conv` with constant
 weights). `Scale` is an exact constant: input normalisation, for instance. `Relu` is an activation, where the activation
-radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 15).
+radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 15). `MaxPool`
+passes some of the numbers that it reads on as they are, so its output lies on the grid of its input.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +238,54 @@ class Rounding(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class MaxPool(Layer):
+    """The largest number under each window of an image, channel by channel; padding is left out.
+
+    `in_shape` (channels, h, w), `kernel` (kh, kw), pads (top, left, bottom, right); every window holds some number.
+    `shape` is the shape shown to people and may lack the height of a 1-d pool. Numbers are passed on as they are.
+    """
+
+    in_shape: tuple[int, int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def __post_init__(self) -> None:
+        freeze(self)
+        for name, length in (("in_shape", 3), ("kernel", 2), ("strides", 2), ("pads", 4)):
+            whole_numbers(getattr(self, name), f"{name} of layer {self.name!r}", ModelError, length)
+        if min((*self.in_shape, *self.kernel, *self.strides)) < 1 or min(self.pads) < 0:
+            raise ModelError(f"Layer {self.name!r}: a kernel and strides are at least 1 and pads at least 0.")
+        if self.size != prod(self.out_shape) or min(self.out_shape) < 1:
+            raise ModelError(f"Layer {self.name!r}: the kernel does not fit into the padded input.")
+        starts = [(n - 1) * stride for n, stride in zip(self.out_shape[1:], self.strides, strict=True)]
+        inside = [s - p < n for s, p, n in zip(starts, self.pads[:2], self.in_shape[1:], strict=True)]
+        if not all(inside) or any(p >= k for p, k in zip(self.pads[:2], self.kernel, strict=True)):
+            raise ModelError(f"Layer {self.name!r}: a window lies wholly in the padding, where there is no largest.")
+
+    @property
+    def out_shape(self) -> tuple[int, int, int]:
+        """The shape (channels, rows, columns) of the output."""
+        channels, height, width = self.in_shape
+        top, left, bottom, right = self.pads
+        rows = (height + top + bottom - self.kernel[0]) // self.strides[0] + 1
+        return channels, rows, (width + left + right - self.kernel[1]) // self.strides[1] + 1
+
+    @cached_property
+    def windows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """(size, k): the inputs (by index) under the window of each output; a number stands in for padding beside it,
+        which changes no maximum."""
+        channels, height, width = self.in_shape
+        _, rows, columns = self.out_shape
+        row = np.arange(rows)[:, None] * self.strides[0] - self.pads[0] + np.arange(self.kernel[0])
+        column = np.arange(columns)[:, None] * self.strides[1] - self.pads[1] + np.arange(self.kernel[1])
+        row, column = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
+        image = row[:, None, :, None] * width + column[None, :, None, :]
+        every = np.arange(channels).reshape(-1, 1, 1, 1, 1) * (height * width) + image
+        return np.asarray(every.reshape(self.size, prod(self.kernel)), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Add(Layer):
     """The sum of two branches of equal shape (a residual connection)."""
 
@@ -283,11 +333,20 @@ def _rounding(layer: Rounding, x: Sequence[Array]) -> Array:
     return np.clip(y, layer.low, layer.high)
 
 
+def _max_pool(layer: MaxPool, x: Sequence[Array]) -> Array:
+    out = np.empty((len(x[0]), layer.size))
+    step = max(1, _PATCHES // layer.windows.size)
+    for start in range(0, len(out), step):
+        out[start : start + step] = x[0][start : start + step, layer.windows].max(axis=2)
+    return out
+
+
 _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     Dense: lambda layer, x: x[0] @ layer.weight.T + layer.bias,
     Conv: lambda layer, x: layer.apply(layer.weight, x[0]) + np.repeat(layer.bias, layer.positions),
     Scale: lambda layer, x: layer.scale * x[0] + layer.shift,
     Relu: _relu,
     Rounding: _rounding,
+    MaxPool: _max_pool,
     Add: lambda layer, x: x[0] + x[1],
 }

@@ -22,7 +22,7 @@ import numpy as np
 from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
 from qverify.kinds import described
-from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Rounding, Scale, forward
+from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale, forward
 from qverify.text.brief import Brief
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Dense",
     "Input",
     "Layer",
+    "MaxPool",
     "Network",
     "Relu",
     "Rounding",
@@ -76,7 +77,7 @@ class Network(Brief):
             if len(layer.inputs) != wanted or not all(0 <= i < index for i in layer.inputs):
                 raise ModelError(f"{self.source}: layer {layer.name!r} has the wrong producers {layer.inputs}.")
             size = layer.size
-            if isinstance(layer, Conv):
+            if isinstance(layer, (Conv, MaxPool)):
                 size = prod(layer.in_shape)
             elif isinstance(layer, Dense):
                 size = layer.fan_in
@@ -129,6 +130,12 @@ class Network(Brief):
     def shares_weights(self) -> bool:
         """True if some quantised kernel is used at more than one position: mathematics.md, section 6."""
         return any(isinstance(self.layers[i], Conv) and self.layers[i].positions > 1 for i in self.weighted)  # type: ignore[attr-defined]
+
+    def grid_of(self, index: int) -> int:
+        """The layer whose numbers layer `index` gives: its own, or those that a MaxPool passes on."""
+        while isinstance(self.layers[index], MaxPool):
+            (index,) = self.layers[index].inputs
+        return index
 
     def relu_behind(self, index: int) -> int | None:
         """The Relu that layer `index` reaches through sums alone and that nothing else can see it past; None if none.

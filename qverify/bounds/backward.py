@@ -13,6 +13,7 @@ bound of the negated row. Per layer:
 - activation, formula (2): `x >= alpha (z - r_a)` where a > 0, alpha in [0, 1]; where a < 0 the chord of relu
   over [L, U], plus r_a.
 - rounding point, formula (32): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
+- MaxPool: one of the numbers under the window below, one line above (pools.py).
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
 (`rounding`), and the slack is subtracted at the end.
@@ -30,7 +31,8 @@ from torch import Tensor
 
 from qverify.bounds.interval import magnitude
 from qverify.bounds.lines import point_lines
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.bounds.pools import pool_lines
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.rounding import chord, finite
 from qverify.text.brief import Brief
@@ -302,6 +304,22 @@ def _rounding(state: _BackwardPass, index: int, a: Tensor) -> None:
         state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
+def _max_pool(state: _BackwardPass, index: int, a: Tensor) -> None:
+    (source,) = state.model.network.layers[index].inputs
+    lower, upper = state.bounds.lower[source], state.bounds.upper[source]
+    lines = pool_lines(state.model.windows[index], lower, upper)
+    positive = a.clamp(min=0)
+    negative = a - positive
+    rows = torch.zeros(*a.shape[:2], lower.shape[1], dtype=a.dtype, device=a.device)
+    rows = rows.scatter_add(2, lines.below.unsqueeze(1).expand_as(a), positive)
+    rows = rows.scatter_add(2, lines.above.unsqueeze(1).expand_as(a), negative * lines.slope.unsqueeze(1))
+    state.add(source, rows)
+    state.constant = state.constant + _dot(negative, lines.intercept.unsqueeze(1))
+    if state.tracks:
+        reach = lines.reach.unsqueeze(1) + state.model.rounding.tiny
+        state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
+
+
 def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
     scale, shift = state.model.scale[index]
     (source,) = state.model.network.layers[index].inputs
@@ -335,5 +353,6 @@ BACKWARD: dict[type[Layer], Callable[[_BackwardPass, int, Tensor], None]] = {
     Scale: _scale,
     Relu: _relu,
     Rounding: _rounding,
+    MaxPool: _max_pool,
     Add: _add,
 }

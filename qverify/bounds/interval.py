@@ -14,7 +14,7 @@ and W + R and W - R, exchanged, and the last sum added. Exact per layer; for a c
 positions taken as independent.
 
 Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Rounding points by formula (32), whose two ends are
-monotone: exact.
+monotone: exact. A MaxPool is monotone, too: the largest lower and the largest upper end.
 
 Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.
 """
@@ -29,7 +29,7 @@ from torch import Tensor
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.family.points import lower_end, upper_end
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import finite
 
 if TYPE_CHECKING:
@@ -238,6 +238,12 @@ def _activation_radius(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     return radius
 
 
+def _max_pool(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    (source,) = model.network.layers[index].inputs
+    windows = model.windows[index]
+    return bounds.lower[source][:, windows].amax(2), bounds.upper[source][:, windows].amax(2)
+
+
 def _add(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     first, second = model.network.layers[index].inputs
     low, high = bounds.lower[first] + bounds.lower[second], bounds.upper[first] + bounds.upper[second]
@@ -257,6 +263,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     Scale: _scale,
     Relu: _relu,
     Rounding: _rounding,
+    MaxPool: _max_pool,
     Add: _add,
 }
 

@@ -221,8 +221,9 @@ class _Ascent:
 
 def rows_at_once(model: BoundModel, last: int) -> int:
     """Rows over layer `last` and those before that one search takes, at least 1: few enough for memory and deadline."""
-    layers, sizes = model.network.layers, []
-    for i in range(last + 1):
-        affine = model.affine.get(i)
-        sizes.append(layers[i].size + (affine.unfolded if affine is not None else 0))
+    sizes = []
+    for i, layer in enumerate(model.network.layers[: last + 1]):
+        affine, windows = model.affine.get(i), model.windows.get(i)
+        sizes.append(layer.size + (affine.unfolded if affine is not None else 0))
+        sizes.append(windows.numel() if windows is not None else 0)
     return model.rows_that_fit(_COPIES, sum(sizes), _PASSES)

@@ -13,6 +13,7 @@ from torch import Tensor
 from qverify.bounds.backward import backward_bound
 from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
+from qverify.bounds.pools import undecided
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.layers import Input, Layer, Rounding
 
@@ -108,14 +109,17 @@ def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
 
 
 def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> Bounds:
-    """Bounds on every layer by BP: those on unstable pre-activations refined in order, intervals propagated from there.
+    """Bounds on every layer by BP: those on unstable pre-activations, and on what may be the largest under a window,
+    refined in order, intervals propagated from there.
 
     Each layer uses the refined bounds of the layers before it. Nested in `bounds`, sound; where the deadline passes,
     the rest is as in `bounds`.
     """
     layers = model.network.layers
     new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=bounds.activation)
-    targets = {layers[i].inputs[0]: i for i in (*model.network.relus, *model.points)}
+    readers: dict[int, list[int]] = {}
+    for i in (*model.network.relus, *model.points, *model.windows):
+        readers.setdefault(layers[i].inputs[0], []).append(i)
     for index in range(1, len(layers)):
         if deadline is not None and deadline.passed():
             new.lower.append(bounds.lower[index])
@@ -125,10 +129,18 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
         new.lower.append(torch.maximum(low, bounds.lower[index]))
         new.upper.append(torch.minimum(high, bounds.upper[index]))
         first_affine = all(_of_input(layers, j) for j in layers[index].inputs)  # IBP is exact there
-        if index in targets and not first_affine:
-            wanted = unstable(model, new, targets[index])
+        if index in readers and not first_affine:
+            wanted = torch.stack([_loose(model, new, i) for i in readers[index]]).any(0)
             new.lower[index], new.upper[index] = _refined(model, new, index, wanted, deadline)
     return new
+
+
+def _loose(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
+    """Mask (N, n) of what an activation or a MaxPool reads whose bounds matter to its lines."""
+    if index not in model.windows:
+        return unstable(model, bounds, index)
+    (source,) = model.network.layers[index].inputs
+    return undecided(model.windows[index], bounds.lower[source], bounds.upper[source])
 
 
 def _of_input(layers: tuple[Layer, ...], index: int) -> bool:

@@ -19,7 +19,7 @@ from torch.nn.grad import conv2d_input
 from qverify.bounds.cut import Cut
 from qverify.bounds.sample import SampleBounds
 from qverify.budget import PIECE, pieces
-from qverify.layers import Conv, Dense, Relu, Rounding, Scale
+from qverify.layers import Conv, Dense, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 
@@ -229,6 +229,12 @@ class BoundModel(Brief):
         return frozenset(j for j in alone if isinstance(layers[j], Dense))
 
     @cached_property
+    def windows(self) -> dict[int, Tensor]:
+        """The windows (size, k) of every MaxPool, by index."""
+        layers = enumerate(self.network.layers)
+        return {i: torch.tensor(la.windows, device=self.device) for i, la in layers if isinstance(la, MaxPool)}
+
+    @cached_property
     def searching(self) -> BoundModel:
         """The same in float32 without allowances: to search with, not to prove."""
         dtype = torch.float32
@@ -263,7 +269,13 @@ class BoundModel(Brief):
     @cached_property
     def widest(self) -> int:
         """Floats that the largest tensor of one row or sample takes; convolutions unfold theirs."""
-        return max([layer.size for layer in self.network.layers] + [a.unfolded for a in self.affine.values()])
+        return max([layer.size for layer in self.network.layers] + self.unfolded)
+
+    @property
+    def unfolded(self) -> list[int]:
+        """Floats of what the windows of each convolution and pool look at in one sample."""
+        pools = [layer.windows.size for layer in self.network.layers if isinstance(layer, MaxPool)]
+        return [a.unfolded for a in self.affine.values()] + pools
 
     @cached_property
     def operations(self) -> int:

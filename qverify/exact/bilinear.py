@@ -3,7 +3,7 @@
 Every weight and bias is a variable in its interval and is multiplied with the activations:
 
     z_i = sum_j w_ij x_j + b_i,    a = max(z, 0) by a big-M binary where z can have both signs,
-    x = a + e,  |e| <= r_a,  x >= 0;  or at a rounding point formula (32)
+    x = a + e,  |e| <= r_a,  x >= 0;  at a rounding point formula (32), at a MaxPool one of the numbers read
 
 with bounds on every variable and, as valid cuts, the two ends of (1) per output. Kernel entries of a
 convolution are one variable each, whatever the number of positions: exact where the relational
@@ -18,10 +18,11 @@ import numpy as np
 from scipy import sparse
 
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
+from qverify.exact.pool_rows import pool_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.family import outer_interval
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import chord
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class Bilinear:
         first, second = (self.columns[i] for i in layer.inputs)
         one = np.ones(layer.size)
         self.builder.add_rows([(one, block), (-one, first), (-one, second)], 0.0, 0.0)
+
+    def _max_pool(self, index: int, layer: MaxPool, block: IntArray) -> None:
+        (source,) = layer.inputs
+        ends = self.bounds.lower[source], self.bounds.upper[source]
+        pool_rows(self.builder, f"largest {index}", block, self.columns[source], layer.windows, ends)
 
     def _affine(self, index: int, layer: Dense | Conv, block: IntArray) -> None:
         x = self.columns[layer.inputs[0]]
@@ -151,5 +157,6 @@ BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
     Scale: Bilinear._scale,
     Relu: Bilinear._relu,
     Rounding: Bilinear._rounding,
+    MaxPool: Bilinear._max_pool,
     Add: Bilinear._add,
 }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.exact.pool_rows import candidates
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
 
@@ -97,6 +98,14 @@ def _gain_scale(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array
     return Sizes(ranges=own.ranges, magnitudes=own.magnitudes + abs(layer.shift) + TINY)
 
 
+def _gain_max_pool(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    layer: Any = maps.family.network.layers[index]
+    (source,) = layer.inputs
+    found = candidates(layer.windows, bounds.lower[source], bounds.upper[source])
+    np.add.at(weight[source], layer.windows, weight[index][:, None] * found)
+    return _own(bounds, index)
+
+
 def _gain_add(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
     for source in maps.family.network.layers[index].inputs:
         weight[source] += weight[index]
@@ -110,5 +119,6 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     Scale: _gain_scale,
     Relu: _gain_relu,
     Rounding: _gain_rounding,
+    MaxPool: _gain_max_pool,
     Add: _gain_add,
 }

@@ -7,6 +7,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
                x_k <= hi(x) - L (1 - s) + r_a,   x_k <= U s + r_a,  s binary    only if hi can have both signs
                x_k in [0, r_a] where U <= 0: no row at all
     rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (32), a binary a kink
+    MaxPool    y = the largest of some x_i: a binary for each that may be it (pool_rows.py)
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
 where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `signs` names
@@ -27,9 +28,10 @@ import numpy as np
 from scipy import sparse
 
 from qverify.exact.builder import ProgramBuilder, as_matrix, per_output
+from qverify.exact.pool_rows import pool_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
 
@@ -163,6 +165,12 @@ class Relational:
         first, second = (self.columns[i] for i in layer.inputs)
         one = np.ones(layer.size)
         self.builder.add_rows([(one, self._block(index)), (-one, first), (-one, second)], 0.0, 0.0)
+
+    def _max_pool(self, index: int, layer: MaxPool) -> None:
+        (source,) = layer.inputs
+        ends = self.bounds.lower[source], self.bounds.upper[source]
+        x, block = self.columns[source], self._block(index)
+        pool_rows(self.builder, f"largest {index}", block, x, layer.windows, ends)
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu or a rounding point: then formula (3) or (32) needs no variable for this
@@ -332,5 +340,6 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     Scale: Relational._scale,
     Relu: Relational._relu,
     Rounding: Relational._rounding,
+    MaxPool: Relational._max_pool,
     Add: Relational._add,
 }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qverify.layers import Conv, Dense
+from qverify.layers import Conv, Dense, MaxPool
 
 if TYPE_CHECKING:
     from qverify.family.family import Family
 
 
 def count_coefficients(family: Family) -> int:
-    """The number of coefficients in the relational program, two rows an output of an affine layer; with padding."""
-    return 2 * sum(la.size * la.fan_in for la in family.network.layers if isinstance(la, (Dense, Conv)))
+    """The number of coefficients in the relational program, two rows an output of an affine layer, and seven for what
+    each window of a pool sees; with padding."""
+    layers = family.network.layers
+    pools = 7 * sum(la.windows.size for la in layers if isinstance(la, MaxPool))
+    return pools + 2 * sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))
 
 
 def count_products(family: Family) -> int:

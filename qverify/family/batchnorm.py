@@ -135,7 +135,7 @@ def separate(network: Network, quantiser: Quantiser, norms: list[BatchNorm], ran
 
 def _add_norm(found: Separate, network: Network, quantiser: Quantiser, norm: BatchNorm, ranges: Ranges) -> None:
     index = network.index(norm.layer)
-    (source,) = network.layers[index].inputs
+    source = network.grid_of(network.layers[index].inputs[0])
     layer: Any = network.layers[index]
     z_range = ranges.before[norm.layer] if norm.before is not None else ranges.outputs[source]
     z_step = quantiser.activation_step(*z_range)

@@ -25,7 +25,7 @@ from qverify.family.points import NO_ZERO, Point, lower_end, upper_end, without_
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
 from qverify.kinds import NETWORK, RADII, clipping_range, expected
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.network import Network
 from qverify.rounding import UNIT
@@ -243,6 +243,7 @@ RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
     Scale: _no_radius,
     Relu: _resolved_relu,
     Rounding: _no_radius,  # its radius is that of its point
+    MaxPool: _no_radius,
     Add: _no_radius,
 }
 """The radii that a layer of each type has, by kind, as arrays."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,5 +79,6 @@ FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     Scale: _scale,
     Relu: lambda layer, read: read[0],
     Rounding: _rounding,
+    MaxPool: lambda layer, read: tuple(each[layer.windows].max(axis=1) for each in read[0]),
     Add: _add,
 }

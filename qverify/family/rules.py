@@ -37,7 +37,7 @@ from qverify.family.float_errors import float_errors
 from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point
 from qverify.kinds import is_word
-from qverify.layers import Add, Conv, Dense, Input, Relu, Rounding
+from qverify.layers import Add, Conv, Dense, Input, MaxPool, Relu, Rounding
 from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def point_error(network: Network, index: int, rule: str) -> Array:
     while isinstance(network.layers[source], Relu):
         (source,) = network.layers[source].inputs
     read = network.layers[source]
-    if isinstance(read, Input):  # the host rounds samples, and divides in float32 whatever the rule is
+    if isinstance(
+        network.layers[network.grid_of(source)], Input
+    ):  # the host rounds samples, and divides in float32 whatever the rule is
         return np.asarray(np.maximum(error, _SHARE[rule] + size * 2.0**-22))
     if isinstance(read, (Dense, Conv)) and read.grid is not None:
         return np.asarray(error + (_second_rounding(network, source, layer) if rule == "double" else 0.0))
@@ -131,7 +133,7 @@ def _reach(network: Network, index: int) -> float:
     layer = network.layers[index]
     if isinstance(layer, Rounding):
         return float(np.maximum(-layer.low, layer.high).max())
-    return _reach(network, layer.inputs[0]) if isinstance(layer, Relu) else np.inf
+    return _reach(network, layer.inputs[0]) if isinstance(layer, (Relu, MaxPool)) else np.inf
 
 
 def _second_rounding(network: Network, source: int, point: Rounding) -> Array:
@@ -148,13 +150,18 @@ def _second_rounding(network: Network, source: int, point: Rounding) -> Array:
 
 def input_step(network: Network, index: int) -> float | None:
     """The step of the grid that what layer `index` reads lies on; None where it is on no single one."""
-    (source,) = network.layers[index].inputs
-    while isinstance(network.layers[source], Relu):
-        (source,) = network.layers[source].inputs
-    layer = network.layers[source]
-    if not isinstance(layer, Rounding) or (layer.step != layer.step[0]).any():
+    layer = _point_read(network, index)
+    if layer is None or (layer.step != layer.step[0]).any():
         return None
     return float(layer.step[0])
+
+
+def _point_read(network: Network, index: int) -> Rounding | None:
+    """The rounding point whose numbers layer `index` reads, through Relus and MaxPools; None if there is none."""
+    layer = network.layers[network.layers[index].inputs[0]]
+    while isinstance(layer, (Relu, MaxPool)):
+        layer = network.layers[layer.inputs[0]]
+    return layer if isinstance(layer, Rounding) else None
 
 
 def file_kernel(network: Network) -> Kernel:
@@ -166,8 +173,8 @@ def file_kernel(network: Network) -> Kernel:
         if step is None:
             continue
         assert isinstance(layer, (Dense, Conv)) and layer.grid is not None
-        source: Any = network.layers[layer.inputs[0]]
-        reach = float(np.maximum(-source.low, source.high).max() / step) if isinstance(source, Rounding) else None
+        source = _point_read(network, i)
+        reach = float(np.maximum(-source.low, source.high).max() / step) if source is not None else None
         if reach is None or reach > 2.0**8:  # kernels for 16 bits accumulate in int64
             continue
         grid = np.broadcast_to(layer.grid, layer.weight.shape)

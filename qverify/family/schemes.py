@@ -30,7 +30,7 @@ from qverify.family.kernels import IntegerLayer, Kernel, borderline, dropped
 from qverify.family.points import Point
 from qverify.family.ranges import Range, Ranges, calibrate
 from qverify.kinds import NETWORK, expected
-from qverify.layers import Conv, Dense, Relu
+from qverify.layers import Conv, Dense, MaxPool, Relu
 from qverify.network import Network
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
         )
     if quantiser.points == "onnxruntime":
         refuse_constants(network)
+    if quantiser.points != "activations":
+        _refuse_late_relus(network)
     norms = kept_apart(network, quantiser)
     found = calibration
     if not isinstance(found, Ranges):
@@ -109,23 +111,39 @@ def rounded_places(network: Network, where: str) -> list[int]:
     """The layers (by index, without the input) behind which values are rounded, by `where` of `choices.POINTS`.
 
     Toolchains quantise the output of every layer, sums, averages and the network's own included; that of a layer which
-    only a Relu reads is quantised behind it.
+    only a Relu reads is quantised behind it. That of a MaxPool has the scale of what it reads, and is on its grid.
     """
     relus = set(network.relus)
     if where == "activations":
         return list(network.relus)
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
-    return [i for i in range(1, len(network.layers)) if not alone[i]]
+    pools = [isinstance(layer, MaxPool) for layer in network.layers]
+    return [i for i in range(1, len(network.layers)) if not alone[i] and not pools[i]]
+
+
+def _refuse_late_relus(network: Network) -> None:
+    """Raise RadiiError for a Relu that reads a MaxPool: toolchains differ in the scale that both then have."""
+    for i in network.relus:
+        (source,) = network.layers[i].inputs
+        if isinstance(network.layers[source], MaxPool):
+            raise RadiiError(
+                f"Relu {network.layers[i].name!r} comes behind the MaxPool {network.layers[source].name!r}, where "
+                "toolchains take its scale in ways of their own; put the Relu before the MaxPool, which computes the "
+                "same, or use --points activations."
+            )
 
 
 def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[tuple[Range, ...]]:
     """The ranges that a toolchain may take for the output of each layer: an average has that of what it reads in
-    TensorFlow Lite, and in onnxruntime's QDQ files, and its own in those of integer operators."""
+    TensorFlow Lite, and in onnxruntime's QDQ files, and its own in those of integer operators; a MaxPool always has
+    that of what it reads."""
     found: list[tuple[Range, ...]] = [(ends,) for ends in ranges]
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Conv) and not layer.quantised and quantiser.points != "activations":
             read = found[layer.inputs[0]]
             found[i] = read if quantiser.points == "tflite" else tuple(dict.fromkeys((*read, ranges[i])))
+        elif isinstance(layer, MaxPool):
+            found[i] = found[layer.inputs[0]]
     return found
 
 
@@ -160,7 +178,7 @@ def _second_rounding(
     layer: Any = network.layers[source]
     if source not in network.weighted:
         return 2.0**-18 * quantiser.levels
-    reading = quantiser.at_input() if layer.inputs == (0,) else quantiser
+    reading = quantiser.at_input() if network.grid_of(layer.inputs[0]) == 0 else quantiser
     top = float(abs(layer.weight).max()) / quantiser.at_layer(layer.name).weight_levels
     entry = max(reading.activation_step(*ends) for ends in ranges[layer.inputs[0]])
     _, exponent = np.frexp(1.001 * top * entry / step)
@@ -185,7 +203,7 @@ def _affine_radii(
             layers[layer.name] = {"weight": apart.weight[layer.name], "bias": apart.bias[layer.name]}
             continue
         (source,) = layer.inputs
-        reading = quantiser.at_input() if source == 0 else quantiser
+        reading = quantiser.at_input() if network.grid_of(source) == 0 else quantiser
         mine = reading.at_layer(layer.name)
         forms = [integer_layer(layer, mine, reading.activation_step(*r), reading.range(*r)) for r in ranges[source]]
         own = max(forms, key=lambda form: form.entry)

@@ -1,4 +1,4 @@
-"""ONNX operators on images: convolution, batch normalisation and average pooling.
+"""ONNX operators on images: convolution, batch normalisation and pooling.
 
 As in `operators.py`: a function consumes all of its node or raises `Refusal`. One-dimensional
 windows are two-dimensional ones of height 1.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import BatchNorm, Conv, Dense, Scale
+from qverify.layers import BatchNorm, Conv, Dense, MaxPool, Scale
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Tensor, Value
 from qverify.onnx.grid import uncovered
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
 
 _IMAGE = "(1, channels, length) or (1, channels, height, width)"
+_SAME_GRID = 12
+"""The opset from which on a MaxPool takes integers, so that what it gives has the scale of what it reads."""
 _ONE_SAMPLE = ": export it with a first axis for the batch that is open or 1"
 
 
@@ -134,8 +136,9 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
     return Window((axes[0], axes[1]), rank)
 
 
-def _image(node: Node) -> Tensor:
-    x = node.tensor(0)
+def _image(node: Node, integers: bool = False) -> Tensor:
+    """Input 0 as an image; `integers`: of integers, too, as the numbers that they stand for."""
+    x = node.tensor(0) if not integers else _passed_on(node)
     if len(x.shape) not in (3, 4) or x.shape[0] != 1:
         raise Refusal(f"its input has shape {x.shape} at batch 1; supported is {_IMAGE}{_ONE_SAMPLE}")
     return x
@@ -233,6 +236,57 @@ def average_pool(node: Node, builder: NetworkBuilder) -> Value:
         return out
     scale = np.tile(largest / divisors, x.shape[1])
     return builder.new(Scale, f"{node.name}/border", (out,), out.shape, scale=scale, shift=0.0 * scale)
+
+
+def max_pool(node: Node, builder: NetworkBuilder) -> Value:
+    """A MaxPool, of numbers or of integers, whose grid it leaves as it is."""
+    x = _image(node, integers=True)
+    if any(node.proto.output[1:]):
+        raise Refusal("it gives the places of the largest numbers, too; supported is one that gives the numbers alone")
+    if node.attributes.get("storage_order", 0):
+        raise Refusal("storage_order 1 is not supported; export the model with storage_order 0")
+    window = _window(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
+    h, w = window.axes
+    if max(h.dilation, w.dilation) > 1:
+        raise Refusal("its window has dilations, which are not supported for a MaxPool; supported is a dense window")
+    if node.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME") and (h.stride > h.kernel or w.stride > w.kernel):
+        raise Refusal("runtimes disagree on auto_pad with strides larger than the kernel; write the pads out")
+    if node.attributes.get("ceil_mode", 0):
+        h, w = h.rounded_up(), w.rounded_up()
+    if not (h.counted(0, 0).all() and w.counted(0, 0).all()):
+        raise Refusal("some of its windows lie wholly in the padding, where there is no largest number")
+    return _largest(node, builder, x, Window((h, w), window.rank))
+
+
+def global_max_pool(node: Node, builder: NetworkBuilder) -> Value:
+    """A GlobalMaxPool: the largest number of each channel."""
+    x = _passed_on(node)
+    if len(x.shape) < 3 or x.shape[0] != 1:
+        raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...){_ONE_SAMPLE}")
+    positions = prod(x.shape[2:])
+    window = Window((WindowAxis(), WindowAxis(size=positions, kernel=positions)), rank=1)
+    return replace(_largest(node, builder, x, window), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
+
+
+def _passed_on(node: Node) -> Tensor:
+    """Input 0, numbers or integers of one scale, of which some are passed on as they are."""
+    x = node.view(0)
+    if x.logits is not None or x.entry is not None or x.integers is None:
+        return node.tensor(0)
+    if x.integers.kind == "int32" or x.integers.step.size > 1:
+        raise Refusal(f"it reads {node.input_label(0)}, sums or integers of several scales; quantise the model again")
+    return x
+
+
+def _largest(node: Node, builder: NetworkBuilder, x: Tensor, window: Window) -> Tensor:
+    """A MaxPool layer with this window."""
+    fields = {name: window.fields[name] for name in ("strides", "pads")}
+    shape, in_shape = (*x.shape[:2], *window.output), (x.shape[1], *window.sizes)
+    out = builder.new(MaxPool, node.name, (x,), shape, in_shape=in_shape, kernel=window.kernel, **fields)
+    if node.opset < _SAME_GRID:
+        oddity = f"a MaxPool of opset {node.opset}, which onnxruntime leaves in floating point and quantises again"
+        builder.oddities.append((builder.layers[out.layer].name, oddity))
+    return replace(out, integers=x.integers)
 
 
 def global_average_pool(node: Node, builder: NetworkBuilder) -> Value:

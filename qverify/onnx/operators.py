@@ -14,7 +14,15 @@ from qverify.onnx import views
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, relu
 from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.graph import DOMAINS
-from qverify.onnx.image_operators import average_pool, batch_normalisation, conv, global_average_pool, reduce_mean
+from qverify.onnx.image_operators import (
+    average_pool,
+    batch_normalisation,
+    conv,
+    global_average_pool,
+    global_max_pool,
+    max_pool,
+    reduce_mean,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +71,14 @@ OPERATORS: dict[str, Operator] = {
     "Flatten": _entry(views.flatten, "axis"),
     "Gemm": _entry(gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),
+    "GlobalMaxPool": _entry(global_max_pool),
     "Identity": _entry(views.identity),
     "LogSoftmax": _entry(views.softmax, "axis"),
     "MatMul": _entry(matmul),
     "MatMulInteger": _entry(quantised.matmul_integer),
     "MatMulIntegerToFloat": _own(quantised.matmul_integer_to_float),
     "Max": _entry(maximum),
+    "MaxPool": _entry(max_pool, f"{_WINDOW} ceil_mode storage_order"),
     "Mul": _entry(arithmetic),
     "QGemm": _own(quantised.qgemm, "alpha transA transB"),
     "QLinearAdd": _own(quantised.qlinear_add),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qverify.layers import Rounding
+from qverify.layers import MaxPool, Rounding
 from qverify.onnx.graph import NetworkBuilder, Point, Refusal, Tensor
 from qverify.onnx.grid import Grid
 
@@ -22,14 +22,28 @@ def _fields(x: Tensor, grid: Grid) -> dict[str, Any]:
 
 
 def rounded(builder: NetworkBuilder, x: Tensor, grid: Grid, name: str, point: Point) -> Tensor:
-    """x rounded to this grid: no layer where it lies on it already, as after a view that was quantised again."""
+    """x rounded to this grid: no layer where it lies on it already, as after a view or a MaxPool that was quantised
+    again."""
     fields, layer = _fields(x, grid), builder.layers[x.layer]
-    if isinstance(layer, Rounding) and (layer.step == fields["step"]).all():  # noqa: SIM102
-        if (layer.low >= fields["low"]).all() and (layer.high <= fields["high"]).all():
-            return replace(x, integers=grid, clip=None)
+    pooled = isinstance(layer, MaxPool)
+    while isinstance(layer, MaxPool):
+        layer = builder.layers[layer.inputs[0]]
+    if isinstance(layer, Rounding) and _holds(layer, fields, pooled):
+        return replace(x, integers=grid, clip=None)
     out = builder.new(Rounding, name, (x,), x.shape, kernel=point.kernel, **fields)
     builder.points[out.layer] = point
     return replace(out, integers=grid, double=False)
+
+
+def _holds(layer: Rounding, fields: dict[str, Any], pooled: bool) -> bool:
+    """Whether every number that the point gives is one of the grid with these fields, element by element; `pooled`: a
+    MaxPool picks some of the numbers, so that the grid has to be one for all."""
+    if pooled:
+        if any(np.ptp(fields[name]) for name in ("step", "low", "high")):
+            return False
+        fields = {name: values[:1] for name, values in fields.items()}
+    inside = (layer.low >= fields["low"]).all() and (layer.high <= fields["high"]).all()
+    return bool((layer.step == fields["step"]).all() and inside)
 
 
 def entered(builder: NetworkBuilder, x: Tensor, grid: Grid) -> Tensor:

@@ -23,8 +23,6 @@ OPTIMISED = "give the model as it was before onnxruntime optimised it"
 _QUANTISED = "leave it out of quantisation, by nodes_to_exclude or op_types_to_quantize"
 
 HINTS: dict[str, str] = {
-    "MaxPool": "use AveragePool or a strided Conv",
-    "GlobalMaxPool": "use GlobalAveragePool",
     "Pad": "give the padding to the Conv or AveragePool after it",
     "Sum": "use Add",
     **dict.fromkeys(["DynamicQuantizeLinear", "DynamicQuantizeMatMul"], _DYNAMIC),

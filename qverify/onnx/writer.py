@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UsageError
 from qverify.kinds import NETWORK, expected, path_like
-from qverify.layers import Add, Conv, Dense, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.network import Network
 from qverify.text.escapes import shown
 
@@ -253,6 +253,21 @@ def _rounding(writer: _Writer, layer: Rounding) -> tuple[str, _Shape]:
     return writer.node("Min", [y, high], name), shape
 
 
+def _max_pool(writer: _Writer, layer: MaxPool) -> tuple[str, _Shape]:
+    """MaxPool, over one axis where the layer's shape says so; in float64, which onnxruntime's takes as well."""
+    top, _, bottom, _ = layer.pads
+    flat = len(layer.shape) == 2 and layer.in_shape[1] == layer.kernel[0] == 1 and top == bottom == 0
+    first = 1 if flat else 0
+    (channels, *sizes), out = layer.in_shape, layer.out_shape
+    spans = [(n - 1) * s + k for n, s, k in zip(out[1:], layer.strides, layer.kernel, strict=True)]
+    # onnxruntime refuses pads that a whole window fits into, used or not.
+    ends = [max(0, span - begin - n) for span, begin, n in zip(spans, layer.pads[:2], sizes, strict=True)]
+    pads = [*layer.pads[:2][first:], *ends[first:]]
+    window: dict[str, Any] = {"kernel_shape": layer.kernel[first:], "strides": layer.strides[first:], "pads": pads}
+    x = writer.input(layer, (channels, *sizes[first:]))
+    return writer.node("MaxPool", [x], layer.name, **window), (out[0], *out[1:][first:])
+
+
 def _add(writer: _Writer, layer: Add) -> tuple[str, _Shape]:
     inputs = [writer.input(layer, layer.shape, which) for which in (0, 1)]
     return writer.node("Add", inputs, layer.name), layer.shape
@@ -264,5 +279,6 @@ _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     Scale: _scale,
     Relu: _relu,
     Rounding: _rounding,
+    MaxPool: _max_pool,
     Add: _add,
 }

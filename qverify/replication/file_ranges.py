@@ -43,7 +43,7 @@ def ranges_of_file(trained: Network, file: Network, quantiser: Quantiser) -> Ran
     for i in trained.weighted:
         layer = trained.layers[i]
         assert isinstance(layer, (Dense, Conv))
-        if (source := layer.inputs[0]) not in ranges:
+        if (source := trained.grid_of(layer.inputs[0])) not in ranges:
             name = quoted(trained.layers[source].name)
             raise RadiiError(f"{file.source} does not round what {name} gives; give samples for --calibration.")
     # What only a Relu reads is rounded behind it.

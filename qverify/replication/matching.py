@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qverify.errors import ModelError
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.text.brief import Brief
 from qverify.text.shortened import quoted
 
@@ -177,6 +177,8 @@ def _alike(one: Layer, other: Layer) -> bool:
         same = one.weight.shape == other.weight.shape and one.quantised == other.quantised
         names = ("in_shape", "strides", "pads", "dilations", "groups") if isinstance(one, Conv) else ()
         return same and all(getattr(one, name) == getattr(other, name) for name in names)
+    if isinstance(one, MaxPool) and isinstance(other, MaxPool):
+        return all(getattr(one, name) == getattr(other, name) for name in ("in_shape", "kernel", "strides", "pads"))
     return True
 
 

@@ -6,7 +6,8 @@ affine layer
 
     d_z = W' d_x + (W' - W) x + (b' - b)                                                                       (38)
 
-so that what both networks share cancels, whatever the input (mathematics.md, section 17).
+so that what both networks share cancels, whatever the input (mathematics.md, section 17). The difference of two maxima
+lies between the least and the largest difference under the window.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.tensors import Affine
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.replication.differences import Deviation
 from qverify.replication.relaxation import Lines, Staircase
-from qverify.replication.system import Box, Kink, Leaf, Linear, Map, Node, System
+from qverify.replication.system import Box, Kink, Largest, Leaf, Linear, Map, Node, System
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def _node(layer: Layer, move: Move | None) -> Node:
         return Linear(name, size, ((layer.inputs[0], Map(scale=tensor(layer.scale))),), tensor(layer.shift))
     if isinstance(layer, Add):
         return Linear(name, size, tuple((source, Map()) for source in layer.inputs), tensor([0.0] * size))
+    if isinstance(layer, MaxPool):
+        return Largest(name, size, layer.inputs[0], torch.tensor(layer.windows))
     return Kink(name, size, layer.inputs[0], _Value(_stairs(layer, move)))
 
 
@@ -142,6 +145,8 @@ def difference_of(trained: Network, file: Network, matched: Sequence[int], moves
             nodes.append(Linear(name, size, parts, tensor(layer.shift - partner.shift)))
         elif isinstance(layer, Add):
             nodes.append(Linear(name, size, tuple((source, Map()) for source in sources), tensor([0.0] * size)))
+        elif isinstance(layer, MaxPool):
+            nodes.append(Largest(name, size, sources[0], torch.tensor(layer.windows), difference=True))
         else:
             before = matched[layer.inputs[0]]
             relu = matched[index] != before

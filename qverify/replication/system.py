@@ -1,9 +1,9 @@
 """A system of values that depend on each other, and bounds on all of them. Sound in floating point.
 
-Every node is a vector: a leaf with a box of its own, a linear map of earlier nodes, or a kink, a function of one
-earlier node between two lines. A network is such a system, and so are a network and its difference to another. Bounds:
-intervals forward, then for every node that a kink reads, and for the last, rows backward to the leaves, through the
-lines that the intervals found so far give.
+Every node is a vector: a leaf with a box of its own, a linear map of earlier nodes, the largest of an earlier node
+under windows, or a kink, a function of one earlier node between two lines. A network is such a system, and so are a
+network and its difference to another. Bounds: intervals forward, then for every node that a kink reads, and for the
+last, rows backward to the leaves, through the lines that the intervals found so far give.
 
 One sample at a time: a node's ends are (size,), rows (S, size); float64. Rounding is accounted for as in
 `bounds.backward`: every step adds to a slack what it can have been off by over the boxes it reads.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from qverify.bounds.pools import pool_lines, undecided
 from qverify.budget import PIECE, pieces
 from qverify.errors import InternalError
 from qverify.rounding import TINY, finite, gamma
@@ -117,7 +118,43 @@ class Kink(Brief):
     seen: tuple[int, ...] = ()
 
 
-Node = Leaf | Linear | Kink
+@dataclass(frozen=True, eq=False, repr=False)
+class Largest(Brief):
+    """The largest numbers of node `source` under windows (size, k); `difference`: by how much they exceed others of
+    which node `source` is the difference, so that all that is known is that they lie between its ends."""
+
+    name: str
+    size: int
+    source: int
+    windows: Tensor
+    difference: bool = False
+
+    def ends(self, box: Box) -> Box:
+        """The interval of the node's value, for what it reads in `box`."""
+        low, high = (end[self.windows] for end in box)
+        return (low.amin(1) if self.difference else low.amax(1)), high.amax(1)
+
+    def wanted(self, box: Box) -> Tensor:
+        """Mask of what it reads whose interval matters."""
+        if self.difference:
+            return box[1] > box[0]
+        return undecided(self.windows, box[0][None], box[1][None])[0]
+
+    def backward(self, rows: Tensor, box: Box) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (S, size) on it: rows (S, n_in) on what it reads and constants (S,), below; and the largest values that
+        both are made of (size,)."""
+        up, down = rows.clamp(min=0), rows.clamp(max=0)
+        below = torch.zeros(len(rows), len(box[0]), dtype=rows.dtype)
+        if self.difference:
+            low, high = self.ends(box)
+            return below, up @ low + down @ high, torch.maximum(low.abs(), high.abs())
+        lines = pool_lines(self.windows, box[0][None], box[1][None])
+        below = below.scatter_add(1, lines.below.expand_as(rows), up)
+        below = below.scatter_add(1, lines.above.expand_as(rows), down * lines.slope)
+        return below, down @ lines.intercept[0], lines.reach[0]
+
+
+Node = Leaf | Linear | Kink | Largest
 
 
 @dataclass(eq=False, repr=False)
@@ -148,7 +185,7 @@ class System(Brief):
         they overflow, InternalError where two bounds exclude each other.
         """
         found, own = Bounds(), iter(leaves)
-        read = {node.source for node in self.nodes if isinstance(node, Kink)}
+        read = {node.source for node in self.nodes if isinstance(node, (Kink, Largest))}
         for index, node in enumerate(self.nodes):
             box = next(own) if isinstance(node, Leaf) else self._forward(found, index)
             finite(node.name, box[0], box[1])
@@ -164,6 +201,8 @@ class System(Brief):
             seen = [found.boxes[i] for i in node.seen]
             found.lines[index] = node.kink.lines(found.boxes[node.source], seen)
             return node.kink.ends(found.boxes[node.source], seen)
+        if isinstance(node, Largest):
+            return node.ends(found.boxes[node.source])
         assert isinstance(node, Linear)
         middle, half, mass = node.constant, torch.zeros_like(node.constant), node.constant.abs()
         terms = len(node.parts)
@@ -184,7 +223,7 @@ class System(Brief):
         node = self.nodes[index]
         if isinstance(node, Leaf):
             return True
-        sources = [node.source] if isinstance(node, Kink) else [source for source, _ in node.parts]
+        sources = [node.source] if isinstance(node, (Kink, Largest)) else [source for source, _ in node.parts]
         plain = [i if isinstance(self.nodes[i], Leaf) else getattr(self.nodes[i], "source", None) for i in sources]
         return len(set(sources)) == len(sources) == len(set(plain)) and all(
             i is not None and isinstance(self.nodes[i], Leaf) for i in plain
@@ -213,6 +252,8 @@ class System(Brief):
         """Mask (size,) of the elements of a node on which the lines of a kink that reads it depend."""
         wanted = torch.zeros(self.nodes[index].size, dtype=torch.bool)
         for node in self.nodes:
+            if isinstance(node, Largest) and node.source == index:
+                wanted |= node.wanted(found.boxes[index])
             if isinstance(node, Kink) and node.source == index:
                 if any(i >= len(found.boxes) for i in node.seen):
                     return torch.ones_like(wanted)
@@ -244,6 +285,11 @@ class System(Brief):
                 mass = found.mass[index]
                 terms = node.size + sum(each.terms for _, each in node.parts)
                 tiny = TINY * (1.0 + float(sum(found.reach(source).sum() for source, _ in node.parts)))
+            elif isinstance(node, Largest):
+                below, added, mass = node.backward(row, found.boxes[node.source])
+                _add(rows, node.source, below)
+                constant = constant + added
+                terms, tiny = node.size + 2, TINY * (1.0 + float(found.reach(node.source).sum()))
             else:
                 lines, source = found.lines[index], node.source
                 up, down = row.clamp(min=0), row.clamp(max=0)

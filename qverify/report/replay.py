@@ -33,6 +33,7 @@ _OPERATORS = frozenset(
         "Greater",
         "MatMul",
         "Max",
+        "MaxPool",
         "Min",
         "Mul",
         "Pad",

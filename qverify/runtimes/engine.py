@@ -10,7 +10,7 @@ import torch
 
 from qverify.runtimes.integers import Kind
 from qverify.runtimes.rules import nearest, ways_of
-from qverify.runtimes.sums import Sums, sums_of
+from qverify.runtimes.sums import Largest, Sums, sums_of
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -143,12 +143,12 @@ class _Margins:
     A runtime answers the first of the largest outputs, so it must be above those before it and not below those after.
     """
 
-    def __init__(self, network: IntegerNetwork, ways: tuple[Way, ...], sums: Sums | None):
+    def __init__(self, network: IntegerNetwork, ways: tuple[Way, ...], sums: Sums | Largest | None):
         stage = network.stages[-1]
         self.stage, self.source = stage, stage.sources[0]
         self.order = torch.arange(stage.size)
         self.weight = None
-        if sums is not None and stage.kind is Kind.WEIGHTS and sums.weight.ndim == 2:
+        if isinstance(sums, Sums) and stage.kind is Kind.WEIGHTS and sums.weight.ndim == 2:
             unit = 1.0 if stage.step is None else torch.tensor(stage.spread(stage.steps[0])) / stage.step
             self.weight = sums.weight.double() * (unit if isinstance(unit, float) else unit[:, None])
             self.bias = sums.bias.double() * unit

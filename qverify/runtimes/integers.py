@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.errors import UnsupportedModel
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -33,11 +33,13 @@ keep it as a float32 number of its own."""
 
 
 class Kind(Enum):
-    """What the accumulators of a stage are: a weighted sum, one of two tensors, a sum under a window, or a tensor."""
+    """What the accumulators of a stage are: a weighted sum, one of two tensors, a sum under a window, the largest
+    number under it, which every runtime gives as it is, or a tensor."""
 
     WEIGHTS = "weights"
     ADD = "add"
     POOL = "pool"
+    LARGEST = "largest"
     COPY = "copy"
 
 
@@ -49,8 +51,8 @@ class Stage(Brief):
     float64 () or (channels,); `step`: that of the tensor itself, None at the end of a network that gives the
     accumulators of its last layer, which nothing rounds or clips. `read`, `reach`: the largest absolute values of what
     it reads and of its accumulators. `layer` has whole numbers as weights and biases, 1 and 0 under a window; None for
-    sums and copies of tensors. `window`: the entries under a window, by which its sums are divided, else 1. `mixed`:
-    its weights have several steps.
+    sums, maxima and copies of tensors. `places` (size, k): the entries under each window of a maximum. `window`: the
+    entries under a window, by which its sums are divided, else 1. `mixed`: its weights have several steps.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Stage(Brief):
     read: int
     reach: int
     layer: Dense | Conv | None = None
+    places: np.ndarray[Any, np.dtype[np.int64]] | None = None
     window: int = 1
     mixed: bool = False
 
@@ -130,6 +133,8 @@ class _Derivation:
                 self._add_stage(index, self._requantised(layer))
             elif isinstance(layer, Relu) and layer.inputs[0] in self.tensor:
                 self._add_stage(index, self._copy(layer, layer.inputs[0]))
+            elif isinstance(layer, MaxPool) and layer.inputs[0] in self.tensor:
+                self._add_stage(index, self._largest(layer))
             elif index == len(layers) - 1:
                 self._add_stage(index, self._last(layer))
             elif not isinstance(layer, (Input, Dense, Conv, Add, Relu)):
@@ -190,6 +195,13 @@ class _Derivation:
             read=reach,
             reach=reach,
         )
+
+    def _largest(self, layer: MaxPool) -> Stage:
+        """The largest integers under the windows of a tensor."""
+        tensor = self.tensor[layer.inputs[0]]
+        low = self.stages[tensor - 1].low if tensor else -self.reaches[tensor]
+        copied = replace(self._copy(layer, layer.inputs[0]), kind=Kind.LARGEST, low=low)
+        return replace(copied, places=layer.windows)
 
     def _last(self, layer: Layer) -> Stage:
         """The accumulators of a last layer, if its outputs can be compared by them."""

@@ -99,6 +99,8 @@ def ways_of(stage: Stage, rules: tuple[str, ...], signed: bool) -> tuple[Way, ..
     """
     if stage.step is None:
         return (Way(names=rules, label="exact", low=_plain, high=_plain, single=True, error=0.0),)
+    if stage.kind is Kind.LARGEST:
+        return (_exactly(stage, rules, "exact", lambda acc: acc),)
     if stage.kind is Kind.ADD:
         return _sums(stage, rules)
     if stage.kind is Kind.POOL:

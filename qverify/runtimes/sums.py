@@ -8,7 +8,7 @@ since libraries may compute them by transforms that round.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ from qverify.layers import Conv, Dense
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qverify.runtimes.integers import IntegerNetwork, Stage
+    from qverify.runtimes.integers import IntegerNetwork
 
 _FLOAT32 = 2**24
 _SHIFTED = 32
@@ -94,11 +94,33 @@ class Sums:
         return total
 
 
-def sums_of(network: IntegerNetwork) -> list[Sums | None]:
-    """The sums of every stage; None where a stage has no layer."""
-    return [stage_sums(stage, network.reaches) for stage in network.stages]
+class Largest:
+    """The largest numbers of one stage under its windows (size, k): x (N, n_in) -> (N, size), exact, and monotone."""
+
+    def __init__(self, places: Any, inputs: int):
+        self.places, self.inputs = torch.tensor(places), inputs
+
+    def exact(self, x: Tensor) -> Tensor:
+        """The largest of exact inputs."""
+        return x[:, self.places].amax(2)
+
+    def interval(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and largest maxima over inputs between `low` and `high`."""
+        return self.exact(low), self.exact(high)
+
+    def influence(self) -> Tensor:
+        """The windows (n_in,) that each input is in."""
+        return torch.bincount(self.places.flatten(), minlength=self.inputs).float()
 
 
-def stage_sums(stage: Stage, reaches: tuple[int, ...]) -> Sums | None:
-    """The sums of one stage; None if it has no layer."""
-    return None if stage.layer is None else Sums(stage.layer, reaches[stage.sources[0]])
+def sums_of(network: IntegerNetwork) -> list[Sums | Largest | None]:
+    """The sums, or maxima, of every stage; None where a stage only copies or adds tensors."""
+    sizes = [len(network.host.step), *(stage.size for stage in network.stages)]
+    found: list[Sums | Largest | None] = []
+    for stage in network.stages:
+        source = stage.sources[0]
+        if stage.places is not None:
+            found.append(Largest(stage.places, sizes[source]))
+        else:
+            found.append(None if stage.layer is None else Sums(stage.layer, network.reaches[source]))
+    return found

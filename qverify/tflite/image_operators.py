@@ -1,4 +1,4 @@
-"""TFLite operators on images (1, height, width, channels): convolution, averages and padding."""
+"""TFLite operators on images (1, height, width, channels): convolution, pooling and padding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Conv, Scale
+from qverify.layers import Conv, MaxPool, Scale
 from qverify.onnx.image_operators import WindowAxis
 from qverify.tflite.activations import finished, fused, output_grid
 from qverify.tflite.graph import NO_PADS, Node, Refusal, Tensor, Value, channels_first, sample_shape
@@ -134,6 +134,25 @@ def average_pool_2d(node: Node) -> Value:
     return finished(node, layer, channels_first(shape), activation, x)
 
 
+def max_pool_2d(node: Node) -> Value:
+    """A MaxPool, whose output has the grid of its input."""
+    x, activation = _solid_image(node), fused(node)
+    axes = _window(node, x, (node.option("FilterHeight"), node.option("FilterWidth")))
+    h, w = axes
+    shape = _shape(node, axes, x.shape[3])
+    if not (h.counted(0, 0).all() and w.counted(0, 0).all()):
+        raise Refusal("some of its windows lie wholly in the padding, where there is no largest number")
+    _same_grid(node, x)
+    fields = {name: value for name, value in _geometry(x, axes).items() if name != "dilations"}
+    source, kernel = (x.layer,), (h.kernel, w.kernel)
+    layer = node.builder.new(MaxPool, node.name, source, sample_shape(shape), kernel=kernel, **fields)
+    places = channels_first(shape)
+    if activation != "NONE" or x.grid is None:
+        return finished(node, layer, places, activation, x)
+    node.builder.given[layer] = (node.output, places)
+    return Tensor(layer=layer, shape=shape, places=places, grid=x.grid)
+
+
 def _same_grid(node: Node, x: Tensor) -> None:
     if output_grid(node, x) != x.grid:
         raise Refusal("its output is quantised in another way than its input; TFLite has one way for both")
@@ -196,6 +215,7 @@ IMAGE_OPERATORS: dict[str, Callable[[Node], Value]] = {
     "CONV_2D": conv_2d,
     "DEPTHWISE_CONV_2D": depthwise_conv_2d,
     "AVERAGE_POOL_2D": average_pool_2d,
+    "MAX_POOL_2D": max_pool_2d,
     "MEAN": mean,
     "PAD": pad,
 }

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 OPERATORS = IMAGE_OPERATORS | PLAIN_OPERATORS
 """What is read, by the names of the schema."""
 
-_HINTS = {"MAX_POOL_2D": "use AVERAGE_POOL_2D or a strided convolution"}
-
 
 def load(path: str | PathLike[str]) -> Network:
     """Read a TFLite file as a `Network` (conventions above).
@@ -130,8 +128,7 @@ class _Walk:
         self.values.update(dict.fromkeys(operator.outputs))
         try:
             if operator.kind not in OPERATORS:
-                hint = f" ({_HINTS[operator.kind]})" if operator.kind in _HINTS else ""
-                raise UnknownOperator(f"the operator is not supported{hint}")
+                raise UnknownOperator("the operator is not supported")
             inputs = [self._value(index, operator) for index in operator.inputs]
             if any(value is None for value, index in zip(inputs, operator.inputs, strict=True) if index != ABSENT):
                 return

@@ -192,14 +192,15 @@ class RangeFamily(Brief):
         self.high = [max(new, _FADE * old) for new, old in zip(high, before[1], strict=True)]
 
     def model(self, factor: float) -> BoundModel:
-        quantiser, layers = self.quantiser, self.live.network.layers
+        quantiser, network = self.quantiser, self.live.network
+        layers = network.layers
         steps = [quantiser.activation_step(low, high) for low, high in zip(self.low, self.high, strict=True)]
         weights = {}
         for i, (weight, bias) in self.live.parameters.items():
             top = weight.abs().flatten(1).amax(1)
             offset = torch.zeros_like(top) if bias is None else bias
             top = top if quantiser.per_channel else top.max().expand(len(top))
-            radius, spread = quantiser.weight_radii(torch, top, offset, steps[layers[i].inputs[0]])
+            radius, spread = quantiser.weight_radii(torch, top, offset, steps[network.grid_of(layers[i].inputs[0])])
             rows = (factor * radius).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
             weights[i] = rows, factor * (torch.zeros_like(spread) if bias is None else spread)
         points = {i: self._point(i, factor) for i in self.live.network.relus}

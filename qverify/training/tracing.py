@@ -15,7 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from qverify.errors import ModelError, UnsupportedModel
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu
 from qverify.onnx.refusals import Refusals
 from qverify.text.shortened import first_line
 
@@ -82,6 +82,7 @@ class TraceReader:
             nn.Linear: self._dense,
             nn.Conv2d: self._conv,
             nn.AvgPool2d: self._pool,
+            nn.MaxPool2d: self._max_pool,
             nn.ReLU: self._relu,
             **dict.fromkeys(_VIEW_MODULES, self._view),
         }
@@ -226,6 +227,19 @@ class TraceReader:
             quantised=False,
         )
         self._append(node, layer)
+
+    def _max_pool(self, node: fx.Node) -> None:
+        module: nn.MaxPool2d = self._called(node)
+        if module.ceil_mode or module.return_indices or _pair(module.dilation) != (1, 1):
+            self._refuse(node, f"layer {node.target!r}", ": ceil_mode, return_indices, dilation")
+            return
+        in_shape = _shape(_tensors(node)[0])
+        if len(in_shape) != 3:
+            self._refuse(node, f"layer {node.target!r}", " over images without channels; unflatten before it")
+            return
+        kernel, stride, pad = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
+        source, window = (self._source(node),), {"kernel": kernel, "strides": stride, "pads": pad * 2}
+        self._append(node, MaxPool(self._name(node), source, _shape(node), in_shape=in_shape, **window))
 
 
 def _tensors(node: fx.Node) -> list[fx.Node]:

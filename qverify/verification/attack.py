@@ -19,7 +19,7 @@ from torch import Tensor
 from qverify.budget import Deadline
 from qverify.family.members import Recipe
 from qverify.family.points import member_value
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
 from qverify.verification.positions import Positions
@@ -122,6 +122,9 @@ class _MemberLayer(Brief):
         snapped = torch.where(point.step > 0, torch.round(y.detach() / step) * step, y.detach())
         return y + (snapped - y.detach())  # the gradient is that of y: a staircase has none
 
+    def max_pool(self, x: list[Tensor]) -> Tensor:
+        return x[0][:, self.model.windows[self.index]].amax(2)
+
     def add(self, x: list[Tensor]) -> Tensor:
         return x[0] + x[1]
 
@@ -133,6 +136,7 @@ FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
     Scale: _MemberLayer.scale,
     Relu: _MemberLayer.relu,
     Rounding: _MemberLayer.rounding,
+    MaxPool: _MemberLayer.max_pool,
     Add: _MemberLayer.add,
 }
 
@@ -183,7 +187,7 @@ def attack(
 
 def _samples_at_once(model: BoundModel) -> int:
     """Samples that fit into the memory together."""
-    sizes = [layer.size for layer in model.network.layers] + [a.unfolded for a in model.affine.values()]
+    sizes = [layer.size for layer in model.network.layers] + model.unfolded
     return model.rows_that_fit(_COPIES, sum(sizes), _PASSES)
 
 

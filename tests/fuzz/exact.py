@@ -72,6 +72,17 @@ def _conv(a: dict[str, Any], x: Array, weight: Array, bias: Array | None = None)
     return found
 
 
+def largest(a: dict[str, Any], x: Array) -> Array:
+    """The largest numbers (1, C, rows, columns) under windows; padding is left out."""
+    kernel, strides, pads = a["kernel_shape"], a["strides"], a["pads"]
+    out = [(x.shape[i + 2] + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i in range(2)]
+    found = np.empty((1, x.shape[1], *out), dtype=object)
+    for c, i, j in np.ndindex(x.shape[1], *out):
+        r, s = i * strides[0] - pads[0], j * strides[1] - pads[1]
+        found[0, c, i, j] = x[0, c, max(r, 0) : r + kernel[0], max(s, 0) : s + kernel[1]].max()
+    return found
+
+
 def root(value: Fraction) -> Fraction:
     """The square root, exact where it is rational, else to 60 digits."""
     top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
@@ -127,6 +138,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Gemm": _gemm,
     "MatMul": lambda a, x, w: product(x, w) if w.ndim == 2 else np.matmul(x, w),
     "Conv": _conv,
+    "MaxPool": largest,
     "BatchNormalization": _norm,
     "Relu": _relu,
     "Add": lambda a, x, y: x + y,

@@ -91,6 +91,8 @@ def ranged(
             found.ends[i] = (-zero * step, (2**bits - 1 - zero) * step)
             if layer.kind != "round":
                 found.kept[i] = step / 2 if nearest else Fraction(0)
+        elif layer.kind == "max":  # the numbers of the grid before it
+            steps[i] = steps[layer.inputs[0]]
         elif layer.kind == "sum":
             step, ratio = _weight_steps(layer, scheme, levels)
             entry = steps[layer.inputs[0]] or Fraction(1)

@@ -33,6 +33,9 @@ def evaluate(model: onnx.ModelProto, x: Array, sort: bool) -> Array:
             values[node.output[0]] = _affine(node.op_type, attributes, parts, sort)
             continue
         values[node.output[0]] = OPERATORS[node.op_type](attributes, *read)
+        if node.op_type == "MaxPool" and node.input[0] in whole:
+            integers, scale, zero = whole[node.input[0]]
+            whole[node.output[0]] = (OPERATORS["MaxPool"](attributes, integers), scale, zero)
         if node.op_type == "Flatten" and node.input[0] in whole:
             integers, scale, zero = whole[node.input[0]]
             whole[node.output[0]] = (integers.reshape(len(integers), -1), scale, zero)

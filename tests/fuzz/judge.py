@@ -96,6 +96,8 @@ def mass(plan: Plan, x: Array) -> float:
             weight, bias, shift = (abs(a) for a in layer.floats)
             entries = np.append(read[0], 0.0)[layer.entry] + shift[:, None, None]
             values.append(((weight[:, None] * entries).sum(2) + bias[:, None]).ravel())
+        elif layer.kind == "max":
+            values.append(np.append(read[0], 0.0)[layer.entry].max(1))
         else:
             values.append(sum(read) if read else abs(x))  # type: ignore[arg-type]
     return float(values[-1].max())

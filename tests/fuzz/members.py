@@ -40,6 +40,8 @@ def _plain(layer: Layer, read: list[Array], x: Array) -> Array:
         return np.asarray(np.maximum(read[0], 0.0))
     if layer.kind == "add":
         return np.asarray(read[0] + layer.sign * read[1])
+    if layer.kind == "max":
+        return np.asarray(np.append(read[0], -np.inf)[layer.entry].max(1))
     return x if layer.kind == "input" else read[0]
 
 
@@ -111,6 +113,8 @@ class Search:
             entries = self._entries(layer, read[0]) - shift[:, None, None]
             z = np.einsum("bck,bcpk->bcp", weight, entries) + bias[:, :, None]
             return np.asarray(z.reshape(len(z), -1))
+        if layer.kind == "max":
+            return np.asarray(self._under(layer, read[0]).max(2))
         base = np.maximum(read[0], 0.0) if layer.kind == "relu" else (x[None] if layer.kind == "input" else read[0])
         moved = base + self.rounding[i] * signs["r", i]
         if i in self.kept:
@@ -125,6 +129,10 @@ class Search:
         return np.asarray(moved)
 
     @staticmethod
+    def _under(layer: Layer, read: Array) -> Array:
+        return np.concatenate([read, np.full((len(read), 1), -np.inf)], 1)[:, layer.entry]
+
+    @staticmethod
     def _entries(layer: Layer, read: Array) -> Array:
         return np.concatenate([read, np.zeros((len(read), 1))], 1)[:, layer.entry]
 
@@ -133,6 +141,10 @@ class Search:
         if layer.kind == "add":
             back[layer.inputs[0]] += slope
             back[layer.inputs[1]] += layer.sign * slope
+        elif layer.kind == "max":
+            first = self._under(layer, values[layer.inputs[0]]).argmax(2)
+            where = np.arange(len(slope))[:, None], layer.entry[np.arange(layer.size), first]
+            np.add.at(back[layer.inputs[0]], where, slope)
         elif layer.kind == "sum":
             weight, _, shift = layer.floats
             channels, positions, _ = layer.entry.shape
@@ -160,6 +172,9 @@ def outputs(family: Family, x: Array, member: Member) -> Array:
         read = [values[j] for j in layer.inputs]
         if layer.kind == "add":
             values.append([a + layer.sign * b for a, b in zip(*read, strict=True)])
+        elif layer.kind == "max":
+            inside = [[e for e in entries if e < layer.width] for entries in layer.entry.tolist()]
+            values.append([max(read[0][e] for e in entries) for entries in inside])
         elif layer.kind == "sum":
             values.append(_sum(family, i, layer, read[0], member))
         else:

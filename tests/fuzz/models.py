@@ -115,6 +115,15 @@ class Builder:
     def relu(self, source: str) -> str:
         return self.add("Relu", [source], self.shapes[source])
 
+    def largest(self, source: str) -> str:
+        """MaxPool, with windows that overlap or leave gaps, and pads that no window fits into."""
+        c, h, w = self.shapes[source]
+        kernel = [min(n, int(self.rng.integers(1, 4))) for n in (h, w)]
+        strides = [int(v) for v in self.rng.integers(1, 3, 2)]
+        pads = [int(self.rng.integers(0, k)) for k in kernel * 2]
+        out = [(n + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i, n in enumerate((h, w))]
+        return self.add("MaxPool", [source], (c, *out), kernel_shape=kernel, strides=strides, pads=pads)
+
     def flat(self, source: str) -> str:
         shape = self.shapes[source]
         return source if len(shape) == 1 else self.add("Flatten", [source], (int(np.prod(shape)),))
@@ -134,6 +143,8 @@ def case(rng: Rng, kind: str, dtype: Any = np.float32, hidden: int = 2, brim: bo
     dtype = np.float32 if image else dtype  # onnxruntime has no Conv in double
     built = Builder(rng, entry, coarse=bool(rng.random() < 0.5) or kind in ("batchnorm", "mixed"))
     value = "x"
+    if kind == "conv" and rng.random() < 0.2:
+        value = built.largest(value)
     for _ in range(int(rng.integers(0 if kind == "dense" else 1, hidden + 1))):
         value = _block(built, value, kind)
     value = built.flat(value)
@@ -164,6 +175,8 @@ def _block(built: Builder, source: str, kind: str) -> str:
     if normed and rng.random() < 0.8:
         return built.relu(built.norm(value))
     value = built.relu(value)
+    if kind == "conv" and rng.random() < 0.5:
+        value = built.largest(value)
     return built.relu(built.norm(value)) if normed else value
 
 

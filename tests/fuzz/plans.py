@@ -1,4 +1,5 @@
-"""A graph as a list of sums, Relus and additions in exact rationals, BatchNormalization folded or kept apart."""
+"""A graph as a list of sums, Relus and additions in exact rationals, BatchNormalization folded or kept apart; and
+maxima under windows."""
 
 from __future__ import annotations
 
@@ -21,11 +22,12 @@ or none."""
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One step. `kind`: input, sum, relu, add, or round (what a toolchain does on the way into a BatchNormalization).
+    """One step. `kind`: input, sum, relu, add, max, or round (what a toolchain does on the way into a
+    BatchNormalization).
 
     A sum has C channels of P positions, each over k entries: `entry` (C, P, k) says which entries of the input, the
     number after the last, `width`, standing for padding; `weight` (C, k), `bias` (C,); `shift` (C,) is taken off every
-    entry. `folded`: a BatchNormalization is folded into it.
+    entry. A max has `entry` (n, k) likewise. `folded`: a BatchNormalization is folded into it.
     `norm`: the constants scale and deviation of a BatchNormalization that stands apart. `sign`: of the second addend.
     """
 
@@ -138,6 +140,18 @@ class _Reader:
                 r, s = i * strides[0], j * strides[1]
                 entry[o, p] = part[:, r : r + weight.shape[2], s : s + weight.shape[3]].ravel()
         return self._sum(node, weight, entry, (len(weight), *out))
+
+    def _maxpool(self, node: Any) -> Any:
+        source, (channels, height, width) = self.values[node.input[0]]
+        kernel, strides, pads = (self.attributes[name] for name in ("kernel_shape", "strides", "pads"))
+        numbers = np.arange(channels * height * width).reshape(channels, height, width)
+        padding = ((0, 0), (pads[0], pads[2]), (pads[1], pads[3]))
+        image = np.pad(numbers, padding, constant_values=numbers.size)
+        out = [(image.shape[i + 1] - kernel[i]) // strides[i] + 1 for i in range(2)]
+        corners = [(c, i * strides[0], j * strides[1]) for c, i, j in np.ndindex(channels, *out)]
+        entry = np.array([image[c, r : r + kernel[0], s : s + kernel[1]].ravel() for c, r, s in corners])
+        layer = Layer("max", node.name, (source,), len(entry), entry, width=numbers.size)
+        return self.append(layer, (channels, *out))
 
     def _batchnormalization(self, node: Any) -> Any:
         source, shape = self.values[node.input[0]]

@@ -44,13 +44,13 @@ def test_all_problems_are_listed_at_once() -> None:
         node("MatMul", "x w", "a"),
         node("Sigmoid", "a", "b"),
         node("MatMul", "b w", "c"),
-        node("MaxPool", "c", "d", kernel_shape=[2]),
+        node("LpPool", "c", "d", kernel_shape=[2]),
         node("Reshape", "d s", "e"),
         node("Relu", "e", "f", __slope=1),
         node("Elu", "f", "y"),
     ]
     problems, message = _problems(model(nodes, {"w": W, "s": np.array([5, 5])}, ["N", 6, 4]))
-    kinds = {"a": "MatMul", "f": "Relu", "b": "Sigmoid", "d": "MaxPool", "y": "Elu"}
+    kinds = {"a": "MatMul", "f": "Relu", "b": "Sigmoid", "d": "LpPool", "y": "Elu"}
     assert [problem.split(":")[0] for problem in problems] == [f"node '{n}_node' ({k})" for n, k in kinds.items()]
     assert message.count("supported are Add, AveragePool") == 1 and message.endswith(", Transpose, Unsqueeze")
 
@@ -93,11 +93,11 @@ def test_an_input_of_unknown_shape_is_no_stand_in() -> None:
 
 def test_a_hundred_refused_nodes_of_five_kinds_are_five_sentences() -> None:
     """They differ in names, numbers and shapes only."""
-    kinds = ["Tanh", "Elu", "MaxPool", "Reshape", "Relu"]
+    kinds = ["Tanh", "Elu", "LpPool", "Reshape", "Relu"]
     nodes, constants = [], {}
     for n in range(100):
         kind = kinds[n % 5]
-        attributes: Any = {"MaxPool": {"kernel_shape": [1, 1]}, "Relu": {"__slope": n}}.get(kind, {})
+        attributes: Any = {"LpPool": {"kernel_shape": [1, 1]}, "Relu": {"__slope": n}}.get(kind, {})
         constants[f"s{n}"] = np.full(2 + n % 4, 7)
         nodes.append(node(kind, f"x s{n}" if kind == "Reshape" else "x", f"t{n}", **attributes))
     nodes.append(node("Concat", " ".join(f"t{n}" for n in range(100)), "y", axis=1))

@@ -121,7 +121,20 @@ BN = "scale offset mean variance"
 # Name: (model, what the message must contain)
 REFUSALS = {
     "activation": (_chain(node("Tanh", "x", "y")), ["'y_node' (Tanh)", "Relu is the only activation"]),
-    "max pool": (_image("MaxPool", kernel_shape=[2, 2]), ["(MaxPool)", "use AveragePool or a strided Conv"]),
+    "places of maxima": (
+        _chain(helper.make_node("MaxPool", ["x"], ["y", "places"], kernel_shape=[2, 2]), shape=["N", 2, 3, 4]),
+        ["MaxPool", "the places of the largest numbers, too"],
+    ),
+    "dilated max pool": (_image("MaxPool", kernel_shape=[2, 2], dilations=[1, 2]), ["(MaxPool)", "has dilations"]),
+    "order of places": (_image("MaxPool", kernel_shape=[2, 2], storage_order=1), ["(MaxPool)", "storage_order 1"]),
+    "maximum of padding": (
+        _image("MaxPool", kernel_shape=[1, 1], pads=[0, 0, 1, 0]),
+        ["(MaxPool)", "lie wholly in the padding"],
+    ),
+    "max pool with large strides": (
+        _image("MaxPool", kernel_shape=[1, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
+        ["(MaxPool)", "runtimes disagree on auto_pad"],
+    ),
     "other operator": (_chain(node("Neg", "x", "y")), ["(Neg)", "not supported; supported are Add, AveragePool"]),
     "unknown attribute": (_chain(node("Relu", "x", "y", __slope=1)), ["attribute __slope", "supported are: none"]),
     "unused node": (

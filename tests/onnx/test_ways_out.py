@@ -34,24 +34,6 @@ def older(built: onnx.ModelProto) -> onnx.ModelProto:
 
 # What the message offers: (refused, what it says, mended, layers read)
 WAYS = {
-    "average instead of maximum": (
-        chain(node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2]), shape=IMAGE),
-        "use AveragePool or a strided Conv",
-        chain(node("AveragePool", "x", "y", kernel_shape=[2, 2], strides=[2, 2]), shape=IMAGE),
-        "Conv",
-    ),
-    "strided Conv instead of maximum": (
-        chain(node("MaxPool", "x", "y", kernel_shape=[2, 2], strides=[2, 2]), shape=IMAGE),
-        "use AveragePool or a strided Conv",
-        chain(node("Conv", "x v", "y", strides=[2, 2]), shape=IMAGE, v=V),
-        "Conv",
-    ),
-    "average of all": (
-        chain(node("GlobalMaxPool", "x", "y"), shape=IMAGE),
-        "use GlobalAveragePool",
-        chain(node("GlobalAveragePool", "x", "y"), shape=IMAGE),
-        "Conv",
-    ),
     "padding": (
         chain(
             node("Pad", "x p", "z"), node("Conv", "z v", "y"), shape=IMAGE, p=np.array([0, 0, 1, 2, 0, 0, 1, 0]), v=V

@@ -41,7 +41,7 @@ def test_values_of_matched_layers_are_close(name: str, fused: bool) -> None:
         for j, i in enumerate(found.layers):
             near = abs(values[i] - rounded[j]) < 0.01
             fused_ahead = isinstance(network.layers[i], Relu) and not isinstance(other.layers[j], (Relu, Rounding))
-            assert fused_ahead or near.mean() > 0.9, other.layers[j].name
+            assert fused_ahead or near.mean() > 0.8, other.layers[j].name
 
 
 def test_branches_of_equal_shape_go_by_name_and_else_by_weights() -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from qverify.layers import Add, Conv, Dense, Input, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Input, MaxPool, Relu, Scale
 from qverify.network import Network
 from qverify.replication import system
 from qverify.replication.pairs import difference_of, runtimes_of
-from tests.support.networks import NETWORKS, conv_taps, mlp
+from tests.support.networks import NETWORKS, conv_taps, mlp, pool_taps
 
 
 def exact(network: Network, x: Any) -> list[list[Fraction]]:
@@ -42,6 +42,8 @@ def exact(network: Network, x: Any) -> list[list[Fraction]]:
             values.append([Fraction(s) * a + Fraction(t) for s, t, a in numbers])
         elif isinstance(layer, Relu):
             values.append([max(a, Fraction(0)) for a in v])
+        elif isinstance(layer, MaxPool):
+            values.append([max(v[i] for i in taps) for taps in pool_taps(layer)])
         else:
             assert isinstance(layer, Add)
             values.append([a + b for a, b in zip(v, values[layer.inputs[1]], strict=True)])

@@ -54,6 +54,15 @@ def convolutional(rng: np.random.Generator) -> Maker:
     return made
 
 
+def maxima(rng: np.random.Generator) -> Maker:
+    """Maxima of the input, and of a convolution, with padding; then again over all positions, before the last layer."""
+    made = Maker(rng, (1, 3, 3))
+    hidden = made.rounded(made.relu(made.conv(made.largest(1, (2, 1)), 2)), 0.5, -15)
+    pooled = made.largest(hidden, (1, 2), pads=(0, 1, 0, 0))
+    made.rounded(made.dense(made.rounded(pooled, 0.75, -15), 3, channels=True), 0.5, -15)
+    return made
+
+
 def depthwise(rng: np.random.Generator) -> Maker:
     made = Maker(rng, (2, 2, 2))
     hidden = made.rounded(made.conv(1, 2, groups=2, pads=(0, 0, 1, 1), strides=(2, 2)), 0.5, -15)
@@ -79,7 +88,7 @@ def clipped(rng: np.random.Generator) -> Maker:
     return made
 
 
-NETWORKS = (two_layers, signed, residual, convolutional, depthwise, deep, clipped)
+NETWORKS = (two_layers, signed, residual, convolutional, maxima, depthwise, deep, clipped)
 
 
 def draw(make: Callable[[np.random.Generator], Maker], seed: int) -> tuple[Network, np.ndarray, tuple[int, ...]]:

@@ -59,6 +59,16 @@ def test_a_relu_on_integers_is_a_stage() -> None:
     assert (relu.kind, relu.low, relu.high, relu.step, float(relu.steps[0])) == (Kind.COPY, 0, 15, 0.5, 0.5)
 
 
+def test_maxima_are_a_stage_that_leaves_integers_as_they_are() -> None:
+    made = maker((2, 4, 4))
+    hidden = made.rounded(made.conv(made.largest(1, (2, 2)), 3), 0.25, -7)
+    made.dense(made.largest(hidden, (2, 2), pads=(1, 0, 0, 0)), 2)
+    first, conv, second, _ = IntegerNetwork.of(made.network()).stages
+    assert (first.kind, first.low, first.high, first.step, first.sources) == (Kind.LARGEST, -15, 15, 0.5, (0,))
+    assert (second.kind, second.low, second.high, second.step, second.sources) == (Kind.LARGEST, -7, 15, 0.25, (2,))
+    assert conv.steps[0] == pytest.approx(0.5 * np.ravel(made.layers[3].grid))  # type: ignore[attr-defined]
+
+
 # --- refusals ---
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding
 from qverify.network import Network
+from tests.support.networks import max_pool, pool_taps
 
 Tensor = tuple[int, ...]
 HALF = Fraction(1, 2)
@@ -98,6 +99,8 @@ class Space:
             return self._rounded(layer, x, state)
         if isinstance(layer, Relu) and isinstance(self.network.layers[layer.inputs[0]], Rounding):
             return [tuple(max(v, 0) for v in state[layer.inputs[0]])]
+        if isinstance(layer, MaxPool):
+            return [tuple(max(state[layer.inputs[0]][j] for j in taps) for taps in pool_taps(layer))]
         if i == len(self.network.layers) - 1:
             return [tuple(self._sums(layer, state)[0])]
         return [None]  # an input, or what a rounding point takes up
@@ -279,6 +282,11 @@ class Maker:
         columns = (shape[2] + pads[1] + pads[3] - weight.shape[3]) // strides[1] + 1
         out = (len(weight), rows, columns)
         self.layers.append(Conv(f"conv{len(self.layers)}", (source,), out, weight, bias, shape, **how))
+        return len(self.layers) - 1
+
+    def largest(self, source: int, kernel: tuple[int, int], **how: Any) -> int:
+        shape: Any = self.layers[source].shape
+        self.layers.append(max_pool(f"pool{len(self.layers)}", source, shape, kernel, **how))
         return len(self.layers) - 1
 
     def add(self, first: int, second: int) -> int:

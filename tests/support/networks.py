@@ -19,7 +19,7 @@ import numpy as np
 from qverify.family.family import Family
 from qverify.family.points import NO_ZERO, Point
 from qverify.family.radii import Radii
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.network import Network
 
 Array = np.ndarray
@@ -73,6 +73,15 @@ def pool(name: str, source: int, in_shape: tuple[int, ...], size: tuple[int, int
     weight = np.full((in_shape[0], 1, *size), 1.0 / np.prod(size))
     more: dict[str, Any] = {"strides": size, "groups": in_shape[0], "has_bias": False, "quantised": False}
     return conv_of(name, source, in_shape, weight, np.zeros(in_shape[0]), **more)
+
+
+def max_pool(name: str, source: int, in_shape: tuple[int, ...], kernel: tuple[int, int], **more: Any) -> MaxPool:
+    """A MaxPool; its output shape by the formula in the ONNX specification."""
+    top, left, bottom, right = more.get("pads", (0, 0, 0, 0))
+    sh, sw = more.get("strides", (1, 1))
+    channels, height, width = in_shape
+    shape = (channels, (height + top + bottom - kernel[0]) // sh + 1, (width + left + right - kernel[1]) // sw + 1)
+    return MaxPool(name, (source,), shape, in_shape=(channels, height, width), kernel=kernel, **more)
 
 
 def relu(name: str, source: int, layer: Layer) -> Relu:
@@ -180,6 +189,26 @@ def _add_last(rng: Rng) -> Network:
     return Network((*layers, Add("add", (3, 4), (3,))))
 
 
+def _conv_max_pool(rng: Rng) -> Network:
+    """A MaxPool with overlapping, padded windows between a Relu and the dense layers."""
+    first = conv(rng, "conv", 0, (1, 4, 4), (2, 1, 2, 2), pads=(0, 0, 0, 1))
+    largest = max_pool("pool", 2, first.out_shape, (2, 2), strides=(2, 1), pads=(0, 1, 1, 0))
+    layers = (Input("x", (), (1, 4, 4)), first, relu("relu", 1, first), largest)
+    return Network((*layers, dense(rng, "out", 3, 3, largest.size)))
+
+
+def _max_pools(rng: Rng) -> Network:
+    """MaxPools of the input, of a convolution before its Relu and behind another reader, and one over all positions."""
+    first = max_pool("pool0", 0, (2, 3, 3), (1, 2))
+    second = conv(rng, "conv0", 1, first.out_shape, (3, 2, 2, 1))
+    third = max_pool("pool1", 2, second.out_shape, (2, 1), pads=(1, 0, 0, 0))
+    total = Add("total", (2, 3), third.shape)
+    layers = (Input("x", (), (2, 3, 3)), first, second, third, total, relu("relu", 4, third))
+    last = conv(rng, "conv1", 5, third.shape, (4, 3, 1, 1))
+    everywhere = max_pool("pool2", 6, last.out_shape, (2, 2))
+    return Network((*layers, last, everywhere, dense(rng, "out", 7, 3, 4)))
+
+
 NETWORKS: dict[str, Callable[[Rng], Network]] = {
     "dense": lambda rng: mlp(rng, 4, 7, 5, 3),
     "deep": lambda rng: mlp(rng, 3, 6, 5, 4, 6, 4),
@@ -194,6 +223,8 @@ NETWORKS: dict[str, Callable[[Rng], Network]] = {
     "input_twice": _input_twice,
     "conv_input_twice": _conv_input_twice,
     "add_last": _add_last,
+    "conv_max_pool": _conv_max_pool,
+    "conv_max_pools": _max_pools,
 }
 
 
@@ -300,6 +331,8 @@ def sample_members(
             values.append(sources[0] * layer.scale + layer.shift)
         elif isinstance(layer, Rounding):
             values.append(sample_rounded(family.points[index], radii[index], sources[0], rng, corner))
+        elif isinstance(layer, MaxPool):
+            values.append(np.stack([sources[0][:, taps].max(axis=1) for taps in pool_taps(layer)], axis=1))
         else:
             values.append(sources[0] + sources[1])
     return values
@@ -389,6 +422,19 @@ def conv_taps(layer: Conv) -> list[list[tuple[int, tuple[int, int, int, int]]]]:
             if 0 <= y < height and 0 <= x < width:
                 taps.append((((first + k) * height + y) * width + x, (o, k, i, j)))
         outputs.append(taps)
+    return outputs
+
+
+def pool_taps(layer: MaxPool) -> list[list[int]]:
+    """Per output (C order) the inputs under its window, by the definition of ONNX MaxPool."""
+    (channels, height, width), (kernel_h, kernel_w) = layer.in_shape, layer.kernel
+    (top, left, bottom, right), (sh, sw) = layer.pads, layer.strides
+    rows, columns = (height + top + bottom - kernel_h) // sh + 1, (width + left + right - kernel_w) // sw + 1
+    outputs = []
+    for k, r, c in product(range(channels), range(rows), range(columns)):
+        places = [(r * sh - top + i, c * sw - left + j) for i, j in product(range(kernel_h), range(kernel_w))]
+        inside = [(y, x) for y, x in places if 0 <= y < height and 0 <= x < width]
+        outputs.append([(k * height + y) * width + x for y, x in inside])
     return outputs
 
 

@@ -91,6 +91,7 @@ def violation(asked: Relational, values: list[Array]) -> float:
         if f"sign {i}" in blocks:
             x = values[i][all_signs(asked.bounds)[i]]
             point[blocks[f"magnitude {i}"]], point[blocks[f"sign {i}"]] = np.abs(x), x >= 0
+    _choose_largest(asked, point)
     worst = float(np.maximum(program.lower - point, point - program.upper).max())
     rows, activity = program.rows.toarray(), program.rows @ point
     free = np.zeros(program.row_count, dtype=bool)
@@ -100,6 +101,18 @@ def violation(asked: Relational, values: list[Array]) -> float:
             free |= mine
             worst = max(worst, min(_broken(program, mine, activity + end * rows[:, s]) for end in (0.0, 1.0)))
     return max(worst, _broken(program, ~free, activity))
+
+
+def _choose_largest(asked: Relational, point: Array) -> None:
+    """Set, for each output of a MaxPool, the binary of the largest number that it reads; in place."""
+    rows = asked.program.rows.toarray()
+    for name, block in asked.builder.blocks.items():
+        found: dict[int, tuple[float, int]] = {}
+        for s in block if name.startswith("largest") else ():
+            (row,) = (r for r in rows[rows[:, s] != 0] if np.count_nonzero(r) == 3 and (r == -1.0).sum() == 1 and r[s])
+            y = next(int(j) for j in np.flatnonzero(row == 1.0) if j in asked.columns[int(name.split()[1])])
+            found[y] = max(found.get(y, (-np.inf, -1)), (float(point[row == -1.0][0]), int(s)))
+        point[[s for _, s in found.values()]] = 1.0
 
 
 def _broken(program: Program, chosen: Array, activity: Array) -> float:

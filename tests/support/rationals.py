@@ -12,9 +12,9 @@ import torch
 from qverify.arrays import Array
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.layers import Conv, Dense, Input, Layer, Relu, Scale
+from qverify.layers import Conv, Dense, Input, Layer, MaxPool, Relu, Scale
 from qverify.network import Network
-from tests.support.networks import conv_taps
+from tests.support.networks import conv_taps, pool_taps
 
 
 def exact(array: Array | torch.Tensor) -> list[Fraction]:
@@ -43,6 +43,8 @@ def corner_member(family: Family, x: Array, signs: Callable[..., Any]) -> list[l
         elif isinstance(layer, Scale):
             pairs = zip(exact(layer.scale), source[0], exact(layer.shift), strict=True)
             values.append([s * v + t for s, v, t in pairs])
+        elif isinstance(layer, MaxPool):
+            values.append([max(source[0][j] for j in taps) for taps in pool_taps(layer)])
         else:
             values.append([a + b for a, b in zip(*source, strict=True)])
     return values

@@ -11,13 +11,14 @@ import torch
 from torch.nn import functional as F
 
 from qverify.family.family import Family
-from qverify.layers import Add, Conv, Dense, Relu
+from qverify.layers import Add, Conv, Dense, MaxPool, Relu
 from qverify.network import Network
 from tests.support.networks import (
     NETWORKS,
     conv_taps,
     convolve,
     inputs,
+    pool_taps,
     random_radii,
     sample_member,
     sample_members,
@@ -59,6 +60,9 @@ def excesses(family: Family, x: Array, values: list[Array]) -> tuple[float, list
             centre = np.maximum(source[0], 0)
             reach = np.broadcast_to(family.activation[i], centre.shape)
             worst.append(-values[i])
+        elif isinstance(layer, MaxPool):
+            layer_max = [source[0][:, taps].max(axis=1) for taps in pool_taps(layer)]
+            centre, reach = np.stack(layer_max, axis=1), np.zeros(layer.size)
         elif isinstance(layer, Add):
             centre, reach = source[0] + source[1], np.zeros(layer.size)
         else:

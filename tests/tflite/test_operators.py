@@ -292,6 +292,29 @@ def test_average_pool_2d(
     agree(graph, tmp_path, rng, exactly=0.7)  # sums of integers are often halfway
 
 
+@pytest.mark.parametrize("activation", [NONE, RELU, RELU6])
+@pytest.mark.parametrize("kind", [*KINDS, "FLOAT32"])
+@pytest.mark.parametrize("padding", [SAME, VALID])
+@pytest.mark.parametrize(("size", "strides"), [((5, 4), (2, 3)), ((4, 4), (2, 2)), ((3, 3), (1, 1))])
+def test_max_pool_2d(
+    tmp_path: Path, rng: Rng, kind: str, padding: int, size: tuple[int, int], strides: tuple[int, int], activation: int
+) -> None:
+    """Padding is left out, and nothing is rounded again: every number is LiteRT's."""
+    if kind == "FLOAT32" and activation == RELU6:
+        pytest.skip("RELU6 on floats is refused")
+    graph, step = start(kind, (1, *size, 3), rng)
+    zero = 0 if kind == "FLOAT32" else graph.graph.tensors[0].quantization.zeroPoint[0]
+    sizes = [-(-n // s) if padding == SAME else (n - 3) // s + 1 for n, s in zip(size, strides, strict=True)]
+    out = graph.tensor(kind, (1, *sizes, 3), step, zero)
+    window = {**WINDOW, "padding": padding, "strideH": strides[0], "strideW": strides[1]}
+    window["fusedActivationFunction"] = activation
+    graph.add("MAX_POOL_2D", [graph.given], out, filterHeight=3, filterWidth=3, **window)
+    network = agree(graph, tmp_path, rng, exactly=1.0)
+    first = [] if kind == "FLOAT32" else ["Rounding"]
+    then = [] if activation == NONE else ["Relu" if kind == "FLOAT32" else "Rounding"]
+    assert kinds(network) == [*first, "MaxPool", *then]
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "FLOAT32"])
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("axes", [(1, 2), (2,), (-3,)])

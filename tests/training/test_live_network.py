@@ -109,6 +109,13 @@ def test_padded_pooling_counts_its_padding(tmp_path: Path) -> None:
     np.testing.assert_allclose(runtime(tmp_path / "pool.onnx", x), module(x).detach().numpy(), atol=1e-5)
 
 
+def test_max_pooling_leaves_padding_out(tmp_path: Path) -> None:
+    module = filled(nn.Sequential(nn.Conv2d(1, 2, 2), nn.MaxPool2d(3, stride=2, padding=1), nn.Flatten()))
+    live, x = LiveNetwork.trace(module, (1, 7, 5)), torch.randn(3, 1, 7, 5)
+    onnx_io.save(live.frozen(), tmp_path / "pool.onnx")
+    np.testing.assert_allclose(runtime(tmp_path / "pool.onnx", x), module(x).detach().numpy(), atol=1e-5)
+
+
 VIEWS = {
     "flatten": lambda m, x: m.fc(torch.flatten(x, 1)),
     "method": lambda m, x: m.fc(x.flatten(1)),
@@ -203,7 +210,8 @@ def second_input() -> nn.Module:
 LINEAR = {"a": nn.Linear(4, 3), "b": nn.Linear(4, 3)}
 REFUSED = {
     "norm": (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), (4,), "layer '1' (BatchNorm1d); leave it out"),
-    "max": (nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten()), (1, 6, 6), "layer '1' (MaxPool2d)"),
+    "max": (nn.Sequential(nn.MaxPool2d(4, ceil_mode=True)), (1, 6, 6), "layer '0': ceil_mode, return_indices"),
+    "max without channels": (nn.Sequential(nn.MaxPool2d(2)), (6, 6), "images without channels"),
     "sigmoid": (nn.Sequential(nn.Linear(4, 3), nn.Sigmoid()), (4,), "layer '1' (Sigmoid)"),
     "function": (Forward(lambda m, x: torch.tanh(m.a(x)), **LINEAR), (4,), "operation 'tanh'"),
     "batch": (Forward(lambda m, x: m.a(x.view(-1, 4)), **LINEAR), (2, 4), "'view', which reshapes the batch axis"),
@@ -238,7 +246,7 @@ def test_all_problems_at_once() -> None:
         nn.Conv2d(1, 2, 3),
         nn.BatchNorm2d(2),
         nn.ReLU(),
-        nn.MaxPool2d(2),
+        nn.LPPool2d(2, 2),
         nn.Flatten(),
         nn.Linear(8, 3),
         nn.GELU(),
@@ -247,7 +255,7 @@ def test_all_problems_at_once() -> None:
         LiveNetwork.trace(nn.Sequential(*layers), (1, 6, 6))
     assert [problem.split("(")[1].split(")")[0] for problem in caught.value.problems] == [
         "BatchNorm2d",
-        "MaxPool2d",
+        "LPPool2d",
         "GELU",
     ]
 
