@@ -2,7 +2,8 @@
 
 `Dense` and `Conv` are what a quantiser touches, unless `quantised` is False (average pooling is a `Conv` with constant
 weights). `Scale` is an exact constant: input normalisation, for instance. `Relu` is an activation, where the activation
-radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 15).
+radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 15), and
+`DynamicRounding` what one does that takes the step from the tensor itself.
 """
 
 from __future__ import annotations
@@ -236,6 +237,16 @@ class Rounding(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class DynamicRounding(Layer):
+    """A rounding point whose step each tensor brings along, as DynamicQuantizeLinear of ONNX has it, for one sample.
+
+    With `low = min(0, min x)`, `high = max(0, max x)` and `step = (high - low) / 255` it gives
+    `clip(round(x / step), -zero, 255 - zero) step`, where `zero = round(-low / step)`; 0 where all of x is 0. Ties to
+    even (mathematics.md, section 15).
+    """
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Add(Layer):
     """The sum of two branches of equal shape (a residual connection)."""
 
@@ -283,11 +294,24 @@ def _rounding(layer: Rounding, x: Sequence[Array]) -> Array:
     return np.clip(y, layer.low, layer.high)
 
 
+LEVELS = 255.0
+"""Steps in the range of a dynamic rounding point."""
+
+
+def _dynamic_rounding(layer: DynamicRounding, x: Sequence[Array]) -> Array:
+    low, high = (np.asarray(end(x[0], axis=1, initial=0.0, keepdims=True)) for end in (np.min, np.max))
+    step = (high - low) / LEVELS
+    step = np.where(step > 0, step, 1.0)
+    zero = np.clip(np.rint(-low / step), 0.0, LEVELS)
+    return np.asarray(np.clip(np.rint(x[0] / step), -zero, LEVELS - zero) * step)
+
+
 _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     Dense: lambda layer, x: x[0] @ layer.weight.T + layer.bias,
     Conv: lambda layer, x: layer.apply(layer.weight, x[0]) + np.repeat(layer.bias, layer.positions),
     Scale: lambda layer, x: layer.scale * x[0] + layer.shift,
     Relu: _relu,
     Rounding: _rounding,
+    DynamicRounding: _dynamic_rounding,
     Add: lambda layer, x: x[0] + x[1],
 }

@@ -12,6 +12,7 @@ bound of the negated row. Per layer:
   S_k (formula (11)). Per row whichever is larger over the box of x. Both are sound.
 - activation, formula (2): `x >= alpha (z - r_a)` where a > 0, alpha in [0, 1]; where a < 0 the chord of relu
   over [L, U], plus r_a.
+- dynamic rounding point: `y >= x - r`, or the bound on y, whichever is higher in the middle of the bounds on x.
 - rounding point, formula (32): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from qverify.bounds.interval import magnitude
 from qverify.bounds.lines import point_lines
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.rounding import chord, finite
 from qverify.text.brief import Brief
@@ -174,6 +175,7 @@ def _affine(state: _BackwardPass, index: int, a: Tensor) -> None:
         minus = taken
         state.convex = state.convex or source == 0
     lower, upper = state.bounds.lower[source], state.bounds.upper[source]
+    _noise(state, index, size)
     bias, spread = affine.spread(affine.bias), affine.bias_radius
     state.constant = state.constant + a @ bias - minus @ spread
     if state.tracks:
@@ -195,6 +197,15 @@ def _affine(state: _BackwardPass, index: int, a: Tensor) -> None:
         slope, intercept = chord(torch, *state.ends(source))
         state.add(source, centre - absolute * slope)
         state.constant = state.constant - (absolute.clamp(min=0) * intercept).sum(2)
+
+
+def _noise(state: _BackwardPass, index: int, size: Tensor) -> None:
+    """What float32 can get wrong in a layer, where that is asked: its radius; `size` (B, S, n): absolute rows."""
+    noise = state.bounds.activation.get(index)
+    if noise is not None:
+        lost = _dot(size, noise.unsqueeze(1))
+        state.constant = state.constant - lost
+        state.slack = state.slack + lost * state.model.rounding.gamma(size.shape[2])
 
 
 def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
@@ -302,10 +313,26 @@ def _rounding(state: _BackwardPass, index: int, a: Tensor) -> None:
         state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
+def _dynamic_rounding(state: _BackwardPass, index: int, a: Tensor) -> None:
+    (source,) = state.model.network.layers[index].inputs
+    (lower, upper), (low, high), radius = state.ends(source), state.ends(index), state.bounds.activation[index]
+    radius, middle = radius.unsqueeze(1), (lower + upper) / 2.0
+    positive = a.clamp(min=0)
+    negative, below, above = a - positive, (middle - radius > low).to(a.dtype), (middle + radius < high).to(a.dtype)
+    state.add(source, positive * below + negative * above)
+    state.constant = state.constant + _dot(positive, (1.0 - below) * low - below * radius)
+    state.constant = state.constant + _dot(negative, (1.0 - above) * high + above * radius)
+    if state.tracks:
+        reach = torch.maximum(lower.abs(), upper.abs()) + torch.maximum(low.abs(), high.abs()) + radius
+        mass = _dot(a.abs(), reach + state.model.rounding.tiny) + state.constant.abs()
+        state.err(mass, a.shape[2], source)
+
+
 def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
     scale, shift = state.model.scale[index]
     (source,) = state.model.network.layers[index].inputs
     state.add(source, a * scale)
+    _noise(state, index, a.abs())
     state.constant = state.constant + a @ shift
     if not state.tracks:
         return
@@ -315,6 +342,7 @@ def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
 
 
 def _add(state: _BackwardPass, index: int, a: Tensor) -> None:
+    _noise(state, index, a.abs())
     for source in state.model.network.layers[index].inputs:
         state.add(source, a)
         if not state.tracks:
@@ -335,5 +363,6 @@ BACKWARD: dict[type[Layer], Callable[[_BackwardPass, int, Tensor], None]] = {
     Scale: _scale,
     Relu: _relu,
     Rounding: _rounding,
+    DynamicRounding: _dynamic_rounding,
     Add: _add,
 }

@@ -14,7 +14,7 @@ from qverify.bounds.backward import backward_bound
 from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
 from qverify.bounds.tensors import BoundModel, Bounds
-from qverify.layers import Input, Layer, Rounding
+from qverify.layers import DynamicRounding, Input, Layer, Rounding
 
 if TYPE_CHECKING:
     from qverify.budget import Deadline
@@ -101,6 +101,8 @@ def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     """Mask (N, size) of the unstable neurons of a Relu or rounding point: the ends of what it gives have a kink within
     the bounds on what enters it, so that they need a binary or a relaxation."""
     (source,) = model.network.layers[index].inputs
+    if index in model.network.dynamic:  # any bound may be one on the step of all
+        return bounds.upper[source] > bounds.lower[source]
     radius = bounds.activation[index]
     if index in model.points:
         return kinks(model.points[index], radius, (bounds.lower[source], bounds.upper[source]))
@@ -114,8 +116,8 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
     the rest is as in `bounds`.
     """
     layers = model.network.layers
-    new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=bounds.activation)
-    targets = {layers[i].inputs[0]: i for i in (*model.network.relus, *model.points)}
+    new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=dict(bounds.activation))
+    targets = {layers[i].inputs[0]: i for i in (*model.network.relus, *model.points, *model.network.dynamic)}
     for index in range(1, len(layers)):
         if deadline is not None and deadline.passed():
             new.lower.append(bounds.lower[index])
@@ -134,4 +136,6 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
 def _of_input(layers: tuple[Layer, ...], index: int) -> bool:
     """Whether a layer is the input, rounded or not."""
     layer = layers[index]
-    return isinstance(layer, Input) or (isinstance(layer, Rounding) and isinstance(layers[layer.inputs[0]], Input))
+    return isinstance(layer, Input) or (
+        isinstance(layer, (Rounding, DynamicRounding)) and isinstance(layers[layer.inputs[0]], Input)
+    )

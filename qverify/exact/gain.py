@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
 
@@ -110,5 +110,6 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     Scale: _gain_scale,
     Relu: _gain_relu,
     Rounding: _gain_rounding,
+    DynamicRounding: _gain_rounding,
     Add: _gain_add,
 }

@@ -29,7 +29,8 @@ from scipy import sparse
 from qverify.exact.builder import ProgramBuilder, as_matrix, per_output
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.family.rules import only_bounds
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
 
@@ -243,6 +244,9 @@ class Relational:
             self.builder.add_rows([*hi.terms, own(split_rows), (big, s)], big - r - hi.constant, np.inf, rounded)
             self.builder.add_rows([own(split_rows), (high[split_rows], s)], -r, np.inf)
 
+    def _dynamic_rounding(self, index: int, layer: DynamicRounding) -> None:
+        raise only_bounds(layer)
+
     def _rounding(self, index: int, layer: Rounding) -> None:
         source = layer.inputs[0]
         block = self._block(index)
@@ -332,5 +336,6 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     Scale: Relational._scale,
     Relu: Relational._relu,
     Rounding: Relational._rounding,
+    DynamicRounding: Relational._dynamic_rounding,
     Add: Relational._add,
 }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,11 @@ def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
     return np.maximum(-layer.low, layer.high), np.zeros(layer.size)
 
 
+def _dynamic(layer: Any, read: list[_Pair]) -> _Pair:
+    """Unbounded: what a tensor holds is known only for each sample (bounds/dynamic.py)."""
+    return np.full(layer.size, np.inf), np.zeros(layer.size)
+
+
 FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     Input: lambda layer, read: (np.full(layer.size, np.inf), np.zeros(layer.size)),
     Dense: _affine,
@@ -79,5 +84,6 @@ FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     Scale: _scale,
     Relu: lambda layer, read: read[0],
     Rounding: _rounding,
+    DynamicRounding: _dynamic,
     Add: _add,
 }

@@ -41,6 +41,10 @@ _FOLDABLE = """
     Squeeze Sub Transpose Unsqueeze Where
 """
 FOLDABLE = frozenset(_FOLDABLE.split())
+_DYNAMIC = (
+    "supported is what quantize_dynamic writes: MatMulInteger or ConvInteger with its zero point, a Cast, and a Mul "
+    "with the product of its scale and a constant"
+)
 _VIEWS = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
 """Those of them that move numbers and change none."""
 # What the reference evaluator and the numpy code below it raise on arguments that do not fit.
@@ -84,6 +88,7 @@ class Tensor:
     `double`: the model computes it (or its logits) in float64, not in float32.
     `integers`: the model's tensor holds integers, and the layer gives the numbers that they stand for.
     `entry`: it is the network's input, integers of this type; what they stand for is said by the node that reads them.
+    `dynamic`: it holds integers, or sums of them, in steps of the dynamic rounding point of this layer.
     `clip`: the ends to which a Clip keeps it, where only a QuantizeLinear reads it, whose rounding point takes them up.
     """
 
@@ -94,12 +99,22 @@ class Tensor:
     double: bool = False
     integers: Grid | None = None
     entry: str | None = None
+    dynamic: int | None = None
     clip: tuple[float, float] | None = None
 
     @property
     def size(self) -> int:
         """The number of elements at batch 1."""
         return prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Step(Brief):
+    """What a DynamicQuantizeLinear gives beside its integers: the step of layer `layer`, times the constant `factor`;
+    or, where that is None, the zero point."""
+
+    layer: int
+    factor: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,7 @@ class Unknown:
     computed: bool
 
 
-Value = Constant | Tensor | Unknown | None
+Value = Constant | Tensor | Step | Unknown | None
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -162,6 +177,10 @@ class Node(Brief):
     def view(self, index: int) -> Tensor:
         """Input `index`, which depends on the network's input and is only looked at under another shape."""
         value = self.inputs[index]
+        if isinstance(value, Step):
+            raise Refusal(
+                f"{self.input_label(index)} is the scale or zero point of a DynamicQuantizeLinear; {_DYNAMIC}"
+            )
         if not isinstance(value, Tensor):
             raise Refusal(f"{self.input_label(index)} is a constant; it must depend on the network's input")
         return value
@@ -171,6 +190,8 @@ class Node(Brief):
         value = self.view(index)
         if value.logits is not None:
             raise Refusal("it follows a Softmax or LogSoftmax, which is supported only at the end of the network")
+        if value.dynamic is not None:
+            raise Refusal(f"it computes with the integers of {self.input_label(index)}; {_DYNAMIC}")
         if value.integers is not None or value.entry is not None:
             raise Refusal(
                 f"it computes with the integers of {self.input_label(index)}, which is for DequantizeLinear and the "
@@ -234,13 +255,23 @@ class Point:
     kernel: bool
 
 
+@dataclass(frozen=True)
+class DynamicPoint:
+    """Of a DynamicQuantizeLinear in the model: the names of its integers, their scale and their zero point."""
+
+    tensor: str
+    scale: str
+    zero: str
+
+
 @dataclass(repr=False, kw_only=True)
 class NetworkBuilder(Brief):
     """A network being built: its layers so far.
 
     `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that reads float64
     computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entry`: the input
-    as the numbers that its integers stand for, where it is one of integers.
+    as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically
+    quantised model where its points are: no two nodes become one Scale then, whose float32 would hide that of both.
     """
 
     input_name: str
@@ -255,6 +286,7 @@ class NetworkBuilder(Brief):
     single: bool = False
     points: dict[int, Point] = field(default_factory=dict)
     entry: Tensor | None = None
+    dynamic: dict[int, DynamicPoint] | None = None
 
     def __post_init__(self) -> None:
         self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]

@@ -15,10 +15,6 @@ _NORMALISATIONS = """
     GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization
     RMSNormalization
 """
-_DYNAMIC = (
-    "dynamic quantisation: its step depends on each input, so no fixed rounding point says what it does; quantise the "
-    "model statically, or verify the float model"
-)
 OPTIMISED = "give the model as it was before onnxruntime optimised it"
 _QUANTISED = "leave it out of quantisation, by nodes_to_exclude or op_types_to_quantize"
 
@@ -27,7 +23,7 @@ HINTS: dict[str, str] = {
     "GlobalMaxPool": "use GlobalAveragePool",
     "Pad": "give the padding to the Conv or AveragePool after it",
     "Sum": "use Add",
-    **dict.fromkeys(["DynamicQuantizeLinear", "DynamicQuantizeMatMul"], _DYNAMIC),
+    "DynamicQuantizeMatMul": OPTIMISED,
     "MatMulNBits": "its weights are in a packed form of onnxruntime; export them with DequantizeLinear and block_size",
     "QLinearLeakyRelu": _ACTIVATION,
     "QLinearSigmoid": _LAST,

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UsageError
 from qverify.kinds import NETWORK, expected, path_like
-from qverify.layers import Add, Conv, Dense, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Layer, Relu, Rounding, Scale
 from qverify.network import Network
 from qverify.text.escapes import shown
 
@@ -253,6 +253,10 @@ def _rounding(writer: _Writer, layer: Rounding) -> tuple[str, _Shape]:
     return writer.node("Min", [y, high], name), shape
 
 
+def _dynamic_rounding(writer: _Writer, layer: DynamicRounding) -> tuple[str, _Shape]:
+    raise ModelError(f"Layer {layer.name!r} rounds to steps of its own input; keep the file that it was read from.")
+
+
 def _add(writer: _Writer, layer: Add) -> tuple[str, _Shape]:
     inputs = [writer.input(layer, layer.shape, which) for which in (0, 1)]
     return writer.node("Add", inputs, layer.name), layer.shape
@@ -264,5 +268,6 @@ _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     Scale: _scale,
     Relu: _relu,
     Rounding: _rounding,
+    DynamicRounding: _dynamic_rounding,
     Add: _add,
 }

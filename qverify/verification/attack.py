@@ -19,7 +19,8 @@ from torch import Tensor
 from qverify.budget import Deadline
 from qverify.family.members import Recipe
 from qverify.family.points import member_value
-from qverify.layers import Add, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.family.rules import only_bounds
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
 from qverify.verification.positions import Positions
@@ -122,6 +123,10 @@ class _MemberLayer(Brief):
         snapped = torch.where(point.step > 0, torch.round(y.detach() / step) * step, y.detach())
         return y + (snapped - y.detach())  # the gradient is that of y: a staircase has none
 
+    def dynamic_rounding(self, x: list[Tensor]) -> Tensor:
+        layer: Any = self.model.network.layers[self.index]
+        raise only_bounds(layer)
+
     def add(self, x: list[Tensor]) -> Tensor:
         return x[0] + x[1]
 
@@ -133,6 +138,7 @@ FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
     Scale: _MemberLayer.scale,
     Relu: _MemberLayer.relu,
     Rounding: _MemberLayer.rounding,
+    DynamicRounding: _MemberLayer.dynamic_rounding,
     Add: _MemberLayer.add,
 }
 
