@@ -118,7 +118,7 @@ class Radii(Brief):
             return Radii(
                 kernel=file_kernel(network),
                 dynamic=check_dynamic_rule(network.source, rounding),
-                convention=f"every runtime of the dynamically quantised file, by rule {rounding}, in batches of one sample",
+                convention=f"every runtime of the dynamic file by rule {rounding}, in batches of one sample",
             )
         points = file_points(network, rounding)
         convention = f"every runtime of the file that rounds by rule {rounding}"
