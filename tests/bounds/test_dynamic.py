@@ -15,6 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from qverify.bounds.backward import backward_bound
 from qverify.bounds.dynamic import counts, dynamic_ends
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.refinement import backward_margins, backward_outputs, tightened_bounds
@@ -49,7 +50,7 @@ def operator() -> Any:
 def runtime(x: Array) -> Array:
     """What onnxruntime makes of a tensor (n,) of float32, its integers times its step."""
     q, s, z = operator().run(None, {"x": x.astype(np.float32)[None]})
-    return (q[0].astype(np.float64) - float(z)) * float(s)
+    return np.asarray((q[0].astype(np.float64) - float(z)) * float(s))
 
 
 def exact(x: list[Fraction], up: bool = False) -> list[Fraction]:
@@ -90,7 +91,7 @@ def test_the_forward_pass_is_the_definition_and_errs_by_half_a_step(seed: int) -
         layer = DynamicRounding("q", (0,), (len(x),))
         given = [Fraction(float(v)) for v in x]
         wanted = exact(given)
-        step = (max(0, *given) - min(0, *given)) / 255
+        step = (max(Fraction(0), *given) - min(Fraction(0), *given)) / 255
         assert all(abs(y - v) <= step / 2 and y * v >= 0 for y, v in zip(wanted, given, strict=True))
         (ours,) = forward(layer, [x[None]])
         if 255 * float(step) < 1e-40:  # onnxruntime has no such step either
@@ -299,19 +300,21 @@ def test_sums_that_may_leave_int32_are_not_verified(rng: np.random.Generator) ->
 
 
 def test_layers_in_floats_are_off_by_any_order_of_summation(rng: np.random.Generator) -> None:
-    """A dense layer that was left in float32, behind integers and before them."""
-    own = network(rng, sizes=(12, 16, 4))
-    weight = rng.normal(size=(6, 4)).astype(np.float32).astype(np.float64)
-    bias = {
-        i: replace(layer, bias=layer.bias.astype(np.float32).astype(np.float64))
-        for i, layer in enumerate(own.layers)
-        if isinstance(layer, Dense)
-    }
-    own = own.with_layers(dict(bias))
-    net = Network((*own.layers, Dense("f", (len(own.layers) - 1,), (6,), weight=weight, bias=np.ones(6))))
-    x = rng.random((4, 12)).astype(np.float32).astype(np.float64)
-    bounds = Setup(net, Radii.of_file(net), Options()).intervals(x)
-    for k in range(len(x)):
-        for _ in range(20):
-            value = simulated(net, x[k], rng)[-1]
-            assert (bounds.lower[-1][k].numpy() <= value).all() and (value <= bounds.upper[-1][k].numpy()).all()
+    """A dense layer that was left in float32, and one of integers behind it; intervals, and backward bounds alone."""
+    own, n, m = network(rng, sizes=(8, 4)), 40, 8
+    given = [rng.normal(size=shape).astype(np.float32).astype(np.float64) for shape in ((m, n), (m,))]
+    first: list[Any] = [Input("x", (), (n,)), Dense("f", (0,), (m,), weight=given[0], bias=given[1])]
+    last: Any = own.layers[2]
+    last = replace(last, inputs=(2,), bias=last.bias.astype(np.float32).astype(np.float64))
+    net = Network((*first, DynamicRounding("q", (1,), (m,)), last))
+    x = rng.normal(size=(4, n)).astype(np.float32).astype(np.float64)
+    setup = Setup(net, Radii.of_file(net), Options())
+    bounds = setup.intervals(x)
+    for index in (1, 3):
+        rows = torch.eye(net.layers[index].size, dtype=torch.float64).expand(len(x), -1, -1)
+        both = backward_bound(setup.model, bounds, index, rows), -backward_bound(setup.model, bounds, index, -rows)
+        for low, high in ((bounds.lower[index], bounds.upper[index]), both):
+            for k in range(len(x)):
+                for _ in range(20):
+                    value = simulated(net, x[k], rng)[index]
+                    assert (low[k].numpy() <= value).all() and (value <= high[k].numpy()).all()
