@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from google.protobuf.message import EncodeError
-from onnx import TensorProto, checker, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.files.user import shown_path
@@ -38,11 +37,11 @@ from qverify.kinds import path_like
 from qverify.layers import Rounding
 from qverify.network import Network
 from qverify.onnx.check import FLOATS, INTEGERS, compare, quantised
-from qverify.onnx.file import external, read_model
+from qverify.onnx.file import checked, read_model
+from qverify.onnx.folding import FOLDABLE, fold
 from qverify.onnx.functions import inlined
 from qverify.onnx.graph import (
     DOMAINS,
-    FOLDABLE,
     Constant,
     DynamicPoint,
     NetworkBuilder,
@@ -54,7 +53,6 @@ from qverify.onnx.graph import (
     Unknown,
     UnknownOperator,
     Value,
-    fold,
     label,
 )
 from qverify.onnx.integers import LINEAR, fold_linear
@@ -96,28 +94,13 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
         path_like(source, "The model", _WANTED, ModelError)
         name, short, model = shown_path(source), shortened(Path(source).name), read_model(Path(source))
     try:
-        model = _checked(in_order(model, name), name)
+        model = checked(in_order(model, name), name)
         with np.errstate(all="ignore"):  # what overflows is refused by the comparison
             network = _network(model, name, short)
     except MemoryError as error:
         raise ModelError(f"{name} needs more memory than there is here ({first_line(error)}).") from error
     remark(f"{network.source}: {note}" for note in network.notes)
     return network
-
-
-def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model, if it is valid; raises ModelError."""
-    if external(model):
-        raise ModelError(f"{name} keeps weights in another file; give its path, or read them with onnx.load.")
-    try:
-        checker.check_model(model)
-    except (checker.ValidationError, UnicodeDecodeError) as error:
-        if isinstance(error, UnicodeDecodeError) or not str(error):  # a message that cannot be decoded may be lost
-            raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
-        raise ModelError(f"{name} is not a valid ONNX model ({first_line(error)}); export it again.") from error
-    except (ValueError, EncodeError) as error:
-        raise ModelError(f"{name} is larger than the 2 GB that ONNX can check ({first_line(error)}).") from error
-    return model
 
 
 def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
