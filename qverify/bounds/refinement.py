@@ -14,7 +14,7 @@ from qverify.bounds.backward import backward_bound
 from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
 from qverify.bounds.tensors import BoundModel, Bounds
-from qverify.layers import DynamicRounding, Input, Layer, Rounding
+from qverify.layers import DynamicRounding, Input, Layer, Relu, Rounding
 
 if TYPE_CHECKING:
     from qverify.budget import Deadline
@@ -101,8 +101,6 @@ def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     """Mask (N, size) of the unstable neurons of a Relu or rounding point: the ends of what it gives have a kink within
     the bounds on what enters it, so that they need a binary or a relaxation."""
     (source,) = model.network.layers[index].inputs
-    if index in model.network.dynamic:  # any bound may be one on the step of all
-        return bounds.upper[source] > bounds.lower[source]
     radius = bounds.activation[index]
     if index in model.points:
         return kinks(model.points[index], radius, (bounds.lower[source], bounds.upper[source]))
@@ -117,7 +115,7 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
     """
     layers = model.network.layers
     new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=dict(bounds.activation))
-    targets = {layers[i].inputs[0]: i for i in (*model.network.relus, *model.points, *model.network.dynamic)}
+    targets = {layers[i].inputs[0]: i for i in (*_dynamic_without_relu(model), *model.network.relus, *model.points)}
     for index in range(1, len(layers)):
         if deadline is not None and deadline.passed():
             new.lower.append(bounds.lower[index])
@@ -128,9 +126,24 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
         new.upper.append(torch.minimum(high, bounds.upper[index]))
         first_affine = all(_of_input(layers, j) for j in layers[index].inputs)  # IBP is exact there
         if index in targets and not first_affine:
-            wanted = unstable(model, new, targets[index])
+            wanted = _wanted(model, new, index, targets[index])
             new.lower[index], new.upper[index] = _refined(model, new, index, wanted, deadline)
     return new
+
+
+def _dynamic_without_relu(model: BoundModel) -> list[int]:
+    """Indices of the dynamic rounding points that stand behind no Relu: what enters that is refined there."""
+    layers = model.network.layers
+    return [i for i in model.network.dynamic if not isinstance(layers[layers[i].inputs[0]], Relu)]
+
+
+def _wanted(model: BoundModel, bounds: Bounds, index: int, target: int) -> Tensor:
+    """Mask (N, size) of the outputs of layer `index`, which activation `target` reads, whose bounds are refined."""
+    if model.dynamic is None:
+        return unstable(model, bounds, target)
+    # A dynamic rounding point takes its step from all of them, but for what a Relu makes 0.
+    lower, upper = bounds.lower[index], bounds.upper[index]
+    return (upper > lower) & ((upper > 0) | (target not in model.network.relus))
 
 
 def _of_input(layers: tuple[Layer, ...], index: int) -> bool:
