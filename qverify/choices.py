@@ -37,6 +37,8 @@ PLAIN_ROUNDINGS = ROUNDINGS[:2]
 FILE_ROUNDING = "float32"
 """The rule of the runtimes of a quantised file, unless another is named."""
 RUNTIME_RULES: tuple[str, ...] = get_args(RuntimeRule)
+DYNAMIC_RULES = ("nearest", "float32")
+"""The rules of runtimes of dynamically quantised files."""
 KERNELS: tuple[str, ...] = get_args(KernelMode)
 BATCHNORMS: tuple[str, ...] = get_args(Batchnorm)
 POINTS: tuple[str, ...] = get_args(Places)

@@ -2,8 +2,9 @@
 
 `Dense` and `Conv` are what a quantiser touches, unless `quantised` is False (average pooling is a `Conv` with constant
 weights). `Scale` is an exact constant: input normalisation, for instance. `Relu` is an activation, where the activation
-radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 15). `MaxPool`
-passes some of the numbers that it reads on as they are, so its output lies on the grid of its input.
+radii of scheme `paper` apply; `Rounding` is what a quantiser does to a tensor (mathematics.md, section 15), and
+`DynamicRounding` what one does that takes the step from the tensor itself. `MaxPool` passes some of the numbers that it
+reads on as they are, so its output lies on the grid of its input.
 """
 
 from __future__ import annotations
@@ -286,6 +287,16 @@ class MaxPool(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class DynamicRounding(Layer):
+    """A rounding point whose step each tensor brings along, as DynamicQuantizeLinear of ONNX has it, for one sample.
+
+    With `low = min(0, min x)`, `high = max(0, max x)` and `step = (high - low) / 255` it gives
+    `clip(round(x / step), -zero, 255 - zero) step`, where `zero = round(-low / step)`; 0 where all of x is 0. Ties to
+    even (mathematics.md, section 15).
+    """
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Add(Layer):
     """The sum of two branches of equal shape (a residual connection)."""
 
@@ -341,6 +352,18 @@ def _max_pool(layer: MaxPool, x: Sequence[Array]) -> Array:
     return out
 
 
+LEVELS = 255.0
+"""Steps in the range of a dynamic rounding point."""
+
+
+def _dynamic_rounding(layer: DynamicRounding, x: Sequence[Array]) -> Array:
+    low, high = (np.asarray(end(x[0], axis=1, initial=0.0, keepdims=True)) for end in (np.min, np.max))
+    step = (high - low) / LEVELS
+    step = np.where(step > 0, step, 1.0)
+    zero = np.clip(np.rint(-low / step), 0.0, LEVELS)
+    return np.asarray(np.clip(np.rint(x[0] / step), -zero, LEVELS - zero) * step)
+
+
 _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     Dense: lambda layer, x: x[0] @ layer.weight.T + layer.bias,
     Conv: lambda layer, x: layer.apply(layer.weight, x[0]) + np.repeat(layer.bias, layer.positions),
@@ -348,5 +371,6 @@ _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     Relu: _relu,
     Rounding: _rounding,
     MaxPool: _max_pool,
+    DynamicRounding: _dynamic_rounding,
     Add: lambda layer, x: x[0] + x[1],
 }

@@ -22,7 +22,20 @@ import numpy as np
 from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
 from qverify.kinds import described
-from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale, forward
+from qverify.layers import (
+    Add,
+    BatchNorm,
+    Conv,
+    Dense,
+    DynamicRounding,
+    Input,
+    Layer,
+    MaxPool,
+    Relu,
+    Rounding,
+    Scale,
+    forward,
+)
 from qverify.text.brief import Brief
 
 __all__ = [
@@ -31,6 +44,7 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "Dense",
+    "DynamicRounding",
     "Input",
     "Layer",
     "MaxPool",
@@ -120,6 +134,16 @@ class Network(Brief):
     def roundings(self) -> tuple[int, ...]:
         """Indices of the rounding points; there are some in what was read from a quantised file."""
         return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Rounding))
+
+    @cached_property
+    def dynamic(self) -> tuple[int, ...]:
+        """Indices of the dynamic rounding points; there are some in what was read from a dynamically quantised file."""
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, DynamicRounding))
+
+    @property
+    def rounds(self) -> bool:
+        """It was read from a quantised file: it has rounding points, of either kind."""
+        return bool(self.roundings or self.dynamic)
 
     @cached_property
     def weighted(self) -> tuple[int, ...]:

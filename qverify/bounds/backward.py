@@ -12,6 +12,7 @@ bound of the negated row. Per layer:
   S_k (formula (11)). Per row whichever is larger over the box of x. Both are sound.
 - activation, formula (2): `x >= alpha (z - r_a)` where a > 0, alpha in [0, 1]; where a < 0 the chord of relu
   over [L, U], plus r_a.
+- dynamic rounding point: `y >= x - r`, or the bound on y, whichever is higher in the middle of the bounds on x.
 - rounding point, formula (32): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
 - MaxPool: one of the numbers under the window below, one line above (pools.py).
 
@@ -23,19 +24,18 @@ Shapes: B samples in a chunk, S rows each; coefficients (B, S, size).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from qverify.bounds.backward_pass import BackwardPass
 from qverify.bounds.interval import magnitude
 from qverify.bounds.lines import point_lines
 from qverify.bounds.pools import pool_lines
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.rounding import chord, finite
-from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,60 +49,6 @@ __getattr__ = former_names(
         for name in ("backward_margins", "backward_outputs", "tightened_bounds", "unstable")
     },
 )
-
-
-@dataclass(eq=False, repr=False)
-class _BackwardPass(Brief):
-    """One backward pass. `rows[i]`: coefficients waiting at layer i, `high[i]` at its upper end; `absolute`: e of
-    `c x - e |x|` at the input. `shares[i]`: see `combined_bound`; `used`: where to note those that are taken."""
-
-    model: BoundModel
-    bounds: Bounds
-    constant: Tensor
-    slack: Tensor
-    rows: dict[int, Tensor] = field(default_factory=dict)
-    high: dict[int, Tensor] = field(default_factory=dict)
-    shares: dict[int, Tensor] = field(default_factory=dict)
-    used: dict[int, Tensor] | None = None
-    absolute: Tensor | None = None
-    convex: bool = False
-
-    def add(self, index: int, coefficients: Tensor) -> None:
-        before = self.rows.get(index)
-        self.rows[index] = coefficients if before is None else before + coefficients
-
-    def ends(self, index: int) -> tuple[Tensor, Tensor]:
-        """The bounds on layer `index`, (B, 1, size) each."""
-        return self.bounds.lower[index].unsqueeze(1), self.bounds.upper[index].unsqueeze(1)
-
-    @property
-    def tracks(self) -> bool:
-        """Whether rounding errors are accounted for."""
-        return self.model.rounding.enabled
-
-    def least_high(self, index: int) -> Tensor:
-        """Lower bounds (B, 1, size) on the upper end of layer `index`."""
-        return self.bounds.least_high.get(index, self.bounds.lower[index]).unsqueeze(1)
-
-    def share(self, index: int, usual: Tensor) -> Tensor:
-        """The shares of the steep lines at activation `index`: those asked for, or the usual ones."""
-        found = self.shares.get(index, usual)
-        if self.used is not None:
-            self.used[index] = found
-        return found
-
-    def err(self, mass: Tensor, terms: int, source: int, weights: Tensor | float = 0.0) -> None:
-        """Account for the rounding of a step whose absolute products sum to `mass` (B, S), over the box of `source`.
-
-        Coefficients that underflow are off by an absolute amount, which the box multiplies, and `weights`, the sum
-        of the absolute weights, where these multiply a product that underflowed.
-        """
-        if not self.tracks:
-            return
-        lower, upper = self.bounds.lower[source], self.bounds.upper[source]
-        reach = torch.maximum(lower.abs(), upper.abs()).sum(1, keepdim=True)
-        tiny = self.model.rounding.tiny * (1.0 + reach) * (1.0 + weights)
-        self.slack = self.slack + mass * self.model.rounding.gamma(terms) + tiny
 
 
 def backward_bound(model: BoundModel, bounds: Bounds, index: int, rows: Tensor) -> Tensor:
@@ -132,7 +78,7 @@ def combined_bound(
     high = high or {}
     first = next(iter((*rows.values(), *high.values())))
     zero = torch.zeros(first.shape[:2], dtype=model.dtype, device=model.device)
-    state = _BackwardPass(model, bounds, zero, zero.clone(), dict(rows), dict(high), shares or {}, used)
+    state = BackwardPass(model, bounds, zero, zero.clone(), dict(rows), dict(high), shares or {}, used)
     for i in range(max((*rows, *high)), 0, -1):
         coefficients = state.rows.pop(i, None)
         if coefficients is None and i in state.high:
@@ -142,7 +88,7 @@ def combined_bound(
     return state.constant + _at_input(state) - 2.0 * state.slack
 
 
-def _at_input(state: _BackwardPass) -> Tensor:
+def _at_input(state: BackwardPass) -> Tensor:
     """The minimum (B, S) over the box of `c x - e |x|`, per coordinate that of the values p, q at its ends:
     `(p + q) / 2 - |p - q| / 2`."""
     lower, upper = state.ends(0)
@@ -165,7 +111,7 @@ def _at_input(state: _BackwardPass) -> Tensor:
     return (c @ middle.transpose(1, 2)).squeeze(2) - lost - apart.sum(2)
 
 
-def _affine(state: _BackwardPass, index: int, a: Tensor) -> None:
+def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
     affine = state.model.affine[index]
     (source,) = state.model.network.layers[index].inputs
     size, high = a.abs(), state.high.pop(index, None)
@@ -176,6 +122,7 @@ def _affine(state: _BackwardPass, index: int, a: Tensor) -> None:
         minus = taken
         state.convex = state.convex or source == 0
     lower, upper = state.bounds.lower[source], state.bounds.upper[source]
+    state.lose_noise(index, size)
     bias, spread = affine.spread(affine.bias), affine.bias_radius
     state.constant = state.constant + a @ bias - minus @ spread
     if state.tracks:
@@ -207,7 +154,7 @@ def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
 
 
 def _shared_kernel(
-    state: _BackwardPass, affine: Affine, source: int, a: Tensor, centre: Tensor, absolute: Tensor
+    state: BackwardPass, affine: Affine, source: int, a: Tensor, centre: Tensor, absolute: Tensor
 ) -> None:
     """A convolution: per row the better of independent positions, `centre x - absolute |x|`, and formula (11)."""
     lower, upper = state.ends(source)
@@ -228,7 +175,7 @@ def _shared_kernel(
         state.absolute = kept if state.absolute is None else state.absolute + kept
 
 
-def _summed_first(state: _BackwardPass, affine: Affine, source: int, a: Tensor) -> tuple[Tensor, Tensor]:
+def _summed_first(state: BackwardPass, affine: Affine, source: int, a: Tensor) -> tuple[Tensor, Tensor]:
     """Formula (11): `(W_k - R_k slope_k) S_k - R_k intercept_k`; coefficients (B, S, n_in) and constants (B, S)."""
     layer = affine.layer
     assert isinstance(layer, Conv)
@@ -253,7 +200,7 @@ def _summed_first(state: _BackwardPass, affine: Affine, source: int, a: Tensor) 
     return coefficients, constant.masked_fill(overflow, -torch.inf)
 
 
-def _relu(state: _BackwardPass, index: int, a: Tensor) -> None:
+def _relu(state: BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
     lower, upper = state.ends(source)
     least = state.least_high(source)
@@ -283,7 +230,7 @@ def _dot(a: Tensor, one: Tensor) -> Tensor:
     return (a @ one.transpose(1, 2)).squeeze(2)
 
 
-def _rounding(state: _BackwardPass, index: int, a: Tensor) -> None:
+def _rounding(state: BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
     point, radius = state.model.points[index], state.bounds.activation[index]
     radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
@@ -304,7 +251,7 @@ def _rounding(state: _BackwardPass, index: int, a: Tensor) -> None:
         state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
-def _max_pool(state: _BackwardPass, index: int, a: Tensor) -> None:
+def _max_pool(state: BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
     lower, upper = state.bounds.lower[source], state.bounds.upper[source]
     lines = pool_lines(state.model.windows[index], lower, upper)
@@ -320,10 +267,26 @@ def _max_pool(state: _BackwardPass, index: int, a: Tensor) -> None:
         state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
-def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
+def _dynamic_rounding(state: BackwardPass, index: int, a: Tensor) -> None:
+    (source,) = state.model.network.layers[index].inputs
+    (lower, upper), (low, high), radius = state.ends(source), state.ends(index), state.bounds.activation[index]
+    radius, middle = radius.unsqueeze(1), (lower + upper) / 2.0
+    positive = a.clamp(min=0)
+    negative, below, above = a - positive, (middle - radius > low).to(a.dtype), (middle + radius < high).to(a.dtype)
+    state.add(source, positive * below + negative * above)
+    state.constant = state.constant + _dot(positive, (1.0 - below) * low - below * radius)
+    state.constant = state.constant + _dot(negative, (1.0 - above) * high + above * radius)
+    if state.tracks:
+        reach = torch.maximum(lower.abs(), upper.abs()) + torch.maximum(low.abs(), high.abs()) + radius
+        mass = _dot(a.abs(), reach + state.model.rounding.tiny) + state.constant.abs()
+        state.err(mass, a.shape[2], source)
+
+
+def _scale(state: BackwardPass, index: int, a: Tensor) -> None:
     scale, shift = state.model.scale[index]
     (source,) = state.model.network.layers[index].inputs
     state.add(source, a * scale)
+    state.lose_noise(index, a.abs())
     state.constant = state.constant + a @ shift
     if not state.tracks:
         return
@@ -332,7 +295,8 @@ def _scale(state: _BackwardPass, index: int, a: Tensor) -> None:
     state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), a.shape[2], source)
 
 
-def _add(state: _BackwardPass, index: int, a: Tensor) -> None:
+def _add(state: BackwardPass, index: int, a: Tensor) -> None:
+    state.lose_noise(index, a.abs())
     for source in state.model.network.layers[index].inputs:
         state.add(source, a)
         if not state.tracks:
@@ -342,11 +306,11 @@ def _add(state: _BackwardPass, index: int, a: Tensor) -> None:
         state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), 2, source)
 
 
-def _input(state: _BackwardPass, index: int, a: Tensor) -> None:
+def _input(state: BackwardPass, index: int, a: Tensor) -> None:
     state.add(index, a)
 
 
-BACKWARD: dict[type[Layer], Callable[[_BackwardPass, int, Tensor], None]] = {
+BACKWARD: dict[type[Layer], Callable[[BackwardPass, int, Tensor], None]] = {
     Input: _input,
     Dense: _affine,
     Conv: _affine,
@@ -354,5 +318,6 @@ BACKWARD: dict[type[Layer], Callable[[_BackwardPass, int, Tensor], None]] = {
     Relu: _relu,
     Rounding: _rounding,
     MaxPool: _max_pool,
+    DynamicRounding: _dynamic_rounding,
     Add: _add,
 }

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
 from qverify.bounds.tensors import Affine, BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.family.points import lower_end, upper_end
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import finite
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: D
     for index in range(len(model.network.layers)):
         if deadline is not None and deadline.passed():
             raise OutOfTime
-        ends = _without_overflow(model, 0, (lower, upper)) if index == 0 else interval_step(model, bounds, index)
+        ends = (
+            _without_overflow(model, 0, as_read(model, lower, upper))
+            if index == 0
+            else interval_step(model, bounds, index)
+        )
         bounds.lower.append(ends[0])
         bounds.upper.append(ends[1])
     return bounds
@@ -57,7 +62,8 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: D
 
 def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     """Bounds (N, size) on layer `index` from those on its producers; sets its activation radius in `bounds`."""
-    return _without_overflow(model, index, INTERVAL[type(model.network.layers[index])](model, bounds, index))
+    ends = INTERVAL[type(model.network.layers[index])](model, bounds, index)
+    return _without_overflow(model, index, with_noise(model, bounds, index, ends))
 
 
 def _without_overflow(model: BoundModel, index: int, ends: Ends) -> Ends:
@@ -196,7 +202,22 @@ def _affine(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     if not model.rounding.enabled:
         return lo, hi
     constant = affine.spread(affine.bias.abs() + affine.bias_radius)
-    return model.rounding.widen(lo, hi, affine.mass * magnitude(lower, upper) + constant, affine.terms)
+    lo, hi = model.rounding.widen(lo, hi, affine.mass * magnitude(lower, upper) + constant, affine.terms)
+    whole = shared(model, bounds, source)
+    if whole is None:
+        return lo, hi
+    low, high = _of_counts(model, affine, whole, affine.mass, constant)
+    return torch.maximum(lo, low), torch.minimum(hi, high)
+
+
+def _of_counts(model: BoundModel, affine: Affine, whole: Counts, mass: Tensor, constant: Tensor) -> Ends:
+    """Ends (N, n_out) for inputs that are whole numbers times one step; `mass` and `constant` scale what is rounded."""
+    split = _SplitBySign(affine, whole.low, whole.high)
+    allowed = LEVELS * mass * model.rounding.gamma(affine.terms) + model.rounding.tiny
+    low, high = whole.scaled((split.lower(), split.upper()), allowed)
+    bias, spread, gamma = affine.spread(affine.bias), affine.spread(affine.bias_radius), model.rounding.gamma(2)
+    widened = gamma * constant + model.rounding.tiny
+    return low + bias - spread - widened - gamma * low.abs(), high + bias + spread + widened + gamma * high.abs()
 
 
 def _scale(model: BoundModel, bounds: Bounds, index: int) -> Ends:
@@ -264,6 +285,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     Relu: _relu,
     Rounding: _rounding,
     MaxPool: _max_pool,
+    DynamicRounding: dynamic_interval,
     Add: _add,
 }
 
@@ -286,17 +308,23 @@ def interval_margins(model: BoundModel, bounds: Bounds, labels: Tensor) -> Tenso
         return margin.masked_fill(own, torch.inf)
     (source,) = model.network.layers[last].inputs
     lower, upper = bounds.lower[source], bounds.upper[source]
+    whole, noise = shared(model, bounds, source), bounds.activation.get(last)
     margin = torch.empty(len(labels), classes, dtype=lower.dtype, device=lower.device)
     for label in torch.unique(labels).tolist():
         chosen = torch.nonzero(labels == label, as_tuple=True)[0]
-        folded = _folded_margins(model, affine, label, lower[chosen], upper[chosen])
+        counted = None if whole is None else whole.take(chosen)
+        folded = _folded_margins(model, affine, label, (lower[chosen], upper[chosen]), counted)
+        if noise is not None:
+            folded = folded - (noise[chosen] + noise[chosen, label, None]) * (1.0 + model.rounding.gamma(2))
         margin = margin.index_put((chosen,), folded)
     finite(model.network.layers[last].name, margin)
     return margin.masked_fill(own, torch.inf)
 
 
-def _folded_margins(model: BoundModel, affine: Affine, label: int, lower: Tensor, upper: Tensor) -> Tensor:
-    """Lower bounds (N, classes) on `y_label - y_j` for inputs of the dense last layer in [lower, upper] (N, n_in)."""
+def _folded_margins(model: BoundModel, affine: Affine, label: int, box: Ends, whole: Counts | None) -> Tensor:
+    """Lower bounds (N, classes) on `y_label - y_j` for inputs of the dense last layer in a box (N, n_in); `whole`: what
+    they are in steps, where a dynamic rounding point gives them."""
+    lower, upper = box
     folded = Affine(
         layer=affine.layer,
         weight=affine.weight[label] - affine.weight,
@@ -311,4 +339,7 @@ def _folded_margins(model: BoundModel, affine: Affine, label: int, lower: Tensor
     constant = affine.bias.abs() + affine.bias_radius
     mass = (affine.mass + affine.mass[label]) * magnitude(lower, upper) + constant + constant[label]
     low, _ = model.rounding.widen(low, low, mass, affine.terms)
-    return low
+    if whole is None:
+        return low
+    mass = affine.mass + affine.mass[label]
+    return torch.maximum(low, _of_counts(model, folded, whole, mass, constant + constant[label])[0])

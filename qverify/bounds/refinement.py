@@ -15,7 +15,7 @@ from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
 from qverify.bounds.pools import undecided
 from qverify.bounds.tensors import BoundModel, Bounds
-from qverify.layers import Input, Layer, Rounding
+from qverify.layers import DynamicRounding, Input, Layer, Relu, Rounding
 
 if TYPE_CHECKING:
     from qverify.budget import Deadline
@@ -116,9 +116,9 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
     the rest is as in `bounds`.
     """
     layers = model.network.layers
-    new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=bounds.activation)
+    new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=dict(bounds.activation))
     readers: dict[int, list[int]] = {}
-    for i in (*model.network.relus, *model.points, *model.windows):
+    for i in (*_dynamic_without_relu(model), *model.network.relus, *model.points, *model.windows):
         readers.setdefault(layers[i].inputs[0], []).append(i)
     for index in range(1, len(layers)):
         if deadline is not None and deadline.passed():
@@ -130,9 +130,24 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
         new.upper.append(torch.minimum(high, bounds.upper[index]))
         first_affine = all(_of_input(layers, j) for j in layers[index].inputs)  # IBP is exact there
         if index in readers and not first_affine:
-            wanted = torch.stack([_loose(model, new, i) for i in readers[index]]).any(0)
+            wanted = torch.stack([_wanted(model, new, index, i) for i in readers[index]]).any(0)
             new.lower[index], new.upper[index] = _refined(model, new, index, wanted, deadline)
     return new
+
+
+def _dynamic_without_relu(model: BoundModel) -> list[int]:
+    """Indices of the dynamic rounding points that stand behind no Relu: what enters that is refined there."""
+    layers = model.network.layers
+    return [i for i in model.network.dynamic if not isinstance(layers[layers[i].inputs[0]], Relu)]
+
+
+def _wanted(model: BoundModel, bounds: Bounds, index: int, target: int) -> Tensor:
+    """Mask (N, size) of the outputs of layer `index`, which activation `target` reads, whose bounds are refined."""
+    if model.dynamic is None:
+        return _loose(model, bounds, target)
+    # A dynamic rounding point takes its step from all of them, but for what a Relu makes 0.
+    lower, upper = bounds.lower[index], bounds.upper[index]
+    return (upper > lower) & ((upper > 0) | (target not in model.network.relus))
 
 
 def _loose(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
@@ -146,4 +161,6 @@ def _loose(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
 def _of_input(layers: tuple[Layer, ...], index: int) -> bool:
     """Whether a layer is the input, rounded or not."""
     layer = layers[index]
-    return isinstance(layer, Input) or (isinstance(layer, Rounding) and isinstance(layers[layer.inputs[0]], Input))
+    return isinstance(layer, Input) or (
+        isinstance(layer, (Rounding, DynamicRounding)) and isinstance(layers[layer.inputs[0]], Input)
+    )

@@ -149,7 +149,8 @@ class BoundModel(Brief):
     """A family with all its numbers on one device and in one type.
 
     `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `points[i]` and `cuts[i]` by layer index. With
-    float64 and rounding enabled, every bound computed from it is sound in floating point.
+    float64 and rounding enabled, every bound computed from it is sound in floating point. `dynamic`: the rule of its
+    dynamic rounding points, if it has some.
     """
 
     network: Network
@@ -162,6 +163,7 @@ class BoundModel(Brief):
     points: dict[int, Point] = field(default_factory=dict)
     cuts: dict[int, tuple[Cut, ...]] = field(default_factory=dict)
     kernel: Kernel | None = None
+    dynamic: str | None = None
     memory: int = PIECE
 
     @staticmethod
@@ -211,6 +213,7 @@ class BoundModel(Brief):
             points={i: point.mapped(tensor) for i, point in family.points.items()},
             cuts=cuts,
             kernel=family.kernel,
+            dynamic=family.dynamic,
             memory=memory,
         )
 
@@ -292,7 +295,8 @@ class BoundModel(Brief):
 class Bounds(Brief):
     """Bounds on every layer's output for N samples: `lower[i]`, `upper[i]` (N, size).
 
-    `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips. `least_high[i]`
+    `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips and at dynamic rounding
+    points; where these compute in float32, every layer has one, of what that gets wrong. `least_high[i]`
     (N, size): lower bounds on the upper end of what layer i may give, `W x + R |x| + b + r_b`, where they were sought;
     only of `BoundModel.fused` layers. At least `lower[i]`.
     """

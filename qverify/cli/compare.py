@@ -101,10 +101,10 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 def _file(given: Given, trained: Network, path: str) -> Network:
     """The integer file. Raises ModelError where the two models are not a float network and a quantised one."""
-    if trained.roundings:
+    if trained.rounds:
         raise ModelError(f"{given.model} is quantised; give the float network first, then the file made of it.")
     file = read_network(Given(model=path), f"{Path(path).name}: ")
-    if not file.roundings:
+    if not file.rounds:
         raise ModelError(f"{path} is not quantised; give the integer file that was made of {given.model}.")
     return file
 

@@ -36,11 +36,11 @@ def run(given: Given, *, file: str, run: str | None, rule: str | None, as_json: 
     with stdout_kept_clean():
         given.check()
         trained = read_network(given)
-        if trained.roundings:
+        if trained.rounds:
             raise ModelError(f"{given.model} is quantised; give the float network first, then the file made of it.")
         family = _stated(given, trained) if run is None else _of_run(given, trained, run)
         integers = read_network(Given(model=file))
-        if not integers.roundings:
+        if not integers.rounds:
             raise ModelError(f"{file} is not quantised; give the integer file that was made of {given.model}.")
         rule = rule or family.rounding
         parts = coverage(trained, integers, family.family, rule)

@@ -21,7 +21,7 @@ def run(given: Given, *, out: str, as_json: bool) -> int:
     with stdout_kept_clean():
         given.check()
         network, everything = read_network(given), read_samples(given)
-        given.require_radii(bool(network.roundings))
+        given.require_radii(network.rounds)
         if everything is not None:
             doubted(network, everything)
         radii, _ = stated_radii(given, network, everything)

@@ -22,7 +22,8 @@ from qverify.exact.pool_rows import pool_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.family import outer_interval
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.family.rules import only_bounds
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import chord
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ class Bilinear:
         radius = np.broadcast_to(self.bounds.activation[index], layer.size)
         self.builder.add_rows([(one, block), (-one, a)], -radius, radius)
 
+    def _dynamic_rounding(self, index: int, layer: DynamicRounding, block: IntArray) -> None:
+        raise only_bounds(layer)
+
     def _rounding(self, index: int, layer: Rounding, block: IntArray) -> None:
         source = layer.inputs[0]
         side = Side(
@@ -158,5 +162,6 @@ BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
     Relu: Bilinear._relu,
     Rounding: Bilinear._rounding,
     MaxPool: Bilinear._max_pool,
+    DynamicRounding: Bilinear._dynamic_rounding,
     Add: Bilinear._add,
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.exact.pool_rows import candidates
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
 
@@ -120,5 +120,6 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     Relu: _gain_relu,
     Rounding: _gain_rounding,
     MaxPool: _gain_max_pool,
+    DynamicRounding: _gain_rounding,
     Add: _gain_add,
 }

@@ -31,7 +31,8 @@ from qverify.exact.builder import ProgramBuilder, as_matrix, per_output
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.family.rules import only_bounds
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
 
@@ -251,6 +252,9 @@ class Relational:
             self.builder.add_rows([*hi.terms, own(split_rows), (big, s)], big - r - hi.constant, np.inf, rounded)
             self.builder.add_rows([own(split_rows), (high[split_rows], s)], -r, np.inf)
 
+    def _dynamic_rounding(self, index: int, layer: DynamicRounding) -> None:
+        raise only_bounds(layer)
+
     def _rounding(self, index: int, layer: Rounding) -> None:
         source = layer.inputs[0]
         block = self._block(index)
@@ -341,5 +345,6 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     Relu: Relational._relu,
     Rounding: Relational._rounding,
     MaxPool: Relational._max_pool,
+    DynamicRounding: Relational._dynamic_rounding,
     Add: Relational._add,
 }

@@ -25,7 +25,7 @@ from qverify.family.points import NO_ZERO, Point, lower_end, upper_end, without_
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
 from qverify.kinds import NETWORK, RADII, clipping_range, expected
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.network import Network
 from qverify.rounding import UNIT
@@ -73,7 +73,7 @@ class Family(Brief):
     every Relu and rounding point; `points[i]`: the rest of what a rounding point does, `entry` that of the input;
     `where[k]`: the index in `network` of layer k of the trained one.
     `saturations[i]` where the scheme clips on the way there. `clip`: the input stays in this interval whatever its
-    radius (`--clip-input`). `kernel`: see `Radii`.
+    radius (`--clip-input`). `kernel`, `dynamic`: see `Radii`.
     """
 
     network: Network
@@ -87,6 +87,7 @@ class Family(Brief):
     clip: tuple[float, float] | None = None
     saturations: Mapping[int, tuple[Saturation, ...]] = field(default_factory=dict)
     kernel: Kernel | None = None
+    dynamic: str | None = None
 
     @staticmethod
     def of(network: Network, radii: Radii, clip: tuple[float, float] | None = None) -> Family:
@@ -117,6 +118,7 @@ class Family(Brief):
             clip=clip,
             saturations={index[name]: cuts for name, cuts in radii.saturations.items()},
             kernel=radii.kernel,
+            dynamic=radii.dynamic if network.dynamic else None,
         )
 
     @property
@@ -244,6 +246,7 @@ RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
     Relu: _resolved_relu,
     Rounding: _no_radius,  # its radius is that of its point
     MaxPool: _no_radius,
+    DynamicRounding: _no_radius,  # its radius follows from each sample
     Add: _no_radius,
 }
 """The radii that a layer of each type has, by kind, as arrays."""
@@ -264,5 +267,9 @@ def _check_names(network: Network, radii: Radii) -> None:
                 )
     if missing := sorted({*radii.saturations} - relus):
         raise RadiiError(f"The network has no activation layer {missing[0]!r} to clip.")
+    if network.dynamic and radii.dynamic is None:
+        raise RadiiError(
+            f"{network.source} is quantised dynamically, so its radii follow from each sample; take Radii.of_file."
+        )
     if any(isinstance(layer, Relu) and layer.offset is not None for layer in network.layers):
         raise RadiiError("The network is a member of a quantised family already; state radii for the trained network.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,11 @@ def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
     return np.maximum(-layer.low, layer.high), np.zeros(layer.size)
 
 
+def _dynamic(layer: Any, read: list[_Pair]) -> _Pair:
+    """Unbounded: what a tensor holds is known only for each sample (bounds/dynamic.py)."""
+    return np.full(layer.size, np.inf), np.zeros(layer.size)
+
+
 FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     Input: lambda layer, read: (np.full(layer.size, np.inf), np.zeros(layer.size)),
     Dense: _affine,
@@ -80,5 +85,6 @@ FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     Relu: lambda layer, read: read[0],
     Rounding: _rounding,
     MaxPool: lambda layer, read: tuple(each[layer.windows].max(axis=1) for each in read[0]),
+    DynamicRounding: _dynamic,
     Add: _add,
 }

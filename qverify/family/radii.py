@@ -17,7 +17,7 @@ from qverify.choices import KINDS, Batchnorm, KernelMode, Rounding, Scheme
 from qverify.errors import RadiiError
 from qverify.family.kernels import Kernel
 from qverify.family.points import Point
-from qverify.family.rules import file_kernel, file_points
+from qverify.family.rules import check_dynamic_rule, file_kernel, file_points
 from qverify.family.schemes import scheme_radii
 from qverify.family.steps import Quantiser
 from qverify.kinds import described, expected, is_number, is_word
@@ -51,6 +51,7 @@ class Radii(Brief):
     (points.py); they are instead of an activation radius. `saturations`: what is clipped on the way into a Relu, which
     widens its radius. `kernel`: the integer kernels that the radii stand for; what these do not compute in real
     arithmetic is not verified. `quantiser`: what the radii follow from, if that.
+    `dynamic`: the rule of the dynamic rounding points of a file, which need no radius: it follows from each sample.
     """
 
     input: Any = 0.0
@@ -62,6 +63,7 @@ class Radii(Brief):
     saturations: Mapping[str, tuple[Saturation, ...]] = field(default_factory=dict)
     kernel: Kernel | None = None
     quantiser: Quantiser | None = None
+    dynamic: str | None = None
     convention: str = "explicit radii"
 
     def __post_init__(self) -> None:
@@ -74,6 +76,8 @@ class Radii(Brief):
         expected(self.saturations, Mapping, "saturations", "a dictionary by the names of layers", RadiiError)
         expected(self.kernel, (Kernel, NoneType), "kernel", "a Kernel, as a scheme makes it", RadiiError)
         expected(self.quantiser, (Quantiser, NoneType), "quantiser", "a Quantiser", RadiiError)
+        if self.dynamic is not None:
+            check_dynamic_rule("The file", self.dynamic)
         expected(self.convention, str, "convention", "text", RadiiError)
 
     @staticmethod
@@ -110,6 +114,12 @@ class Radii(Brief):
 
         Raises RadiiError for a network that is not quantised.
         """
+        if network.dynamic:
+            return Radii(
+                kernel=file_kernel(network),
+                dynamic=check_dynamic_rule(network.source, rounding),
+                convention=f"every runtime of the dynamic file by rule {rounding}, in batches of one sample",
+            )
         points = file_points(network, rounding)
         convention = f"every runtime of the file that rounds by rule {rounding}"
         return Radii(points=points, kernel=file_kernel(network), convention=convention)
@@ -117,7 +127,9 @@ class Radii(Brief):
     def at_points(self, file: Radii) -> Radii:
         """These radii, stated for a quantised file, with the rounding points and kernels of its runtimes."""
         convention = f"{self.convention}; {file.convention}"
-        return replace(self, points={**file.points, **self.points}, kernel=file.kernel, convention=convention)
+        return replace(
+            self, points={**file.points, **self.points}, kernel=file.kernel, dynamic=file.dynamic, convention=convention
+        )
 
     def scaled(self, factor: float) -> Radii:
         """All radii times one factor >= 0. Raises RadiiError for what is no number.
@@ -126,6 +138,8 @@ class Radii(Brief):
         """
         if not is_number(factor):
             raise RadiiError(f"The factor on the radii is {described(factor)}; give a number.")
+        if self.dynamic is not None:
+            raise RadiiError("What a dynamically quantised file rounds follows from each sample: no factor changes it.")
         layers = {n: {k: np.asarray(v) * factor for k, v in kinds.items()} for n, kinds in self.layers.items()}
         base: dict[str, Any] = {kind: np.asarray(getattr(self, kind), dtype=np.float64) * factor for kind in KINDS}
         points = {name: point.scaled(factor) for name, point in self.points.items()}

@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.choices import ROUNDINGS
-from qverify.errors import RadiiError
+from qverify.choices import DYNAMIC_RULES, ROUNDINGS
+from qverify.errors import RadiiError, UsageError
 from qverify.family.float_errors import float_errors
 from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point
 from qverify.kinds import is_word
-from qverify.layers import Add, Conv, Dense, Input, MaxPool, Relu, Rounding
+from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding
 from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
     if not is_word(rule, ROUNDINGS):
         words = ", ".join(map(repr, ROUNDINGS))
         raise RadiiError(f"Unknown rounding {shown(rule)}; runtimes of a quantised file round by one of {words}.")
+    if network.dynamic:
+        raise RadiiError(f"{network.source} is quantised dynamically and has no fixed steps; take Radii.of_file.")
     if not network.roundings:
         raise RadiiError(f"{network.source} is not quantised; state radii or bits for it.")
     errors = float_errors(network) if rule != "nearest" else []
@@ -83,6 +85,24 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
             dead=0.0 if _exact_at_zero(network, i) else NO_ZERO,
         )
     return found
+
+
+def check_dynamic_rule(source: str, rule: object) -> str:
+    """The rule itself, if runtimes of dynamically quantised files round by it. Raises RadiiError."""
+    if not is_word(rule, DYNAMIC_RULES):
+        raise RadiiError(
+            f"{source} is quantised dynamically, and rounding {shown(rule)} is of fixed steps; state nearest or"
+            " float32."
+        )
+    return str(rule)
+
+
+def only_bounds(layer: Layer) -> UsageError:
+    """The refusal of what has no members and no programs: a step that follows from each tensor is a quotient."""
+    return UsageError(
+        f"{layer.name!r} rounds to steps that follow from each sample, which only bounds can follow; --method auto, "
+        "ibp or bp of qverify verify asks for these."
+    )
 
 
 def _exact_at_zero(network: Network, index: int) -> bool:
@@ -169,6 +189,11 @@ def file_kernel(network: Network) -> Kernel:
     the input. Layers of which that is not certain are named."""
     wrong = []
     for i, layer in enumerate(network.layers):
+        if isinstance(layer, (Dense, Conv)) and isinstance(network.layers[layer.inputs[0]], DynamicRounding):
+            whole = 0.0 if layer.grid is None else abs(layer.weight) / layer.grid
+            if (np.reshape(whole, (layer.weight.shape[0], -1)).sum(axis=1) * LEVELS > INT32).any():
+                wrong.append(layer.name)
+            continue
         step = input_step(network, i) if isinstance(layer, (Dense, Conv)) and layer.grid is not None else None
         if step is None:
             continue

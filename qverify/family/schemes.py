@@ -41,7 +41,7 @@ def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any
     """The radii of one quantiser, as keyword arguments of `Radii`. Raises RadiiError; see `Radii.from_bits`."""
     check(quantiser)
     expected(network, (Network, type(None)), "The network", NETWORK, RadiiError)
-    if network is not None and network.roundings:
+    if network is not None and network.rounds:
         raise RadiiError(f"{network.source} is quantised already; take its own rounding points, by Radii.of_file.")
     scheme = quantiser.scheme
     convention = f"{quantiser.width} bits, scheme {scheme}, rounding {quantiser.rounding}"

@@ -25,7 +25,7 @@ def scaled_sums(node: Node, builder: NetworkBuilder, x: Tensor, factor: Array) -
         factors = np.broadcast_to(factor / x.integers.step, x.shape).reshape(-1)
     except ValueError:
         raise Refusal(f"a constant of shape {factor.shape} does not broadcast to a tensor of shape {x.shape}") from None
-    layer, x = builder.layers[x.layer], replace(x, integers=None)
+    layer, x = builder.layers[x.layer], replace(x, integers=None, dynamic=None)
     if isinstance(layer, (Dense, Conv)) and layer.grid is not None and x.exclusive and (factors > 0).all():
         rows = factors.reshape(len(layer.weight), -1)
         if (rows == rows[:, :1]).all():
@@ -50,7 +50,7 @@ def sums_as_floats(x: Tensor) -> Tensor:
 def narrowed(node: Node, builder: NetworkBuilder, x: Tensor, low: float, high: float) -> Tensor:
     """A tensor of integers clipped to [low, high], integers too: its rounding point with narrower ends."""
     layer, grid = builder.layers[x.layer], x.integers
-    if grid is None or x.logits is not None or not isinstance(layer, Rounding):
+    if grid is None or x.dynamic is not None or x.logits is not None or not isinstance(layer, Rounding):
         raise Refusal("it clips integers that no QuantizeLinear made; put a DequantizeLinear before it")
     lower = np.maximum(layer.low, (low - grid.zero) * grid.step)
     upper = np.minimum(layer.high, (high - grid.zero) * grid.step)

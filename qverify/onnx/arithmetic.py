@@ -13,7 +13,8 @@ import numpy as np
 
 from qverify.layers import Add, Conv, Dense, Relu, Scale
 from qverify.onnx.accumulators import narrowed, scaled_sums
-from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
+from qverify.onnx.dynamic import with_step
+from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Step, Tensor, Value
 
 if TYPE_CHECKING:
     from qverify.arrays import Array
@@ -37,7 +38,7 @@ def _broadcast(one: Shape, other: Shape) -> Shape | None:
 def _scaled(node: Node, builder: NetworkBuilder, x: Tensor, scale: Array, shift: Array, shape: Shape) -> Tensor:
     """`scale * x + shift` as a Scale layer, merged into one that only this node reads."""
     layer = builder.layers[x.layer]
-    if isinstance(layer, Scale) and x.exclusive:
+    if isinstance(layer, Scale) and x.exclusive and builder.dynamic is None:
         return builder.change(x, shape, scale=scale * layer.scale, shift=scale * layer.shift + shift)
     return builder.new(Scale, node.name, (x,), shape, scale=scale, shift=shift)
 
@@ -75,7 +76,9 @@ def _per_channel(x: Tensor, layer: Conv, value: Array) -> bool:
 
 def arithmetic(node: Node, builder: NetworkBuilder) -> Value:
     """Add, Sub, Mul, Div with a constant on either side; Add and Sub of two branches."""
-    if any(isinstance(v, Tensor) and v.integers is not None for v in node.inputs):
+    if any(isinstance(v, Step) for v in node.inputs):
+        return with_step(node, builder)
+    if any(isinstance(v, Tensor) and v.integers is not None and v.dynamic is None for v in node.inputs):
         return _of_sums(node, builder)
     if all(isinstance(v, Tensor) for v in node.inputs):
         return _branches(node, builder)

@@ -10,8 +10,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from qverify.errors import ModelError
-from qverify.layers import Conv, Dense, Rounding, forward
+from qverify.layers import LEVELS, Conv, Dense, Layer, Rounding, forward
 from qverify.onnx import session as onnx_session
+from qverify.onnx.grid import Grid
 from qverify.text.brief import Brief
 from qverify.text.shortened import first_line, listed
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.network import Network
     from qverify.onnx.graph import NetworkBuilder, Tensor
-    from qverify.onnx.grid import Grid
 
 FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 INTEGERS = {
@@ -41,6 +41,8 @@ TOLERANCES = {TensorProto.FLOAT: (1e-4, 1e-6), TensorProto.DOUBLE: (1e-10, 1e-13
 # At a rounding point, beyond half a step: what was rounded comes from one or two layers behind the last point, whose
 # values are taken from onnxruntime, so that no tie goes on to the next layer.
 _POINT = (1e-5, 1e-6)
+_AS_IT_IS = Grid(step=np.ones(1), zero=np.zeros(1), kind="int16")
+"""Integers of a tensor of the model that are looked at as they are."""
 _SATURATED = 0.05
 """The part of a rounding point's values that integer kernels may miss: without the instructions for it they add pairs
 of products in saturating 16 bits, as onnxruntime documents. A lost bias or a swapped axis moves nearly all."""
@@ -49,7 +51,7 @@ of products in saturating 16 bits, as onnxruntime documents. A lost bias or a sw
 def quantised(network: Network) -> bool:
     """Whether some of it is on a grid already: it comes from a quantised file."""
     grids = any(isinstance(layer, (Dense, Conv)) and layer.grid is not None for layer in network.layers)
-    return grids or bool(network.roundings)
+    return grids or network.rounds
 
 
 def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, output: Tensor) -> list[str]:
@@ -114,6 +116,9 @@ class _Points(Brief):
                 largest = max(np.abs(value).max() for value in values)
                 self._judge(index, layer, before[0], theirs[index], largest)
                 values[-1] = theirs[index][None]
+            elif index in theirs:
+                self._judge_dynamic(layer, values[layer.inputs[0]][0], theirs[index])
+                values[-1] = theirs[index][None]
         return values
 
     def _judge(self, index: int, layer: Rounding, before: Array, theirs: Array, largest: float) -> None:
@@ -128,7 +133,16 @@ class _Points(Brief):
         if off.any() and not self.builder.points[index].kernel:
             self._refuse(layer, difference[off].max(), allowed.max())
 
-    def _refuse(self, layer: Rounding, difference: float, allowed: float) -> None:
+    def _judge_dynamic(self, layer: Layer, before: Array, theirs: Array) -> None:
+        """Compare what a dynamic point makes of `before` (size,): near it, for a step of 1/255 of its range."""
+        (relative, floor), largest = _POINT, float(np.abs(before).max())
+        step = (max(0.0, float(before.max())) - min(0.0, float(before.min()))) / LEVELS
+        difference = float(np.abs(theirs - before).max())
+        allowed = 0.5 * step + (relative + floor) * largest
+        if not difference <= allowed:
+            self._refuse(layer, difference, allowed)
+
+    def _refuse(self, layer: Layer, difference: float, allowed: float) -> None:
         raise ModelError(
             f"{self.network.source}: at rounding point {layer.name!r} qverify and onnxruntime differ by "
             f"{difference:.3g} where {allowed:.3g} is allowed. {_REPORT}"
@@ -177,7 +191,11 @@ def _runtime(
     name, grid = model.graph.output[0].name, output.integers
     if output.logits is not None:
         name, grid = output.logits.name, output.logits.integers
-    tensors = [(name, grid), *((point.tensor, point.grid) for point in builder.points.values())]
+    dynamic = (builder.dynamic or {}).values()
+    tensors: list[tuple[str, Grid | None]] = [(name, grid)]
+    tensors += [(point.tensor, point.grid) for point in builder.points.values()]
+    tensors += [(name, _AS_IT_IS) for point in dynamic for name in (point.tensor, point.zero)]
+    tensors += [(point.scale, None) for point in dynamic]
     try:
         session = onnx_session.open_session(
             _showing(model, tensors, output).SerializeToString(), optimised=not quantised(network)
@@ -195,7 +213,12 @@ def _runtime(
             raise ModelError(f"{network.source}: onnxruntime cannot run the model ({first_line(error)}).") from error
         flat = [np.asarray(array).astype(np.float64).reshape(-1) for array in found]
         numbers = [a if g is None else g.numbers(a) for a, (_, g) in zip(flat, tensors, strict=True)]
-        return numbers[0], dict(zip(builder.points, numbers[1:], strict=True))
+        fixed = 1 + len(builder.points)
+        found_at = dict(zip(builder.points, numbers[1:fixed], strict=True))
+        whole, scales = numbers[fixed : len(numbers) - len(dynamic)], numbers[len(numbers) - len(dynamic) :]
+        for index, q, zero, scale in zip(builder.dynamic or {}, whole[::2], whole[1::2], scales, strict=True):
+            found_at[index] = (q - zero) * scale
+        return numbers[0], found_at
 
     return run
 

@@ -1,4 +1,4 @@
-"""Reading a file as an ONNX model with its external data, as written: only the kind of file is checked here.
+"""Reading a file as an ONNX model with its external data, as written, and whether a model is a valid one.
 
 Files may be compressed by gzip. Raises ModelError for whatever is missing, damaged, or no ONNX file.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, checker, external_data_helper
 
 from qverify.errors import ModelError
@@ -106,3 +106,18 @@ def _tensors(part: onnx.GraphProto | onnx.FunctionProto) -> Iterator[TensorProto
         yield from [attribute.t, *attribute.tensors]
         for graph in (attribute.g, *attribute.graphs):
             yield from _tensors(graph)
+
+
+def checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The model, if it is valid; raises ModelError."""
+    if external(model):
+        raise ModelError(f"{name} keeps weights in another file; give its path, or read them with onnx.load.")
+    try:
+        checker.check_model(model)
+    except (checker.ValidationError, UnicodeDecodeError) as error:
+        if isinstance(error, UnicodeDecodeError) or not str(error):  # a message that cannot be decoded may be lost
+            raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
+        raise ModelError(f"{name} is not a valid ONNX model ({first_line(error)}); export it again.") from error
+    except (ValueError, EncodeError) as error:
+        raise ModelError(f"{name} is larger than the 2 GB that ONNX can check ({first_line(error)}).") from error
+    return model

@@ -13,18 +13,18 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from qverify.layers import BatchNorm, Input, Layer
-from qverify.onnx.grid import Grid, ends_of, kind_of, uncovered
 from qverify.text.brief import Brief
-from qverify.text.shortened import first_line, quoted, shortened
+from qverify.text.shortened import quoted, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx
+
     from qverify.arrays import Array
+    from qverify.onnx.grid import Grid
 
 Shape = tuple[int, ...]
 
@@ -33,18 +33,10 @@ DOMAINS = ("", "ai.onnx")
 
 _LAYER_NAME = 200  # characters
 
-# Deterministic, and harmless whatever numbers they get. An operator outside this list is refused even on
-# constants (RandomNormal has no inputs at all), but for QuantizeLinear and DequantizeLinear, which `integers.py` reads.
-_FOLDABLE = """
-    Abs Add Cast CastLike Clip Concat Constant ConstantOfShape Div Equal Exp Expand Flatten Floor Gather Gemm
-    Identity MatMul Max Min Mul Neg Pow Range Reciprocal ReduceProd Reshape Shape Size Slice Sqrt
-    Squeeze Sub Transpose Unsqueeze Where
-"""
-FOLDABLE = frozenset(_FOLDABLE.split())
-_VIEWS = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
-"""Those of them that move numbers and change none."""
-# What the reference evaluator and the numpy code below it raise on arguments that do not fit.
-_FOLD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError)
+_DYNAMIC = (
+    "supported is what quantize_dynamic writes: MatMulInteger or ConvInteger with its zero point, a Cast, and a Mul "
+    "with the product of its scale and a constant"
+)
 
 
 class Refusal(Exception):
@@ -84,6 +76,7 @@ class Tensor:
     `double`: the model computes it (or its logits) in float64, not in float32.
     `integers`: the model's tensor holds integers, and the layer gives the numbers that they stand for.
     `entry`: it is the network's input, integers of this type; what they stand for is said by the node that reads them.
+    `dynamic`: it holds integers, or sums of them, in steps of the dynamic rounding point of this layer.
     `clip`: the ends to which a Clip keeps it, where only a QuantizeLinear reads it, whose rounding point takes them up.
     """
 
@@ -94,12 +87,22 @@ class Tensor:
     double: bool = False
     integers: Grid | None = None
     entry: str | None = None
+    dynamic: int | None = None
     clip: tuple[float, float] | None = None
 
     @property
     def size(self) -> int:
         """The number of elements at batch 1."""
         return prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Step(Brief):
+    """What a DynamicQuantizeLinear gives beside its integers: the step of layer `layer`, times the constant `factor`;
+    or, where that is None, the zero point."""
+
+    layer: int
+    factor: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Unknown:
     computed: bool
 
 
-Value = Constant | Tensor | Unknown | None
+Value = Constant | Tensor | Step | Unknown | None
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -162,6 +165,10 @@ class Node(Brief):
     def view(self, index: int) -> Tensor:
         """Input `index`, which depends on the network's input and is only looked at under another shape."""
         value = self.inputs[index]
+        if isinstance(value, Step):
+            raise Refusal(
+                f"{self.input_label(index)} is the scale or zero point of a DynamicQuantizeLinear; {_DYNAMIC}"
+            )
         if not isinstance(value, Tensor):
             raise Refusal(f"{self.input_label(index)} is a constant; it must depend on the network's input")
         return value
@@ -171,6 +178,8 @@ class Node(Brief):
         value = self.view(index)
         if value.logits is not None:
             raise Refusal("it follows a Softmax or LogSoftmax, which is supported only at the end of the network")
+        if value.dynamic is not None:
+            raise Refusal(f"it computes with the integers of {self.input_label(index)}; {_DYNAMIC}")
         if value.integers is not None or value.entry is not None:
             raise Refusal(
                 f"it computes with the integers of {self.input_label(index)}, which is for DequantizeLinear and the "
@@ -234,13 +243,23 @@ class Point:
     kernel: bool
 
 
+@dataclass(frozen=True)
+class DynamicPoint:
+    """Of a DynamicQuantizeLinear in the model: the names of its integers, their scale and their zero point."""
+
+    tensor: str
+    scale: str
+    zero: str
+
+
 @dataclass(repr=False, kw_only=True)
 class NetworkBuilder(Brief):
     """A network being built: its layers so far.
 
     `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that reads float64
     computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entry`: the input
-    as the numbers that its integers stand for, where it is one of integers.
+    as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically
+    quantised model where its points are: no two nodes become one Scale then, whose float32 would hide that of both.
     """
 
     input_name: str
@@ -255,6 +274,7 @@ class NetworkBuilder(Brief):
     single: bool = False
     points: dict[int, Point] = field(default_factory=dict)
     entry: Tensor | None = None
+    dynamic: dict[int, DynamicPoint] | None = None
 
     def __post_init__(self) -> None:
         self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]
@@ -287,36 +307,3 @@ class NetworkBuilder(Brief):
             if name not in users:
                 users.append(name)
         return tensor
-
-
-def fold(node: onnx.NodeProto, opset: int, inputs: Mapping[str, Constant]) -> list[Constant]:
-    """Compute a node of `FOLDABLE` whose inputs are all constant, by onnx's reference evaluator; raises Refusal."""
-    sources = frozenset().union(*(v.sources for v in inputs.values()))
-    results = _computed(node, opset, {name: constant.value for name, constant in inputs.items()})
-    found = [_folded(np.asarray(result), sources, name) for result, name in zip(results, node.output, strict=True)]
-    moved = inputs.get(node.input[0]) if node.op_type in _VIEWS else None
-    if moved is None or moved.grid is None:
-        return found
-    steps = {node.input[0]: np.ascontiguousarray(np.broadcast_to(moved.grid, moved.value.shape))}
-    steps = {name: steps.get(name, constant.value) for name, constant in inputs.items()}
-    return [replace(found[0], grid=uncovered(np.asarray(_computed(node, opset, steps)[0])))]
-
-
-def _computed(node: onnx.NodeProto, opset: int, inputs: Mapping[str, np.ndarray]) -> list[Any]:
-    from onnx.reference import ReferenceEvaluator  # slow to import, and most models need it only for Constant
-
-    function = helper.make_function(
-        "qverify", "fold", list(inputs), list(node.output), [node], [helper.make_opsetid("", opset)]
-    )
-    try:
-        with np.errstate(all="ignore"):
-            return list(ReferenceEvaluator(function).run(None, dict(inputs), attributes={}))
-    except _FOLD_ERRORS as error:
-        raise Refusal(f"its constant inputs cannot be evaluated ({first_line(error)})") from error
-
-
-def _folded(value: np.ndarray, sources: frozenset[str], name: str) -> Constant:
-    is_float = value.dtype.kind == "f"
-    if not is_float and value.dtype.kind != "b" and ends_of(kind_of(value.dtype)) is None:
-        raise Refusal(f"its value of type {value.dtype} is not a tensor of numbers")
-    return Constant(value, (sources or frozenset([name])) if is_float else frozenset())

@@ -177,6 +177,11 @@ def batch_normalisation(node: Node, builder: NetworkBuilder) -> Value:
         raise Refusal("it is in training mode; export the model for inference")
     if not node.attributes.get("spatial", 1):
         raise Refusal("spatial=0 (statistics per element) is not supported; supported is one per channel")
+    if builder.dynamic is not None:
+        raise Refusal(
+            "it stands in a dynamically quantised file; fold it before the model is quantised, by quant_pre_process of "
+            "onnxruntime.quantization"
+        )
     x = node.tensor(0)
     if len(x.shape) < 2 or x.shape[0] != 1:
         raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...)")

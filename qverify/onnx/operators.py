@@ -13,6 +13,7 @@ from qverify.onnx import quantised_operators as quantised
 from qverify.onnx import views
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, relu
 from qverify.onnx.dense_operators import gemm, matmul
+from qverify.onnx.dynamic import dynamic_quantize_linear
 from qverify.onnx.graph import DOMAINS
 from qverify.onnx.image_operators import (
     average_pool,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 class Operator:
     """`read` consumes the node; an attribute that is not listed is refused, and so is a domain."""
 
-    read: Callable[[Node, NetworkBuilder], Value]
+    read: Callable[[Node, NetworkBuilder], Value | list[Value]]
     attributes: frozenset[str]
     domains: tuple[str, ...]
 
@@ -44,12 +45,14 @@ ONNXRUNTIME = "com.microsoft"
 
 
 def _entry(
-    read: Callable[[Node, NetworkBuilder], Value], attributes: str = "", domains: tuple[str, ...] = DOMAINS
+    read: Callable[[Node, NetworkBuilder], Value | list[Value]],
+    attributes: str = "",
+    domains: tuple[str, ...] = DOMAINS,
 ) -> Operator:
     return Operator(read, frozenset(attributes.split()), domains)
 
 
-def _own(read: Callable[[Node, NetworkBuilder], Value], attributes: str = "") -> Operator:
+def _own(read: Callable[[Node, NetworkBuilder], Value | list[Value]], attributes: str = "") -> Operator:
     return _entry(read, attributes, (ONNXRUNTIME,))
 
 
@@ -68,6 +71,7 @@ OPERATORS: dict[str, Operator] = {
     "DequantizeLinear": _entry(quantised.dequantize_linear, "axis block_size output_dtype", (*DOMAINS, ONNXRUNTIME)),
     "Div": _entry(arithmetic),
     "Dropout": _entry(views.dropout, "ratio seed"),  # both only matter in training
+    "DynamicQuantizeLinear": _entry(dynamic_quantize_linear),
     "Flatten": _entry(views.flatten, "axis"),
     "Gemm": _entry(gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),

@@ -16,6 +16,7 @@ from onnx import helper
 from qverify.onnx.accumulators import scaled_sums
 from qverify.onnx.arithmetic import arithmetic
 from qverify.onnx.dense_operators import gemm, matmul
+from qverify.onnx.dynamic import dynamic_sums
 from qverify.onnx.graph import Constant, Logits, NetworkBuilder, Node, Point, Refusal, Tensor, Value
 from qverify.onnx.grid import Grid, kind_of
 from qverify.onnx.image_operators import average_pool, conv, global_average_pool
@@ -61,6 +62,8 @@ def dequantize_linear(node: Node, builder: NetworkBuilder) -> Value:
     """A DequantizeLinear of a computed tensor: the numbers that the layer behind it gives."""
     check_output(node)
     x, place = node.view(0), of_linear(node)
+    if x.dynamic is not None:
+        return node.tensor(0)  # refuses
     if x.integers is not None and x.integers.kind == "int32":
         step, zero = steps_and_zeros(node, place, "int32", x.shape)
         if zero.any():
@@ -72,6 +75,8 @@ def dequantize_linear(node: Node, builder: NetworkBuilder) -> Value:
 def _read(node: Node, builder: NetworkBuilder, index: int, place: Place) -> Tensor:
     """Computed input `index`, a tensor of integers, as the numbers that they stand for."""
     x = node.view(index)
+    if x.dynamic is not None:
+        return node.tensor(index)  # refuses
     if x.entry is not None:
         return entered(builder, x, tensor_grid(node, place, x.entry, x.shape))
     if x.integers is None:
@@ -223,6 +228,8 @@ def _sums(node: Node, builder: NetworkBuilder, on_numbers: Callable[[Mapping[int
     `on_numbers` reads the operator on numbers; `axis` is the constant's, along which its zero points may go.
     """
     x = node.view(0)
+    if x.dynamic is not None:
+        return dynamic_sums(node, on_numbers, axis)
     if not isinstance(node.inputs[1], Constant) or x.integers is None or x.logits is not None:
         raise Refusal("supported is a tensor made by QuantizeLinear on the left and a constant on the right")
     zero = node.constant(2).astype(np.float64).reshape(-1) if node.has(2) else np.zeros(1)

@@ -29,29 +29,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from google.protobuf.message import EncodeError
-from onnx import TensorProto, checker, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.files.user import shown_path
 from qverify.kinds import path_like
+from qverify.layers import Rounding
 from qverify.network import Network
 from qverify.onnx.check import FLOATS, INTEGERS, compare, quantised
-from qverify.onnx.file import external, read_model
+from qverify.onnx.file import checked, read_model
+from qverify.onnx.folding import FOLDABLE, fold
 from qverify.onnx.functions import inlined
 from qverify.onnx.graph import (
     DOMAINS,
-    FOLDABLE,
     Constant,
+    DynamicPoint,
     NetworkBuilder,
     Node,
     Refusal,
     Shape,
+    Step,
     Tensor,
     Unknown,
     UnknownOperator,
     Value,
-    fold,
     label,
 )
 from qverify.onnx.integers import LINEAR, fold_linear
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save", "to_onnx"]
 
 OLDEST_OPSET = 8
+DYNAMIC = "DynamicQuantizeLinear"
 _INPUTS = "supported are float32 and float64, and integers of 8 or 16 bits where a DequantizeLinear reads them"
 _WANTED = "the path of an .onnx file, or an onnx.ModelProto (torch.onnx.export writes a torch module as one)"
 
@@ -92,28 +94,13 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
         path_like(source, "The model", _WANTED, ModelError)
         name, short, model = shown_path(source), shortened(Path(source).name), read_model(Path(source))
     try:
-        model = _checked(in_order(model, name), name)
+        model = checked(in_order(model, name), name)
         with np.errstate(all="ignore"):  # what overflows is refused by the comparison
             network = _network(model, name, short)
     except MemoryError as error:
         raise ModelError(f"{name} needs more memory than there is here ({first_line(error)}).") from error
     remark(f"{network.source}: {note}" for note in network.notes)
     return network
-
-
-def _checked(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model, if it is valid; raises ModelError."""
-    if external(model):
-        raise ModelError(f"{name} keeps weights in another file; give its path, or read them with onnx.load.")
-    try:
-        checker.check_model(model)
-    except (checker.ValidationError, UnicodeDecodeError) as error:
-        if isinstance(error, UnicodeDecodeError) or not str(error):  # a message that cannot be decoded may be lost
-            raise ModelError(f"{name} is damaged (a name in it is not text); export or download it again.") from error
-        raise ModelError(f"{name} is not a valid ONNX model ({first_line(error)}); export it again.") from error
-    except (ValueError, EncodeError) as error:
-        raise ModelError(f"{name} is larger than the 2 GB that ONNX can check ({first_line(error)}).") from error
-    return model
 
 
 def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
@@ -137,7 +124,8 @@ def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
             oddities=tuple(builder.oddities),
         )
     made = {name for node in model.graph.node for name in node.output}
-    asked = {point.tensor for point in builder.points.values()} | ({output.logits.name} if output.logits else set())
+    asked = {point.tensor for point in (builder.dynamic or {}).values()}
+    asked |= {point.tensor for point in builder.points.values()} | ({output.logits.name} if output.logits else set())
     notes = [*builder.notes, *network.notes, *compare(model if asked <= made else flat, network, builder, output)]
     return replace(network, notes=tuple(printable(note) for note in notes))
 
@@ -229,7 +217,8 @@ class _Walk:
         found_shape = self._input_shape(name, kind)
         if found_shape is not None:
             shape, batched = found_shape
-            self.builder = NetworkBuilder(input_name=name, input_shape=shape, batched=batched)
+            dynamic: dict[int, DynamicPoint] | None = {} if any(n.op_type == DYNAMIC for n in self.graph.node) else None
+            self.builder = NetworkBuilder(input_name=name, input_shape=shape, batched=batched, dynamic=dynamic)
             entry = np.dtype(INTEGERS[kind.elem_type]).name if kind.elem_type in INTEGERS else None
             self.values[name] = Tensor(layer=0, shape=shape, double=kind.elem_type == TensorProto.DOUBLE, entry=entry)
 
@@ -259,12 +248,12 @@ class _Walk:
     def _read_node(self, proto: onnx.NodeProto) -> None:
         inputs = [self._value(name) for name in proto.input]
         seen = inputs + [self.values.get(name) for name in captured(proto)]
-        computed = any(isinstance(v, Tensor) or (isinstance(v, Unknown) and v.computed) for v in seen)
+        computed = any(isinstance(v, (Tensor, Step)) or (isinstance(v, Unknown) and v.computed) for v in seen)
         outputs: list[Value] = []
         try:
             self._check_node(proto, computed)
             if not any(isinstance(v, Unknown) for v in inputs):
-                outputs = [self._made(proto, inputs)] if computed else [*self._folded(proto, inputs)]
+                outputs = self._made(proto, inputs) if computed else [*self._folded(proto, inputs)]
         except UnknownOperator as refusal:
             self.operators.add(label(proto), f": {refusal}")
         except Refusal as refusal:
@@ -274,9 +263,10 @@ class _Walk:
             if name:
                 self.values[name] = outputs[index] if index < len(outputs) else left
 
-    def _made(self, proto: onnx.NodeProto, inputs: list[Value]) -> Value:
-        """The first output of a node that depends on the network's input; raises Refusal."""
-        return OPERATORS[proto.op_type].read(self._node(proto, inputs), self.builder)
+    def _made(self, proto: onnx.NodeProto, inputs: list[Value]) -> list[Value]:
+        """The first outputs of a node that depends on the network's input; raises Refusal."""
+        made = OPERATORS[proto.op_type].read(self._node(proto, inputs), self.builder)
+        return made if isinstance(made, list) else [made]
 
     def _node(self, proto: onnx.NodeProto, inputs: list[Value]) -> Node:
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
@@ -320,13 +310,19 @@ class _Walk:
         if found:
             supported = ", ".join(sorted(known.attributes)) or "none"
             raise Refusal(f"attribute {listed(found, 5)} is not supported; supported are: {supported}")
-        extra = [name for name in node.output[1:] if self.reads[name]]
+        extra = [name for name in node.output[1:] if self.reads[name] and node.op_type != DYNAMIC]
         if extra:
             raise Refusal(f"its output {quoted(extra[0])} is used; supported is the use of its first output")
 
     def _read_output(self) -> Tensor:
         name = self.graph.output[0].name if self.graph.output else ""
         value = self.values.get(name)
+        if isinstance(value, Step) or (isinstance(value, Tensor) and value.dynamic is not None):
+            self.refusals.add(
+                f"output {quoted(name)} holds integers of dynamic steps; end the model behind a Mul with the step"
+            )
+        if self.builder.dynamic and any(isinstance(layer, Rounding) for layer in self.builder.layers):
+            self.refusals.add("fixed steps beside dynamic ones; supported is one kind: quantise the model again")
         if isinstance(value, Tensor):
             if value.entry is not None:
                 self.refusals.add(f"output {quoted(name)} is the input itself; there is nothing to verify")

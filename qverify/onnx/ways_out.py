@@ -15,17 +15,13 @@ _NORMALISATIONS = """
     GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization
     RMSNormalization
 """
-_DYNAMIC = (
-    "dynamic quantisation: its step depends on each input, so no fixed rounding point says what it does; quantise the "
-    "model statically, or verify the float model"
-)
 OPTIMISED = "give the model as it was before onnxruntime optimised it"
 _QUANTISED = "leave it out of quantisation, by nodes_to_exclude or op_types_to_quantize"
 
 HINTS: dict[str, str] = {
     "Pad": "give the padding to the Conv or AveragePool after it",
     "Sum": "use Add",
-    **dict.fromkeys(["DynamicQuantizeLinear", "DynamicQuantizeMatMul"], _DYNAMIC),
+    "DynamicQuantizeMatMul": OPTIMISED,
     "MatMulNBits": "its weights are in a packed form of onnxruntime; export them with DequantizeLinear and block_size",
     "QLinearLeakyRelu": _ACTIVATION,
     "QLinearSigmoid": _LAST,

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UsageError
 from qverify.kinds import NETWORK, expected, path_like
-from qverify.layers import Add, Conv, Dense, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.network import Network
 from qverify.text.escapes import shown
 
@@ -268,6 +268,10 @@ def _max_pool(writer: _Writer, layer: MaxPool) -> tuple[str, _Shape]:
     return writer.node("MaxPool", [x], layer.name, **window), (out[0], *out[1:][first:])
 
 
+def _dynamic_rounding(writer: _Writer, layer: DynamicRounding) -> tuple[str, _Shape]:
+    raise ModelError(f"Layer {layer.name!r} rounds to steps of its own input; keep the file that it was read from.")
+
+
 def _add(writer: _Writer, layer: Add) -> tuple[str, _Shape]:
     inputs = [writer.input(layer, layer.shape, which) for which in (0, 1)]
     return writer.node("Add", inputs, layer.name), layer.shape
@@ -280,5 +284,6 @@ _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     Relu: _relu,
     Rounding: _rounding,
     MaxPool: _max_pool,
+    DynamicRounding: _dynamic_rounding,
     Add: _add,
 }

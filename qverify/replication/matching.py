@@ -55,6 +55,11 @@ class _Departure(Exception):
 
 def match(trained: Network, file: Network) -> Match:
     """Match the layers of a file with those of its float network. Raises ModelError, naming where they depart."""
+    if file.dynamic:
+        raise ModelError(
+            f"{file.source} is quantised dynamically, and what compares a file with its network needs fixed steps; "
+            "quantise the network statically, or ask verify about the file alone."
+        )
     departures = []
     for candidate in _forms(trained):
         try:

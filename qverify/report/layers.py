@@ -87,6 +87,8 @@ def _layers(case: StoredCase, sources: Sources) -> Layers:
 
 def _rounded(family: Family) -> Iterator[str]:
     """Every rounding point of a family: where, to which range, and how far off."""
+    for i in family.network.dynamic:
+        yield f"{family.network.layers[i].name}: to 256 values of a step that each sample's tensor brings along"
     names = {0: family.network.layers[0].name} | {i: family.network.layers[i].name for i in family.points}
     points = ({} if family.entry is None else {0: family.entry}) | dict(family.points)
     for i, point in points.items():

@@ -146,8 +146,8 @@ class FamilyProblem(Problem):
 
     @classmethod
     def _family(cls, given: Given, network: Network, everything: Samples) -> dict[str, Any]:
-        given.check_file(bool(network.roundings))
-        given.require_radii(bool(network.roundings))
+        given.check_file(network.rounds)
+        given.require_radii(network.rounds)
         radii, sha256 = stated_radii(given, network, everything)
         assert radii is not None
         family = Family.of(network, radii, given.clip_input)
@@ -170,7 +170,7 @@ class FamilyProblem(Problem):
             stated = replace(stated, file=given.radii, sha256=self.radii_sha256)
         elif given.bits is not None:
             stated = with_quantiser(stated, given.quantiser(given.bits))
-        if self.network.roundings:
+        if self.network.rounds:
             stated = replace(stated, rounding=given.rounding or FILE_ROUNDING)
         if scheme in RANGED or self.calibrated:
             stated = replace(stated, calibration=given.calibration or calibrated_on_all(len(self.everything)))
@@ -223,8 +223,8 @@ def stated_radii(given: Given, network: Network, everything: Samples | None) -> 
 
     Both are None where no family is stated.
     """
-    given.check_file(bool(network.roundings))
-    own = Radii.of_file(network, given.rounding or FILE_ROUNDING) if network.roundings else None  # type: ignore[arg-type]
+    given.check_file(network.rounds)
+    own = Radii.of_file(network, given.rounding or FILE_ROUNDING) if network.rounds else None  # type: ignore[arg-type]
     if given.radii is not None:
         stated, sha256 = read_family(given.radii)
         if isinstance(stated, Quantiser):

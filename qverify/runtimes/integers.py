@@ -121,6 +121,11 @@ class _Derivation:
     def run(self) -> IntegerNetwork:
         """The integer network. Raises UnsupportedModel."""
         layers, host = self.network.layers, None
+        if self.network.dynamic:
+            raise self._refused(
+                "it is quantised dynamically, so its steps are floats of each sample and no integers are the same on "
+                "all runtimes; verify it, or quantise the model statically"
+            )
         for index, layer in enumerate(layers):
             source = layers[layer.inputs[0]] if layer.inputs else None
             if isinstance(layer, Rounding) and isinstance(source, Input):

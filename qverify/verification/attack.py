@@ -19,7 +19,8 @@ from torch import Tensor
 from qverify.budget import Deadline
 from qverify.family.members import Recipe
 from qverify.family.points import member_value
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.family.rules import only_bounds
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
 from qverify.verification.positions import Positions
@@ -125,6 +126,10 @@ class _MemberLayer(Brief):
     def max_pool(self, x: list[Tensor]) -> Tensor:
         return x[0][:, self.model.windows[self.index]].amax(2)
 
+    def dynamic_rounding(self, x: list[Tensor]) -> Tensor:
+        layer: Any = self.model.network.layers[self.index]
+        raise only_bounds(layer)
+
     def add(self, x: list[Tensor]) -> Tensor:
         return x[0] + x[1]
 
@@ -137,6 +142,7 @@ FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
     Relu: _MemberLayer.relu,
     Rounding: _MemberLayer.rounding,
     MaxPool: _MemberLayer.max_pool,
+    DynamicRounding: _MemberLayer.dynamic_rounding,
     Add: _MemberLayer.add,
 }
 

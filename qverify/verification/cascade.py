@@ -33,6 +33,7 @@ from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.shrinking import shrunk
 from qverify.errors import DataError
 from qverify.family.members import Recipe
+from qverify.family.rules import only_bounds
 from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from qverify.budget import Deadline
     from qverify.family.radii import Radii
 
+_ONLY_BOUNDS = "bounds prove too little, and dynamic steps have neither members to search for nor an exact step"
 _TOGETHER = 64
 """Samples whose layers are refined together by BP; what they prove is told before the next ones."""
 
@@ -113,6 +115,8 @@ class Cascade:
 
     def __init__(self, network: Network, radii: Radii, options: Options, stop: threading.Event | None = None):
         self.setup = Setup(network, radii, options, stop)
+        if network.dynamic and options.method == "exact":
+            raise only_bounds(network.layers[network.dynamic[0]])
         self.options, self.model, self.stop = options, self.setup.model, self.setup.stop
         self.where = ""
 
@@ -209,7 +213,7 @@ class Cascade:
         self._stage(batch, tell, "ibp", self._interval)
         if batch.bounds is None and len(batch.open):  # the time was up before it began
             raise OutOfTime
-        if self.options.attack:
+        if self.options.attack and self.model.dynamic is None:
             self._attack(batch, tell)
         if method != "ibp":
             self._stage(batch, tell, "bp", self._backward)
@@ -217,10 +221,13 @@ class Cascade:
             parts = batch.parts(_TOGETHER)
             for part in parts:
                 self._stage(part, tell, "bp-layers", self._layered)
-                self._optimised_stages(part, tell)
+                if self.model.dynamic is None:
+                    self._optimised_stages(part, tell)
             batch.join(parts)
+            if self.model.dynamic is not None and not self.stop.is_set():
+                self._give_up(batch, tell, "bp-layers", "time limit" if batch.cut else _ONLY_BOUNDS)
         if method in ("ibp", "bp") and not self.stop.is_set():
-            sought = "found" if self.options.attack else "looked for"
+            sought = "found" if self.options.attack and self.model.dynamic is None else "looked for"
             little = f"{method.upper()} proves too little and no failing member was {sought}"
             reason = "time limit" if batch.cut else f"{little}; --method auto decides more"
             self._give_up(batch, tell, method, reason)

@@ -12,11 +12,13 @@ from qverify.errors import RadiiError
 from qverify.family.radii import Radii
 from qverify.layers import Relu
 from qverify.network import Network
+from tests.matrix.dynamic import DYNAMIC, dynamic_cell
 from tests.matrix.forms import all_forms, quantiser_of
 from tests.matrix.judge import Clock, Statement, Tally, stated
 from tests.matrix.lite import run_file
 from tests.matrix.networks import NETWORKS, Source, present, source, tiny_folder
 from tests.matrix.runtimes import places, sessions
+from tests.support.dynamic import FORMS as DYNAMIC_FORMS
 from tests.support.toolchain import Form, prepared, quantised
 
 Array = np.ndarray
@@ -130,6 +132,15 @@ def rounded_tensors(model: onnx.ModelProto, network: Network, own: Statement) ->
     return found
 
 
+def _dynamic_round(tally: Tally, share: float, first: int, every: int, tell: Callable[[str], None]) -> None:
+    """All networks in all dynamic forms, once."""
+    for number, form in enumerate(DYNAMIC_FORMS[::every]):
+        for name in NETWORKS:
+            if present(name) and number % 5 in SOME.get(name, range(5)):
+                dynamic_cell(tally, name, form, max(1, round(SAMPLES[name] * share)), first + 7 * number)
+        tell(f"{sum(tally.inferences.values())} inferences, {len(tally.broken)} broken, after {form}")
+
+
 def matrix(
     inferences: int,
     share: float = 1.0,
@@ -139,16 +150,19 @@ def matrix(
 ) -> Tally:
     """Whole rounds of all networks and forms, each with other samples, until there are so many inferences.
 
-    `only`: names of networks, and `litert` for the files of MLPerf Tiny; `every`: of the forms one in so many.
+    `only`: names of networks, `litert` for the files of MLPerf Tiny, `dynamic` for dynamically quantised files of all;
+    `every`: of the forms one in so many.
     """
     tally, first = Tally(), 0
-    chosen = [*NETWORKS, LITE] if only is None else only.split(",")
+    chosen = [*NETWORKS, LITE, DYNAMIC] if only is None else only.split(",")
     if LITE in chosen and tiny_folder().exists():
         for name, count in LITE_SAMPLES.items():
             run_file(tally, name, max(1, round(count * share)))
             tell(f"{sum(tally.inferences.values())} inferences, {len(tally.broken)} broken, after {name}")
     while True:
-        for number, form in enumerate(all_forms()[::every]):
+        if DYNAMIC in chosen:
+            _dynamic_round(tally, share, first, every, tell)
+        for number, form in enumerate(all_forms()[::every] if {*NETWORKS} & {*chosen} else []):
             for name in NETWORKS:
                 if name in chosen and present(name) and number % 5 in SOME.get(name, range(5)):
                     cell(tally, name, form, max(1, round(SAMPLES[name] * share)), first + 7 * number)

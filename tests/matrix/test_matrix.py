@@ -15,11 +15,13 @@ import pytest
 import qverify
 from qverify.family.radii import Radii
 from qverify.family.steps import Quantiser
+from tests.matrix.dynamic import DYNAMIC, dynamic_cell
 from tests.matrix.forms import CALIBRATIONS, all_forms
 from tests.matrix.judge import Tally
 from tests.matrix.lite import FILES, run_file
 from tests.matrix.networks import SMALL, TINY, present, source, tiny_folder
 from tests.matrix.run import cell, matrix
+from tests.support.dynamic import DynamicForm
 from tests.support.toolchain import Form
 
 CENTRED = Form(activation="QInt8", centred=True)
@@ -54,6 +56,17 @@ def test_small_networks(name: str) -> None:
     assert tally.numbers[around] > 5000
     refused = " ".join(tally.refused)
     assert ("adds the bias" in refused) == (name == "added") and ("int32" in refused) == (name == "conv")
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv", "residual"])
+def test_dynamic_files(name: str) -> None:
+    tally, key = Tally(), f"{name} {DYNAMIC}"
+    for form in (DynamicForm(), DynamicForm(channel=True, weight="QUInt8", reduced=True)):
+        dynamic_cell(tally, name, form, 8)
+    assert tally.broken == [] and not tally.refused
+    assert tally.inferences[key] == 48 and tally.verified[key] > 0 and tally.numbers[key] > 5000
+    dynamic_cell(tally, "conv", DynamicForm(prepared=False), 1)
+    assert "fold it before" in " ".join(tally.refused)
 
 
 def test_what_is_outside_or_wrong_is_seen() -> None:

@@ -9,7 +9,8 @@ import pytest
 from onnx import helper
 
 from qverify.layers import Dense, Input
-from qverify.onnx.graph import Constant, Logits, NetworkBuilder, Node, Refusal, Tensor, fold, label, layer_name
+from qverify.onnx.folding import fold
+from qverify.onnx.graph import Constant, Logits, NetworkBuilder, Node, Refusal, Tensor, label, layer_name
 from qverify.onnx.session import open_session
 
 

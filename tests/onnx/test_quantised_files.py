@@ -12,10 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from onnxruntime.quantization import quantize_dynamic
 
 from qverify.arrays import Array
-from qverify.errors import UnsupportedModel
 from qverify.layers import Rounding
 from qverify.network import Network
 from qverify.onnx.reader import load
@@ -193,11 +191,3 @@ def test_a_file_that_onnxruntime_optimised_is_the_same_network(level: str, form:
     assert len(optimised.roundings) == len(load(file).roundings)
     x = _samples(file, 50, 12)
     np.testing.assert_allclose(optimised.evaluate(x), load(file).evaluate(x), rtol=0, atol=1e-9)
-
-
-def test_a_file_quantised_dynamically_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    onnx.save(_mlp(), tmp_path / "float.onnx")
-    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx")
-    with pytest.raises(UnsupportedModel, match="dynamic quantisation: its step depends on each input") as caught:
-        load(tmp_path / "dynamic.onnx")
-    assert len(caught.value.problems) == 1

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from qverify.errors import UnsupportedModel
 from qverify.onnx.reader import load
 from tests.support.onnx_models import node
-from tests.support.quantised_graphs import DEQUANTISED, IMAGE, KERNEL, LINEAR, MS, W8, WEIGHT, S, f, graph, i8, qdq, u8
+from tests.support.quantised_graphs import DEQUANTISED, IMAGE, KERNEL, LINEAR, MS, W8, WEIGHT, S, f, graph, qdq, u8
 
 AGAIN = "quantise the model again"
 INTEGER_INPUT = (TensorProto.UINT8, TensorProto.FLOAT)
@@ -30,21 +30,6 @@ def linear(*nodes: onnx.NodeProto, **changes: Any) -> onnx.ModelProto:
     return graph(
         node("QuantizeLinear", "x s z", "q"), *nodes, node("DequantizeLinear", "o t u", "y"), **LINEAR | changes
     )
-
-
-def dynamic(layers: int) -> onnx.ModelProto:
-    """As onnxruntime.quantization.quantize_dynamic writes it."""
-    nodes, here = [], "x"
-    for n in range(layers):
-        nodes.append(
-            helper.make_node("DynamicQuantizeLinear", [here], [f"q{n}", f"s{n}", f"z{n}"], name=f"quantize{n}")
-        )
-        nodes.append(node("MatMulInteger", f"q{n} w z{n} wz", f"i{n}"))
-        nodes.append(node("Cast", f"i{n}", f"c{n}", to=TensorProto.FLOAT))
-        nodes.append(node("Mul", f"s{n} ws", f"m{n}"))
-        nodes.append(node("Mul", f"c{n} m{n}", here := f"a{n}"))
-    nodes[-1].output[0] = "y"
-    return graph(*nodes, w=np.eye(4, dtype=np.int8), ws=f(0.5), wz=i8(0))
 
 
 def floats8() -> onnx.ModelProto:
@@ -136,14 +121,6 @@ REFUSALS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
     "a scale that is computed": (
         graph(node("QuantizeLinear", "x x z", "q"), node("DequantizeLinear", "q s z", "y"), shape=(1,), **S),
         ["'q_node' (QuantizeLinear): input 'x' depends on the network's input; it must be a constant"],
-    ),
-    "dynamic quantisation": (
-        dynamic(9),
-        [
-            "node 'quantize0' (DynamicQuantizeLinear) and 8 more: the operator is not supported (dynamic "
-            "quantisation: its step depends on each input, so no fixed rounding point says what it does; quantise "
-            "the model statically, or verify the float model)"
-        ],
     ),
     "packed weights": (
         graph(
@@ -280,9 +257,3 @@ def test_refusal_names_the_problem_and_the_way_out(name: str) -> None:
     assert message.startswith("the model uses what qverify does not support: ") and "\n" not in message
     assert not [part for part in parts if part not in message], message
     assert len(caught.value.problems) == 1, caught.value.problems
-
-
-def test_what_dynamic_quantisation_is_made_of_is_one_sentence() -> None:
-    with pytest.raises(UnsupportedModel) as caught:
-        load(dynamic(3))
-    assert len(caught.value.problems) == 1
