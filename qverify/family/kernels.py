@@ -90,13 +90,18 @@ class IntegerLayer(Brief):
         return np.where(self.bias == 0, 0.0, size)
 
     def stored(self) -> Array:
-        """Like `weight`: the largest absolute value as int8 stores it, symmetric or with a zero point."""
+        """Like `weight`: the largest absolute value as int8 stores it, symmetric or with a zero point.
+
+        A channel without a step of its own has any zero point: onnxruntime's quantiser stores zeros as 0 of uint8,
+        which is -128.
+        """
         half = 2.0 ** (self.bits - 1)
         top, low = (self._per_channel(a) for a in (np.where(self.top > 0, self.top, 1.0), self.low))
         width = self._per_channel(np.where(self.top > 0, self.high - self.low, 1.0))
         symmetric = np.minimum(abs(self.weight) * ((half - 1.0) / top) + 1.0, half - 1.0)
         shifted = np.minimum(abs((self.weight - low) * (self.levels / width) - half) + 1.0, half)
-        return np.where(self._per_channel(self.top) > 0, np.maximum(symmetric, shifted), 0.0)
+        stepped = self._per_channel(self.top) > finest(self.bits) * LEAST_STEP
+        return np.where(stepped, np.maximum(symmetric, shifted), half)
 
     @property
     def accumulator(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import qverify
 from qverify import datasets
@@ -18,6 +19,7 @@ from qverify.choices import KernelMode, Scheme
 from qverify.datasets.sources import find_here
 from qverify.errors import RadiiError
 from qverify.family.family import Family
+from qverify.family.kernels import IntegerLayer
 from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input, Layer, Relu
 from qverify.network import Network
@@ -329,3 +331,17 @@ def test_padding_holds_the_zero_point() -> None:
         said = found(padded, radii, data[:1])[0]
         _, pairs = accumulators(own, data[0], (-1.0, 0.0), 8, True, True)
         assert (pairs <= INT16) == fits == ("'conv'" not in said)
+
+
+def test_zeros_alone_are_stored_with_any_zero_point() -> None:
+    """onnxruntime's quantiser gives a channel of zeros the zero point 0 of uint8, -128 for a kernel of int8."""
+    weight, x = np.array([[0.0, 0.0], [1.0, -0.5]]), np.array([[1.0, -1.0], [0.5, 0.25]])
+    form = Form(weight="QUInt8", symmetric=False)
+    file = quantised(dense([(weight, np.array([0.5, 0.0]))]), x, form)
+    weights = {t.name: numpy_helper.to_array(t) for t in file.graph.initializer if list(t.dims) == [2, 2]}
+    stored = next(array for array in weights.values() if array.dtype == np.uint8).astype(int) - 128
+    zeros = stored if (stored[0] == stored[0, 0]).all() else stored.T
+    ends = {"low": np.array([0.0, -0.5]), "high": np.array([0.0, 1.0])}
+    layer = IntegerLayer(name="a", bits=8, weight=weight, bias=np.zeros(2), **ends, entry=1.0, offset=0.0)
+    assert (abs(zeros[0]) == 128).all() and (layer.stored() >= abs(zeros)).all()
+    assert not layer.pairs_fit
