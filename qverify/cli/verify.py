@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from qverify.choices import FILE_ROUNDING, RUNTIME_RULES
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import duration
 from qverify.console.signals import INTERRUPTED
@@ -74,5 +75,18 @@ def _report(found: Verified, as_json: bool, seconds: float) -> None:
     if tally.limited:
         how = "the same command with a larger one" + (" and --resume" if work.directory is not None else "")
         show(f"{tally.limited} samples ran into the time limit; {how} asks about these again.")
+    show(*_by_runtimes(problem, tally.statuses["unknown"]))
     if work.directory is not None:
         show(f"Kept in {work.directory.path}: run.json says what was asked, samples.jsonl has a line a sample.")
+
+
+def _by_runtimes(problem: FamilyProblem, unknown: int) -> list[str]:
+    """The command that may decide open samples of an integer file: it knows kernels themselves, not radii for them."""
+    given, rule = problem.given, problem.given.rounding or FILE_ROUNDING
+    if not unknown or not problem.network.roundings or given.radii is not None or rule not in RUNTIME_RULES:
+        return []
+    samples = "" if given.samples is None else f" --samples {given.samples}"
+    return [
+        "Open samples may be decided where every runtime has integer kernels, and none computes in floating point:"
+        f" qverify runtimes {given.model} --data {given.data}{samples} --rules {rule}"
+    ]

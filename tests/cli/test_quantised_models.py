@@ -12,23 +12,27 @@ import pytest
 
 from qverify import datasets
 from tests.support.commands import answer, qverify, read_rows
-from tests.support.paths import DIGITS
+from tests.support.paths import DIGITS, MODELS
 from tests.support.toolchain import Form, outputs, quantised
 
 FORMS = {"QDQ": Form(), "QOperator": Form("QOperator", False, "QInt8", "QUInt8")}
 
 
-@pytest.fixture(scope="module", params=list(FORMS))
-def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' network in int8; its input is called `x`, as the quantiser's reader has it."""
-    model = onnx.load(DIGITS)
+def int8(source: str | Path, form: Form, path: Path) -> Path:
+    """A network of the digits in int8; its input is called `x`, as the quantiser's reader has it."""
+    model = onnx.load(source)
     old = model.graph.input[0].name
     model.graph.input[0].name = "x"
     for node in model.graph.node:
         node.input[:] = ["x" if name == old else name for name in node.input]
-    path: Path = tmp_path_factory.mktemp("int8") / f"{request.param}.onnx"
-    onnx.save(quantised(model, datasets.load("digits").x[:100], FORMS[request.param]), str(path))
+    onnx.save(quantised(model, datasets.load("digits").x[:100], form), str(path))
     return path
+
+
+@pytest.fixture(scope="module", params=list(FORMS))
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits' network in int8."""
+    return int8(DIGITS, FORMS[request.param], tmp_path_factory.mktemp("int8") / f"{request.param}.onnx")
 
 
 def test_it_is_verified_around_its_own_integers(file: Path, tmp_path: Path) -> None:
@@ -54,6 +58,17 @@ def test_rules_that_round_more_verify_less(file: Path) -> None:
         for rule in ("nearest", "float32", "any")
     ]
     assert counts[0] >= counts[1] >= counts[2]
+
+
+def test_open_samples_come_with_the_command_that_may_decide_them(tmp_path: Path) -> None:
+    file = int8(MODELS / "digits_normal.onnx", FORMS["QOperator"], tmp_path / "normal.onnx")
+    asked = ("verify", file, "--data", "digits", "--method", "ibp", "--rounding")
+    decided, opened = qverify(*asked, "any"), qverify(*asked, "double")
+    assert decided.exit_code == opened.exit_code == 0
+    (way,) = (line for line in opened.stdout.splitlines() if "qverify runtimes" in line)
+    assert "qverify runtimes" not in decided.stdout
+    again = qverify(*way.split(": qverify ")[1].split())
+    assert again.exit_code == 0, again.stderr
 
 
 def test_runtimes_agree_on_what_is_the_same(file: Path, tmp_path: Path) -> None:
