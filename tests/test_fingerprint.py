@@ -10,7 +10,7 @@ import pytest
 
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding, fingerprint
-from qverify.layers import Add, BatchNorm, Conv, Dense, Input, Layer, Relu, Rounding, Scale
+from qverify.layers import Add, BatchNorm, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.network import Network
 from tests.support.networks import conv, dense, known_layers, mlp, scale
 
@@ -23,6 +23,8 @@ EXAMPLES: dict[type[Layer], Any] = {
     Scale: scale(RNG, "s", 0, 4),
     Relu: Relu("r", (0,), (4,), offset=np.zeros(4)),
     Add: Add("a", (0, 1), (4,)),
+    MaxPool: MaxPool("m", (0,), (2, 2, 3), (2, 4, 6), (2, 2), (2, 2)),
+    DynamicRounding: DynamicRounding("q", (0,), (4,)),
     Rounding: Rounding(
         *("q", (0,), (4,)),
         step=np.full(4, 0.5),

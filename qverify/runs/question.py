@@ -54,7 +54,7 @@ _NULL = ("input_scale", "clip_input", "timeout")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class StatedRadii(QuantiserWords, Brief):
+class StatedRadii(Brief, QuantiserWords):
     """The radii of a question, as they were stated (formats.md, section 1.1).
 
     Either a scheme (`bits`, and what of `choices.QUANTISER` was said; `kernel`, `batchnorm` and `calibration` where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -77,15 +78,19 @@ def is_point(program: Program, point: list[Fraction | None]) -> bool:
         for v, low, high in zip(point, program.lower, program.upper, strict=True)
     )
     owner = {number: [j for j, _ in rows[number][0] if program.integer[j]] for number in range(program.row_count)}
-    assert all(len(own) <= 1 for own in owner.values())
     free = all(satisfied(program, rows, number, point) for number in owner if not owner[number])
+    groups = {int(binary): {int(binary)} for binary in binaries}  # those that share a row: one, or those of a window
+    for own in owner.values():
+        joined = set().union(*(groups[j] for j in own))
+        groups |= dict.fromkeys(joined, joined)
 
-    def switched(binary: Any) -> bool:
-        own = [number for number in owner if owner[number] == [binary]]
-        return any(all(satisfied(program, rows, n, {**enumerated, binary: s}) for n in own) for s in (0, 1))
+    def switched(group: set[int]) -> bool:
+        own = [number for number in owner if group & set(owner[number])]
+        choices = (dict(zip(group, choice, strict=True)) for choice in itertools.product((0, 1), repeat=len(group)))
+        return any(all(satisfied(program, rows, n, enumerated | choice) for n in own) for choice in choices)
 
-    enumerated = dict(enumerate(point))
-    return inside and free and all(switched(b) for b in binaries)
+    enumerated: dict[Any, Any] = dict(enumerate(point))
+    return inside and free and all(switched(group) for binary, group in groups.items() if binary == min(group))
 
 
 def point_of(
