@@ -21,6 +21,7 @@ from qverify.verification.verdict import Options
 from tests.support.networks import NETWORKS, inputs, known_layers, mlp, random_radii, sample_members
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_members_stay_inside_and_methods_are_nested(name: str, rng: np.random.Generator) -> None:
     network = NETWORKS[name](rng)

@@ -112,6 +112,7 @@ def test_one_layer_with_its_input_quantised_too(rng: np.random.Generator) -> Non
 # --- against verify at single factors, and properties ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", "residual", "conv_pool"])
 def test_both_ends_are_what_verify_says_there(name: str, rng: np.random.Generator) -> None:
     network = networks.NETWORKS[name](rng)
@@ -171,6 +172,7 @@ def test_the_members_found_fail_in_a_plain_forward_pass(
         assert x[b.index][0] in failing[float(np.asarray(0.03) * b.upper)]
 
 
+@pytest.mark.slow
 def test_a_sharper_method_proves_no_less(rng: np.random.Generator) -> None:
     more = 0
     for name in ("dense", "conv_attributes"):

@@ -81,6 +81,7 @@ def test_one_file_read_in_two_ways_is_two_questions(tmp_path: Path) -> None:
     assert len(set(shares.values())) == 2 and shares == alone
 
 
+@pytest.mark.slow
 def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path: Path) -> None:
     """And rows do not get lost where the file of a model got another name."""
     model, out = tmp_path / "first.onnx", tmp_path / "out"

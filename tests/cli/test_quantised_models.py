@@ -130,6 +130,7 @@ def test_radii_of_a_quantiser_are_written_and_read(tmp_path: Path) -> None:
         assert stated[key] == written[key]
 
 
+@pytest.mark.slow
 def test_a_plan_of_mixed_widths(tmp_path: Path) -> None:
     plan = {"models": str(DIGITS), "data": "digits", "bits": ["W4A8", 8], "schemes": "channel", "roundings": "nearest"}
     lines = [f"{key} = {json.dumps(value)}" for key, value in plan.items()]

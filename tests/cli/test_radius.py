@@ -48,6 +48,7 @@ def test_the_choices_are_those_of_the_library() -> None:
     assert f"[default: {grid.MAX_FACTOR}]" in shown and f"[default: {grid.PRECISION}]" in shown
 
 
+@pytest.mark.slow
 def test_factor_1_counts_what_verify_counts() -> None:
     """With everything that decides: bounds, attack, solver."""
     found = answer("radius", DIGITS, *FEW, *QUICK)
@@ -158,6 +159,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.Mo
     assert all(other["factor"] >= row["factor"] for row, other in rows)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_samples_that_are_done(tmp_path: Path) -> None:
     """In a process of its own, which interrupts itself after the second bracket."""
     code = "import os, signal; from qverify.runs.radius import RadiusDirectory as D; "

@@ -40,6 +40,7 @@ def read(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_point_is_what_verify_says_of_the_same_radii_in_a_file(tmp_path: Path) -> None:
     for method in ("ibp", "auto"):
         found = answer("sweep", DIGITS, *FIRST, "--values", "0.01,0.03", "--method", method)
@@ -138,6 +139,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "sweep.csv").read_text().startswith("".join(kept)) and len(read(tmp_path)) == 42
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_points_that_are_done(tmp_path: Path) -> None:
     """In a process of its own, which interrupts itself after the second row."""
     code = "import os, signal; from qverify.runs.sweep import SweepDirectory as D; from qverify.cli import main; "

@@ -74,6 +74,7 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, undisturbed: tuple[bytes, 
     completed(out, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "limit", "what"), [(COMMAND, 3000, "m.onnx"), (EVERY_EPOCH, 20000, "m.onnx.checkpoint")]
 )

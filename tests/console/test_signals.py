@@ -67,6 +67,7 @@ def test_sigterm_before_the_first_sample() -> None:
     assert (found.returncode, found.stdout, found.stderr) == (143, "", "qverify: ended by SIGTERM.\n")
 
 
+@pytest.mark.slow
 @batches.linux
 def test_sigterm_ends_a_batch_in_order(tmp_path: Path) -> None:
     with batches.started(tmp_path, 3, "--jobs", 2, "--json") as process:

@@ -166,6 +166,7 @@ def test_points_that_no_member_has_are_refused(rng: np.random.Generator) -> None
 # --- properties -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "deep", "signed_hidden", "residual", "dense_read_twice", "conv_conv"])
 def test_tighter_bounds_change_nothing(name: str, rng: np.random.Generator) -> None:
     """No big-M constant cuts a member off, and none is needed to keep others out."""

@@ -238,6 +238,7 @@ def test_filters_select_and_order(two_cases: tuple[Path, dict[str, list[Line]]],
         assert float(line["upper"].replace("\u2212", "-")) == pytest.approx(r["margin_upper"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_pages_and_unknown_choices(two_cases: tuple[Path, dict[str, list[Line]]], browser: Callable[..., Any]) -> None:
     folder, rows = two_cases
     text = written(folder)

@@ -112,6 +112,7 @@ def test_the_radius_table_is_right(made: Path) -> None:
     assert re.search(rf"^\| `mnist_4x256_normal` \|.*\| {kept:g} \|$", page, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_twice(made: Path) -> None:
     before = {p: p.read_bytes() for p in (made / "out" / "runs").glob("*/s*.[jc]s*[lv]")}
     pages = {p: p.read_bytes() for p in (made / "out").glob("figure*/*")}

@@ -204,6 +204,7 @@ def check(name: str, result: Any, truth: Any) -> None:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_one_change_in_a_directory_does_no_harm(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     chance = random.Random(name)

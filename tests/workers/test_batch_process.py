@@ -99,6 +99,7 @@ def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pyt
     assert result.exit_code == 2 and "A worker process ended with status 1 before it could work" in result.stderr
 
 
+@pytest.mark.slow
 def test_files_in_the_working_directory_are_not_taken_for_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_kill_9_loses_no_row_and_leaves_no_process(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "samples.jsonl").read_bytes().startswith(before)
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_keeps_the_rows_and_leaves_no_process(tmp_path: Path) -> None:
     with started(tmp_path, 3, "--jobs", 2, "--json") as process:
