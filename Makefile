@@ -70,8 +70,8 @@ scale: $(STAMP)  ## results/scale/: batches on all test images, killed, on Dask,
 test: $(STAMP)  ## the tests that belong to every change, on all cores
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
-slow: $(STAMP)  ## the tests marked slow
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+slow: $(STAMP)  ## the tests marked slow, on all cores
+	$(BIN)/python -m pytest -n auto -m slow $(PYTEST_ARGS)
 
 # Tests that read sources find the package beside them, so these run where there is none but the installed one.
 wheel: $(STAMP)  ## build the wheel, install it into an environment of its own, and run the tests against it
