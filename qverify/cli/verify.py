@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -85,8 +86,10 @@ def _by_runtimes(problem: FamilyProblem, unknown: int) -> list[str]:
     given, rule = problem.given, problem.given.rounding or FILE_ROUNDING
     if not unknown or not problem.network.roundings or given.radii is not None or rule not in RUNTIME_RULES:
         return []
-    samples = "" if given.samples is None else f" --samples {given.samples}"
+    words = ["qverify", "runtimes", given.model, "--data", str(given.data)]
+    words += [] if given.samples is None else ["--samples", given.samples]
+    words += [] if given.input_scale is None else ["--input-scale", repr(given.input_scale)]
     return [
-        "Open samples may be decided where every runtime has integer kernels, and none computes in floating point:"
-        f" qverify runtimes {given.model} --data {given.data}{samples} --rules {rule}"
+        "Open samples may be decided where every runtime has integer kernels, and none computes in floating point: "
+        + shlex.join([*words, "--rules", rule])
     ]

@@ -105,13 +105,16 @@ def only_bounds(layer: Layer) -> UsageError:
     )
 
 
+def _before(network: Network, index: int, passed: tuple[type[Layer], ...] = (Relu,)) -> int:
+    """The layer that layer `index` reads, looking through those of the types `passed`."""
+    (source,) = network.layers[index].inputs
+    return _before(network, source, passed) if isinstance(network.layers[source], passed) else source
+
+
 def _exact_at_zero(network: Network, index: int) -> bool:
     """Whether the value that a rounding point is given is known exactly where it is 0: an integer sum is, and a sample;
     branches and averages are multiplied before they are added, so that what cancels may come out below 0."""
-    (source,) = network.layers[index].inputs
-    while isinstance(network.layers[source], Relu):
-        (source,) = network.layers[source].inputs
-    layer = network.layers[source]
+    layer = network.layers[_before(network, index)]
     kernel = getattr(network.layers[index], "kernel", False)
     return isinstance(layer, Input) or (kernel and isinstance(layer, (Dense, Conv)) and layer.grid is not None)
 
@@ -119,17 +122,13 @@ def _exact_at_zero(network: Network, index: int) -> bool:
 def point_error(network: Network, index: int, rule: str) -> Array:
     """The error (size,) of a rule at the rounding point `index` of a quantised file, in steps of its output."""
     layer: Any = network.layers[index]
-    (source,) = layer.inputs
+    source = _before(network, index)
     size = np.maximum(-layer.low, layer.high) / layer.step + 1.0  # beyond the range everything is clipped
     error = np.full(layer.size, _SHARE[rule]) + size * _MULTIPLIER.get(rule, 2.0**-22)
     if rule in ("single", "double"):
         error = error + np.where(size > _WIDE, size * 2.0**-15, 0.0)
-    while isinstance(network.layers[source], Relu):
-        (source,) = network.layers[source].inputs
     read = network.layers[source]
-    if isinstance(
-        network.layers[network.grid_of(source)], Input
-    ):  # the host rounds samples, and divides in float32 whatever the rule is
+    if network.grid_of(source) == 0:  # the host rounds samples, and divides in float32 whatever the rule is
         return np.asarray(np.maximum(error, _SHARE[rule] + size * 2.0**-22))
     if isinstance(read, (Dense, Conv)) and read.grid is not None:
         return np.asarray(error + (_second_rounding(network, source, layer) if rule == "double" else 0.0))
@@ -178,9 +177,7 @@ def input_step(network: Network, index: int) -> float | None:
 
 def _point_read(network: Network, index: int) -> Rounding | None:
     """The rounding point whose numbers layer `index` reads, through Relus and MaxPools; None if there is none."""
-    layer = network.layers[network.layers[index].inputs[0]]
-    while isinstance(layer, (Relu, MaxPool)):
-        layer = network.layers[layer.inputs[0]]
+    layer = network.layers[_before(network, index, (Relu, MaxPool))]
     return layer if isinstance(layer, Rounding) else None
 
 

@@ -173,12 +173,11 @@ class TraceReader:
 
     def _conv(self, node: fx.Node) -> None:
         module: nn.Conv2d = self._called(node)
-        in_shape = _shape(_tensors(node)[0])
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             self._refuse(node, f"layer {node.target!r}", ": padding must be zeros, given as numbers")
             return
-        if len(in_shape) != 3:
-            self._refuse(node, f"layer {node.target!r}", " over images without channels; unflatten before it")
+        in_shape = self._image(node)
+        if in_shape is None:
             return
         top, left = module.padding
         geometry: dict[str, Any] = {
@@ -190,6 +189,14 @@ class TraceReader:
         numbers = self._live(module)
         source = (self._source(node),)
         self._append(node, Conv(self._name(node), source, _shape(node), in_shape=in_shape, **geometry, **numbers))
+
+    def _image(self, node: fx.Node) -> tuple[int, int, int] | None:
+        """The shape of the images that a node reads; None, and refused, where they are none."""
+        in_shape: Any = _shape(_tensors(node)[0])
+        if len(in_shape) == 3:
+            return in_shape  # type: ignore[no-any-return]
+        self._refuse(node, f"layer {node.target!r}", " over images without channels; unflatten before it")
+        return None
 
     def _live(self, module: nn.Linear | nn.Conv2d) -> dict[str, Any]:
         """Register the parameters of the layer appended next; its keyword arguments for them."""
@@ -208,9 +215,8 @@ class TraceReader:
         if module.ceil_mode or module.divisor_override or (any(pad) and not module.count_include_pad):
             self._refuse(node, f"layer {node.target!r}", ": ceil_mode, divisor_override, count_include_pad=False")
             return
-        in_shape = _shape(_tensors(node)[0])
-        if len(in_shape) != 3:
-            self._refuse(node, f"layer {node.target!r}", " over images without channels; unflatten before it")
+        in_shape = self._image(node)
+        if in_shape is None:
             return
         channels = in_shape[0]
         layer = Conv(
@@ -233,9 +239,8 @@ class TraceReader:
         if module.ceil_mode or module.return_indices or _pair(module.dilation) != (1, 1):
             self._refuse(node, f"layer {node.target!r}", ": ceil_mode, return_indices, dilation")
             return
-        in_shape = _shape(_tensors(node)[0])
-        if len(in_shape) != 3:
-            self._refuse(node, f"layer {node.target!r}", " over images without channels; unflatten before it")
+        in_shape = self._image(node)
+        if in_shape is None:
             return
         kernel, stride, pad = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
         source, window = (self._source(node),), {"kernel": kernel, "strides": stride, "pads": pad * 2}

@@ -109,6 +109,7 @@ def verdicts(
 
 class Cascade:
     """The stages for one family, from cheap to exact; `run` takes samples through them. `where`: progress, for people.
+    `only_bounds`: the network's steps are dynamic, which no member and no program can follow.
 
     Raises what `Setup` raises.
     """
@@ -118,6 +119,8 @@ class Cascade:
         if network.dynamic and options.method == "exact":
             raise only_bounds(network.layers[network.dynamic[0]])
         self.options, self.model, self.stop = options, self.setup.model, self.setup.stop
+        self.only_bounds = self.model.dynamic is not None
+        self.attacks = options.attack and not self.only_bounds
         self.where = ""
 
     def run(self, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> None:
@@ -213,7 +216,7 @@ class Cascade:
         self._stage(batch, tell, "ibp", self._interval)
         if batch.bounds is None and len(batch.open):  # the time was up before it began
             raise OutOfTime
-        if self.options.attack and self.model.dynamic is None:
+        if self.attacks:
             self._attack(batch, tell)
         if method != "ibp":
             self._stage(batch, tell, "bp", self._backward)
@@ -221,13 +224,13 @@ class Cascade:
             parts = batch.parts(_TOGETHER)
             for part in parts:
                 self._stage(part, tell, "bp-layers", self._layered)
-                if self.model.dynamic is None:
+                if not self.only_bounds:
                     self._optimised_stages(part, tell)
             batch.join(parts)
-            if self.model.dynamic is not None and not self.stop.is_set():
+            if self.only_bounds and not self.stop.is_set():
                 self._give_up(batch, tell, "bp-layers", "time limit" if batch.cut else _ONLY_BOUNDS)
         if method in ("ibp", "bp") and not self.stop.is_set():
-            sought = "found" if self.options.attack and self.model.dynamic is None else "looked for"
+            sought = "found" if self.attacks else "looked for"
             little = f"{method.upper()} proves too little and no failing member was {sought}"
             reason = "time limit" if batch.cut else f"{little}; --method auto decides more"
             self._give_up(batch, tell, method, reason)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +11,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tests.support.toolchain import prepared
+from tests.support.toolchain import prepared, written
 
 Array = np.ndarray
 LEVELS = {
@@ -46,23 +43,18 @@ FORMS = [
 
 def dynamic_file(source: onnx.ModelProto, form: DynamicForm) -> onnx.ModelProto:
     """The file that the toolchain makes of a model."""
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = str(Path(folder) / "m.onnx"), str(Path(folder) / "q.onnx")
-        onnx.save(prepared(source) if form.prepared else source, before)
-        level = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        try:
-            quantize_dynamic(
-                before,
-                after,
-                per_channel=form.channel,
-                reduce_range=form.reduced,
-                weight_type=QuantType[form.weight],
-                extra_options={"MatMulConstBOnly": True},
-            )
-        finally:
-            logging.disable(level)
-        return onnx.load(after)
+
+    def write(before: str, after: str) -> None:
+        quantize_dynamic(
+            before,
+            after,
+            per_channel=form.channel,
+            reduce_range=form.reduced,
+            weight_type=QuantType[form.weight],
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+    return written(prepared(source) if form.prepared else source, write)
 
 
 class DynamicRuntime:

@@ -9,7 +9,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,30 +123,39 @@ def prepared(source: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def quantised(source: onnx.ModelProto, x: Array, form: Form) -> onnx.ModelProto:
-    """The file that the toolchain makes of a model, calibrated on x (N, ...)."""
+def written(source: onnx.ModelProto, write: Callable[[str, str], None]) -> onnx.ModelProto:
+    """What the toolchain writes of a model, by `write(before, after)`, the paths of both; in silence."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         before, after = str(Path(folder) / "m.onnx"), str(Path(folder) / "q.onnx")
-        onnx.save(prepared(source) if form.prepared else source, before)
+        onnx.save(source, before)
         level = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
-            quantize_static(
-                before,
-                after,
-                _Reader(x),
-                quant_format=QuantFormat[form.format],
-                per_channel=form.channel,
-                weight_type=QuantType[form.weight],
-                activation_type=QuantType[form.activation],
-                reduce_range=form.reduced,
-                calibrate_method=CalibrationMethod[form.calibration],
-                extra_options={"WeightSymmetric": form.symmetric, "ActivationSymmetric": form.centred},
-            )
+            write(before, after)
         finally:
             logging.disable(level)
         return onnx.load(after)
+
+
+def quantised(source: onnx.ModelProto, x: Array, form: Form) -> onnx.ModelProto:
+    """The file that the toolchain makes of a model, calibrated on x (N, ...)."""
+
+    def write(before: str, after: str) -> None:
+        quantize_static(
+            before,
+            after,
+            _Reader(x),
+            quant_format=QuantFormat[form.format],
+            per_channel=form.channel,
+            weight_type=QuantType[form.weight],
+            activation_type=QuantType[form.activation],
+            reduce_range=form.reduced,
+            calibrate_method=CalibrationMethod[form.calibration],
+            extra_options={"WeightSymmetric": form.symmetric, "ActivationSymmetric": form.centred},
+        )
+
+    return written(prepared(source) if form.prepared else source, write)
 
 
 def without_last_rounding(file: onnx.ModelProto, classes: int) -> onnx.ModelProto:
