@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -20,13 +20,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from qverify.arrays import Array, freeze, frozen_array
 from qverify.errors import ModelError
 from qverify.kinds import expected, whole_numbers
+from qverify.moved import former_names
 from qverify.text.brief import Brief
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+__getattr__ = former_names(__name__, {"forward": "qverify.forward_pass:forward"})
 
 _PATCHES = 1 << 24
 """Floats of what output positions look at that a forward pass unfolds at once (128 MiB)."""
+LEVELS = 255.0
+"""Steps in the range of a dynamic rounding point."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -285,6 +287,14 @@ class MaxPool(Layer):
         every = np.arange(channels).reshape(-1, 1, 1, 1, 1) * (height * width) + image
         return np.asarray(every.reshape(self.size, prod(self.kernel)), dtype=np.int64)
 
+    def apply(self, x: Array) -> Array:
+        """The largest numbers (N, size) of inputs x (N, n_in)."""
+        out = np.empty((len(x), self.size))
+        step = max(1, _PATCHES // self.windows.size)
+        for start in range(0, len(out), step):
+            out[start : start + step] = x[start : start + step, self.windows].max(axis=2)
+        return out
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DynamicRounding(Layer):
@@ -322,55 +332,3 @@ class BatchNorm(Brief):
         for name in ("scale", "offset", "mean", "deviation"):
             array = frozen_array(getattr(self, name), f"{name} of BatchNormalization {self.name!r}")
             object.__setattr__(self, name, array)
-
-
-def forward(layer: Layer, inputs: list[Array]) -> Array:
-    """The output (N, size) of one layer, given those of its producers."""
-    return _FORWARD[type(layer)](layer, inputs)
-
-
-def _relu(layer: Relu, x: Sequence[Array]) -> Array:
-    y = np.maximum(x[0], 0.0)
-    return y if layer.offset is None else np.maximum(y + layer.offset, 0.0)
-
-
-def _rounding(layer: Rounding, x: Sequence[Array]) -> Array:
-    y = x[0] if layer.offset is None else x[0] + layer.offset
-    signed = np.where(x[0] > 0, np.maximum(y, 0.0), np.minimum(y, 0.0))
-    y = np.where(layer.dead >= 0, np.where(abs(x[0]) <= layer.dead, 0.0, signed), y)
-    if layer.step.any():
-        step = np.where(layer.step > 0, layer.step, 1.0)
-        y = np.where(layer.step > 0, np.rint(y / step) * step, y)
-    return np.clip(y, layer.low, layer.high)
-
-
-def _max_pool(layer: MaxPool, x: Sequence[Array]) -> Array:
-    out = np.empty((len(x[0]), layer.size))
-    step = max(1, _PATCHES // layer.windows.size)
-    for start in range(0, len(out), step):
-        out[start : start + step] = x[0][start : start + step, layer.windows].max(axis=2)
-    return out
-
-
-LEVELS = 255.0
-"""Steps in the range of a dynamic rounding point."""
-
-
-def _dynamic_rounding(layer: DynamicRounding, x: Sequence[Array]) -> Array:
-    low, high = (np.asarray(end(x[0], axis=1, initial=0.0, keepdims=True)) for end in (np.min, np.max))
-    step = (high - low) / LEVELS
-    step = np.where(step > 0, step, 1.0)
-    zero = np.clip(np.rint(-low / step), 0.0, LEVELS)
-    return np.asarray(np.clip(np.rint(x[0] / step), -zero, LEVELS - zero) * step)
-
-
-_FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
-    Dense: lambda layer, x: x[0] @ layer.weight.T + layer.bias,
-    Conv: lambda layer, x: layer.apply(layer.weight, x[0]) + np.repeat(layer.bias, layer.positions),
-    Scale: lambda layer, x: layer.scale * x[0] + layer.shift,
-    Relu: _relu,
-    Rounding: _rounding,
-    MaxPool: _max_pool,
-    DynamicRounding: _dynamic_rounding,
-    Add: lambda layer, x: x[0] + x[1],
-}

@@ -21,21 +21,9 @@ import numpy as np
 
 from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
+from qverify.forward_pass import forward
 from qverify.kinds import described
-from qverify.layers import (
-    Add,
-    BatchNorm,
-    Conv,
-    Dense,
-    DynamicRounding,
-    Input,
-    Layer,
-    MaxPool,
-    Relu,
-    Rounding,
-    Scale,
-    forward,
-)
+from qverify.layers import Add, BatchNorm, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.text.brief import Brief
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qverify
-from qverify import layers
+from qverify import forward_pass
 from qverify.bounds import backward, interval
 from qverify.bounds.sample import SampleBounds
 from qverify.exact import bilinear, gain, relational
@@ -33,7 +33,7 @@ WITH_INPUT: dict[str, Any] = {
     "radii": quantisation.RESOLVED,
     "float32 in a file": float_errors.FLOAT_ERRORS,
 }
-WITHOUT_INPUT: dict[str, Any] = {"forward pass": layers._FORWARD, "export": onnx_export._WRITERS}
+WITHOUT_INPUT: dict[str, Any] = {"forward pass": forward_pass._FORWARD, "export": onnx_export._WRITERS}
 
 
 @pytest.mark.parametrize("name", [*WITH_INPUT, *WITHOUT_INPUT])
@@ -53,7 +53,7 @@ def test_a_type_that_nothing_knows_is_never_passed_over(
 ) -> None:
     """Were it taken for another type, or left out, sound bounds would be none."""
     known = mlp(rng, 3, 4, 2)
-    monkeypatch.setitem(layers._FORWARD, Twice, lambda layer, x: 2 * x[0])
+    monkeypatch.setitem(forward_pass._FORWARD, Twice, lambda layer, x: 2 * x[0])
     unknown = Network((*known.layers[:2], Twice("t", (1,), (4,)), *(
         type(layer)(**{**vars(layer), "inputs": (i + 2,)}) for i, layer in enumerate(known.layers[2:])
     )))  # fmt: skip

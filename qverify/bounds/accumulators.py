@@ -20,7 +20,8 @@ from qverify.budget import pieces
 from qverify.family.kernels import INT16, IntegerLayer, dropped, overflowing, saturating
 
 if TYPE_CHECKING:
-    from qverify.bounds.tensors import Affine, BoundModel, Bounds
+    from qverify.bounds.affine import Affine
+    from qverify.bounds.tensors import BoundModel, Bounds
 
 
 def misfits(model: BoundModel, bounds: Bounds) -> list[str]:

@@ -40,7 +40,8 @@ from qverify.rounding import chord, finite
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qverify.bounds.tensors import Affine, BoundModel, Bounds
+    from qverify.bounds.affine import Affine
+    from qverify.bounds.tensors import BoundModel, Bounds
 
 __getattr__ = former_names(
     __name__,

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qverify.bounds.affine import Affine
 from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
-from qverify.bounds.tensors import Affine, BoundModel, Bounds
+from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.family.points import lower_end, upper_end
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale

@@ -13,7 +13,8 @@ import numpy as np
 
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding
-from qverify.layers import Conv, Dense, Input, Layer, Relu, Rounding, forward
+from qverify.forward_pass import forward
+from qverify.layers import Conv, Dense, Input, Layer, Relu, Rounding
 from qverify.network import Network, margins
 from qverify.text.brief import Brief
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from qverify.errors import RadiiError
 from qverify.family.radius_arrays import radius_array
-from qverify.layers import Rounding, forward
+from qverify.forward_pass import forward
+from qverify.layers import Rounding
 from qverify.rounding import UNIT
 from qverify.text.brief import Brief
 

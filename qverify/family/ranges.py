@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from qverify.errors import DataError, RadiiError
-from qverify.layers import forward
+from qverify.forward_pass import forward
 from qverify.onnx import save
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from qverify.errors import ModelError
-from qverify.layers import LEVELS, Conv, Dense, Layer, Rounding, forward
+from qverify.forward_pass import forward
+from qverify.layers import LEVELS, Conv, Dense, Layer, Rounding
 from qverify.onnx import session as onnx_session
 from qverify.onnx.grid import Grid
 from qverify.text.brief import Brief

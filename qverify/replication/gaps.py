@@ -17,7 +17,8 @@ import numpy as np
 from qverify.errors import DataError, InternalError, ModelError
 from qverify.family.float_errors import float_errors
 from qverify.family.rules import file_kernel
-from qverify.layers import Input, Rounding, forward
+from qverify.forward_pass import forward
+from qverify.layers import Input, Rounding
 from qverify.replication.moves import Move, moves
 from qverify.replication.pairs import difference_of, runtimes_of, tensor
 from qverify.text.brief import Brief

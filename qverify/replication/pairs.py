@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qverify.bounds.tensors import Affine
+from qverify.bounds.affine import Affine
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.replication.differences import Deviation
 from qverify.replication.relaxation import Lines, Staircase

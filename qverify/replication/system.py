@@ -26,7 +26,7 @@ from qverify.text.brief import Brief
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qverify.bounds.tensors import Affine
+    from qverify.bounds.affine import Affine
     from qverify.replication.relaxation import Lines
 
 Box = tuple[Tensor, Tensor]

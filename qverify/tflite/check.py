@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.errors import ModelError
-from qverify.layers import Conv, Dense, Relu, Rounding, forward
+from qverify.forward_pass import forward
+from qverify.layers import Conv, Dense, Relu, Rounding
 from qverify.text.shortened import first_line
 from qverify.tflite import runtime
 from qverify.tflite.file import DTYPES

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qverify.bounds.affine import Affine
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.tensors import Affine, BoundModel, Bounds
+from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.errors import RadiiError
 from qverify.family.family import Family
 from qverify.family.points import Point, lower_end, upper_end

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qverify.arrays import Array
-    from qverify.bounds.tensors import Affine, BoundModel, Bounds
+    from qverify.bounds.affine import Affine
+    from qverify.bounds.tensors import BoundModel, Bounds
     from qverify.family.family import Family
 
 __getattr__ = former_names(__name__, {"forward": "qverify.verification.attack:member_outputs"})

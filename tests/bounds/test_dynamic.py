@@ -23,7 +23,8 @@ from qverify.choices import Rounding
 from qverify.errors import RadiiError, UsageError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.layers import Dense, DynamicRounding, Input, Relu, forward
+from qverify.forward_pass import forward
+from qverify.layers import Dense, DynamicRounding, Input, Relu
 from qverify.network import Network
 from qverify.verification.cascade import verdicts
 from qverify.verification.setup import Setup

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qverify.arrays import Array
+from qverify.bounds.affine import Affine
 from qverify.bounds.interval import INTERVAL, affine_interval, interval_bounds, interval_margins
-from qverify.bounds.tensors import Affine, BoundModel, Bounds
+from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.points import Point
 from qverify.family.radii import Radii

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from qverify.arrays import Array
 from qverify.errors import RadiiError
 from qverify.family.points import NO_ZERO, Point, lower_end, member_value, upper_end, without_error
-from qverify.layers import forward
+from qverify.forward_pass import forward
 from qverify.rounding import UNIT
 from tests.support.networks import random_point, sample_rounded
 
