@@ -15,7 +15,7 @@ from rich.table import Table
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import INTERRUPTED, stoppable
-from qverify.errors import ModelError, OutputError, UsageError
+from qverify.errors import OutputError, UsageError
 from qverify.files.atomic import write_atomically
 from qverify.files.hashes import file_sha256
 from qverify.fingerprint import fingerprint
@@ -23,15 +23,15 @@ from qverify.replication.gaps import STATUSES, Gap, Gaps, Region
 from qverify.replication.matching import Match, match
 from qverify.replication.tensors import Errors, errors
 from qverify.report.numbers import outward, percent
-from qverify.runs.given import Given
-from qverify.runs.problem import Problem, read_network
+from qverify.runs.problem import Problem, read_file_of
 from qverify.text.brief import Brief
 from qverify.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qverify.network import Network
+    from qverify.runs.given import Given
+
 
 _OUTPUTS = 10
 """Outputs that the table shows, those with the largest gaps."""
@@ -69,7 +69,7 @@ def run(given: Given, asked: Asked, *, out: str | None, as_json: bool) -> int:
     began = time.perf_counter()
     with stdout_kept_clean():
         problem = Problem.load(given, classifies=False)
-        matched = match(problem.network, _file(given, problem.network, asked.file))
+        matched = match(problem.network, read_file_of(given, problem.network, asked.file, f"{Path(asked.file).name}: "))
         compared = Compared(
             problem=problem,
             asked=asked,
@@ -97,16 +97,6 @@ def _write(path: Path, found: dict[str, Any]) -> None:
         write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); name another --out.") from error
-
-
-def _file(given: Given, trained: Network, path: str) -> Network:
-    """The integer file. Raises ModelError where the two models are not a float network and a quantised one."""
-    if trained.rounds:
-        raise ModelError(f"{given.model} is quantised; give the float network first, then the file made of it.")
-    file = read_network(Given(model=path), f"{Path(path).name}: ")
-    if not file.rounds:
-        raise ModelError(f"{path} is not quantised; give the integer file that was made of {given.model}.")
-    return file
 
 
 def _classifies(problem: Problem) -> bool:

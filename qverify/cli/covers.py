@@ -10,14 +10,13 @@ from rich.table import Table
 
 from qverify.choices import FILE_ROUNDING
 from qverify.console.output import show, show_json, stdout_kept_clean
-from qverify.errors import DataError, ModelError, UsageError
+from qverify.errors import DataError, UsageError
 from qverify.family.family import Family
 from qverify.files.hashes import file_sha256
 from qverify.fingerprint import fingerprint
 from qverify.replication.coverage import Part, coverage
 from qverify.report.sources import Sources
-from qverify.runs.given import Given
-from qverify.runs.problem import read_network, read_samples, say_hints, stated_radii
+from qverify.runs.problem import read_file_of, read_network, read_samples, say_hints, stated_radii
 from qverify.runs.reading import read_runs
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
@@ -25,6 +24,7 @@ from qverify.text.escapes import printable
 if TYPE_CHECKING:
     from qverify.family.radii import Radii
     from qverify.network import Network
+    from qverify.runs.given import Given
 
 _DIGITS, _NAMED = 4, 8
 """Significant digits of a share in the table, and parts that are outside whose reasons are said."""
@@ -36,12 +36,8 @@ def run(given: Given, *, file: str, run: str | None, rule: str | None, as_json: 
     with stdout_kept_clean():
         given.check()
         trained = read_network(given)
-        if trained.rounds:
-            raise ModelError(f"{given.model} is quantised; give the float network first, then the file made of it.")
+        integers = read_file_of(given, trained, file)
         family = _stated(given, trained) if run is None else _of_run(given, trained, run)
-        integers = read_network(Given(model=file))
-        if not integers.rounds:
-            raise ModelError(f"{file} is not quantised; give the integer file that was made of {given.model}.")
         rule = rule or family.rounding
         parts = coverage(trained, integers, family.family, rule)
         found = _Covered(family=family, parts=tuple(parts))

@@ -10,7 +10,7 @@ from qverify import datasets
 from qverify.choices import FILE_ROUNDING, QUANTISER, RANGED
 from qverify.console.output import say
 from qverify.datasets import Samples, units
-from qverify.errors import UsageError
+from qverify.errors import ModelError, UsageError
 from qverify.exact.decide import TOLERANCE
 from qverify.family.family import Family
 from qverify.family.radii import Radii
@@ -202,6 +202,17 @@ def read_network(given: Given, where: str = "") -> Network:
     for note in network.notes:
         say(f"note: {where}{note}")
     return network
+
+
+def read_file_of(given: Given, trained: Network, path: str, where: str = "") -> Network:
+    """The integer file of a float network. Raises ModelError where the two are not a float network and a quantised
+    one."""
+    if trained.rounds:
+        raise ModelError(f"{given.model} is quantised; give the float network first, then the file made of it.")
+    file = read_network(replace(given, model=path), where)
+    if not file.rounds:
+        raise ModelError(f"{path} is not quantised; give the integer file that was made of {given.model}.")
+    return file
 
 
 def read_samples(given: Given) -> Samples | None:
