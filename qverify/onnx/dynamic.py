@@ -16,7 +16,7 @@ from qverify.layers import DynamicRounding
 from qverify.onnx.accumulators import scaled_sums
 from qverify.onnx.graph import Constant, DynamicPoint, NetworkBuilder, Node, Refusal, Step, Tensor, Value
 from qverify.onnx.grid import Grid
-from qverify.onnx.integers import whole
+from qverify.onnx.integers import scale_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ def with_step(node: Node, builder: NetworkBuilder) -> Value:
     if isinstance(other, Constant):
         if not np.array_equal(step.factor, np.ones(())):
             raise Refusal("it multiplies a scale by a second constant; supported is one: quantise the model again")
-        return replace(step, factor=step.factor * node.numbers(at))
+        return replace(step, factor=step.factor * scale_of(node, at))
     x = node.view(at)
     if x.dynamic != step.layer or x.integers is None or x.integers.kind != "float32":
         raise Refusal(

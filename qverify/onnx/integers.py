@@ -56,7 +56,7 @@ def kind_at(node: Node, index: int) -> str:
 
 def steps_and_zeros(node: Node, place: Place, kind: str, shape: Shape) -> tuple[Array, Array]:
     """Scale and zero point, each of a shape that broadcasts to a tensor of this shape and type; raises Refusal."""
-    scale = _scale(node, place.scale)
+    scale = scale_of(node, place.scale)
     zero = np.zeros(scale.shape)
     if node.has(place.zero):
         value = node.constant(place.zero)
@@ -69,7 +69,8 @@ def steps_and_zeros(node: Node, place: Place, kind: str, shape: Shape) -> tuple[
     return _along(node, scale, place, shape), _along(node, zero, place, shape)
 
 
-def _scale(node: Node, index: int) -> Array:
+def scale_of(node: Node, index: int) -> Array:
+    """Input `index`, a constant scale. Raises Refusal for what no quantiser writes."""
     value = node.constant(index)
     if value.dtype != np.float32:
         raise Refusal(f"its scale {node.input_label(index)} is {kind_of(value.dtype)}; supported is float32: {_AGAIN}")

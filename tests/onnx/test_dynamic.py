@@ -155,6 +155,7 @@ REFUSALS: dict[str, tuple[onnx.ModelProto, str]] = {
         chain(point(), SUMS, CAST, STEPS, node("Mul", "m ws", "n"), node("Mul", "c n", "y")),
         "it multiplies a scale by a second constant",
     ),
+    "a scale of 0": (chain(*PLAIN, ws=f(0.0)), "a scale must be positive, finite and no subnormal number"),
     "the step added": (chain(point(), SUMS, CAST, node("Add", "c s", "y")), "is the scale or zero point of a Dynamic"),
     "the step of steps": (chain(point(), SUMS, CAST, node("Mul", "s s", "m"), SCALED), "is the scale or zero point"),
     "a constant step": (chain(point(), SUMS, CAST, node("Mul", "c ws", "y")), "supported is what quantize_dynamic"),
