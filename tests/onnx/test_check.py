@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qverify import layers
+from qverify import forward_pass
 from qverify.arrays import Array
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.layers import Add, Conv, Dense, Relu, Scale
@@ -178,7 +178,7 @@ def test_the_loader_refuses_what_onnxruntime_contradicts(name: str, monkeypatch:
     built = _every_layer()
     load(built)
     kind, broken = BROKEN[name]
-    monkeypatch.setitem(layers._FORWARD, kind, broken)
+    monkeypatch.setitem(forward_pass._FORWARD, kind, broken)
     with pytest.raises(ModelError, match=r"qverify and onnxruntime differ by .* where .* is allowed. .*please report"):
         load(built)
 
@@ -187,13 +187,13 @@ def test_a_bias_too_small_to_matter_elsewhere_is_seen_at_zero(monkeypatch: pytes
     """The sample 0 shows nothing but biases, so even a bias of 1e-6 cannot get lost."""
     built = _chain(node("Gemm", "x w b", "y"), w=W, b=1e-6 * _numbers(3))
     load(built)
-    monkeypatch.setitem(layers._FORWARD, *BROKEN["bias lost"])
+    monkeypatch.setitem(forward_pass._FORWARD, *BROKEN["bias lost"])
     with pytest.raises(ModelError, match="differ by"):
         load(built)
 
 
 def test_another_number_of_outputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(layers._FORWARD, Relu, lambda layer, x: x[0][:, :-1])
+    monkeypatch.setitem(forward_pass._FORWARD, Relu, lambda layer, x: x[0][:, :-1])
     with pytest.raises(ModelError, match="onnxruntime gives 4 outputs, qverify 3"):
         load(_chain(node("Relu", "x", "y")))
 

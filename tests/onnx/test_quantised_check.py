@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qverify import layers
+from qverify import forward_pass
 from qverify.errors import ModelError
 from qverify.layers import Add, Conv, Dense, Rounding, Scale
 from qverify.onnx import check
@@ -112,7 +112,7 @@ BROKEN: dict[str, tuple[type, Forward]] = {
 def test_the_loader_refuses_what_onnxruntime_contradicts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built = pairs()
     load(built)
-    monkeypatch.setitem(layers._FORWARD, *BROKEN[name])
+    monkeypatch.setitem(forward_pass._FORWARD, *BROKEN[name])
     with pytest.raises(ModelError, match=r"at rounding point 'q\d_node' qverify and onnxruntime differ by .* allowed"):
         load(built)
 
@@ -121,7 +121,7 @@ def test_the_loader_refuses_what_onnxruntime_contradicts(name: str, monkeypatch:
 def test_the_loader_refuses_what_an_integer_kernel_contradicts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built = kernels()
     assert not load(built).notes
-    monkeypatch.setitem(layers._FORWARD, *BROKEN[name])
+    monkeypatch.setitem(forward_pass._FORWARD, *BROKEN[name])
     with pytest.raises(ModelError, match=r"at rounding point 'q\d_node/rounded' qverify and onnxruntime differ in \d+"):
         load(built)
 
