@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tests.support.toolchain import without_last_rounding
+from tests.support import toolchain
 
 from .models import Case
 
@@ -23,16 +16,8 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Form:
+class Form(toolchain.Form):
     """What `quantize_static` is asked for. `reduced`: weights of 7 bits of 8."""
-
-    format: str = "QDQ"
-    channel: bool = True
-    weight: str = "QInt8"
-    activation: str = "QUInt8"
-    symmetric: bool = True
-    prepared: bool = False
-    reduced: bool = False
 
     @property
     def pairs(self) -> bool:
@@ -42,12 +27,6 @@ class Form:
         """
         signed = "U" not in self.weight
         return "16" not in self.activation and (signed or not self.reduced)
-
-    def __str__(self) -> str:
-        words = [self.format, "channel" if self.channel else "tensor", self.weight, self.activation]
-        words.append("sym" if self.symmetric else "asym")
-        words += [word for word in ("prepared", "reduced") if getattr(self, word)]
-        return "-".join(words)
 
 
 def form(rng: Rng, bits: int, channel: bool, chain: bool, symmetric: float = 0.5) -> Form:
@@ -66,41 +45,11 @@ def form(rng: Rng, bits: int, channel: bool, chain: bool, symmetric: float = 0.5
     return Form("QOperator" if operators else "QDQ", channel, *kinds, *how)
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, x: Array) -> None:
-        self.left = [{"x": row[None].astype(np.float32)} for row in x]
-
-    def get_next(self) -> Any:
-        return self.left.pop() if self.left else None
-
-
 def written(case: Case, form: Form, calibration: Array) -> onnx.ModelProto:
     """The file of a case, rounded only where the schemes say so: at the input, after Relus, before a kept norm."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before, after = str(Path(folder) / "m.onnx"), str(Path(folder) / "q.onnx")
-        onnx.save(case.model, before)
-        level = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        try:
-            if form.prepared:
-                quant_pre_process(before, before)
-            quantize_static(
-                before,
-                after,
-                _Reader(calibration),
-                quant_format=QuantFormat[form.format],
-                per_channel=form.channel,
-                reduce_range=form.reduced,
-                weight_type=QuantType[form.weight],
-                activation_type=QuantType[form.activation],
-                extra_options={"WeightSymmetric": form.symmetric},
-            )
-        finally:
-            logging.disable(level)
-        file = onnx.load(after)
+    file = toolchain.quantised(case.model, calibration, form)
     if form.format == "QOperator":
-        return without_last_rounding(file, len(case.constants[case.last]))
+        return toolchain.without_last_rounding(file, len(case.constants[case.last]))
     return _only_claimed(file, case)
 
 
