@@ -186,11 +186,12 @@ def compare(file: str, out: str | None, as_json: bool, **given: Any) -> int:
     Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 4 internal error.
     """
     from qverify.cli.compare import Asked, run
-    from qverify.replication.gaps import Region
+    from qverify.replication.regions import Region
 
     region = {name: given.pop(option) for name, option in (("radius", "input_radius"), ("clip", "clip_input"))}
+    region |= {"epsilon": given.pop("epsilon"), "exact": given.pop("input") == "exact"}
     rule = {name: given.pop(name) for name in ("rounding", "fail_on")}
-    asked = Asked(file=file, region=Region(**region, epsilon=given.pop("epsilon")), **rule)
+    asked = Asked(file=file, region=Region(**region), **rule)
     return run(Given(**given), asked, out=out, as_json=as_json)
 
 

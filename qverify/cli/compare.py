@@ -19,7 +19,7 @@ from qverify.errors import OutputError, UsageError
 from qverify.files.atomic import write_atomically
 from qverify.files.hashes import file_sha256
 from qverify.fingerprint import fingerprint
-from qverify.replication.gaps import STATUSES, Gap, Gaps, Region
+from qverify.replication.gaps import STATUSES, Gap, Gaps
 from qverify.replication.matching import Match, match
 from qverify.replication.tensors import Errors, errors
 from qverify.report.numbers import outward, percent
@@ -30,9 +30,11 @@ from qverify.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qverify.replication.regions import Region
     from qverify.runs.given import Given
 
 
+_NOT_NEAREST = ("truncate", "any")
 _OUTPUTS = 10
 """Outputs that the table shows, those with the largest gaps."""
 EVIDENCE = (
@@ -57,6 +59,12 @@ class Asked:
                 raise UsageError(f"{name} is {value:g}; give a number that is not negative.")
         if self.region.clip is not None and not self.region.radius:
             raise UsageError("--clip-input keeps inputs around a sample in a range; give --input-radius too.")
+        if self.region.exact and not self.region.radius:
+            raise UsageError("--input exact is about inputs around the samples; give --input-radius too.")
+        if self.region.exact and self.rounding in _NOT_NEAREST:
+            raise UsageError(
+                f"--input exact needs inputs that are rounded to the nearest, which rule {self.rounding} does not say."
+            )
         if self.fail_on and self.region.epsilon is None:
             raise UsageError("--fail-on judges samples by an epsilon; give --epsilon too.")
 
@@ -175,6 +183,7 @@ class Compared(Brief):
             "rounding": asked.rounding,
             "input_radius": region.radius,
             "clip_input": None if region.clip is None else list(region.clip),
+            "input": "exact" if region.exact else "rounded",
             "epsilon": region.epsilon,
             "samples": len(self.gaps),
             **self.errors.to_json(),
@@ -203,6 +212,7 @@ class Compared(Brief):
             most = max(gap.proved for gap in self.gaps)
             met = max(gap.attained for gap in self.gaps)
             around = f", inputs up to {region.radius:g} away" if region.radius else ""
+            around += " that lie on the grid of the file's input" * region.exact
             show(
                 f"Largest gap: at most {outward(most, 6, up=True)} on every runtime that rounds by rule"
                 f" {self.asked.rounding}, over {len(self.gaps)} samples{around}; at least"

@@ -12,6 +12,7 @@ from qverify.choices import (
     FACTOR_METHODS,
     FILE_ROUNDING,
     FORMULATIONS,
+    INPUTS,
     ROUNDINGS,
     SOLVER_CHOICES,
     UNSTABLE_METHODS,
@@ -110,6 +111,13 @@ def compare_options() -> Callable[[Command], Command]:
             help="Also for all inputs up to R away from the samples, both models reading the same.  [default: 0]",
         ),
         clip_option,
+        click.option(
+            "--input",
+            type=OneOf(INPUTS),
+            default=INPUTS[0],
+            help="Of the inputs around a sample all, or exact: those on the grid of FILE's input, as pixels k/255 at"
+            " 8 bits.  [default: rounded]",
+        ),
         click.option(
             "--fail-on",
             callback=words_of(GAPS),

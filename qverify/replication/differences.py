@@ -1,15 +1,14 @@
 """Lines around what a rounding point or a Relu makes of a *difference* between two networks. Sound.
 
-One network has v and the other v + d; the first gives v, or max(v, 0), and the second y' within the radius of
-v + d, clipped. Over all v in an interval the difference y' - y is bounded by functions of d alone
-(mathematics.md, section 17), with d' = d + r:
+One network has v in [l, u] and the other v + d; the first gives v, or max(v, 0), and the second y' within the radius r
+of v + d, clipped. The difference y' - y lies between functions of d alone (mathematics.md, section 17): with
 
-    identity       max(d', low - v)              convex in d', the largest at the lower end of v
-    behind a Relu  max(v + d', 0) - max(v, 0)    for d' >= 0 the largest at the upper end of v, else at the lower
+    g(v, d') = clip(v + d', low, high) - v, or - max(v, 0) behind a Relu (low = 0),
 
-The upper line is the chord of that, or slope 0 or 1, which are right because it grows by no more than d does. The clip
-at the upper end only lowers. The lower line is the same mirrored, with the other network in the part of the first.
-Grids are left out: with v unknown they hardly help.
+over v the largest g(v, d + r) is that of v = l, or of the v nearest to 0 behind a Relu, and the least g(v, d - r) that
+of v = u, behind a Relu of l or u. Both rise with d and are linear between a few points, so the intercept of a line of
+any slope comes from their values there. Chord, slope 0 and slope 1 are tried. Grids are left out: with v unknown they
+hardly help.
 """
 
 from __future__ import annotations
@@ -36,72 +35,66 @@ class Deviation(Brief):
     stairs: Staircase
     behind_relu: bool
 
-    def lines(self, lower: Tensor, upper: Tensor, v: tuple[Tensor, Tensor]) -> Lines:
-        """Lines on differences in [lower, upper] between values of the first in `v`."""
-        low, high = lower - self.stairs.radius, upper + self.stairs.radius
-        scale = (low.abs() + high.abs() + v[0].abs() + v[1].abs()) * _ULPS + TINY
-        slope, above = self._above(lower + self.stairs.radius, high, v, scale)
-        mirrored, below = self._below(low, upper - self.stairs.radius, v, scale)
-        # The lines are in d' = d + r and d' = d - r.
+    def lines(
+        self, lower: Tensor, upper: Tensor, v: tuple[Tensor, Tensor], slopes: tuple[Tensor, Tensor] | None = None
+    ) -> Lines:
+        """Lines on differences in [lower, upper] between values of the first in `v`.
+
+        `slopes`: those of the lower and the upper line, any, else the best of a few.
+        """
+        radius, scale = self.stairs.radius, self._scale(lower, upper, v)
+        under, over = (None, None) if slopes is None else slopes
+        above, highest = self._line(lower + radius, upper + radius, self._most_at(v), over)
+        below, lowest = self._line(lower - radius, upper - radius, self._least_at(v), under, below=True)
         return Lines(
-            upper_slope=slope,
-            upper=above + slope * self.stairs.radius + scale,
-            lower_slope=mirrored,
-            lower=below - mirrored * self.stairs.radius - scale,
+            upper_slope=above,
+            upper=highest + above * radius + scale,
+            lower_slope=below,
+            lower=lowest - below * radius - scale,
         )
 
     def ends(self, lower: Tensor, upper: Tensor, v: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The interval of the difference behind, for differences in [lower, upper]."""
-        lines = self.lines(lower, upper, v)
-        radius = self.stairs.radius
-        scale = (lower.abs() + upper.abs() + v[0].abs() + v[1].abs() + radius) * _ULPS + TINY
-        slope, least = self._below(lower - radius, lower - radius, v, scale)
-        least = slope * (lower - radius) + least
-        slope, most = self._above(upper + radius, upper + radius, v, scale)
-        most = slope * (upper + radius) + most
-        low, high = lines.lower_slope * lower + lines.lower, lines.upper_slope * upper + lines.upper
-        return torch.maximum(low, least) - scale, torch.minimum(high, most) + scale
+        radius, scale = self.stairs.radius, self._scale(lower, upper, v)
+        least = torch.stack([self._gap(at, lower - radius) for at in self._least_at(v)]).amin(0)
+        most = torch.stack([self._gap(at, upper + radius) for at in self._most_at(v)]).amax(0)
+        return least - scale, most + scale
 
-    def _above(self, low: Tensor, high: Tensor, v: tuple[Tensor, Tensor], scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Slope and intercept of a line in d' above y' - y, for d' in [low, high]."""
+    def _scale(self, lower: Tensor, upper: Tensor, v: tuple[Tensor, Tensor]) -> Tensor:
+        """What the few operations here may be off by."""
+        return (lower.abs() + upper.abs() + self.stairs.radius + v[0].abs() + v[1].abs()) * _ULPS + TINY
 
-        def most(d: Tensor) -> Tensor:
-            if not self.behind_relu:
-                return torch.maximum(d, self.stairs.low - v[0])
-            at = torch.where(d >= 0, v[1], v[0])
-            return _relu_difference(at, d)
+    def _most_at(self, v: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Values of the first at one of which the gap is the largest, whatever the difference."""
+        return [torch.minimum(v[0].clamp(min=0), v[1])] if self.behind_relu else [v[0]]
 
-        return _line(low, high, (most(low), most(high)), scale)
+    def _least_at(self, v: tuple[Tensor, Tensor]) -> list[Tensor]:
+        return list(v) if self.behind_relu else [v[1]]
 
-    def _below(self, low: Tensor, high: Tensor, v: tuple[Tensor, Tensor], scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The same below."""
-        saturated = torch.where(v[1] + high > self.stairs.high, self.stairs.high - v[1].clamp(min=0), torch.inf)
-        if not self.behind_relu:
-            saturated = torch.where(v[1] + high > self.stairs.high, self.stairs.high - v[1], torch.inf)
+    def _gap(self, v: Tensor, d: Tensor) -> Tensor:
+        """`g(v, d)`."""
+        first = v.clamp(min=0) if self.behind_relu else v
+        return torch.minimum(torch.maximum(v + d, self.stairs.low), self.stairs.high) - first
 
-        def least(d: Tensor) -> Tensor:
-            if self.behind_relu:
-                # max(w, 0) - max(w - d', 0) for every w = v + d' that may be: concave in d'.
-                at = torch.where(d >= 0, v[0] + low, v[1] + high)
-                return torch.minimum(-_relu_difference(at, -d), saturated)
-            return torch.minimum(d, saturated)
+    def _line(
+        self, lower: Tensor, upper: Tensor, at: list[Tensor], slope: Tensor | None, below: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Slope and intercept of a line above, or below, the gaps at values of the first, for d' in [lower, upper]."""
+        kinks = [[lower, upper, self.stairs.low - v, self.stairs.high - v] for v in at]
+        places = torch.stack([torch.stack(each).clamp(lower, upper) for each in kinks])
+        gaps = torch.stack([self._gap(v, place) for v, place in zip(at, places, strict=True)])
 
-        slope, intercept = _line(-high, -low, (-least(high), -least(low)), scale)
-        return slope, -intercept
+        def line(slope: Tensor) -> tuple[Tensor, Tensor]:
+            over = gaps - slope * places
+            return slope, over.amin((0, 1)) if below else over.amax((0, 1))
 
-
-def _relu_difference(v: Tensor, d: Tensor) -> Tensor:
-    """`max(v + d, 0) - max(v, 0)`."""
-    return (v + d).clamp(min=0) - v.clamp(min=0)
-
-
-def _line(lower: Tensor, upper: Tensor, ends: tuple[Tensor, Tensor], scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of a line on [lower, upper] above a convex function that grows by no more than its argument,
-    by its values at both ends."""
-    first, last = ends
-    width = upper - lower
-    steep = torch.where(width > 0, (last - first) / torch.where(width > 0, width, 1.0), 0.0).clamp(0.0, 1.0)
-    chord = torch.maximum(first - steep * lower, last - steep * upper)
-    lines = [(steep, chord), (0.0 * steep, last), (0.0 * steep + 1.0, first - lower)]
-    slope, intercept = least_in_the_middle(lower, upper, lines)
-    return slope, intercept + scale
+        if slope is not None:
+            return line(slope)
+        ends = gaps.amin(0) if below else gaps.amax(0)
+        width = upper - lower
+        steep = torch.where(width > 0, (ends[1] - ends[0]) / torch.where(width > 0, width, 1.0), 0.0).clamp(0.0, 1.0)
+        lines = [line(each) for each in (steep, 0.0 * steep, 0.0 * steep + 1.0)]
+        if below:
+            slope, intercept = least_in_the_middle(-upper, -lower, [(a, -b) for a, b in lines])
+            return slope, -intercept
+        return least_in_the_middle(lower, upper, lines)

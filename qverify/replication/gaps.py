@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qverify.errors import DataError, InternalError, ModelError
+from qverify.errors import InternalError, ModelError
 from qverify.family.float_errors import float_errors
 from qverify.family.rules import file_kernel
 from qverify.forward_pass import forward
 from qverify.layers import Input, Rounding
 from qverify.replication.moves import Move, moves
 from qverify.replication.pairs import difference_of, runtimes_of, tensor
+from qverify.replication.regions import InputGrid, Region, drawn
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -74,32 +75,15 @@ class Gap(Brief):
         return found | {"seconds": round(self.seconds, 6)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Region:
-    """What is asked about around a sample: inputs at most `radius` away, within `clip`; `epsilon` decides the gap."""
-
-    radius: float = 0.0
-    clip: tuple[float, float] | None = None
-    epsilon: float | None = None
-
-    def box(self, x: Array) -> tuple[Array, Array]:
-        """The inputs (n_in,) around x, rounded outwards. Raises DataError for a sample outside `clip`."""
-        if not self.radius:
-            return x, x
-        lower, upper = np.nextafter(x - self.radius, -np.inf), np.nextafter(x + self.radius, np.inf)
-        if self.clip is None:
-            return lower, upper
-        if (x < self.clip[0]).any() or (x > self.clip[1]).any():
-            raise DataError(f"Some inputs lie outside --clip-input {self.clip[0]:g} {self.clip[1]:g}; widen it.")
-        return np.maximum(lower, self.clip[0]), np.minimum(upper, self.clip[1])
-
-
 class Gaps:
     """The gaps of samples under a rule, one after the other. Raises ModelError for a file that is none."""
 
     def __init__(self, match: Match, rule: str, region: Region | None = None):
         self.match, self.region = match, region or Region()
         self.moves = moves(match.file, rule)
+        self.grid = InputGrid.of(match.file) if self.region.exact else None
+        if self.grid is not None:
+            self.moves[self.grid.index] = Move(self.grid.moved)
         self.unrounded = _unrounded(match.file, rule)
         for reason in file_kernel(match.file).refused:
             raise ModelError(f"{match.file.source}: {reason}.")
@@ -114,7 +98,7 @@ class Gaps:
         Raises InternalError where a runtime goes beyond what was proved.
         """
         began = time.perf_counter()
-        box = self.region.box(x)
+        box = self.region.box(x, self.grid)
         lower, upper = self._proved(box)
         lower, upper = np.nextafter(lower - self.unrounded, -np.inf), np.nextafter(upper + self.unrounded, np.inf)
         low, high, scale = self._attained(index, x, box)
@@ -145,9 +129,7 @@ class Gaps:
     def _attained(self, index: int, x: Array, box: tuple[Array, Array]) -> tuple[Array, Array, float]:
         """The ends (n_out,) met by runtimes, and the size of the outputs."""
         rng = np.random.default_rng(index)
-        inputs = np.repeat(x[None], _TRIALS + 1, axis=0)
-        if self.region.radius:
-            inputs[1:] = np.where(rng.random((_TRIALS, len(x))) < 0.5, box[0], box[1])
+        inputs = drawn(x, box, _TRIALS + 1, rng, self.grid)
         nominal = self.match.trained.evaluate(inputs)
         met = runtimes(self.match.file, self.moves, inputs, rng) - nominal
         return met.min(axis=0), met.max(axis=0), float(abs(nominal).max())

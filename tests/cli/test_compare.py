@@ -76,6 +76,8 @@ def test_tables_and_exit_status(file: str) -> None:
         (("--input-radius", "nan"), "--input-radius is nan"),
         (("--clip-input", "0", "1"), "give --input-radius too"),
         (("--fail-on", "exceeds"), "give --epsilon too"),
+        (("--input", "exact"), "--input exact is about inputs around the samples; give --input-radius too"),
+        (("--input", "exact", "--input-radius", "1", "--rounding", "any"), "which rule any does not say"),
         (("--epsilon", "1", "--fail-on", "within"), "none of exceeds, unknown"),
     ],
 )

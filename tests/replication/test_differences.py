@@ -58,3 +58,30 @@ def test_an_inactive_neuron_has_no_difference_and_an_active_one_only_its_own() -
     assert lines.upper_slope.tolist() == [0.0, 1.0] == lines.lower_slope.tolist()
     assert lines.upper.numpy() == pytest.approx([0.0, 0.0], abs=1e-12)
     assert lines.lower.numpy() == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_intervals_and_lines_are_met(behind: bool, seed: int) -> None:
+    """Without radius and grid some v and d meet the ends of the interval, and every line touches; for any slope."""
+    rng = np.random.default_rng(seed)
+    high = float(rng.choice([np.inf, 0.7]))
+    v, d = np.sort(rng.normal(size=2)), np.sort(rng.choice([0.2, 2.0]) * rng.normal(size=2))
+    stairs = Staircase(
+        step=tensor([0.0]), low=tensor([-0.0 if behind else -0.5]), high=tensor([high]), radius=tensor([0.0])
+    )
+    slopes = rng.random(2)
+    deviation = Deviation(stairs=stairs, behind_relu=behind)
+    box, values = (tensor([d[0]]), tensor([d[1]])), (tensor([v[0]]), tensor([v[1]]))
+    lines = deviation.lines(*box, values, (tensor(slopes[:1]), tensor(slopes[1:])))
+    corners = [[*ends, 0.0, 0.5, high] for ends in (v, d)]
+    shares = np.linspace(0.0, 1.0, 401)
+    value = np.clip(np.concatenate([v[0] + shares * (v[1] - v[0]), corners[0]]), *v)[:, None]
+    first = np.maximum(value, 0.0) if behind else value
+    change = np.clip(np.concatenate([d[0] + shares * (d[1] - d[0]), corners[1]]), *d)[None]
+    change = np.concatenate([np.repeat(change, len(value), 0), np.clip(-value, *d), np.clip(high - value, *d)], axis=1)
+    gap = np.clip(value + change, stairs.low.item(), high) - first
+    least, most = (end.item() for end in deviation.ends(*box, values))
+    assert [gap.min(), gap.max()] == pytest.approx([least, most], abs=1e-9)
+    assert (gap - slopes[0] * change).min() == pytest.approx(lines.lower.item(), abs=1e-2 * (d[1] - d[0]))
+    assert (gap - slopes[1] * change).max() == pytest.approx(lines.upper.item(), abs=1e-2 * (d[1] - d[0]))

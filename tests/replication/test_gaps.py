@@ -14,9 +14,10 @@ from qverify.errors import DataError, InternalError, ModelError
 from qverify.layers import Add, Dense, Input, Rounding
 from qverify.network import Network
 from qverify.replication import gaps, relaxation, system
-from qverify.replication.gaps import Gaps, Region, runtimes
+from qverify.replication.gaps import Gaps, runtimes
 from qverify.replication.matching import match
 from qverify.replication.moves import moves
+from qverify.replication.regions import Region
 from tests.support.networks import NETWORKS, inputs, mlp
 from tests.support.quantised import quantised, sample_runtimes
 
@@ -71,6 +72,34 @@ def test_no_input_of_a_box_is_farther_off_than_what_is_proved(name: str, rule: s
         values = sample_runtimes(file, moved, sample + shift, rng)[-1]
         met = values - network.evaluate(sample + shift)
         assert (met >= gap.lower - 1e-9).all() and (met <= gap.upper + 1e-9).all()
+
+
+@pytest.mark.parametrize("rule", ["float32", "double"])
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_inputs_on_the_grid_of_the_file_are_closer(name: str, rule: str) -> None:
+    network, file, x, rng = case(name, 2, 6)
+    everywhere, on_grid = (Gaps(match(network, file), rule, Region(radius=0.3, exact=flag)) for flag in (False, True))
+    point = next(file.layers[i] for i in file.roundings if file.layers[i].inputs == (0,))
+    assert isinstance(point, Rounding)
+    moved = radii(file, rule)
+    smaller = []
+    for index, sample in enumerate(np.clip(np.rint(x[:3] / point.step) * point.step, point.low, point.high)):
+        gap = on_grid.at(index, sample)
+        shift = rng.integers(-5, 6, (RUNTIMES, len(sample))) * point.step
+        given = np.clip(sample + np.where(abs(shift) <= 0.3, shift, 0.0), point.low, point.high)
+        given = given + rng.choice([-1.0, 0.0, 1.0], given.shape) * 2.0**-11 * point.step
+        met = sample_runtimes(file, moved, given, rng)[-1] - network.evaluate(given)
+        assert (met >= gap.lower - 1e-9).all() and (met <= gap.upper + 1e-9).all()
+        smaller.append(gap.proved < everywhere.at(index, sample).proved)
+        with pytest.raises(DataError, match="off the grid of the file's input"):
+            on_grid.at(index, sample + 0.25 * point.step)
+    assert any(smaller)
+
+
+def test_a_file_that_does_not_round_its_input_has_no_grid() -> None:
+    trained, file = tiny()
+    with pytest.raises(ModelError, match="does not round its input first"):
+        Gaps(match(trained, file), "nearest", Region(radius=0.1, exact=True))
 
 
 @pytest.mark.parametrize("name", ["dense", "residual", "conv_conv"])
