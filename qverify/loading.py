@@ -7,6 +7,8 @@ import os
 import zlib
 from typing import TYPE_CHECKING
 
+from qverify.errors import ModelError
+from qverify.files.user import shown_path
 from qverify.onnx import reader as onnx_reader
 
 if TYPE_CHECKING:
@@ -18,16 +20,19 @@ _TFLITE = b"TFL3"
 """What stands at byte 4 of a TFLite file."""
 
 
-def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Network:
+def load(source: str | os.PathLike[str] | onnx.ModelProto, output: str | None = None) -> Network:
     """Read an ONNX or TFLite file, by its content, or an ONNX model in memory, as a `Network`.
 
-    Guarantees and errors are those of `qverify.onnx.load` and `qverify.tflite.load`.
+    `output`: the name of one of several outputs of an ONNX model. Guarantees and errors are those of
+    `qverify.onnx.load` and `qverify.tflite.load`.
     """
     if isinstance(source, (str, os.PathLike)) and _beginning(source)[4:8] == _TFLITE:
         from qverify.tflite.reader import load as load_tflite  # an optional extra
 
+        if output is not None:
+            raise ModelError(f"{shown_path(source)} is a TFLite file, of which one output is read; leave out --output.")
         return load_tflite(source)
-    return onnx_reader.load(source)
+    return onnx_reader.load(source, output)
 
 
 def _beginning(path: str | os.PathLike[str]) -> bytes:

@@ -33,6 +33,7 @@ def problem_options(data_required: bool) -> Callable[[Command], Command]:
     """Options for the network, the samples and the family."""
     return stacked(
         click.argument("model"),
+        output_option,
         *samples_options(data_required),
         bits_option,
         *scheme_options(),
@@ -259,6 +260,11 @@ bits_option = click.option(
     "activations.",
 )
 radii_option = click.option("--radii", metavar="FILE.toml", help="Radii from a file, instead of --bits.")
+output_option = click.option(
+    "--output",
+    metavar="NAME",
+    help="Which output of an ONNX model with several is asked about.  [default: the only one beside labels of classes]",
+)
 clip_option = click.option(
     "--clip-input",
     type=float,

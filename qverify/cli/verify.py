@@ -87,6 +87,7 @@ def _by_runtimes(problem: FamilyProblem, unknown: int) -> list[str]:
     if not unknown or not problem.network.roundings or given.radii is not None or rule not in RUNTIME_RULES:
         return []
     words = ["qverify", "runtimes", given.model, "--data", str(given.data)]
+    words += [] if given.output is None else ["--output", given.output]
     words += [] if given.samples is None else ["--samples", given.samples]
     words += [] if given.input_scale is None else ["--input-scale", repr(given.input_scale)]
     return [

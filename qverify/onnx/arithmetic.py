@@ -99,6 +99,12 @@ def arithmetic(node: Node, builder: NetworkBuilder) -> Value:
     return _scaled(node, builder, x, flat, zero, shape)
 
 
+def negated(node: Node, builder: NetworkBuilder) -> Value:
+    """A Neg."""
+    x = node.tensor(0)
+    return _scaled(node, builder, x, np.full(x.size, -1.0), np.zeros(x.size), x.shape)
+
+
 def _of_sums(node: Node, builder: NetworkBuilder) -> Value:
     """Sums of integers plus a constant, which is a bias, or times one."""
     left = isinstance(node.inputs[0], Constant)

@@ -49,10 +49,14 @@ class UnknownOperator(Refusal):
 
 @dataclass(frozen=True, eq=False)
 class Logits:
-    """The tensor of the model that a dropped Softmax reads: its name, and what it holds if it holds integers."""
+    """The tensor of the model that a dropped Softmax or ArgMax reads: its name, and what it holds if it holds integers.
+
+    `label`: an ArgMax was dropped, so that the model's tensor holds the number or name of a class.
+    """
 
     name: str
     integers: Grid | None
+    label: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -177,7 +181,9 @@ class Node(Brief):
         """Input `index`, which depends on the network's input and is computed with."""
         value = self.view(index)
         if value.logits is not None:
-            raise Refusal("it follows a Softmax or LogSoftmax, which is supported only at the end of the network")
+            raise Refusal(
+                "it follows a Softmax, LogSoftmax or ArgMax, which is supported only at the end of the network"
+            )
         if value.dynamic is not None:
             raise Refusal(f"it computes with the integers of {self.input_label(index)}; {_DYNAMIC}")
         if value.integers is not None or value.entry is not None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qverify.onnx import classifiers, views
 from qverify.onnx import quantised_operators as quantised
-from qverify.onnx import views
-from qverify.onnx.arithmetic import arithmetic, clip, maximum, relu
+from qverify.onnx.arithmetic import arithmetic, clip, maximum, negated, relu
 from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.dynamic import dynamic_quantize_linear
 from qverify.onnx.graph import DOMAINS
@@ -42,6 +42,8 @@ class Operator:
 
 ONNXRUNTIME = "com.microsoft"
 """The domain of onnxruntime's own operators."""
+CLASSIC = "ai.onnx.ml"
+"""The domain of classic machine learning, of which scikit-learn's neural networks have a little."""
 
 
 def _entry(
@@ -56,10 +58,16 @@ def _own(read: Callable[[Node, NetworkBuilder], Value | list[Value]], attributes
     return _entry(read, attributes, (ONNXRUNTIME,))
 
 
+def _classic(read: Callable[[Node, NetworkBuilder], Value | list[Value]], attributes: str = "") -> Operator:
+    return _entry(read, attributes, (CLASSIC,))
+
+
 _WINDOW = "auto_pad dilations kernel_shape pads strides"
 
 OPERATORS: dict[str, Operator] = {
     "Add": _entry(arithmetic),
+    "ArgMax": _entry(classifiers.argmax, "axis keepdims select_last_index"),
+    "ArrayFeatureExtractor": _classic(classifiers.class_names),
     "AveragePool": _entry(average_pool, f"{_WINDOW} ceil_mode count_include_pad"),
     # momentum only matters in training, which is refused
     "BatchNormalization": _entry(batch_normalisation, "epsilon momentum spatial training_mode"),
@@ -84,6 +92,7 @@ OPERATORS: dict[str, Operator] = {
     "Max": _entry(maximum),
     "MaxPool": _entry(max_pool, f"{_WINDOW} ceil_mode storage_order"),
     "Mul": _entry(arithmetic),
+    "Neg": _entry(negated),
     "QGemm": _own(quantised.qgemm, "alpha transA transB"),
     "QLinearAdd": _own(quantised.qlinear_add),
     "QLinearAveragePool": _own(quantised.qlinear_average_pool, f"{_WINDOW} ceil_mode channels_last count_include_pad"),
@@ -98,10 +107,12 @@ OPERATORS: dict[str, Operator] = {
     "ReduceMean": _entry(reduce_mean, "axes keepdims noop_with_empty_axes"),
     "Relu": _entry(relu),
     "Reshape": _entry(views.reshape, "allowzero"),
+    "Scaler": _classic(classifiers.scaler, "offset scale"),
     "Shape": _entry(views.shape, "end start"),
     "Softmax": _entry(views.softmax, "axis"),
     "Squeeze": _entry(views.squeeze, "axes"),
     "Sub": _entry(arithmetic),
     "Transpose": _entry(views.transpose, "perm"),
     "Unsqueeze": _entry(views.unsqueeze, "axes"),
+    "ZipMap": _classic(classifiers.zip_map, "classlabels_int64s classlabels_strings"),
 }

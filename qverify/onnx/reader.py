@@ -56,8 +56,9 @@ from qverify.onnx.graph import (
     label,
 )
 from qverify.onnx.integers import LINEAR, fold_linear
-from qverify.onnx.operators import ONNXRUNTIME, OPERATORS
+from qverify.onnx.operators import CLASSIC, ONNXRUNTIME, OPERATORS
 from qverify.onnx.order import captured, in_order
+from qverify.onnx.outputs import with_one_output
 from qverify.onnx.refusals import Refusals
 from qverify.onnx.ways_out import HINTS, OPTIMISED
 from qverify.onnx.writer import save, to_onnx
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save", "to_onnx"]
 
-OLDEST_OPSET = 8
+OLDEST_OPSET = 7
 DYNAMIC = "DynamicQuantizeLinear"
 _INPUTS = "supported are float32 and float64, and integers of 8 or 16 bits where a DequantizeLinear reads them"
 _WANTED = "the path of an .onnx file, or an onnx.ModelProto (torch.onnx.export writes a torch module as one)"
@@ -79,8 +80,10 @@ _WANTED = "the path of an .onnx file, or an onnx.ModelProto (torch.onnx.export w
 _SHAPE_ONLY = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size"])
 
 
-def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
+def load(source: str | PathLike[str] | onnx.ModelProto, output: str | None = None) -> Network:
     """Read an ONNX file, or a model in memory, as a `Network` (conventions above; input and output flat).
+
+    `output`: which of several outputs it is to have; else the only one, or that beside labels of classes.
 
     Guarantees that `Network.evaluate` agrees with onnxruntime on eight inputs (`check.TOLERANCES`), a quantised network
     at each of its rounding points, on what onnxruntime has before it. What of the
@@ -94,9 +97,10 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> Network:
         path_like(source, "The model", _WANTED, ModelError)
         name, short, model = shown_path(source), shortened(Path(source).name), read_model(Path(source))
     try:
-        model = checked(in_order(model, name), name)
+        model, notes = with_one_output(checked(in_order(model, name), name), name, output)
         with np.errstate(all="ignore"):  # what overflows is refused by the comparison
             network = _network(model, name, short)
+        network = replace(network, notes=(*map(printable, notes), *network.notes))
     except MemoryError as error:
         raise ModelError(f"{name} needs more memory than there is here ({first_line(error)}).") from error
     remark(f"{network.source}: {note}" for note in network.notes)
@@ -186,14 +190,8 @@ class _Walk:
         self.values.update({name: Unknown(computed=False) for name in sparse})
         if len(self.graph.output) != 1:
             names = [quoted(o.name) for o in self.graph.output]
-            self.refusals.add(f"{len(names)} outputs ({listed(names, 5)}); supported is one{self._cut(names)}")
-
-    def _cut(self, outputs: list[str]) -> str:
-        """The end of a refusal that says how to keep one of the outputs; may be empty."""
-        inputs = [quoted(i.name) for i in self.graph.input]
-        if not outputs or len(inputs) != 1:
-            return ""
-        return f": keep it by onnx.utils.extract_model(FILE, NEW_FILE, [{inputs[0]}], [{outputs[0]}])"
+            advice = ": name it with --output (qverify.load(..., output=...))" if names else ""
+            self.refusals.add(f"{len(names)} outputs ({listed(names, 5)}); supported is one{advice}")
 
     def _read_input(self) -> None:
         """The one graph input that is no initializer (old models list those as inputs, too)."""
@@ -288,7 +286,7 @@ class _Walk:
     def _check_node(self, node: onnx.NodeProto, computed: bool) -> None:
         """Check a node whatever its inputs are; raises Refusal."""
         known = OPERATORS.get(node.op_type)
-        if node.domain not in (*DOMAINS, ONNXRUNTIME):
+        if node.domain not in (*DOMAINS, ONNXRUNTIME, CLASSIC):
             domain = quoted(node.domain)
             raise Refusal(
                 f"operator domain {domain} is not supported; only operators of ONNX, and some of onnxruntime, are"

@@ -45,6 +45,8 @@ def cast_like(node: Node, builder: NetworkBuilder) -> Value:
 
 
 def _typed(x: Tensor, target: int, builder: NetworkBuilder) -> Tensor:
+    if x.logits is not None and x.logits.label:
+        return x
     if target not in (TensorProto.FLOAT, TensorProto.DOUBLE):
         kind = TensorProto.DataType.Name(target).lower() if target in TensorProto.DataType.values() else target
         raise Refusal(f"it casts to {kind}; supported are float32 and float64: export the model in float32")

@@ -30,6 +30,6 @@ HINTS: dict[str, str] = {
     **dict.fromkeys(_ACTIVATIONS.split(), _ACTIVATION),
     **dict.fromkeys(_INCREASING.split(), _LAST),
     **dict.fromkeys(_NORMALISATIONS.split(), _STATISTICS),
-    **dict.fromkeys(["ArgMax", "Hardmax", "TopK"], _ANSWER),
+    **dict.fromkeys(["Hardmax", "TopK"], _ANSWER),
     **dict.fromkeys(["If", "Loop", "Scan"], "control flow must be unrolled at export"),
 }

@@ -52,7 +52,7 @@ class Sources:
 
         def read(path: Path) -> Network:
             with quiet():
-                network = load(path)
+                network = load(path, question.output)
             if fingerprint(network) == wanted:
                 return network
             if question.semantics != SEMANTICS:  # other versions may hash otherwise

@@ -33,6 +33,7 @@ class Given(QuantiserWords):
     """Model, samples, family and method as stated, by the names of options of `qverify verify`; None if left out."""
 
     model: str
+    output: str | None = None
     data: str | None = None
     bits: int | str | None = None
     scheme: str | None = None

@@ -108,6 +108,7 @@ class Problem(Brief):
             qverify=__version__,
             semantics=SEMANTICS,
             model=given.model,
+            output=given.output,
             model_sha256=file_sha256(given.model),
             network_sha256=fingerprint(self.network),
             data=str(given.data),
@@ -198,7 +199,7 @@ def with_quantiser(stated: StatedRadii, quantiser: Quantiser) -> StatedRadii:
 def read_network(given: Given, where: str = "") -> Network:
     """The model; what its loader notes goes to stderr, after `where`."""
     with quiet():
-        network = load(given.model)
+        network = load(given.model, given.output)
     for note in network.notes:
         say(f"note: {where}{note}")
     return network
@@ -209,7 +210,7 @@ def read_file_of(given: Given, trained: Network, path: str, where: str = "") -> 
     one."""
     if trained.rounds:
         raise ModelError(f"{given.model} is quantised; give the float network first, then the file made of it.")
-    file = read_network(replace(given, model=path), where)
+    file = read_network(replace(given, model=path, output=None), where)
     if not file.rounds:
         raise ModelError(f"{path} is not quantised; give the integer file that was made of {given.model}.")
     return file

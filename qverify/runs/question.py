@@ -99,6 +99,7 @@ class Question(Brief):
     qverify: str | None = None
     semantics: int | None = None
     model: str = ""
+    output: str | None = None
     model_sha256: str | None = None
     network_sha256: str | None = None
     data: str
@@ -223,6 +224,7 @@ def _fields(of: type[Question] | type[StatedRadii], asked: Mapping[str, Any]) ->
 
 _ASKED: dict[str, Fits] = {
     "model": text,
+    "output": text,
     "data": text,
     "samples": ascending(whole),
     "input_scale": optional(positive),

@@ -218,3 +218,10 @@ def test_residual_branches(rng: np.random.Generator) -> None:
     assert kinds(network) == "Dense Relu Dense Add Dense Scale Add Scale"
     np.testing.assert_array_equal(known_layers(network)[6].scale, -np.ones(3))
     agree(network, built, rng)
+
+
+def test_a_neg_is_an_exact_scale(rng: np.random.Generator) -> None:
+    built = model([node("MatMul", "x w", "a"), node("Neg", "a", "y")], {"w": weights(rng, 4, 3)}, ["N", 4])
+    network = load(built)
+    assert kinds(network) == "Dense Scale"
+    agree(network, built, rng)

@@ -58,7 +58,7 @@ def _classic(rng: np.random.Generator, opset: int, batch: Any) -> onnx.ModelProt
 
 
 @pytest.mark.parametrize("batch", ["N", 1])
-@pytest.mark.parametrize("opset", range(8, NEWEST_OPSET + 1))
+@pytest.mark.parametrize("opset", range(7, NEWEST_OPSET + 1))
 def test_classic_model_in_every_opset(opset: int, batch: int | str, rng: np.random.Generator) -> None:
     built = _classic(rng, opset, batch)
     network = load(built)

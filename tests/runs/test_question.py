@@ -21,7 +21,7 @@ SWEEP |= {"models": {"net": HASHES}, "model_files": ["net.onnx"], "attack": Fals
 MIXED: dict[str, Any] = {"weight_bits": 4, "activation_bits": 8, "input_bits": 8, "bias_bits": 16}
 MIXED |= {"points": "tflite", "input": "exact", "activations": "symmetric", "ranges": "entropy"}
 KINDS: dict[str, dict[str, Any]] = {
-    "run": question(clip_input=[0.0, 1.0], witnesses=False, input_scale=None),
+    "run": question(clip_input=[0.0, 1.0], witnesses=False, input_scale=None, output="scores"),
     "batch": BATCH,
     "radius": RADIUS | {"timeout": None},
     "file": RADIUS | {"radii": FILE},
