@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Product, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,4 +51,5 @@ _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     MaxPool: lambda layer, x: layer.apply(x[0]),
     DynamicRounding: _dynamic_rounding,
     Add: lambda layer, x: x[0] + x[1],
+    Product: lambda layer, x: x[0] * x[1],
 }

@@ -312,6 +312,11 @@ class Add(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Product(Layer):
+    """The product of two branches of equal shape, element by element (a gate)."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchNorm(Brief):
     """A BatchNormalization of the model, `y = scale (z - mean) / deviation + offset` a channel of layer `layer`.
 

@@ -23,7 +23,20 @@ from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
 from qverify.forward_pass import forward
 from qverify.kinds import described
-from qverify.layers import Add, BatchNorm, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import (
+    Add,
+    BatchNorm,
+    Conv,
+    Dense,
+    DynamicRounding,
+    Input,
+    Layer,
+    MaxPool,
+    Product,
+    Relu,
+    Rounding,
+    Scale,
+)
 from qverify.text.brief import Brief
 
 __all__ = [
@@ -37,6 +50,7 @@ __all__ = [
     "Layer",
     "MaxPool",
     "Network",
+    "Product",
     "Relu",
     "Rounding",
     "Scale",
@@ -75,7 +89,7 @@ class Network(Brief):
         if len(set(names)) != len(names):
             raise ModelError(f"{self.source}: two layers share a name; every layer needs its own.")
         for index, layer in enumerate(self.layers[1:], start=1):
-            wanted = 2 if isinstance(layer, Add) else 1
+            wanted = 2 if isinstance(layer, (Add, Product)) else 1
             if len(layer.inputs) != wanted or not all(0 <= i < index for i in layer.inputs):
                 raise ModelError(f"{self.source}: layer {layer.name!r} has the wrong producers {layer.inputs}.")
             size = layer.size
@@ -122,6 +136,11 @@ class Network(Brief):
     def roundings(self) -> tuple[int, ...]:
         """Indices of the rounding points; there are some in what was read from a quantised file."""
         return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Rounding))
+
+    @cached_property
+    def products(self) -> tuple[int, ...]:
+        """Indices of the products of two branches."""
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Product))
 
     @cached_property
     def dynamic(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from qverify import forward_pass
 from qverify.bounds import backward, interval
 from qverify.bounds.sample import SampleBounds
 from qverify.exact import bilinear, gain, relational
+from qverify.exact.maps import Maps
 from qverify.family import family as quantisation
 from qverify.family import float_errors
 from qverify.family.family import Family
@@ -68,7 +69,7 @@ def test_a_type_that_nothing_knows_is_never_passed_over(
         upper=[np.ones(layer.size) for layer in unknown.layers],
         activation={3: 0.1},  # type: ignore[dict-item]
     )
-    maps = relational.Maps(Family.of(unknown, Radii(0.1)))
+    maps = Maps(Family.of(unknown, Radii(0.1)))
     for ask in (
         lambda: relational.Relational(maps, bounds),
         lambda: bilinear.Bilinear(maps, bounds),

@@ -4,17 +4,12 @@ Dense and convolution layers, per output, over weights in [W - R, W + R] and inp
 
     hi = sum_j max_{x in [l_j, u_j]} (w_j x + R_j |x|) + b + r_b
 
-which, split by the signs of x (x+ = max(x, 0), x- = min(x, 0)), is
-
-    hi = (W+R)^+ u+ + (W+R)^- l+ + (W-R)^+ u- + (W-R)^- l- - sum_{l_j < 0 < u_j} min((w+R)^+ u, (w-R)^- l)
-
-The last sum matters only where the input straddles 0 and |w| < R. It is two matrix products where the
-straddling interval is symmetric (a black pixel) and elementwise where not. The lower end is the same with u and l,
-and W + R and W - R, exchanged, and the last sum added. Exact per layer; for a convolution exact per position, its
+which is summed by the signs of w and x (affine_interval.py). Exact per layer; for a convolution exact per position, its
 positions taken as independent.
 
 Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Rounding points by formula (32), whose two ends are
 monotone: exact. A MaxPool is monotone, too: the largest lower and the largest upper end.
+A product has its ends at corners.
 
 Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.
 """
@@ -27,15 +22,31 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.affine import Affine
+from qverify.bounds.affine_interval import SplitBySign, affine_interval
 from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
+from qverify.bounds.products import product_interval
 from qverify.bounds.tensors import BoundModel, Bounds
-from qverify.budget import Deadline, pieces
 from qverify.family.points import lower_end, upper_end
-from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import (
+    LEVELS,
+    Add,
+    Conv,
+    Dense,
+    DynamicRounding,
+    Input,
+    Layer,
+    MaxPool,
+    Product,
+    Relu,
+    Rounding,
+    Scale,
+)
 from qverify.rounding import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from qverify.budget import Deadline
 
 Ends = tuple[Tensor, Tensor]
 
@@ -73,121 +84,6 @@ def _without_overflow(model: BoundModel, index: int, ends: Ends) -> Ends:
     return ends
 
 
-def affine_interval(affine: Affine, lower: Tensor, upper: Tensor) -> Ends:
-    """Exact ends (N, n_out), before any rounding allowance, for inputs in [lower, upper] (N, n_in)."""
-    bias, spread = affine.spread(affine.bias), affine.spread(affine.bias_radius)
-    split = _SplitBySign(affine, lower, upper)
-    return split.lower() + bias - spread, split.upper() + bias + spread
-
-
-class _SplitBySign:
-    """The linear part of an affine layer, kernels and inputs split by sign once for both ends.
-
-    The lower end is the upper one with (W + R, u) and (W - R, l) exchanged, and the sum over straddling inputs added.
-    That sum is taken as if straddling intervals were symmetric, [-min(u, -l), min(u, -l)], plus its excess over that.
-    """
-
-    def __init__(self, affine: Affine, lower: Tensor, upper: Tensor):
-        self.affine, self.ends = affine, (lower, upper)
-        high, low = affine.weight + affine.radius, affine.weight - affine.radius
-        self.high_positive, self.high_negative = high.clamp(min=0), high.clamp(max=0)
-        self.low_positive, self.low_negative = low.clamp(min=0), low.clamp(max=0)
-        self.signed = not bool((lower >= 0).all())
-        self.below = self.signed and bool((upper < 0).any())
-        self.right = upper.clamp(min=0) if self.signed else upper
-        self.left = lower.clamp(min=0) if self.signed else lower
-        self.symmetric = self._symmetric() if self.signed else None
-
-    def upper(self) -> Tensor:
-        """The upper end (N, n_out), without the bias."""
-        apply, (lower, upper) = self.affine.apply, self.ends
-        out = apply(self.high_positive, self.right) + apply(self.high_negative, self.left)
-        if self.signed:
-            out = out + apply(self.low_negative, lower.clamp(max=0))
-        if self.below:
-            out = out + apply(self.low_positive, upper.clamp(max=0))
-        if self.symmetric is None:
-            return out
-        return out - self.symmetric - self._excess(self.high_positive, -self.low_negative)
-
-    def lower(self) -> Tensor:
-        """The lower end (N, n_out), without the bias."""
-        apply, (lower, upper) = self.affine.apply, self.ends
-        out = apply(self.low_positive, self.left) + apply(self.low_negative, self.right)
-        if self.signed:
-            out = out + apply(self.high_positive, lower.clamp(max=0))
-        if self.below:
-            out = out + apply(self.high_negative, upper.clamp(max=0))
-        if self.symmetric is None:
-            return out
-        return out + self.symmetric + self._excess(-self.low_negative, self.high_positive)
-
-    def _symmetric(self) -> Tensor | None:
-        """The sum over straddling inputs as if their intervals were symmetric; None if every term is 0.
-
-        `min((w + R)^+, -(w - R)^-)` is `(R - |w|)^+`.
-        """
-        smaller = (self.affine.radius - self.affine.weight.abs()).clamp(min=0)
-        if not bool((smaller > 0).any()):
-            return None
-        lower, upper = self.ends
-        reach = torch.minimum(upper, -lower).clamp(min=0)
-        return self.affine.apply(smaller, reach)
-
-    def _excess(self, right: Tensor, left: Tensor) -> Tensor | float:
-        """The excess of the sum over straddling inputs; `right` >= 0 multiplies u and `left` >= 0 multiplies -l."""
-        lower, upper = self.ends
-        asymmetric = (lower < 0) & (upper > 0) & (upper != -lower)
-        if not bool(asymmetric.any()):
-            return 0.0
-        u, m = torch.where(asymmetric, upper, 0.0), torch.where(asymmetric, -lower, 0.0)
-        excess = _excess_of_conv if self.affine.is_conv else _excess_of_dense
-        return excess(self.affine, right, left, u, m)
-
-
-def _excess_of_dense(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
-    """Sums (N, n_out) of `min(high right, low left) - min(high, low) min(right, left)`, elementwise, in chunks.
-
-    `high`, `low` like the kernel, `right`, `left` (N, n_in); all at least 0.
-    """
-    samples, columns = torch.nonzero(right > 0, as_tuple=True)
-    total = torch.zeros(len(right), len(high), dtype=right.dtype, device=right.device)
-    step = _terms_that_fit(affine, len(high))
-    for start in range(0, len(samples), step):
-        s, j = samples[start : start + step], columns[start : start + step]
-        a, b, u, m = high.T[j], low.T[j], right[s, j, None], left[s, j, None]
-        excess = torch.minimum(a * u, b * m) - torch.minimum(a, b) * torch.minimum(u, m)
-        total = total.index_add(0, s, excess)
-    return total
-
-
-def _excess_of_conv(affine: Affine, high: Tensor, low: Tensor, right: Tensor, left: Tensor) -> Tensor:
-    """`_excess_of_dense` for a convolution, position by position."""
-    layer = affine.layer
-    assert isinstance(layer, Conv)
-    shape = (layer.groups, 1, -1, layer.fan_in)
-    a, b = high.reshape(shape), low.reshape(shape)
-    each = layer.groups * layer.positions * layer.fan_in
-    rows, channels = _terms_that_fit(affine, each * a.shape[2]), _terms_that_fit(affine, each)
-    parts = []
-    for start in range(0, len(right), rows):
-        u = affine.patches(right[start : start + rows]).unsqueeze(3)
-        m = affine.patches(left[start : start + rows]).unsqueeze(3)
-        some = []
-        for first in range(0, a.shape[2], channels):
-            c, d = a[:, :, first : first + channels], b[:, :, first : first + channels]
-            excess = torch.minimum(c * u, d * m) - torch.minimum(c, d) * torch.minimum(u, m)
-            some.append(excess.sum(-1))
-        total = torch.cat(some, 3).transpose(2, 3)
-        parts.append(total.reshape(len(u), layer.size))
-    return torch.cat(parts)
-
-
-def _terms_that_fit(affine: Affine, terms: int) -> int:
-    """Rows of so many terms each that are worked on at once: eight temporary tensors, about as many operations."""
-    return pieces(8 * terms, 8 * terms, affine.memory)
-
-
 def magnitude(lower: Tensor, upper: Tensor) -> Tensor:
     """Largest absolute values (N, 1) over the boxes [lower, upper], (N, n) each."""
     if not lower.shape[1]:
@@ -213,7 +109,7 @@ def _affine(model: BoundModel, bounds: Bounds, index: int) -> Ends:
 
 def _of_counts(model: BoundModel, affine: Affine, whole: Counts, mass: Tensor, constant: Tensor) -> Ends:
     """Ends (N, n_out) for inputs that are whole numbers times one step; `mass` and `constant` scale what is rounded."""
-    split = _SplitBySign(affine, whole.low, whole.high)
+    split = SplitBySign(affine, whole.low, whole.high)
     allowed = LEVELS * mass * model.rounding.gamma(affine.terms) + model.rounding.tiny
     low, high = whole.scaled((split.lower(), split.upper()), allowed)
     bias, spread, gamma = affine.spread(affine.bias), affine.spread(affine.bias_radius), model.rounding.gamma(2)
@@ -274,6 +170,13 @@ def _add(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     return model.rounding.widen(low, high, mass, 1)
 
 
+def _product(model: BoundModel, bounds: Bounds, index: int) -> Ends:
+    first, second = model.network.layers[index].inputs
+    x, y = ((bounds.lower[i], bounds.upper[i]) for i in (first, second))
+    low, high = product_interval(x, y, square=first == second)
+    return model.rounding.widen(low, high, torch.maximum(low.abs(), high.abs()), 1)
+
+
 def _input(model: BoundModel, bounds: Bounds, index: int) -> Ends:
     return bounds.lower[index], bounds.upper[index]
 
@@ -288,6 +191,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     MaxPool: _max_pool,
     DynamicRounding: dynamic_interval,
     Add: _add,
+    Product: _product,
 }
 
 
@@ -333,7 +237,7 @@ def _folded_margins(model: BoundModel, affine: Affine, label: int, box: Ends, wh
         bias=affine.bias[label] - affine.bias,
         bias_radius=affine.bias_radius[label] + affine.bias_radius,
     )
-    low = _SplitBySign(folded, lower, upper).lower() + folded.bias - folded.bias_radius
+    low = SplitBySign(folded, lower, upper).lower() + folded.bias - folded.bias_radius
     if not model.rounding.enabled:
         return low
     # The mass of the rows before they are subtracted: cancellation must not shrink the allowance.

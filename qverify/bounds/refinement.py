@@ -109,8 +109,8 @@ def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
 
 
 def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> Bounds:
-    """Bounds on every layer by BP: those on unstable pre-activations, and on what may be the largest under a window,
-    refined in order, intervals propagated from there.
+    """Bounds on every layer by BP: those on unstable pre-activations, on what may be the largest under a window, and on
+    factors, refined in order, intervals propagated from there.
 
     Each layer uses the refined bounds of the layers before it. Nested in `bounds`, sound; where the deadline passes,
     the rest is as in `bounds`.
@@ -120,6 +120,9 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
     readers: dict[int, list[int]] = {}
     for i in (*_dynamic_without_relu(model), *model.network.relus, *model.points, *model.windows):
         readers.setdefault(layers[i].inputs[0], []).append(i)
+    for i in model.network.products:
+        for source in layers[i].inputs:
+            readers.setdefault(source, []).append(i)
     for index in range(1, len(layers)):
         if deadline is not None and deadline.passed():
             new.lower.append(bounds.lower[index])
@@ -143,6 +146,8 @@ def _dynamic_without_relu(model: BoundModel) -> list[int]:
 
 def _wanted(model: BoundModel, bounds: Bounds, index: int, target: int) -> Tensor:
     """Mask (N, size) of the outputs of layer `index`, which activation `target` reads, whose bounds are refined."""
+    if target in model.network.products:
+        return bounds.upper[index] > bounds.lower[index]
     if model.dynamic is None:
         return _loose(model, bounds, target)
     # A dynamic rounding point takes its step from all of them, but for what a Relu makes 0.

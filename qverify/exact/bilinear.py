@@ -19,11 +19,12 @@ from scipy import sparse
 
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.pool_rows import pool_rows
+from qverify.exact.product_rows import product_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.family import outer_interval
 from qverify.family.rules import only_bounds
-from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import chord
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
-    from qverify.exact.relational import Maps
+    from qverify.exact.maps import Maps
 
 
 class Bilinear:
@@ -71,6 +72,15 @@ class Bilinear:
         (source,) = layer.inputs
         ends = self.bounds.lower[source], self.bounds.upper[source]
         pool_rows(self.builder, f"largest {index}", block, self.columns[source], layer.windows, ends)
+
+    def _product(self, index: int, layer: Product, block: IntArray) -> None:
+        first, second = layer.inputs
+        x, y = ((self.bounds.lower[i], self.bounds.upper[i]) for i in (first, second))
+        factors = self.columns[first], self.columns[second]
+        rows = self.builder.add_rows([(np.ones(layer.size), block)], 0.0, 0.0)
+        self.builder.add_products(rows, *factors, -np.ones(layer.size))
+        if self.cuts:
+            product_rows(self.builder, block, factors, x, y)
 
     def _affine(self, index: int, layer: Dense | Conv, block: IntArray) -> None:
         x = self.columns[layer.inputs[0]]
@@ -164,4 +174,5 @@ BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
     MaxPool: Bilinear._max_pool,
     DynamicRounding: Bilinear._dynamic_rounding,
     Add: Bilinear._add,
+    Product: Bilinear._product,
 }

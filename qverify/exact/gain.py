@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.exact.pool_rows import candidates
-from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
-    from qverify.exact.relational import Maps
+    from qverify.exact.maps import Maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,14 @@ def _gain_add(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array])
     return _own(bounds, index)
 
 
+def _gain_product(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    first, second = maps.family.network.layers[index].inputs
+    weight[first] += weight[index] * bounds.reach(second) + TINY
+    weight[second] += weight[index] * bounds.reach(first) + TINY
+    own = _own(bounds, index)
+    return Sizes(ranges=own.ranges, magnitudes=bounds.reach(first) * bounds.reach(second) + TINY)
+
+
 GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]] = {
     Input: _gain_input,
     Dense: _gain_affine,
@@ -122,4 +130,5 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     MaxPool: _gain_max_pool,
     DynamicRounding: _gain_rounding,
     Add: _gain_add,
+    Product: _gain_product,
 }

@@ -8,6 +8,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
                x_k in [0, r_a] where U <= 0: no row at all
     rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (32), a binary a kink
     MaxPool    y = the largest of some x_i: a binary for each that may be it (pool_rows.py)
+    Product    four rows around y = x x', which relax it (product_rows.py)
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
 where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `signs` names
@@ -19,103 +20,29 @@ positions as independent: sound, not exact (mathematics.md, section 6).
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from qverify.exact.builder import ProgramBuilder, as_matrix, per_output
+from qverify.exact.builder import ProgramBuilder
+from qverify.exact.maps import Magnitude, Maps
 from qverify.exact.pool_rows import pool_rows
+from qverify.exact.product_rows import product_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.rules import only_bounds
-from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
-from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
-    from qverify.family.family import Family
     from qverify.network import Network
 
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Map(Brief):
-    """One affine layer as matrices: centre W, radius R (CSR), b, r_b (n_out,)."""
-
-    weight: Any
-    radius: Any
-    bias: Array
-    bias_radius: Array
-
-    @cached_property
-    def absolute(self) -> Any:
-        """`|W| + R` (CSR): the largest absolute weights of any member, which rounding errors are in proportion to."""
-        return abs(self.weight) + self.radius
-
-
-class Maps:
-    """The affine layers of a family as matrices, by index: made when first asked for, and shared by threads."""
-
-    def __init__(self, family: Family):
-        self.family = family
-        self._made: dict[int, Map] = {}
-        self._radius_sums: dict[int, Array] = {}
-        self._lock = threading.RLock()
-
-    def __getitem__(self, index: int) -> Map:
-        with self._lock:
-            if index not in self._made:
-                self._made[index] = self._map(index)
-            return self._made[index]
-
-    def radius_sum(self, source: int) -> Array:
-        """The sums (size,) of the radii that multiply each output of layer `source`; 0 where |x_j| does not matter."""
-        with self._lock:
-            if source not in self._radius_sums:
-                total = np.zeros(self.family.network.layers[source].size)
-                for user in self.family.network.consumers[source]:
-                    if user in self.family.weight:
-                        total += np.asarray(self[user].radius.sum(axis=0)).ravel()
-                self._radius_sums[source] = total
-            return self._radius_sums[source]
-
-    def _map(self, index: int) -> Map:
-        layer = self.family.network.layers[index]
-        assert isinstance(layer, (Dense, Conv))
-        weight, bias = as_matrix(layer, layer.weight), per_output(layer, layer.bias)
-        if index not in self.family.weight:
-            return Map(
-                weight=weight, radius=sparse.csr_matrix(weight.shape), bias=bias, bias_radius=np.zeros_like(bias)
-            )
-        radius = as_matrix(layer, self.family.weight[index])
-        return Map(weight=weight, radius=radius, bias=bias, bias_radius=per_output(layer, self.family.bias[index]))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Magnitude(Brief):
-    """Linear upper bounds on |x| of one layer, each (size,): the chords `slope * x + intercept`, sound; or variables of
-    the program, exact, where `column` >= 0 (and slope and intercept are 0)."""
-
-    slope: Array
-    intercept: Array
-    column: IntArray
-
-    def row_terms(self, radius: Any, sign: float, columns: IntArray) -> tuple[list[tuple[Any, IntArray]], Array]:
-        """`sign * radius @ |x|` as row terms and a constant; radius CSR (m, n), columns: where x lives."""
-        terms = [(sign * (radius @ sparse.diags(self.slope)), columns)]
-        exact = np.flatnonzero(self.column >= 0)
-        if len(exact):
-            terms.append((sign * radius[:, exact], self.column[exact]))
-        return terms, sign * (radius @ self.intercept)
 
 
 class Relational:
@@ -172,6 +99,14 @@ class Relational:
         ends = self.bounds.lower[source], self.bounds.upper[source]
         x, block = self.columns[source], self._block(index)
         pool_rows(self.builder, f"largest {index}", block, x, layer.windows, ends)
+
+    def _product(self, index: int, layer: Product) -> None:
+        first, second = layer.inputs
+        factors, (x, y) = (self.columns[first], self.columns[second]), (self._ends(first), self._ends(second))
+        product_rows(self.builder, self._block(index), factors, x, y)
+
+    def _ends(self, index: int) -> tuple[Array, Array]:
+        return self.bounds.lower[index], self.bounds.upper[index]
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu or a rounding point: then formula (3) or (32) needs no variable for this
@@ -347,4 +282,5 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     MaxPool: Relational._max_pool,
     DynamicRounding: Relational._dynamic_rounding,
     Add: Relational._add,
+    Product: Relational._product,
 }

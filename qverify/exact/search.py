@@ -27,7 +27,7 @@ from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.gain import Gain, gain
-from qverify.exact.relational import Maps, Relational
+from qverify.exact.relational import Relational
 from qverify.exact.size import count_coefficients, count_products
 from qverify.exact.solvers.base import Ending, Limits, Outcome, Session, remaining
 from qverify.exact.solvers.host import TREE, open_session
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
+    from qverify.exact.maps import Maps
     from qverify.family.family import Family
     from qverify.family.members import Recipe, Witness
 
@@ -59,6 +60,8 @@ _NEGLIGIBLE = 1e-9
 """The gap between chord and |x_j|, relative to the range of x_j, up to which a sign binary is not worth it."""
 INDEPENDENT = "independent positions"
 """The scope of a bound that is sound and not exact (mathematics.md, section 6)."""
+RELAXED = "relaxed products"
+"""The scope of a bound where products of branches lie between planes (mathematics.md, section 4.5)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +192,16 @@ class Search:
 
     @property
     def scope(self) -> str:
-        """`exact`, or INDEPENDENT where the last program took the positions of a convolution as independent."""
-        return INDEPENDENT if self.maps.family.shares_weights and not self.bilinear else "exact"
+        """`exact`, or how the last program relaxed: INDEPENDENT positions of a convolution, RELAXED products."""
+        if self.bilinear:
+            return "exact"
+        return (
+            INDEPENDENT
+            if self.maps.family.shares_weights
+            else RELAXED
+            if self.maps.family.network.products
+            else "exact"
+        )
 
     # -- one row ----------------------------------------------------------------------------------
 

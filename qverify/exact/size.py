@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 
 
 def count_coefficients(family: Family) -> int:
-    """The number of coefficients in the relational program, two rows an output of an affine layer, and seven for what
-    each window of a pool sees; with padding."""
+    """The number of coefficients in the relational program, two rows an output of an affine layer, seven for what each
+    window of a pool sees, and four rows a product of branches; with padding."""
     layers = family.network.layers
     pools = 7 * sum(la.windows.size for la in layers if isinstance(la, MaxPool))
-    return pools + 2 * sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))
+    products = 12 * sum(layers[i].size for i in family.network.products)
+    return pools + products + 2 * sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))
 
 
 def count_products(family: Family) -> int:
     """The number of products of variables in the bilinear program; with padding."""
     layers = [family.network.layers[i] for i in family.weight]
-    return sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))
+    gates = sum(family.network.layers[i].size for i in family.network.products)
+    return gates + sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))

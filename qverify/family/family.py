@@ -25,7 +25,7 @@ from qverify.family.points import NO_ZERO, Point, lower_end, upper_end, without_
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
 from qverify.kinds import NETWORK, RADII, clipping_range, expected
-from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.network import Network
 from qverify.rounding import UNIT
@@ -248,6 +248,7 @@ RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
     MaxPool: _no_radius,
     DynamicRounding: _no_radius,  # its radius follows from each sample
     Add: _no_radius,
+    Product: _no_radius,
 }
 """The radii that a layer of each type has, by kind, as arrays."""
 

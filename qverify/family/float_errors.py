@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +68,14 @@ def _add(layer: Any, read: list[_Pair]) -> _Pair:
     return mass, read[0][1] + read[1][1] + _relative(1) * mass
 
 
+def _product(layer: Any, read: list[_Pair]) -> _Pair:
+    (x, e), (y, f) = read
+    mass = x * y
+    if not np.isfinite(mass).all():
+        return np.full(layer.size, np.inf), np.full(layer.size, np.inf)
+    return mass, (x * f + y * e + e * f + _relative(1) * mass) * (1.0 + 2.0**-30)
+
+
 def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
     return np.maximum(-layer.low, layer.high), np.zeros(layer.size)
 
@@ -87,4 +95,5 @@ FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     MaxPool: lambda layer, read: tuple(each[layer.windows].max(axis=1) for each in read[0]),
     DynamicRounding: _dynamic,
     Add: _add,
+    Product: _product,
 }

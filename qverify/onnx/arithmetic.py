@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qverify.layers import Add, Conv, Dense, Relu, Scale
+from qverify.layers import Add, Conv, Dense, Product, Relu, Scale
 from qverify.onnx.accumulators import narrowed, scaled_sums
 from qverify.onnx.dynamic import with_step
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Step, Tensor, Value
@@ -75,7 +75,7 @@ def _per_channel(x: Tensor, layer: Conv, value: Array) -> bool:
 
 
 def arithmetic(node: Node, builder: NetworkBuilder) -> Value:
-    """Add, Sub, Mul, Div with a constant on either side; Add and Sub of two branches."""
+    """Add, Sub, Mul, Div with a constant on either side; Add, Sub and Mul of two branches."""
     if any(isinstance(v, Step) for v in node.inputs):
         return with_step(node, builder)
     if any(isinstance(v, Tensor) and v.integers is not None and v.dynamic is None for v in node.inputs):
@@ -122,12 +122,13 @@ def _of_sums(node: Node, builder: NetworkBuilder) -> Value:
 
 def _branches(node: Node, builder: NetworkBuilder) -> Value:
     left, right = node.tensor(0), node.tensor(1)
-    if node.op not in ("Add", "Sub"):
-        what = "multiplies" if node.op == "Mul" else "divides"
-        raise Refusal(f"it {what} two computed tensors; one of them must be a constant")
+    if node.op == "Div":
+        raise Refusal("it divides two computed tensors; one of them must be a constant")
     shape = _broadcast(left.shape, right.shape)
     if shape is None or not left.size == right.size == prod(shape):
         raise Refusal(f"its branches have the shapes {left.shape} and {right.shape}; supported are equal shapes")
+    if node.op == "Mul":
+        return builder.new(Product, node.name, (left, right), shape)
     if node.op == "Sub":
         if left.layer == right.layer:
             raise Refusal("it subtracts a tensor from itself")

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.errors import ModelError, UsageError
 from qverify.kinds import NETWORK, expected, path_like
-from qverify.layers import Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network
 from qverify.text.escapes import shown
 
@@ -277,6 +277,11 @@ def _add(writer: _Writer, layer: Add) -> tuple[str, _Shape]:
     return writer.node("Add", inputs, layer.name), layer.shape
 
 
+def _product(writer: _Writer, layer: Product) -> tuple[str, _Shape]:
+    inputs = [writer.input(layer, layer.shape, which) for which in (0, 1)]
+    return writer.node("Mul", inputs, layer.name), layer.shape
+
+
 _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     Dense: _dense,
     Conv: _conv,
@@ -286,4 +291,5 @@ _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     MaxPool: _max_pool,
     DynamicRounding: _dynamic_rounding,
     Add: _add,
+    Product: _product,
 }

@@ -60,6 +60,13 @@ def match(trained: Network, file: Network) -> Match:
             f"{file.source} is quantised dynamically, and what compares a file with its network needs fixed steps; "
             "quantise the network statically, or ask verify about the file alone."
         )
+    for network in (trained, file):
+        if network.products:
+            name = quoted(network.layers[network.products[0]].name)
+            raise ModelError(
+                f"{network.source} multiplies two branches in layer {name}, of which compare and covers know no bounds;"
+                " verify takes the file alone."
+            )
     departures = []
     for candidate in _forms(trained):
         try:

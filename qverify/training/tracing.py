@@ -15,7 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from qverify.errors import ModelError, UnsupportedModel
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu
 from qverify.onnx.refusals import Refusals
 from qverify.text.shortened import first_line
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _RELU = (F.relu, torch.relu, "relu")
 _VIEWS = (torch.flatten, torch.reshape, "flatten", "view", "reshape", "size", getattr)
 _SUMS = (operator.add, torch.add, "add")
+_PRODUCTS = (operator.mul, torch.mul, "mul")
 _VIEW_MODULES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -100,7 +101,9 @@ class TraceReader:
         elif node.target in _VIEWS or _takes_size(node):
             self._view(node)
         elif node.target in _SUMS and len(_tensors(node)) == 2 and not node.kwargs:
-            self._add(node)
+            self._pair(node, Add)
+        elif node.target in _PRODUCTS and len(_tensors(node)) == 2 and not node.kwargs:
+            self._pair(node, Product)
         else:
             self._refuse(node, f"operation {node.name!r} ({node.target})", "; use the layers that are supported")
 
@@ -148,9 +151,13 @@ class TraceReader:
         sources = _tensors(node)
         return self.position.get(sources[0].name, 0) if sources else 0
 
-    def _add(self, node: fx.Node) -> None:
+    def _pair(self, node: fx.Node, kind: type[Add | Product]) -> None:
+        """A sum or product of two branches."""
         first, second = (self.position.get(source.name, 0) for source in _tensors(node))
-        self._append(node, Add(self._name(node), (first, second), _shape(node)))
+        if not self.layers[first].size == self.layers[second].size == prod(_shape(node)):
+            self._refuse(node, f"operation {node.name!r}", ", whose branches have unequal shapes")
+            return
+        self._append(node, kind(self._name(node), (first, second), _shape(node)))
 
     def _relu(self, node: fx.Node) -> None:
         self._append(node, Relu(self._name(node), (self._source(node),), _shape(node)))

@@ -96,7 +96,7 @@ _FIELDS: dict[str, Fits] = {
     "seconds": lambda value: at_least_0(value) and value < 1e10,
 }
 _FIELDS_MORE: dict[str, Fits] = {
-    "scope": word("exact", "independent positions"),
+    "scope": word("exact", "independent positions", "relaxed products"),
     "detail": text,
     "limit": positive,
     "grid": word("on", "off"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.budget import Deadline, working_memory
-from qverify.exact.relational import Maps
+from qverify.exact.maps import Maps
 from qverify.exact.solvers.process import Lent, borrowed
 from qverify.family.family import Family
 from qverify.kinds import NETWORK, OPTIONS, expected

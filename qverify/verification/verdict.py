@@ -97,7 +97,8 @@ class Verdict(Brief):
 
     `margin_lower`: proved lower bound on the worst margin over the family (-inf if there is none); `margin_upper`: the
     margin of a concrete member. `method` decided, one of `choices.STAGES`. `scope`: of the
-    exact step, `exact`, or `independent positions` where kernels are shared (sound; cannot falsify), else empty.
+    exact step, `exact`, or `independent positions` where kernels are shared, or `relaxed products` of branches (both
+    sound, and cannot falsify), else empty.
     `detail`: why it is unknown. `seconds`: its share of batched steps plus its own exact step. `limit`: the time limit,
     in seconds, that ended its exact step, None if none did.
     """

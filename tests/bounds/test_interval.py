@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from qverify.arrays import Array
 from qverify.bounds.affine import Affine
-from qverify.bounds.interval import INTERVAL, affine_interval, interval_bounds, interval_margins
+from qverify.bounds.affine_interval import affine_interval
+from qverify.bounds.interval import INTERVAL, interval_bounds, interval_margins
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.points import Point

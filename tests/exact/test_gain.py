@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qverify.exact.gain import gain
-from qverify.exact.relational import Maps
+from qverify.exact.maps import Maps
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu

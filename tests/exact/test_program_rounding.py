@@ -18,8 +18,9 @@ import qverify
 from qverify.arrays import Array
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.cuts import Switched
+from qverify.exact.maps import Maps
 from qverify.exact.program import Program
-from qverify.exact.relational import Maps, Relational
+from qverify.exact.relational import Relational
 from qverify.exact.scaling import Scaled
 from qverify.family.family import Family
 from qverify.family.radii import Radii

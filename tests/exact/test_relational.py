@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from qverify.exact import solvers
+from qverify.exact.maps import Maps
 from qverify.exact.program import Objective, Program
-from qverify.exact.relational import Maps, Relational
+from qverify.exact.relational import Relational
 from qverify.exact.solvers.base import Ending, Limits
 from qverify.family.family import Family
 from qverify.family.radii import Radii

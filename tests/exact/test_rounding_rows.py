@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qverify.exact.builder import ProgramBuilder
-from qverify.exact.relational import Maps
+from qverify.exact.maps import Maps
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.exact.search import Search, SearchedSample, SearchSettings
 from qverify.family.batchnorm import Saturation

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qverify.exact.decide import Ruling
-from qverify.exact.relational import Maps
+from qverify.exact.maps import Maps
 from qverify.exact.search import Search, SearchedSample, SearchSettings
 from qverify.family.family import Family
 from tests.support.networks import inputs, mlp, random_radii

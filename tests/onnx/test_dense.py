@@ -225,3 +225,11 @@ def test_a_neg_is_an_exact_scale(rng: np.random.Generator) -> None:
     network = load(built)
     assert kinds(network) == "Dense Scale"
     agree(network, built, rng)
+
+
+def test_products_of_branches(rng: np.random.Generator) -> None:
+    nodes = [node("MatMul", "x w", "a"), node("MatMul", "x v", "b"), node("Mul", "a b", "c"), node("Mul", "c c", "y")]
+    built = model(nodes, {"w": weights(rng, 4, 3), "v": weights(rng, 4, 3)}, ["N", 4])
+    network = load(built)
+    assert kinds(network) == "Dense Dense Product Product"
+    agree(network, built, rng)

@@ -239,7 +239,7 @@ REFUSALS = {
         ["transB on a computed matrix of shape (5, 4)"],
     ),
     "two computed factors": (_chain(node("MatMul", "x x", "y"), shape=[4, 4]), ["one factor must be a constant"]),
-    "product of branches": (_chain(node("Mul", "x x", "y")), ["it multiplies two computed tensors"]),
+    "quotient of branches": (_chain(node("Div", "x x", "y")), ["it divides two computed tensors"]),
     "division by the input": (_chain(node("Div", "c x", "y"), c=_numbers(4)), ["it divides by a computed tensor"]),
     "division by zero": (_chain(node("Div", "x c", "y"), c=np.array([1.0, 0, 2, 3])), ["holds zeros"]),
     "constant that enlarges": (

@@ -12,7 +12,7 @@ from qverify.errors import ModelError
 from qverify.layers import Add, BatchNorm, Conv, Input, Relu, Rounding
 from qverify.network import Network
 from qverify.replication.matching import match
-from tests.support.networks import NETWORKS, conv_of, dense, mlp, relu
+from tests.support.networks import NETWORKS, UNGATED, conv_of, dense, mlp, relu
 from tests.support.quantised import quantised, rounding
 
 
@@ -28,7 +28,7 @@ def renamed(network: Network) -> Network:
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(UNGATED))
 def test_values_of_matched_layers_are_close(name: str, fused: bool) -> None:
     """At 16 bits every layer of the file gives what the layer gives that it stands for, names or none."""
     network, file = pair(name, bits=16, fused=fused)
@@ -116,3 +116,9 @@ def test_a_file_of_another_model_departs_at_a_layer() -> None:
     kept[i] = replace(kept[i], low=-kept[i].high)  # else it is the Relu itself
     with pytest.raises(ModelError, match="it has Dense 'fc1' 5 x 7, and the network has Relu 'relu0' 7"):
         match(network, Network(tuple(kept), source="file"))
+
+
+def test_products_of_branches_are_refused() -> None:
+    gated = NETWORKS["gated"](np.random.default_rng(0))
+    with pytest.raises(ModelError, match="multiplies two branches in layer 'product0'"):
+        match(gated, gated)

@@ -19,7 +19,7 @@ import numpy as np
 from qverify.family.family import Family
 from qverify.family.points import NO_ZERO, Point
 from qverify.family.radii import Radii
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network
 
 Array = np.ndarray
@@ -172,6 +172,14 @@ def _input_twice(rng: Rng) -> Network:
     return Network((*layers, *adds, relu("relu1", 6, adds[1]), dense(rng, "out", 7, 3, 4)))
 
 
+def _gated(rng: Rng) -> Network:
+    """Products of a Relu's output and a Dense's, and of a Dense's output with itself."""
+    first, gate = dense(rng, "fc0", 0, 5, 4), dense(rng, "gate", 0, 5, 4)
+    layers = (Input("x", (), (4,)), first, relu("relu0", 1, first), gate)
+    products = (Product("product0", (2, 3), (5,)), dense(rng, "fc1", 4, 4, 5), Product("square", (5, 5), (4,)))
+    return Network((*layers, *products, dense(rng, "out", 6, 3, 4)))
+
+
 def _conv_input_twice(rng: Rng) -> Network:
     """An image read by a convolution and by a dense layer; the convolution's output consumed twice too."""
     first = conv(rng, "conv", 0, (1, 3, 3), (2, 1, 2, 2))
@@ -225,8 +233,12 @@ NETWORKS: dict[str, Callable[[Rng], Network]] = {
     "add_last": _add_last,
     "conv_max_pool": _conv_max_pool,
     "conv_max_pools": _max_pools,
+    "gated": _gated,
 }
 
+
+UNGATED = {name: builder for name, builder in NETWORKS.items() if name != "gated"}
+"""Those without products of branches."""
 
 # --- radii and inputs -----------------------------------------------------------------------------------
 
@@ -334,7 +346,7 @@ def sample_members(
         elif isinstance(layer, MaxPool):
             values.append(np.stack([sources[0][:, taps].max(axis=1) for taps in pool_taps(layer)], axis=1))
         else:
-            values.append(sources[0] + sources[1])
+            values.append(sources[0] * sources[1] if isinstance(layer, Product) else sources[0] + sources[1])
     return values
 
 

@@ -12,7 +12,7 @@ import torch
 from qverify.arrays import Array
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.layers import Conv, Dense, Input, Layer, MaxPool, Relu, Scale
+from qverify.layers import Conv, Dense, Input, Layer, MaxPool, Product, Relu, Scale
 from qverify.network import Network
 from tests.support.networks import conv_taps, pool_taps
 
@@ -46,7 +46,8 @@ def corner_member(family: Family, x: Array, signs: Callable[..., Any]) -> list[l
         elif isinstance(layer, MaxPool):
             values.append([max(source[0][j] for j in taps) for taps in pool_taps(layer)])
         else:
-            values.append([a + b for a, b in zip(*source, strict=True)])
+            gate = isinstance(layer, Product)
+            values.append([a * b if gate else a + b for a, b in zip(*source, strict=True)])
     return values
 
 

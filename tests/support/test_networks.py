@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from qverify.family.family import Family
-from qverify.layers import Add, Conv, Dense, MaxPool, Relu
+from qverify.layers import Add, Conv, Dense, MaxPool, Product, Relu
 from qverify.network import Network
 from tests.support.networks import (
     NETWORKS,
@@ -65,6 +65,8 @@ def excesses(family: Family, x: Array, values: list[Array]) -> tuple[float, list
             centre, reach = np.stack(layer_max, axis=1), np.zeros(layer.size)
         elif isinstance(layer, Add):
             centre, reach = source[0] + source[1], np.zeros(layer.size)
+        elif isinstance(layer, Product):
+            centre, reach = source[0] * source[1], np.zeros(layer.size)
         else:
             per_channel: Any = layer
             centre, reach = source[0] * per_channel.scale + per_channel.shift, np.zeros(layer.size)

@@ -285,3 +285,26 @@ def test_a_wrong_input_shape_is_one_sentence(capfd: pytest.CaptureFixture[str]) 
 def test_what_only_looks_supported_is_found_out(forward: Callable[..., Any], shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match=r"^net computes something else than its layers suggest; .*\.$"):
         LiveNetwork.trace(filled(Forward(forward, a=nn.Linear(4, 3))), shape, "net")
+
+
+def test_a_gate_is_a_product_of_its_branches() -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.c(torch.relu(self.a(x)) * self.b(x))
+            return found
+
+    module = filled(Gate())
+    live, x = LiveNetwork.trace(module, (4,)), torch.randn(7, 4)
+    assert [type(layer).__name__ for layer in live.network.layers] == [
+        "Input",
+        "Dense",
+        "Relu",
+        "Dense",
+        "Product",
+        "Dense",
+    ]
+    np.testing.assert_allclose(live.frozen().evaluate(x.numpy()), module(x).detach().numpy(), atol=1e-5)
