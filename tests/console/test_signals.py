@@ -48,6 +48,7 @@ def test_sigterm_keeps_the_rows_and_is_status_143(tmp_path: Path) -> None:
     assert answer(*SLOW, "--out", tmp_path, "--resume")["samples"] == 20
 
 
+@pytest.mark.slow
 def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> None:
     rows = tmp_path / "samples.jsonl"
     with ignored(signal.SIGINT):

@@ -192,6 +192,7 @@ def test_proved_bound_takes_the_tolerance_off() -> None:
         assert proved_bound(Outcome(status=status, dual_bound=math.nan), 0.0) == -math.inf
 
 
+@pytest.mark.slow
 def test_too_large_for_gurobi_is_refused_by_name_and_auto_goes_on() -> None:
     rng = np.random.default_rng(0)
     network = mlp(rng, 30, 800, 700, 600, 3)

@@ -179,7 +179,9 @@ def extreme(family: Family, x: Array, push: int) -> Callable[..., Any]:
     return signs
 
 
-@pytest.mark.parametrize("number", range(5 + len(NETWORKS)))
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=[pytest.mark.slow] * (n == 2)) for n in range(5 + len(NETWORKS))]
+)
 def test_members_are_exact_points_of_both_programs(number: int, rng: np.random.Generator) -> None:
     family, x = list(cases())[number]
     bounds, maps = sample_bounds(family, x), Maps(family)

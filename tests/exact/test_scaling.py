@@ -66,6 +66,7 @@ def rescaled(network: Network, radii: Radii, rng: np.random.Generator) -> tuple[
     return Network(tuple(layers)), Radii(input=radii.input, layers=own)
 
 
+@pytest.mark.slow
 def test_the_scale_of_single_neurons_changes_no_verdict() -> None:
     seen = set()
     for seed in range(8):

@@ -55,6 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("figure", "plot"),
     [("figure1_radius", "radius"), ("figure2_normal_robust", "normal_robust"), ("figure3_methods", "methods")],

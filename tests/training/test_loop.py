@@ -178,6 +178,7 @@ def test_weights_stay_within_the_limit(limit: float) -> None:
 # --- what it is good for ---
 
 
+@pytest.mark.slow
 def test_robust_training_is_worth_it() -> None:
     """On digits at 6 bits (paper): guaranteed accuracy on the test set, verified; and the loss says so, too."""
     settings = Settings(epochs=8, batch_size=64, lr=0.02, threads=1)

@@ -343,6 +343,7 @@ def batch(**more: Any) -> tuple[Here, dict[int, Row]]:
     return engine, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "stage"),
     [

@@ -177,6 +177,7 @@ def test_inspect_without_samples_refuses_it_too() -> None:
     assert result.exit_code == 2 and "is no size of at least 384M" in result.stderr
 
 
+@pytest.mark.slow
 def test_factors_that_are_searched_at_once_share_the_cap(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

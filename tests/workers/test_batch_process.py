@@ -120,6 +120,7 @@ def test_an_internal_error_in_a_worker_ends_the_run(tmp_path: Path, monkeypatch:
 # --- a batch that ends before its time ---
 
 
+@pytest.mark.slow
 @linux
 def test_kill_9_loses_no_row_and_leaves_no_process(tmp_path: Path) -> None:
     expected = undisturbed(EXACT)

@@ -165,6 +165,7 @@ def test_a_crash_in_one_of_several_threads(problem: tuple[Any, Any, Any], plante
     assert "its process was ended by SIGABRT" in lost.detail
 
 
+@pytest.mark.slow
 def test_a_crash_while_the_discrepancy_is_asked_for(
     problem: tuple[Any, Any, Any], planted: Callable[..., None]
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_process_that_cannot_be_started_is_said_in_one_sentence(
 # --- hangs ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [pytest.param("sleeps", marks=pytest.mark.slow), "locks Python"])
 def test_a_solver_that_hangs_is_ended_soon_after_its_limit(
     solver: str, problem: tuple[Any, Any, Any], planted: Callable[..., None]
