@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.bounds.affine import Affine
+from qverify.bounds.curves import activation_interval
 from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.budget import Deadline, pieces
@@ -284,6 +286,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     Conv: _affine,
     Scale: _scale,
     Relu: _relu,
+    Activation: activation_interval,
     Rounding: _rounding,
     MaxPool: _max_pool,
     DynamicRounding: dynamic_interval,

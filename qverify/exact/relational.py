@@ -7,6 +7,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
                x_k <= hi(x) - L (1 - s) + r_a,   x_k <= U s + r_a,  s binary    only if hi can have both signs
                x_k in [0, r_a] where U <= 0: no row at all
     rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (32), a binary a kink
+    Activation y = f(z), piecewise linear: a binary for each of its breaks (curve_rows.py)
     MaxPool    y = the largest of some x_i: a binary for each that may be it (pool_rows.py)
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
@@ -27,7 +28,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from qverify.activations.layer import Activation
 from qverify.exact.builder import ProgramBuilder, as_matrix, per_output
+from qverify.exact.curve_rows import curve_rows
+from qverify.exact.magnitude import Magnitude
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
@@ -100,24 +104,6 @@ class Maps:
         return Map(weight=weight, radius=radius, bias=bias, bias_radius=per_output(layer, self.family.bias[index]))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Magnitude(Brief):
-    """Linear upper bounds on |x| of one layer, each (size,): the chords `slope * x + intercept`, sound; or variables of
-    the program, exact, where `column` >= 0 (and slope and intercept are 0)."""
-
-    slope: Array
-    intercept: Array
-    column: IntArray
-
-    def row_terms(self, radius: Any, sign: float, columns: IntArray) -> tuple[list[tuple[Any, IntArray]], Array]:
-        """`sign * radius @ |x|` as row terms and a constant; radius CSR (m, n), columns: where x lives."""
-        terms = [(sign * (radius @ sparse.diags(self.slope)), columns)]
-        exact = np.flatnonzero(self.column >= 0)
-        if len(exact):
-            terms.append((sign * radius[:, exact], self.column[exact]))
-        return terms, sign * (radius @ self.intercept)
-
-
 class Relational:
     """The relational program of one sample. `program` has no objective; ask `combination` for one.
 
@@ -172,6 +158,13 @@ class Relational:
         ends = self.bounds.lower[source], self.bounds.upper[source]
         x, block = self.columns[source], self._block(index)
         pool_rows(self.builder, f"largest {index}", block, x, layer.windows, ends)
+
+    def _activation(self, index: int, layer: Activation) -> None:
+        (source,) = layer.inputs
+        radius = np.broadcast_to(self.bounds.activation[index], layer.size)
+        variables = self.columns[source], self._block(index)
+        ends = self.bounds.lower[source], self.bounds.upper[source]
+        curve_rows(self.builder, f"curve {index}", layer, variables, ends, radius)
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu or a rounding point: then formula (3) or (32) needs no variable for this
@@ -343,6 +336,7 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     Conv: Relational._affine,
     Scale: Relational._scale,
     Relu: Relational._relu,
+    Activation: Relational._activation,
     Rounding: Relational._rounding,
     MaxPool: Relational._max_pool,
     DynamicRounding: Relational._dynamic_rounding,

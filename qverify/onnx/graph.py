@@ -258,8 +258,9 @@ class NetworkBuilder(Brief):
 
     `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that reads float64
     computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entry`: the input
-    as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically
-    quantised model where its points are: no two nodes become one Scale then, whose float32 would hide that of both.
+    as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically quantised
+    model where its points are: no two nodes become one Scale then, whose float32 would hide that of both. `shared`:
+    layers that several nodes read.
     """
 
     input_name: str
@@ -275,6 +276,7 @@ class NetworkBuilder(Brief):
     points: dict[int, Point] = field(default_factory=dict)
     entry: Tensor | None = None
     dynamic: dict[int, DynamicPoint] | None = None
+    shared: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]
