@@ -144,8 +144,8 @@ def _refuse_activations(network: Network, points: str) -> None:
     for i in network.activations:
         layer: Any = network.layers[i]
         raise RadiiError(
-            f"Toolchains differ in where they round around {layer.name!r} ({layer.function}), so --points {points} is not"
-            " known for it; use --points activations, --scheme paper or --radii."
+            f"Toolchains differ in where they round around {layer.name!r} ({layer.function}), so --points {points} is"
+            " not known for it; use --points activations, --scheme paper or --radii."
         )
 
 

@@ -258,9 +258,9 @@ class NetworkBuilder(Brief):
 
     `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that reads float64
     computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entry`: the input
-    as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically quantised
-    model where its points are: no two nodes become one Scale then, whose float32 would hide that of both. `shared`:
-    layers that several nodes read.
+    as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically
+    quantised model where its points are: no two nodes become one Scale then, whose float32 would hide that of both.
+    `shared`: layers that several nodes read.
     """
 
     input_name: str

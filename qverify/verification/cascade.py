@@ -109,8 +109,8 @@ def verdicts(
 
 class Cascade:
     """The stages for one family, from cheap to exact; `run` takes samples through them. `where`: progress, for people.
-    `only_bounds`: the network's steps are dynamic, which no member and no program can follow. `programs`: exact programs
-    can follow it, which have no smooth activations either.
+    `only_bounds`: the network's steps are dynamic, which no member and no program can follow. `programs`: exact
+    programs can follow it, which have no smooth activations either.
 
     Raises what `Setup` raises.
     """
