@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Product, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ def forward(layer: Layer, inputs: list[Array]) -> Array:
 def _relu(layer: Relu, x: Sequence[Array]) -> Array:
     y = np.maximum(x[0], 0.0)
     return y if layer.offset is None else np.maximum(y + layer.offset, 0.0)
+
+
+def _activation(layer: Activation, x: Sequence[Array]) -> Array:
+    y: Array = layer.curve.value(x[0])
+    return y if layer.offset is None else np.asarray(layer.curve.limited(y + layer.offset))
 
 
 def _rounding(layer: Rounding, x: Sequence[Array]) -> Array:
@@ -47,6 +53,7 @@ _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     Conv: lambda layer, x: layer.apply(layer.weight, x[0]) + np.repeat(layer.bias, layer.positions),
     Scale: lambda layer, x: layer.scale * x[0] + layer.shift,
     Relu: _relu,
+    Activation: _activation,
     Rounding: _rounding,
     MaxPool: lambda layer, x: layer.apply(x[0]),
     DynamicRounding: _dynamic_rounding,

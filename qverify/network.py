@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
 from qverify.forward_pass import forward
@@ -40,6 +41,7 @@ from qverify.layers import (
 from qverify.text.brief import Brief
 
 __all__ = [
+    "Activation",
     "Add",
     "Array",
     "BatchNorm",
@@ -131,6 +133,16 @@ class Network(Brief):
     def relus(self) -> tuple[int, ...]:
         """Indices of the Relus."""
         return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Relu))
+
+    @cached_property
+    def activations(self) -> tuple[int, ...]:
+        """Indices of the activations other than Relu."""
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Activation))
+
+    @cached_property
+    def smooth(self) -> tuple[int, ...]:
+        """Indices of the activations that are not piecewise linear: programs cannot have them exactly."""
+        return tuple(i for i in self.activations if not self.layers[i].curve.linear)  # type: ignore[attr-defined]
 
     @cached_property
     def roundings(self) -> tuple[int, ...]:

@@ -181,7 +181,7 @@ def test_random_radii_resolve_against_every_network(name: str, rng: np.random.Ge
     network = NETWORKS[name](rng)
     family = Family.of(network, random_radii(network, rng))
     assert set(family.weight) == set(family.bias) == set(network.weighted)
-    assert set(family.activation) == set(network.relus)
+    assert set(family.activation) == {*network.relus, *network.activations}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from qverify.bounds.refinement import backward_outputs, tightened_bounds
 from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
 from qverify.exact.search import Search, SearchedSample, SearchSettings
+from qverify.family.rules import not_in_programs
 from qverify.text.brief import Brief
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked_inputs
@@ -92,6 +93,8 @@ def worst_case_discrepancy(
         offered = ", ".join(DISCREPANCY_METHODS)
         raise UsageError(f"The discrepancy has no method {options.method!r}; choose one of: {offered}.")
     flat = checked_inputs(network, x)
+    if network.smooth and options.method == "exact":
+        raise not_in_programs(network.layers[network.smooth[0]])
     hints.remark_on(network, radii, flat)
     work = _Discrepancies(Setup(network, radii, options, stop))
     found: list[Discrepancy] = []

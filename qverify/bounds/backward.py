@@ -14,6 +14,7 @@ bound of the negated row. Per layer:
   over [L, U], plus r_a.
 - dynamic rounding point: `y >= x - r`, or the bound on y, whichever is higher in the middle of the bounds on x.
 - rounding point, formula (32): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
+- other activations: lines of any slope below and above (curves.py).
 - MaxPool: one of the numbers under the window below, one line above (pools.py).
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
@@ -29,7 +30,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.bounds.backward_pass import BackwardPass
+from qverify.bounds.curves import activation_backward
 from qverify.bounds.interval import magnitude
 from qverify.bounds.lines import point_lines
 from qverify.bounds.pools import pool_lines
@@ -334,6 +337,7 @@ BACKWARD: dict[type[Layer], Callable[[BackwardPass, int, Tensor], None]] = {
     Conv: _affine,
     Scale: _scale,
     Relu: _relu,
+    Activation: activation_backward,
     Rounding: _rounding,
     MaxPool: _max_pool,
     DynamicRounding: _dynamic_rounding,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.errors import RadiiError
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Scale
 from qverify.rounding import UNIT
@@ -160,6 +161,8 @@ def with_noise(model: BoundModel, bounds: Bounds, index: int, ends: Ends) -> End
         return ends
     layer: Any = model.network.layers[index]
     _within_float32(model, index, *ends)
+    if isinstance(layer, Activation):
+        raise RadiiError(f"What float32 gets wrong in {layer.name!r} is not known; state --rounding nearest.")
     if not isinstance(layer, (Dense, Conv, Scale, Add)):
         return ends
     read = [torch.maximum(bounds.lower[i].abs(), bounds.upper[i].abs()) for i in layer.inputs]

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.bounds.affine import Affine
 from qverify.bounds.affine_interval import SplitBySign, affine_interval
+from qverify.bounds.curves import activation_interval
 from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
 from qverify.bounds.products import product_interval
 from qverify.bounds.tensors import BoundModel, Bounds
@@ -187,6 +189,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     Conv: _affine,
     Scale: _scale,
     Relu: _relu,
+    Activation: activation_interval,
     Rounding: _rounding,
     MaxPool: _max_pool,
     DynamicRounding: dynamic_interval,

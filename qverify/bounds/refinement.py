@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.backward import backward_bound
+from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
 from qverify.bounds.pools import undecided
@@ -99,10 +100,12 @@ def _refined(
 
 
 def unstable(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
-    """Mask (N, size) of the unstable neurons of a Relu or rounding point: the ends of what it gives have a kink within
-    the bounds on what enters it, so that they need a binary or a relaxation."""
+    """Mask (N, size) of the unstable neurons of an activation or rounding point: the ends of what it gives have a kink
+    within the bounds on what enters it, or are curved there, so that they need a binary or a relaxation."""
     (source,) = model.network.layers[index].inputs
     radius = bounds.activation[index]
+    if index in model.curves:
+        return bends(model, bounds, index)
     if index in model.points:
         return kinks(model.points[index], radius, (bounds.lower[source], bounds.upper[source]))
     return (bounds.upper[source] > 0) & (bounds.lower[source] < radius)
@@ -118,7 +121,7 @@ def tightened_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
     layers = model.network.layers
     new = Bounds(lower=[bounds.lower[0]], upper=[bounds.upper[0]], activation=dict(bounds.activation))
     readers: dict[int, list[int]] = {}
-    for i in (*_dynamic_without_relu(model), *model.network.relus, *model.points, *model.windows):
+    for i in (*_dynamic_without_relu(model), *model.network.relus, *model.curves, *model.points, *model.windows):
         readers.setdefault(layers[i].inputs[0], []).append(i)
     for i in model.network.products:
         for source in layers[i].inputs:

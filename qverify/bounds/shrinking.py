@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_step
 from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
 
@@ -28,7 +29,7 @@ Ends = tuple[Tensor, Tensor]
 def targets(model: BoundModel) -> dict[int, int]:
     """The layers that activations read, by activation; without the input, whose box is given."""
     layers = model.network.layers
-    found = {i: layers[i].inputs[0] for i in (*model.network.relus, *model.points)}
+    found = {i: layers[i].inputs[0] for i in (*model.network.relus, *model.curves, *model.points)}
     return {i: source for i, source in sorted(found.items()) if source != 0}
 
 
@@ -93,6 +94,8 @@ def _take_in(model: BoundModel, bounds: Bounds, index: int, found: Ends) -> None
 def chorded(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     """Mask (N, n) of the neurons of an activation whose lines depend on the intervals of what they read: an upper end
     that is not convex between them, or a lower end that is not concave."""
+    if index in model.curves:
+        return bends(model, bounds, index)
     source = model.network.layers[index].inputs[0]
     least, upper = bounds.least_high.get(source, bounds.lower[source]), bounds.upper[source]
     if index not in model.points:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.bounds.affine import Affine
 from qverify.bounds.cut import Cut
 from qverify.bounds.sample import SampleBounds
@@ -23,6 +24,9 @@ from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qverify.activations.curve import Curve
     from qverify.arrays import Array
     from qverify.family.family import Family
     from qverify.family.kernels import Kernel
@@ -34,7 +38,8 @@ if TYPE_CHECKING:
 class BoundModel(Brief):
     """A family with all its numbers on one device and in one type.
 
-    `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `points[i]` and `cuts[i]` by layer index. With
+    `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `points[i]`, `cuts[i]` and `curves[i]`, of
+    activations other than Relu, by layer index. With
     float64 and rounding enabled, every bound computed from it is sound in floating point. `dynamic`: the rule of its
     dynamic rounding points, if it has some.
     """
@@ -48,6 +53,7 @@ class BoundModel(Brief):
     dtype: torch.dtype
     points: dict[int, Point] = field(default_factory=dict)
     cuts: dict[int, tuple[Cut, ...]] = field(default_factory=dict)
+    curves: dict[int, Curve] = field(default_factory=dict)
     kernel: Kernel | None = None
     dynamic: str | None = None
     memory: int = PIECE
@@ -98,6 +104,7 @@ class BoundModel(Brief):
             dtype=dtype,
             points={i: point.mapped(tensor) for i, point in family.points.items()},
             cuts=cuts,
+            curves=curves_of(network, tensor),
             kernel=family.kernel,
             dynamic=family.dynamic,
             memory=memory,
@@ -147,6 +154,7 @@ class BoundModel(Brief):
             scale={i: (single(scale), single(shift)) for i, (scale, shift) in self.scale.items()},
             activation={i: single(radius) for i, radius in self.activation.items()},
             points={i: point.mapped(single) for i, point in self.points.items()},
+            curves={i: curve.mapped(single, torch) for i, curve in self.curves.items()},
             rounding=Allowances(dtype, enabled=False),
             dtype=dtype,
         )
@@ -177,6 +185,12 @@ class BoundModel(Brief):
         return pieces(copies * floats, passes * self.operations, self.memory)
 
 
+def curves_of(network: Network, tensor: Callable[[Any], Tensor]) -> dict[int, Curve]:
+    """The activations other than Relu as tensors, by layer index."""
+    layers = enumerate(network.layers)
+    return {i: layer.curve.mapped(tensor, torch) for i, layer in layers if isinstance(layer, Activation)}
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class Bounds(Brief):
     """Bounds on every layer's output for N samples: `lower[i]`, `upper[i]` (N, size).
@@ -184,13 +198,15 @@ class Bounds(Brief):
     `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips and at dynamic rounding
     points; where these compute in float32, every layer has one, of what that gets wrong. `least_high[i]`
     (N, size): lower bounds on the upper end of what layer i may give, `W x + R |x| + b + r_b`, where they were sought;
-    only of `BoundModel.fused` layers. At least `lower[i]`.
+    only of `BoundModel.fused` layers. At least `lower[i]`. `lines[i]`: those made around an activation, and of what
+    (curves.py).
     """
 
     lower: list[Tensor]
     upper: list[Tensor]
     activation: dict[int, Tensor]
     least_high: dict[int, Tensor] = field(default_factory=dict)
+    lines: dict[int, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lower[0])

@@ -61,7 +61,7 @@ def _point_options() -> Options:
         click.option(
             "--points",
             type=OneOf(POINTS),
-            help="Schemes tensor and channel: where values are rounded. activations: at the input and behind Relus; "
+            help="Schemes tensor and channel: where values are rounded. activations: at the input and behind each; "
             "onnxruntime, tflite: where these do, outputs, sums and averages included.  [default: activations]",
         ),
         click.option(

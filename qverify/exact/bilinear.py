@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from qverify.activations.layer import Activation
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
+from qverify.exact.curve_rows import curve_rows
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.product_rows import product_rows
 from qverify.exact.program import IntArray, Objective, Program
@@ -137,6 +139,12 @@ class Bilinear:
         radius = np.broadcast_to(self.bounds.activation[index], layer.size)
         self.builder.add_rows([(one, block), (-one, a)], -radius, radius)
 
+    def _activation(self, index: int, layer: Activation, block: IntArray) -> None:
+        (source,) = layer.inputs
+        radius = np.broadcast_to(self.bounds.activation[index], layer.size)
+        ends = self.bounds.lower[source], self.bounds.upper[source]
+        curve_rows(self.builder, f"curve {index}", layer, (self.columns[source], block), ends, radius)
+
     def _dynamic_rounding(self, index: int, layer: DynamicRounding, block: IntArray) -> None:
         raise only_bounds(layer)
 
@@ -170,6 +178,7 @@ BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
     Conv: Bilinear._affine,
     Scale: Bilinear._scale,
     Relu: Bilinear._relu,
+    Activation: Bilinear._activation,
     Rounding: Bilinear._rounding,
     MaxPool: Bilinear._max_pool,
     DynamicRounding: Bilinear._dynamic_rounding,

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.exact.pool_rows import candidates
+from qverify.family.rules import not_in_programs
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
@@ -85,6 +87,15 @@ def _gain_relu(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]
     return _own(bounds, index)
 
 
+def _gain_activation(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    layer: Any = maps.family.network.layers[index]
+    if not layer.curve.linear:
+        raise not_in_programs(layer)
+    steepest = np.max([abs(slope + np.zeros(layer.size)) for slope in layer.curve.slopes()], axis=0)
+    weight[layer.inputs[0]] += weight[index] * steepest
+    return _own(bounds, index)
+
+
 def _gain_rounding(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
     (source,) = maps.family.network.layers[index].inputs
     weight[source] += weight[index] * (bounds.upper[index] > bounds.lower[index])
@@ -126,6 +137,7 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     Conv: _gain_affine,
     Scale: _gain_scale,
     Relu: _gain_relu,
+    Activation: _gain_activation,
     Rounding: _gain_rounding,
     MaxPool: _gain_max_pool,
     DynamicRounding: _gain_rounding,

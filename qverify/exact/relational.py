@@ -7,6 +7,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
                x_k <= hi(x) - L (1 - s) + r_a,   x_k <= U s + r_a,  s binary    only if hi can have both signs
                x_k in [0, r_a] where U <= 0: no row at all
     rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (32), a binary a kink
+    Activation y = f(z), piecewise linear: a binary for each of its breaks (curve_rows.py)
     MaxPool    y = the largest of some x_i: a binary for each that may be it (pool_rows.py)
     Product    four rows around y = x x', which relax it (product_rows.py)
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
@@ -25,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from qverify.activations.layer import Activation
 from qverify.exact.builder import ProgramBuilder
+from qverify.exact.curve_rows import curve_rows
 from qverify.exact.maps import Magnitude, Maps
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.product_rows import product_rows
@@ -107,6 +110,13 @@ class Relational:
 
     def _ends(self, index: int) -> tuple[Array, Array]:
         return self.bounds.lower[index], self.bounds.upper[index]
+
+    def _activation(self, index: int, layer: Activation) -> None:
+        (source,) = layer.inputs
+        radius = np.broadcast_to(self.bounds.activation[index], layer.size)
+        variables = self.columns[source], self._block(index)
+        ends = self.bounds.lower[source], self.bounds.upper[source]
+        curve_rows(self.builder, f"curve {index}", layer, variables, ends, radius)
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu or a rounding point: then formula (3) or (32) needs no variable for this
@@ -278,6 +288,7 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     Conv: Relational._affine,
     Scale: Relational._scale,
     Relu: Relational._relu,
+    Activation: Relational._activation,
     Rounding: Relational._rounding,
     MaxPool: Relational._max_pool,
     DynamicRounding: Relational._dynamic_rounding,

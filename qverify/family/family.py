@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.arrays import Array
 from qverify.choices import KINDS
 from qverify.errors import DataError, RadiiError
@@ -70,8 +71,8 @@ class Family(Brief):
 
     `network`: the trained network, with a layer for each rounding point (placing.py). `input` (n_in,); `weight[i]` like
     `layers[i].weight` and `bias[i]` like its bias, for the layers that a quantiser touches; `activation[i]` (size,) for
-    every Relu and rounding point; `points[i]`: the rest of what a rounding point does, `entry` that of the input;
-    `where[k]`: the index in `network` of layer k of the trained one.
+    every activation and rounding point; `points[i]`: the rest of what a rounding point does, `entry` that of the
+    input; `where[k]`: the index in `network` of layer k of the trained one.
     `saturations[i]` where the scheme clips on the way there. `clip`: the input stays in this interval whatever its
     radius (`--clip-input`). `kernel`, `dynamic`: see `Radii`.
     """
@@ -244,6 +245,7 @@ RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
     Conv: _resolved_affine,
     Scale: _no_radius,
     Relu: _resolved_relu,
+    Activation: _resolved_relu,
     Rounding: _no_radius,  # its radius is that of its point
     MaxPool: _no_radius,
     DynamicRounding: _no_radius,  # its radius follows from each sample
@@ -256,11 +258,12 @@ RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
 def _check_names(network: Network, radii: Radii) -> None:
     weighted = {network.layers[i].name for i in network.weighted}
     relus = {network.layers[i].name for i in network.relus}
+    active = relus | {network.layers[i].name for i in network.activations}
     for name, kinds in radii.layers.items():
         for kind in kinds:
             if kind not in KINDS[1:]:
                 raise RadiiError(f"Layer {name!r} has a radius for {kind!r}; it is weight, bias or activation.")
-            allowed = relus if kind == "activation" else weighted
+            allowed = active if kind == "activation" else weighted
             if name not in allowed:
                 raise RadiiError(
                     f"The network has no layer {name!r} with a radius for its {kind}; those are: "
@@ -272,5 +275,5 @@ def _check_names(network: Network, radii: Radii) -> None:
         raise RadiiError(
             f"{network.source} is quantised dynamically, so its radii follow from each sample; take Radii.of_file."
         )
-    if any(isinstance(layer, Relu) and layer.offset is not None for layer in network.layers):
+    if any(isinstance(layer, (Relu, Activation)) and layer.offset is not None for layer in network.layers):
         raise RadiiError("The network is a member of a quantised family already; state radii for the trained network.")

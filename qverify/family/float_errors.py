@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
@@ -85,12 +86,18 @@ def _dynamic(layer: Any, read: list[_Pair]) -> _Pair:
     return np.full(layer.size, np.inf), np.zeros(layer.size)
 
 
+def _activation(layer: Any, read: list[_Pair]) -> _Pair:
+    """Unbounded: runtimes compute such functions by tables and polynomials of their own."""
+    return np.full(layer.size, np.inf), np.full(layer.size, np.inf)
+
+
 FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     Input: lambda layer, read: (np.full(layer.size, np.inf), np.zeros(layer.size)),
     Dense: _affine,
     Conv: _affine,
     Scale: _scale,
     Relu: lambda layer, read: read[0],
+    Activation: _activation,
     Rounding: _rounding,
     MaxPool: lambda layer, read: tuple(each[layer.windows].max(axis=1) for each in read[0]),
     DynamicRounding: _dynamic,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding
 from qverify.forward_pass import forward
@@ -70,9 +71,9 @@ def realise(family: Family, x: Array, x_hat: Array, label: int, choice: Choice) 
             weight, bias = choice.weights(i, layer, inputs[0], (family.weight[i], family.bias[i]))
             box_w, box_b = family.inner_weights[i]
             layer = replace(layer, weight=np.clip(weight, *box_w), bias=np.clip(bias, *box_b))
-        elif isinstance(layer, (Relu, Rounding)):
+        elif isinstance(layer, (Relu, Activation, Rounding)):
             radius = family.freedom(i)
-            value = np.maximum(inputs[0], 0.0) if isinstance(layer, Relu) else inputs[0]
+            value = inputs[0] if isinstance(layer, Rounding) else forward(layer, [inputs[0][None]])[0]
             layer = replace(layer, offset=np.clip(choice.offset(i, value, radius), -radius, radius))
         layers.append(layer)
         values.append(forward(layer, [v[None] for v in inputs])[0])
@@ -162,7 +163,11 @@ def membership(family: Family, member: Network, x: Array, x_hat: Array) -> list[
             problems += _weight_problems(family, i, ours, theirs)
         elif isinstance(ours, Rounding) and encoding(ours, ("name", "offset")) != encoding(theirs, ("name", "offset")):
             problems.append(f"the rounding point {ours.name!r} has another grid")
-        elif isinstance(theirs, (Relu, Rounding)):
+        elif isinstance(ours, Activation) and encoding(ours, ("name", "offset")) != encoding(
+            theirs, ("name", "offset")
+        ):
+            problems.append(f"the activation {ours.name!r} is another function")
+        elif isinstance(theirs, (Relu, Activation, Rounding)):
             offset = np.zeros(theirs.size) if theirs.offset is None else theirs.offset
             if (np.abs(offset) > family.freedom(i)).any():
                 problems.append(f"an activation of {ours.name!r} is off by more than its radius")

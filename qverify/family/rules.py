@@ -105,6 +105,14 @@ def only_bounds(layer: Layer) -> UsageError:
     )
 
 
+def not_in_programs(layer: Layer) -> UsageError:
+    """The refusal of exact programs for an activation that is not piecewise linear."""
+    return UsageError(
+        f"{layer.name!r} is not piecewise linear, so no exact program has it; bounds and attack decide such networks: "
+        "--method auto, ibp or bp of qverify verify asks for these."
+    )
+
+
 def _before(network: Network, index: int, passed: tuple[type[Layer], ...] = (Relu,)) -> int:
     """The layer that layer `index` reads, looking through those of the types `passed`."""
     (source,) = network.layers[index].inputs

@@ -6,9 +6,9 @@ in [0, 1] and weights in [-1, 1].
 
 `tensor`, `channel`: b-bit quantisers with one step per weight tensor or per output channel, and activations and the
 input quantised over their range on calibration data (steps.py has the rules), at rounding points (points.py). These
-stand at the input and behind every Relu, or, with `points` of a toolchain, at the output of every layer as well: sums,
-averages and the network's own included. Integer kernels are covered as far as kernels.py can prove them to be real
-arithmetic, and BatchNormalization folded or not (batchnorm.py).
+stand at the input and behind every activation, or, with `points` of a toolchain, at the output of every layer as
+well: sums, averages and the network's own included. Integer kernels are covered as far as kernels.py can prove them to
+be real arithmetic, and BatchNormalization folded or not (batchnorm.py).
 
 Not covered: a bias that is added to a MatMul by a node of its own and rounded to the bits of an activation (a Gemm has
 it inside), and factors of a Mul likewise: refused for onnxruntime's points, a remark elsewhere. A reduced range of
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.errors import RadiiError
 from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
 from qverify.family.checked import check, refuse_constants
@@ -58,14 +59,18 @@ def scheme_radii(quantiser: Quantiser, network: Network | None, calibration: Any
     if network.batchnorms:
         both = {"either": "folded or separate"}
         convention += f"; BatchNormalization {both.get(quantiser.batchnorm, quantiser.batchnorm)}"
-    return {"convention": f"{convention}; {_placed(quantiser)}", **_range_radii(quantiser, network, calibration)}
+    return {
+        "convention": f"{convention}; {_placed(quantiser, network)}",
+        **_range_radii(quantiser, network, calibration),
+    }
 
 
-def _placed(quantiser: Quantiser) -> str:
+def _placed(quantiser: Quantiser, network: Network) -> str:
     """Where values are rounded, for people."""
     entry = "the input is exact" if quantiser.input == "exact" else "the input is rounded"
     if quantiser.points == "activations":
-        return f"{entry}, Relus are, and outputs, averages and sums before a Relu are not"
+        named = "Relus and other activations" if network.activations else "Relus"
+        return f"{entry}, {named} are, and outputs, averages and sums before a Relu are not"
     return f"{entry}, and what every layer gives, as {quantiser.points} does"
 
 
@@ -80,6 +85,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
         refuse_constants(network)
     if quantiser.points != "activations":
         _refuse_late_relus(network)
+        _refuse_activations(network, quantiser.points)
     norms = kept_apart(network, quantiser)
     found = calibration
     if not isinstance(found, Ranges):
@@ -115,7 +121,7 @@ def rounded_places(network: Network, where: str) -> list[int]:
     """
     relus = set(network.relus)
     if where == "activations":
-        return list(network.relus)
+        return sorted((*network.relus, *network.activations))
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
     pools = [isinstance(layer, MaxPool) for layer in network.layers]
     return [i for i in range(1, len(network.layers)) if not alone[i] and not pools[i]]
@@ -131,6 +137,16 @@ def _refuse_late_relus(network: Network) -> None:
                 "toolchains take its scale in ways of their own; put the Relu before the MaxPool, which computes the "
                 "same, or use --points activations."
             )
+
+
+def _refuse_activations(network: Network, points: str) -> None:
+    """Raise RadiiError for activations other than Relu: toolchains fuse some, and have tables and ranges for others."""
+    for i in network.activations:
+        layer: Any = network.layers[i]
+        raise RadiiError(
+            f"Toolchains differ in where they round around {layer.name!r} ({layer.function}), so --points {points} is"
+            " not known for it; use --points activations, --scheme paper or --radii."
+        )
 
 
 def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[tuple[Range, ...]]:
@@ -173,7 +189,7 @@ def _second_rounding(
     """What the second of two roundings adds at the point of this step behind layer `index`, in steps (rules.py), at
     most: of the coarsest channel, and of sums and averages, whose multipliers have 20 bits."""
     source = index
-    while isinstance(network.layers[source], Relu):
+    while isinstance(network.layers[source], (Relu, Activation)):
         (source,) = network.layers[source].inputs
     layer: Any = network.layers[source]
     if source not in network.weighted:

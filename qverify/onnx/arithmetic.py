@@ -13,6 +13,7 @@ import numpy as np
 
 from qverify.layers import Add, Conv, Dense, Product, Relu, Scale
 from qverify.onnx.accumulators import narrowed, scaled_sums
+from qverify.onnx.activation_operators import clipped, product, undone
 from qverify.onnx.dynamic import with_step
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Step, Tensor, Value
 
@@ -39,7 +40,11 @@ def _scaled(node: Node, builder: NetworkBuilder, x: Tensor, scale: Array, shift:
     """`scale * x + shift` as a Scale layer, merged into one that only this node reads."""
     layer = builder.layers[x.layer]
     if isinstance(layer, Scale) and x.exclusive and builder.dynamic is None:
-        return builder.change(x, shape, scale=scale * layer.scale, shift=scale * layer.shift + shift)
+        scale, shift = scale * layer.scale, scale * layer.shift + shift
+        if x.layer == len(builder.layers) - 1 and undone(builder.layers, scale, shift):
+            (source,) = builder.layers.pop().inputs
+            return replace(x, layer=source, shape=shape, exclusive=False)
+        return builder.change(x, shape, scale=scale, shift=shift)
     return builder.new(Scale, node.name, (x,), shape, scale=scale, shift=shift)
 
 
@@ -124,6 +129,8 @@ def _branches(node: Node, builder: NetworkBuilder) -> Value:
     left, right = node.tensor(0), node.tensor(1)
     if node.op == "Div":
         raise Refusal("it divides two computed tensors; one of them must be a constant")
+    if node.op == "Mul" and (found := product(builder, left, right)) is not None:
+        return found
     shape = _broadcast(left.shape, right.shape)
     if shape is None or not left.size == right.size == prod(shape):
         raise Refusal(f"its branches have the shapes {left.shape} and {right.shape}; supported are equal shapes")
@@ -150,22 +157,19 @@ def relu(node: Node, builder: NetworkBuilder) -> Value:
 def clip(node: Node, builder: NetworkBuilder) -> Value:
     """A Relu where the lower end is 0 and there is no upper one; nothing where there is neither.
 
-    Any other that holds 0 is part of the rounding point behind it: to round, and then to clip to rounded ends, is the
-    same.
+    Before a QuantizeLinear, any other that holds 0 is part of the rounding point behind it: to round, and then to clip
+    to rounded ends, is the same.
     """
     if node.view(0).integers is not None:
         return narrowed(node, builder, node.view(0), _end(node, 1, "min", -np.inf), _end(node, 2, "max", np.inf))
     x = node.tensor(0)
     largest = float(np.finfo(np.float64 if x.double else np.float32).max)
-    low, high = _end(node, 1, "min", -largest), _end(node, 2, "max", largest)
+    low, high = max(-largest, _end(node, 1, "min", -largest)), min(largest, _end(node, 2, "max", largest))
     plain = high >= largest and (low == 0.0 or low <= -largest)
     if node.rounded and low <= 0.0 <= high and not plain:
         return replace(x, clip=(low, high))
     if not plain:
-        raise Refusal(
-            f"it keeps values in [{low:g}, {high:g}]; supported is a Clip from 0 without an upper end, a Relu: "
-            "train with ReLU, not with ReLU6"
-        )
+        return clipped(node, builder, x, low, high)
     return builder.new(Relu, node.name, (x,), x.shape) if low == 0.0 else x
 
 
@@ -180,14 +184,22 @@ def _end(node: Node, index: int, attribute: str, default: float) -> float:
 
 
 def maximum(node: Node, builder: NetworkBuilder) -> Value:
-    """A Relu: the larger one of a computed tensor and 0."""
+    """Max or Min of a computed tensor and constants: a Relu where it is Max with 0, else a Clip."""
     computed = [i for i, value in enumerate(node.inputs) if isinstance(value, Tensor)]
     constants = [node.numbers(i) for i in range(len(node.inputs)) if i not in computed]
-    if len(computed) != 1 or any(value.any() for value in constants):
-        raise Refusal("it takes the larger one of two tensors; supported is that of one tensor and 0, which is a Relu")
+    if len(computed) != 1:
+        word = "larger" if node.op == "Max" else "smaller"
+        raise Refusal(f"it takes the {word} one of two tensors; supported is that of one tensor and constants")
     x = node.tensor(computed[0])
-    shape = x.shape
+    shape, ends = x.shape, []
     for value in constants:
-        shape = _spread(replace(x, shape=shape), value)[1]
+        flat, shape = _spread(replace(x, shape=shape), value)
+        ends.append(flat)
     x = replace(x, shape=shape)
-    return builder.new(Relu, node.name, (x,), x.shape) if constants else x
+    if not ends:
+        return x
+    largest = np.full(x.size, np.finfo(np.float64 if x.double else np.float32).max)
+    end = np.max(ends, axis=0) if node.op == "Max" else np.min(ends, axis=0)
+    if node.op == "Min":
+        return clipped(node, builder, x, -largest, end)
+    return clipped(node, builder, x, end, largest) if end.any() else builder.new(Relu, node.name, (x,), x.shape)

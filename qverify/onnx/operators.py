@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qverify.onnx import classifiers, views
 from qverify.onnx import quantised_operators as quantised
+from qverify.onnx.activation_operators import activation, gelu, prelu
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, negated, relu
 from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.dynamic import dynamic_quantize_linear
@@ -65,6 +66,7 @@ def _classic(read: Callable[[Node, NetworkBuilder], Value | list[Value]], attrib
 _WINDOW = "auto_pad dilations kernel_shape pads strides"
 
 OPERATORS: dict[str, Operator] = {
+    "Abs": _entry(activation),
     "Add": _entry(arithmetic),
     "ArgMax": _entry(classifiers.argmax, "axis keepdims select_last_index"),
     "ArrayFeatureExtractor": _classic(classifiers.class_names),
@@ -73,6 +75,7 @@ OPERATORS: dict[str, Operator] = {
     "BatchNormalization": _entry(batch_normalisation, "epsilon momentum spatial training_mode"),
     "Cast": _entry(views.cast, "round_mode saturate to"),  # two of them only matter for float8
     "CastLike": _entry(views.cast_like, "round_mode saturate"),
+    "Celu": _entry(activation, "alpha"),
     "Clip": _entry(clip, "max min"),
     "Conv": _entry(conv, f"{_WINDOW} group"),
     "ConvInteger": _entry(quantised.conv_integer, f"{_WINDOW} group"),
@@ -80,19 +83,28 @@ OPERATORS: dict[str, Operator] = {
     "Div": _entry(arithmetic),
     "Dropout": _entry(views.dropout, "ratio seed"),  # both only matter in training
     "DynamicQuantizeLinear": _entry(dynamic_quantize_linear),
+    "Elu": _entry(activation, "alpha"),
+    "Erf": _entry(activation),
+    "Exp": _entry(activation),
     "Flatten": _entry(views.flatten, "axis"),
+    "Gelu": _entry(gelu, "approximate", (*DOMAINS, ONNXRUNTIME)),
     "Gemm": _entry(gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),
     "GlobalMaxPool": _entry(global_max_pool),
+    "HardSigmoid": _entry(activation, "alpha beta"),
+    "HardSwish": _entry(activation),
     "Identity": _entry(views.identity),
+    "LeakyRelu": _entry(activation, "alpha"),
     "LogSoftmax": _entry(views.softmax, "axis"),
     "MatMul": _entry(matmul),
     "MatMulInteger": _entry(quantised.matmul_integer),
     "MatMulIntegerToFloat": _own(quantised.matmul_integer_to_float),
     "Max": _entry(maximum),
     "MaxPool": _entry(max_pool, f"{_WINDOW} ceil_mode storage_order"),
+    "Min": _entry(maximum),
     "Mul": _entry(arithmetic),
     "Neg": _entry(negated),
+    "PRelu": _entry(prelu),
     "QGemm": _own(quantised.qgemm, "alpha transA transB"),
     "QLinearAdd": _own(quantised.qlinear_add),
     "QLinearAveragePool": _own(quantised.qlinear_average_pool, f"{_WINDOW} ceil_mode channels_last count_include_pad"),
@@ -108,10 +120,15 @@ OPERATORS: dict[str, Operator] = {
     "Relu": _entry(relu),
     "Reshape": _entry(views.reshape, "allowzero"),
     "Scaler": _classic(classifiers.scaler, "offset scale"),
+    "Selu": _entry(activation, "alpha gamma"),
     "Shape": _entry(views.shape, "end start"),
+    "Sigmoid": _entry(activation),
     "Softmax": _entry(views.softmax, "axis"),
+    "Softplus": _entry(activation),
+    "Softsign": _entry(activation),
     "Squeeze": _entry(views.squeeze, "axes"),
     "Sub": _entry(arithmetic),
+    "Tanh": _entry(activation),
     "Transpose": _entry(views.transpose, "perm"),
     "Unsqueeze": _entry(views.unsqueeze, "axes"),
     "ZipMap": _classic(classifiers.zip_map, "classlabels_int64s classlabels_strings"),

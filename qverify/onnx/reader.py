@@ -36,6 +36,7 @@ from qverify.files.user import shown_path
 from qverify.kinds import path_like
 from qverify.layers import Rounding
 from qverify.network import Network
+from qverify.onnx.activation_operators import refuse_between
 from qverify.onnx.check import FLOATS, INTEGERS, compare, quantised
 from qverify.onnx.file import checked, read_model
 from qverify.onnx.folding import FOLDABLE, fold
@@ -280,6 +281,7 @@ class _Walk:
     def _value(self, name: str) -> Value:
         value = self.values[name]
         if isinstance(value, Tensor) and self.value_reads[name] > 1:
+            self.builder.shared.add(value.layer)
             return replace(value, exclusive=False)
         return value
 
@@ -321,6 +323,7 @@ class _Walk:
             )
         if self.builder.dynamic and any(isinstance(layer, Rounding) for layer in self.builder.layers):
             self.refusals.add("fixed steps beside dynamic ones; supported is one kind: quantise the model again")
+        refuse_between(self.builder, self.refusals)
         if isinstance(value, Tensor):
             if value.entry is not None:
                 self.refusals.add(f"output {quoted(name)} is the input itself; there is nothing to verify")

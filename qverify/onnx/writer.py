@@ -19,10 +19,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from qverify.activations.layer import Activation
 from qverify.errors import ModelError, UsageError
 from qverify.kinds import NETWORK, expected, path_like
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network
+from qverify.onnx.activation_writer import write_activation
 from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
@@ -114,6 +116,10 @@ class _Writer:
     def step(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Append a node on the way to a layer's output; onnxruntime wants its name to be unique, too."""
         return self.node(kind, inputs, self._fresh(name), **attributes)
+
+    def cast(self, x: str, name: str, double: bool) -> str:
+        """A Cast to float64 or float32."""
+        return self.step("Cast", [x], name, to=_TYPES["float64" if double else "float32"][1])
 
     def shaped(self, value: tuple[str, _Shape], shape: _Shape) -> str:
         """This value as (N, *shape), by Flatten or Reshape where it has another shape."""
@@ -224,6 +230,11 @@ def _relu(writer: _Writer, layer: Relu) -> tuple[str, _Shape]:
     return writer.node("Relu", [x], name), shape
 
 
+def _activation(writer: _Writer, layer: Activation) -> tuple[str, _Shape]:
+    shape = layer.shape
+    return write_activation(writer, layer, writer.input(layer, shape), shape), shape
+
+
 def _rounding(writer: _Writer, layer: Rounding) -> tuple[str, _Shape]:
     """The parts of the layer's definition, one node each."""
     x, name, shape = writer.input(layer, layer.shape), layer.name, layer.shape
@@ -287,6 +298,7 @@ _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     Conv: _conv,
     Scale: _scale,
     Relu: _relu,
+    Activation: _activation,
     Rounding: _rounding,
     MaxPool: _max_pool,
     DynamicRounding: _dynamic_rounding,

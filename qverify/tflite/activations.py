@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
 """ActivationFunctionType of the schema."""
 
-_FLOAT_RELU6 = "RELU6 on floats is not supported: Relu is the only activation; give the quantised file"
+_FLOAT_RELU6 = "RELU6 on floats is not supported; give the quantised file"
 
 
 def fused(node: Node) -> str:

@@ -16,23 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.bounds.affine import Affine
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.tensors import BoundModel, Bounds
+from qverify.bounds.tensors import BoundModel, Bounds, curves_of
 from qverify.errors import RadiiError
 from qverify.family.family import Family
+from qverify.family.placing import BEHIND
 from qverify.family.points import Point, lower_end, upper_end
 from qverify.family.radii import Radii
 from qverify.kinds import expected
-from qverify.layers import Conv, Dense, Rounding
+from qverify.layers import Conv, Dense, Relu, Rounding
 from qverify.moved import former_names
 from qverify.rounding import Allowances
 from qverify.text.brief import Brief
 from qverify.training.live_network import LiveNetwork
+from qverify.training.tracing import spread_slopes
 
 if TYPE_CHECKING:
     from qverify.family.steps import Place, Quantiser
     from qverify.layers import Layer
+    from qverify.network import Network
 
 __getattr__ = former_names(
     __name__,
@@ -92,43 +96,60 @@ def _bound_model(
 ) -> BoundModel:
     """`weights[i]`: weight and bias radius of layer i; layers without live weights (average pooling) are exact.
 
-    `points[i]`: what stands for Relu i.
+    `points[i]`: what stands for Relu i, or behind another activation, whose own radius is then 0.
     """
     affine, like, points = {}, live.like, points or {}
-    network = live.network.with_layers({i: _stands_for(live.network.layers[i]) for i in points})
+    network, where = _with_points(live.network, points)
+    at = {i: where[i] + isinstance(live.network.layers[i], Activation) for i in points}
+    radii = {at.get(i, where[i]): radius for i, radius in activation.items()}
+    radii |= {where[i]: like.new_zeros(live.network.layers[i].size) for i in points if at[i] != where[i]}
+    curves = curves_of(network, like.new_tensor)
+    for i, slope in live.slopes.items():
+        slopes = spread_slopes(slope, live.network.layers[i].shape)
+        curves[where[i]] = replace(curves[where[i]], parameters=(slopes,))
     for i, layer in enumerate(live.network.layers):
         if not isinstance(layer, (Dense, Conv)):
             continue
+        placed: Any = network.layers[where[i]]
         if i in live.parameters:
             weight, bias = live.parameters[i]
             bias = like.new_zeros(len(weight)) if bias is None else bias
-            affine[i] = Affine(layer=layer, weight=weight, radius=weights[i][0], bias=bias, bias_radius=weights[i][1])
+            radius, bias_radius = weights[i]
         else:
             weight, bias = like.new_tensor(layer.weight), like.new_tensor(layer.bias)
-            affine[i] = Affine(
-                layer=layer,
-                weight=weight,
-                radius=torch.zeros_like(weight),
-                bias=bias,
-                bias_radius=torch.zeros_like(bias),
-            )
-    rounding = Allowances(like.dtype, enabled=False)
+            radius, bias_radius = torch.zeros_like(weight), torch.zeros_like(bias)
+        affine[where[i]] = Affine(layer=placed, weight=weight, radius=radius, bias=bias, bias_radius=bias_radius)
     return BoundModel(
         network=network,
         affine=affine,
         scale={},
-        activation=activation,
-        points=points,
-        rounding=rounding,
+        activation=radii,
+        points={at[i]: point for i, point in points.items()},
+        curves=curves,
+        rounding=Allowances(like.dtype, enabled=False),
         device=like.device,
         dtype=like.dtype,
     )
 
 
-def _stands_for(relu: Layer) -> Rounding:
-    """A layer where bounds look for a rounding point; its numbers are those of `BoundModel.points`."""
-    none = np.zeros(relu.size)
-    return Rounding(relu.name, relu.inputs, relu.shape, step=none, low=none, high=none, dead=none)
+def _with_points(network: Network, points: dict[int, Point]) -> tuple[Network, list[int]]:
+    """The network with a layer where bounds look for a rounding point, whose numbers are those of `BoundModel.points`;
+    and where each layer is then."""
+    layers: list[Layer] = []
+    where: list[int] = []
+    read: list[int] = []  # where the output of each layer is read
+    for i, layer in enumerate(network.layers):
+        inputs, none = tuple(read[j] for j in layer.inputs), np.zeros(layer.size)
+        numbers: dict[str, Any] = {"step": none, "low": none, "high": none, "dead": none}
+        where.append(len(layers))
+        if i in points and isinstance(layer, Relu):
+            layers.append(Rounding(layer.name, inputs, layer.shape, **numbers))
+        else:
+            layers.append(replace(layer, inputs=inputs))
+            if i in points:
+                layers.append(Rounding(f"{layer.name}{BEHIND}", (len(layers) - 1,), layer.shape, **numbers))
+        read.append(len(layers) - 1)
+    return (replace(network, layers=tuple(layers)) if points else network), where
 
 
 class StatedFamily:
@@ -204,16 +225,17 @@ class RangeFamily(Brief):
             radius, spread = quantiser.weight_radii(torch, top, offset, steps[network.grid_of(layers[i].inputs[0])])
             rows = (factor * radius).reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
             weights[i] = rows, factor * (torch.zeros_like(spread) if bias is None else spread)
-        points = {i: self._point(i, factor) for i in self.live.network.relus}
+        points = {i: self._point(i, factor) for i in (*network.relus, *network.activations)}
         activation = {i: point.radius.expand(layers[i].size) for i, point in points.items()}
         return _bound_model(self.live, weights, activation, points)
 
     def _point(self, index: int, factor: float) -> Point:
         """The rounding point of a layer's output, with its errors times `factor`, as tensors."""
-        place: Place = "input" if index == 0 else "behind Relu"
+        relu = index in self.live.network.relus
+        place: Place = "behind Relu" if relu else "input" if index == 0 else "inside"
         quantiser = self.quantiser.at_input() if index == 0 else self.quantiser
         point = quantiser.point(self.low[index], self.high[index], place=place)
-        point = point if index == 0 else point.behind_relu()
+        point = point.behind_relu() if relu else point
         point = replace(point, radius=factor * point.radius, dead=factor * point.dead)
         return point.mapped(lambda number: self.live.like.new_tensor(number))
 

@@ -4,15 +4,16 @@
 remembers which parameters each weighted layer reads. `values` runs the module itself, on samples (N, *input_shape).
 `frozen` gives the immutable `Network` with the numbers of the moment: what is verified and exported.
 
-Supported: Linear, Conv2d (zero padding), AvgPool2d, MaxPool2d, ReLU, Flatten, Unflatten, Dropout, Identity, and in
-`forward` relu, flatten, view, reshape, sums and products of two branches. Everything else is refused, all problems at
-once. What was read is compared with the module on random inputs, in float64.
+Supported: Linear, Conv2d (zero padding), AvgPool2d, MaxPool2d, ReLU, PReLU, the activations of `activations.py`,
+Flatten, Unflatten, Dropout, Identity, and in `forward` activations, flatten, view, reshape, sums and products of two
+branches. Everything else is refused, all problems at once. What was read is compared with the module on random inputs,
+in float64.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from qverify.errors import ModelError, UnsupportedModel
 from qverify.kinds import expected, whole_numbers
 from qverify.network import Network
 from qverify.text.brief import Brief
-from qverify.training.tracing import TraceReader, float64, traced
+from qverify.training.tracing import TraceReader, float64, spread_slopes, traced
 
 if TYPE_CHECKING:
     from qverify.layers import Layer
@@ -37,7 +38,8 @@ class LiveNetwork(Brief):
     """A module with the network that it computes, and its live weights by layer.
 
     `network`: the layers; their numbers are those at tracing time. `parameters[i]`: weight and bias (None: none) of
-    layer i, live; kernels have the layer's own shape. `_layers`: which value of the trace is the output of which layer.
+    layer i, live; kernels have the layer's own shape. `slopes[i]`: those of PReLU i, live.
+    `_layers`: which value of the trace is the output of which layer.
     """
 
     module: nn.Module
@@ -45,6 +47,7 @@ class LiveNetwork(Brief):
     parameters: dict[int, tuple[Tensor, Tensor | None]]
     _graph: fx.GraphModule
     _layers: dict[str, int]
+    slopes: dict[int, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def trace(module: nn.Module, input_shape: tuple[int, ...], source: str = "module") -> LiveNetwork:
@@ -63,7 +66,7 @@ class LiveNetwork(Brief):
             raise UnsupportedModel(source, reader.refusals.sentences)
         layers = reader.layers[: 1 + reader.output]
         own = {name: i for name, i in reader.own.items() if i < len(layers)}
-        live = LiveNetwork(module, Network(tuple(layers), source), reader.parameters, graph, own)
+        live = LiveNetwork(module, Network(tuple(layers), source), reader.parameters, graph, own, reader.slopes)
         live._compare(input_shape)
         return live
 
@@ -88,6 +91,9 @@ class LiveNetwork(Brief):
             if bias is not None:
                 numbers["bias"] = float64(bias)
             changes[i] = replace(layer, **numbers)
+        for i, slope in self.slopes.items():
+            prelu: Any = self.network.layers[i]
+            changes[i] = replace(prelu, parameters=(float64(spread_slopes(slope, prelu.shape)),))
         return self.network.with_layers(changes)
 
     def _compare(self, input_shape: tuple[int, ...]) -> None:

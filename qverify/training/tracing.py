@@ -14,10 +14,12 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
+from qverify.activations.layer import Activation
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu
 from qverify.onnx.refusals import Refusals
 from qverify.text.shortened import first_line
+from qverify.training.activations import CALLS, MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +77,7 @@ class TraceReader:
         self.modules = dict(graph.named_modules())
         self.layers: list[Layer] = []
         self.parameters: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.slopes: dict[int, Tensor] = {}
         self.position: dict[str, int] = {}
         self.own: dict[str, int] = {}
         self.refusals = Refusals()
@@ -85,6 +88,7 @@ class TraceReader:
             nn.AvgPool2d: self._pool,
             nn.MaxPool2d: self._max_pool,
             nn.ReLU: self._relu,
+            nn.PReLU: self._prelu,
             **dict.fromkeys(_VIEW_MODULES, self._view),
         }
 
@@ -98,6 +102,8 @@ class TraceReader:
             self._module(node)
         elif node.target in _RELU:
             self._relu(node)
+        elif node.target in CALLS:
+            self._activation(node, CALLS[node.target].of_call(node))
         elif node.target in _VIEWS or _takes_size(node):
             self._view(node)
         elif node.target in _SUMS and len(_tensors(node)) == 2 and not node.kwargs:
@@ -123,6 +129,9 @@ class TraceReader:
         module = self._called(node)
         if type(module) in self.by_module:
             self.by_module[type(module)](node)
+            return
+        if type(module) in MODULES:
+            self._activation(node, MODULES[type(module)].of_module(module))
             return
         advice = (
             "; leave it out, radii are absolute or follow the weights anyway" if "Norm" in str(type(module)) else ""
@@ -161,6 +170,26 @@ class TraceReader:
 
     def _relu(self, node: fx.Node) -> None:
         self._append(node, Relu(self._name(node), (self._source(node),), _shape(node)))
+
+    def _activation(self, node: fx.Node, made: tuple[str, tuple[float, ...]] | None) -> None:
+        """An activation other than Relu, given what its arguments make."""
+        if made is None:
+            self._refuse(
+                node, f"{node.name!r} ({node.target})", ", an activation with arguments that are not supported"
+            )
+        elif made[0] == "relu":
+            self._relu(node)
+        else:
+            shape = _shape(node)
+            parameters = tuple(np.full(prod(shape), number, dtype=np.float64) for number in made[1])
+            self._append(node, Activation(self._name(node), (self._source(node),), shape, made[0], parameters))
+
+    def _prelu(self, node: fx.Node) -> None:
+        """A leaky Relu whose slopes are live."""
+        weight, shape = self._called(node).weight, _shape(node)
+        self.slopes[len(self.layers)] = weight
+        slopes = float64(spread_slopes(weight, shape))
+        self._append(node, Activation(self._name(node), (self._source(node),), shape, "leaky_relu", (slopes,)))
 
     def _view(self, node: fx.Node) -> None:
         """Flatten and the like leave no trace, if they leave the batch axis alone."""
@@ -252,6 +281,11 @@ class TraceReader:
         kernel, stride, pad = (_pair(v) for v in (module.kernel_size, module.stride, module.padding))
         source, window = (self._source(node),), {"kernel": kernel, "strides": stride, "pads": pad * 2}
         self._append(node, MaxPool(self._name(node), source, _shape(node), in_shape=in_shape, **window))
+
+
+def spread_slopes(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The slopes of a PReLU, one or one a channel, for every element (size,) of a sample of this shape."""
+    return weight.reshape(-1, *[1] * (len(shape) - 1)).expand(shape).reshape(-1)
 
 
 def _tensors(node: fx.Node) -> list[fx.Node]:

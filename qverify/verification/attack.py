@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.budget import Deadline
 from qverify.family.members import Recipe
 from qverify.family.points import member_value
@@ -114,6 +115,11 @@ class _MemberLayer(Brief):
     def relu(self, x: list[Tensor]) -> Tensor:
         return (x[0].clamp(min=0) + self.positions.offset[self.index] * self.bounds.activation[self.index]).clamp(min=0)
 
+    def activation(self, x: list[Tensor]) -> Tensor:
+        curve, index = self.model.curves[self.index], self.index
+        y: Tensor = curve.limited(curve.value(x[0]) + self.positions.offset[index] * self.bounds.activation[index])
+        return y
+
     def rounding(self, x: list[Tensor]) -> Tensor:
         index, point = self.index, self.model.points[self.index]
         offset = self.positions.offset[index] * point.freedom(torch, self.bounds.activation[index])
@@ -144,6 +150,7 @@ FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
     Conv: _MemberLayer.affine,
     Scale: _MemberLayer.scale,
     Relu: _MemberLayer.relu,
+    Activation: _MemberLayer.activation,
     Rounding: _MemberLayer.rounding,
     MaxPool: _MemberLayer.max_pool,
     DynamicRounding: _MemberLayer.dynamic_rounding,

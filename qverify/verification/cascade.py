@@ -33,7 +33,7 @@ from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.shrinking import shrunk
 from qverify.errors import DataError
 from qverify.family.members import Recipe
-from qverify.family.rules import only_bounds
+from qverify.family.rules import not_in_programs, only_bounds
 from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
@@ -109,7 +109,8 @@ def verdicts(
 
 class Cascade:
     """The stages for one family, from cheap to exact; `run` takes samples through them. `where`: progress, for people.
-    `only_bounds`: the network's steps are dynamic, which no member and no program can follow.
+    `only_bounds`: the network's steps are dynamic, which no member and no program can follow. `programs`: exact
+    programs can follow it, which have no smooth activations either.
 
     Raises what `Setup` raises.
     """
@@ -118,8 +119,11 @@ class Cascade:
         self.setup = Setup(network, radii, options, stop)
         if network.dynamic and options.method == "exact":
             raise only_bounds(network.layers[network.dynamic[0]])
+        if network.smooth and options.method == "exact":
+            raise not_in_programs(network.layers[network.smooth[0]])
         self.options, self.model, self.stop = options, self.setup.model, self.setup.stop
         self.only_bounds = self.model.dynamic is not None
+        self.programs = not (self.only_bounds or network.smooth)
         self.attacks = options.attack and not self.only_bounds
         self.where = ""
 
@@ -227,13 +231,19 @@ class Cascade:
                 if not self.only_bounds:
                     self._optimised_stages(part, tell)
             batch.join(parts)
-            if self.only_bounds and not self.stop.is_set():
-                self._give_up(batch, tell, "bp-layers", "time limit" if batch.cut else _ONLY_BOUNDS)
+            if not self.programs and not self.stop.is_set():
+                stage, why = ("bp-layers", _ONLY_BOUNDS) if self.only_bounds else ("bp-optimised", self._smooth)
+                self._give_up(batch, tell, stage, "time limit" if batch.cut else why)
         if method in ("ibp", "bp") and not self.stop.is_set():
             sought = "found" if self.attacks else "looked for"
             little = f"{method.upper()} proves too little and no failing member was {sought}"
             reason = "time limit" if batch.cut else f"{little}; --method auto decides more"
             self._give_up(batch, tell, method, reason)
+
+    @property
+    def _smooth(self) -> str:
+        sought = "found" if self.attacks else "looked for"
+        return f"bounds prove too little, no failing member was {sought}, and no exact program has smooth activations"
 
     def _optimised_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Optimised BP on the open samples whose layers are few and small enough; the others go on as they are."""

@@ -39,12 +39,12 @@ _SHOWN = 6
 
 def of_family(network: Network, radii: Radii, x: Array | None) -> list[str]:
     """Remarks on features of this network, or of samples x (N, ...), beyond the quantisers that the radii stand for."""
-    quantiser = radii.quantiser
+    quantiser, said = radii.quantiser, _smooth(network)
     if quantiser is None:
-        return []
+        return said
     if quantiser.scheme in RANGED:
-        return [*_not_rounded(network, quantiser), *_on_grid(radii, x), *_kernels(radii)]
-    return _beyond_unit(network, x)
+        return [*said, *_not_rounded(network, quantiser), *_on_grid(radii, x), *_kernels(radii)]
+    return said + _beyond_unit(network, x)
 
 
 def remark_on(network: Network, radii: Radii | None, x: Array, y: Labels | None = None) -> None:
@@ -75,6 +75,14 @@ def _beyond_unit(network: Network, x: Array | None) -> list[str]:
         f"{' and '.join(beyond)}, but scheme paper takes the step of quantisers for weights in [-1, 1]"
         " and inputs in [0, 1]; --scheme tensor or channel takes it from the ranges themselves."
     ]
+
+
+def _smooth(network: Network) -> list[str]:
+    """Activations that exact programs cannot have."""
+    found = [network.layers[i].name for i in network.smooth]
+    return (
+        [f"{listed_names(found)} are smooth: bounds and attack alone decide samples, no exact step."] if found else []
+    )
 
 
 def _not_rounded(network: Network, quantiser: Quantiser) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qverify.activations.layer import Activation
 from qverify.arrays import Array
 from qverify.bounds.affine import Affine
 from qverify.bounds.affine_interval import affine_interval
@@ -285,7 +286,7 @@ def test_the_published_trap_is_caught(rng: np.random.Generator) -> None:
 
 
 def test_every_layer_type_has_an_entry() -> None:
-    assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Rounding, DynamicRounding, MaxPool, Add}
+    assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Activation, Rounding, DynamicRounding, MaxPool, Add}
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "conv_conv", "conv_input_twice"])

@@ -115,7 +115,41 @@ def point_of(
     for i, magnitude in getattr(asked, "magnitudes", {}).items():
         for k in np.flatnonzero(magnitude.column >= 0).tolist():
             point[magnitude.column[k]] = abs(values[i][k])
+    _part_values(asked, values, point)
     return point
+
+
+def _part_values(asked: Bilinear | Relational, values: list[list[Fraction]], point: list[Any]) -> None:
+    """The parts of what piecewise linear activations read, between breaks that are exact; in place."""
+    rows = rows_of(asked.program)
+    for name, block in asked.builder.blocks.items():
+        if not name.endswith(" part 0"):
+            continue
+        _, index, count, *_ = name.split()
+        layer: Any = asked.network.layers[int(index)]
+        source, stem = layer.inputs[0], name.removesuffix(" 0")
+        numbers = [exact(p) for p in layer.parameters]
+        for j in range(len(block)):
+            own = {asked.builder.blocks[f"{stem} {k}"][j] for k in range(int(count))}
+            (z,) = (
+                next(column for column, a in terms if a == 1)
+                for terms, _ in rows
+                if own == {column for column, a in terms if a == -1} and len(terms) == len(own) + 1
+            )
+            k = asked.columns[source].tolist().index(z)
+            low, high = (exact(end[source])[k] for end in (asked.bounds.lower, asked.bounds.upper))
+            table: dict[str, Callable[..., list[Fraction]]] = {
+                "leaky_relu": lambda *_: [Fraction(0)],
+                "abs": lambda *_: [Fraction(0)],
+                "clip": lambda least, most: [least, most],
+                "hard_sigmoid": lambda slope, shift: [-shift / slope, (1 - shift) / slope],
+            }
+            breaks = table[layer.function](*(one[k] for one in numbers))
+            edges = [low, *(at for at in breaks if low < at < high), high]
+            assert len(edges) == int(count) + 1
+            for part, (start, end) in enumerate(itertools.pairwise(edges)):
+                column = asked.builder.blocks[f"{stem} {part}"][j]
+                point[column] = min(max(values[source][k] - start, Fraction(0)), end - start)
 
 
 def member(

@@ -135,8 +135,8 @@ def test_a_softmax_inside_a_function_is_dropped(constants: dict[str, Array], rng
 def test_what_a_function_makes_and_nobody_asks_for_is_left_out(
     constants: dict[str, Array], rng: np.random.Generator
 ) -> None:
-    """The second output of the function, and a Tanh that is not supported."""
-    both = function("Both", "a w b", "z t", node("Gemm", "a w b", "z"), node("Tanh", "z", "t"))
+    """The second output of the function, and a ThresholdedRelu that is not supported."""
+    both = function("Both", "a w b", "z t", node("Gemm", "a w b", "z"), node("ThresholdedRelu", "z", "t"))
     nodes = [call("Both", "x w b", "h unread"), call("Layer", "h v c", "y")]
     built = calling(nodes, [LAYER, both], constants)
     network = load(built)
@@ -145,7 +145,7 @@ def test_what_a_function_makes_and_nobody_asks_for_is_left_out(
 
 
 def test_a_function_that_nothing_calls_is_harmless(constants: dict[str, Array], rng: np.random.Generator) -> None:
-    unsupported = function("Never", "a", "z", node("Tanh", "a", "z"))
+    unsupported = function("Never", "a", "z", node("ThresholdedRelu", "a", "z"))
     shadow = function("Gemm", "a", "z", node("Neg", "a", "z"), domain="ai.onnx.preview")
     built = calling([call("Layer", "x w b", "h"), call("Layer", "h v c", "y")], [LAYER, unsupported, shadow], constants)
     assert kinds(load(built)) == "Dense Relu Dense Relu"
@@ -213,9 +213,9 @@ def test_an_operator_that_changed_between_the_opsets_is_refused(constants: dict[
 
 
 def test_what_is_in_a_function_is_refused_like_anything_else(constants: dict[str, Array]) -> None:
-    tanh = function("Layer", "a w b", "z", node("Gemm", "a w b", "g"), node("Tanh", "g", "z"))
+    tanh = function("Layer", "a w b", "z", node("Gemm", "a w b", "g"), node("ThresholdedRelu", "g", "z"))
     problem = _refused(calling([call("Layer", "x w b", "h"), call("Layer", "h v c", "y")], [tanh], constants))
-    assert "(Tanh) and 1 more: the operator is not supported (Relu is the only activation" in problem
+    assert "(ThresholdedRelu) and 1 more: the operator is not supported (it jumps" in problem
 
 
 def test_a_function_that_calls_itself_is_refused() -> None:

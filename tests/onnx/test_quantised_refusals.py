@@ -132,7 +132,7 @@ REFUSALS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
     ),
     "LeakyRelu of integers": (
         linear(node("QLinearLeakyRelu", "q s z t u", "o", domain=MS)),
-        ["'o_node' (QLinearLeakyRelu): the operator is not supported (Relu is the only activation)"],
+        ["'o_node' (QLinearLeakyRelu): the operator is not supported (it is none of the activations"],
     ),
     "Concat of integers": (
         linear(node("QLinearConcat", "t u q s z q s z", "o", domain=MS, axis=1)),

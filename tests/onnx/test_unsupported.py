@@ -120,7 +120,7 @@ BN = "scale offset mean variance"
 
 # Name: (model, what the message must contain)
 REFUSALS = {
-    "activation": (_chain(node("Tanh", "x", "y")), ["'y_node' (Tanh)", "Relu is the only activation"]),
+    "activation": (_chain(node("ThresholdedRelu", "x", "y")), ["'y_node' (ThresholdedRelu)", "it jumps"]),
     "places of maxima": (
         _chain(helper.make_node("MaxPool", ["x"], ["y", "places"], kernel_shape=[2, 2]), shape=["N", 2, 3, 4]),
         ["MaxPool", "the places of the largest numbers, too"],
@@ -137,7 +137,7 @@ REFUSALS = {
     ),
     "other operator": (
         _chain(node("Det", "x", "y")),
-        ["(Det)", "not supported; supported are Add, ArgMax, ArrayFeatureExtractor, AveragePool"],
+        ["(Det)", "not supported; supported are Abs, Add, ArgMax, ArrayFeatureExtractor, AveragePool"],
     ),
     "unknown attribute": (_chain(node("Relu", "x", "y", __slope=1)), ["attribute __slope", "supported are: none"]),
     "unused node": (
@@ -186,10 +186,6 @@ REFUSALS = {
         _chain(node("Hardmax", "x", "y", axis=1)),
         ["(Hardmax): the operator is not supported (export the model without it"],
     ),
-    "activation at the end": (
-        _chain(node("Sigmoid", "x", "y")),
-        ["Relu is the only activation; one after the last layer keeps the order of the classes, so export the model"],
-    ),
     "statistics of the sample": (
         _chain(node("LayerNormalization", "x s", "y"), s=_numbers(4)),
         ["use BatchNormalization, whose statistics are constants"],
@@ -198,16 +194,20 @@ REFUSALS = {
         _chain(node("Cast", "x", "c", to=TensorProto.INT32), node("Cast", "c", "y", to=TensorProto.FLOAT)),
         ["'c_node' (Cast): it casts to int32; supported are float32 and float64: export the model in float32"],
     ),
-    "ReLU6": (
-        _chain(node("Clip", "x low high", "y"), low=0.0, high=6.0),
-        [
-            "it keeps values in [0, 6]; supported is a Clip from 0 without an upper end",
-            "train with ReLU, not with ReLU6",
-        ],
+    "Clip of no numbers": (
+        _chain(node("Clip", "x low high", "y"), low=6.0, high=0.0),
+        ["lower end is above its upper"],
     ),
-    "Clip from below 0": (_chain(node("Clip", "x low", "y"), low=-1.0), ["keeps values in [-1, "]),
-    "maximum of two": (_chain(node("Mul", "x c", "m"), node("Max", "x m", "y"), c=W[:, 0]), ["of one tensor and 0"]),
-    "maximum with 1": (_chain(node("Max", "x c", "y"), c=1.0), ["of one tensor and 0, which is a Relu"]),
+    "concave Elu": (_chain(node("Elu", "x", "y", alpha=-1.0)), ["its alpha or gamma is not positive"]),
+    "falling HardSigmoid": (_chain(node("HardSigmoid", "x", "y", alpha=-1.0)), ["its alpha is not positive"]),
+    "PRelu of another shape": (
+        _chain(node("PRelu", "x s", "y"), s=_numbers(3)),
+        ["slope of shape (3,) does not broadcast to the input of shape (1, 4)"],
+    ),
+    "maximum of two": (
+        _chain(node("Mul", "x c", "m"), node("Max", "x m", "y"), c=W[:, 0]),
+        ["of one tensor and constants"],
+    ),
     "mean over rows": (
         _chain(node("ReduceMean", "x", "y", axes=[1]), shape=["N", 3, 4]),
         ["the mean over axes (1,) of shape (1, 3, 4); supported is that over all positions of an image"],
@@ -355,7 +355,7 @@ def test_refusal_names_the_problem_and_the_way_out(name: str) -> None:
 
 
 def test_nodes_without_name_are_called_by_their_output() -> None:
-    built = _chain(node("Tanh", "x", "y"))
+    built = _chain(node("ThresholdedRelu", "x", "y"))
     built.graph.node[0].name = ""
-    with pytest.raises(UnsupportedModel, match="Tanh giving 'y': the operator is not supported"):
+    with pytest.raises(UnsupportedModel, match="ThresholdedRelu giving 'y': the operator is not supported"):
         load(built)

@@ -54,23 +54,11 @@ WAYS = {
         chain(node("BatchNormalization", f"x {BN}", "y"), shape=IMAGE, **statistics(RNG, 2)),  # type: ignore[arg-type]
         "Conv",
     ),
-    "an activation at the end": (
-        chain(node("MatMul", "x w", "z"), node("Tanh", "z", "y"), w=W),
-        "so export the model without it",
-        chain(node("MatMul", "x w", "y"), w=W),
-        "Dense",
-    ),
     "the class at the end": (
         chain(node("MatMul", "x w", "z"), node("Hardmax", "z", "y", axis=1), w=W),
         "export the model without it",
         chain(node("MatMul", "x w", "y"), w=W),
         "Dense",
-    ),
-    "ReLU6": (
-        chain(node("Clip", "x low high", "y"), low=0.0, high=6.0),
-        "train with ReLU, not with ReLU6",
-        chain(node("Clip", "x low", "y"), low=0.0),
-        "Relu",
     ),
     "float16": (
         model([node("MatMul", "x w", "y")], {"w": W}, ["N", 4], dtype=np.float16),

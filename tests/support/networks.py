@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.family.family import Family
 from qverify.family.points import NO_ZERO, Point
 from qverify.family.radii import Radii
@@ -86,6 +87,12 @@ def max_pool(name: str, source: int, in_shape: tuple[int, ...], kernel: tuple[in
 
 def relu(name: str, source: int, layer: Layer) -> Relu:
     return Relu(name, (source,), layer.shape)
+
+
+def activation(name: str, source: int, layer: Layer, function: str, *parameters: Any) -> Activation:
+    """An activation other than Relu; parameters are numbers or arrays (size,)."""
+    arrays = tuple(np.broadcast_to(np.asarray(p, dtype=np.float64), (layer.size,)) for p in parameters)
+    return Activation(name, (source,), layer.shape, function=function, parameters=arrays)
 
 
 def scale(rng: Rng, name: str, source: int, size: int) -> Scale:
@@ -217,6 +224,28 @@ def _max_pools(rng: Rng) -> Network:
     return Network((*layers, last, everywhere, dense(rng, "out", 7, 3, 4)))
 
 
+def _leaky_clip(rng: Rng) -> Network:
+    """Leaky Relus of either sign, an absolute value, and a Clip with ends of its own per element; one read twice."""
+    first, second, third = dense(rng, "fc0", 0, 5, 4), dense(rng, "fc1", 2, 6, 5), dense(rng, "fc2", 4, 6, 6)
+    leaky = activation("leaky", 1, first, "leaky_relu", np.array([0.1, -0.4, 1.6, 0.0, 0.3]))
+    size = activation("size", 3, second, "abs")
+    low = -rng.uniform(0.05, 0.6, 6)
+    clip = activation("clip", 5, third, "clip", low, low + rng.uniform(0.1, 1.0, 6))
+    total = Add("total", (4, 6), (6,))
+    layers = (Input("x", (), (4,)), first, leaky, second, size, third, clip, total)
+    return Network((*layers, dense(rng, "out", 7, 3, 6)))
+
+
+def _conv_hard_sigmoid(rng: Rng) -> Network:
+    """A HardSigmoid behind a convolution, and a PRelu with a slope a channel behind average pooling."""
+    first = conv(rng, "conv", 0, (1, 4, 3), (2, 1, 2, 2), pads=(0, 1, 1, 0))
+    hard = activation("hard", 1, first, "hard_sigmoid", 0.5, 0.4)
+    average = pool("pool", 2, first.out_shape, (2, 1))
+    slopes = np.repeat([0.2, -0.5], average.size // 2)
+    layers = (Input("x", (), (1, 4, 3)), first, hard, average, activation("prelu", 3, average, "leaky_relu", slopes))
+    return Network((*layers, dense(rng, "out", 4, 3, average.size)))
+
+
 NETWORKS: dict[str, Callable[[Rng], Network]] = {
     "dense": lambda rng: mlp(rng, 4, 7, 5, 3),
     "deep": lambda rng: mlp(rng, 3, 6, 5, 4, 6, 4),
@@ -234,7 +263,35 @@ NETWORKS: dict[str, Callable[[Rng], Network]] = {
     "conv_max_pool": _conv_max_pool,
     "conv_max_pools": _max_pools,
     "gated": _gated,
+    "leaky_clip": _leaky_clip,
+    "conv_hard_sigmoid": _conv_hard_sigmoid,
 }
+
+
+def smooth(rng: Rng, function: str, *parameters: Any) -> Network:
+    """Two hidden layers with the same function, which may be smooth, and one convolution."""
+    first = conv(rng, "conv", 0, (1, 3, 3), (2, 1, 2, 2))
+    second = dense(rng, "fc", 2, 5, first.size)
+    layers = (Input("x", (), (1, 3, 3)), first, activation("act0", 1, first, function, *parameters), second)
+    return Network((*layers, activation("act1", 3, second, function, *parameters), dense(rng, "out", 4, 3, 5)))
+
+
+SMOOTH: dict[str, tuple[float, ...]] = {
+    "sigmoid": (),
+    "tanh": (),
+    "softplus": (),
+    "elu": (1.3,),
+    "selu": (1.67326, 1.0507),
+    "celu": (0.7,),
+    "exp": (),
+    "softsign": (),
+    "erf": (),
+    "hard_swish": (),
+    "silu": (),
+    "gelu": (),
+    "gelu_tanh": (),
+}
+"""The functions that are not piecewise linear, with parameters for `smooth`."""
 
 
 UNGATED = {name: builder for name, builder in NETWORKS.items() if name != "gated"}
@@ -252,7 +309,7 @@ def random_radii(network: Network, rng: Rng, size: float = 0.1) -> Radii:
                 "weight": _random_radius(rng, layer.weight.shape, size),
                 "bias": _random_radius(rng, layer.bias.shape, size),
             }
-        elif isinstance(layer, Relu):
+        elif isinstance(layer, (Relu, Activation)):
             layers[layer.name] = {"activation": _random_radius(rng, layer.shape, size)}
     return Radii(input=_random_radius(rng, network.input_shape, size), layers=layers)
 
@@ -339,6 +396,12 @@ def sample_members(
             offset = _positions(rng, sources[0].shape, corner) * radii[index]
             values.append(np.where(sources[0] > 0, sources[0], 0.0) + offset)
             values[-1][values[-1] < 0] = 0.0
+        elif isinstance(layer, Activation):
+            offset = _positions(rng, sources[0].shape, corner) * radii[index]
+            low, high = reached(layer.function, *layer.parameters)
+            values.append(
+                np.minimum(np.maximum(curve(layer.function, sources[0], *layer.parameters) + offset, low), high)
+            )
         elif isinstance(layer, Scale):
             values.append(sources[0] * layer.scale + layer.shift)
         elif isinstance(layer, Rounding):
@@ -348,6 +411,50 @@ def sample_members(
         else:
             values.append(sources[0] * sources[1] if isinstance(layer, Product) else sources[0] + sources[1])
     return values
+
+
+def curve(function: str, x: Array, *p: Array) -> Array:
+    """The function of an activation by its definition in ONNX, in long double."""
+    x = np.asarray(x, dtype=np.longdouble)
+    one = np.longdouble(1.0)
+    if function in ("gelu", "erf"):
+        from scipy.special import erf
+
+        error = erf(np.asarray(x / np.sqrt(2 * one) if function == "gelu" else x, dtype=np.float64))
+        return np.asarray(0.5 * x * (1 + error) if function == "gelu" else error, dtype=np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        logistic = one / (one + np.exp(-x))
+        table: dict[str, Callable[[], Any]] = {
+            "leaky_relu": lambda: np.where(x < 0, p[0] * x, x),
+            "abs": lambda: np.abs(x),
+            "clip": lambda: np.where(x < p[0], p[0], np.where(x > p[1], p[1], x)),
+            "hard_sigmoid": lambda: np.maximum(0, np.minimum(1, p[0] * x + p[1])),
+            "sigmoid": lambda: logistic,
+            "tanh": lambda: np.tanh(x),
+            "softplus": lambda: np.where(x > 0, x + np.log1p(np.exp(-np.abs(x))), np.log1p(np.exp(-np.abs(x)))),
+            "elu": lambda: np.where(x < 0, p[0] * np.expm1(np.minimum(x, 0)), x),
+            "selu": lambda: p[1] * np.where(x < 0, p[0] * np.expm1(np.minimum(x, 0)), x),
+            "celu": lambda: np.maximum(0, x) + np.minimum(0, p[0] * np.expm1(np.minimum(x, 0) / p[0])),
+            "exp": lambda: np.exp(x),
+            "softsign": lambda: x / (1 + np.abs(x)),
+            "hard_swish": lambda: x * np.maximum(0, np.minimum(1, x / 6 + 0.5)),
+            "silu": lambda: x * logistic,
+            "gelu_tanh": lambda: 0.5 * x * (1 + np.tanh(np.sqrt(2 / (one * np.pi)) * (x + 0.044715 * x**3))),
+        }
+        return np.asarray(table[function](), dtype=np.float64)
+
+
+def reached(function: str, *p: Array) -> tuple[Any, Any]:
+    """Between which numbers everything lies that a function gives, those of silu and the like to seven digits."""
+    none = float("inf")
+    if function == "leaky_relu":
+        return np.where(p[0] > 0, -none, 0.0), none
+    if function in ("clip", "elu", "celu", "selu"):
+        return (p[0], p[1]) if function == "clip" else (-np.prod(p, axis=0), none)
+    least = {"tanh": -1.0, "softsign": -1.0, "erf": -1.0, "hard_swish": -0.375, "silu": -0.2784645, "gelu": -0.1699712}
+    least |= {"gelu_tanh": -0.1700407}
+    most = 1.0 if function in ("sigmoid", "hard_sigmoid", "tanh", "softsign", "erf") else none
+    return least.get(function, 0.0), most
 
 
 def sample_rounded(point: Point, radius: Array, v: Array, rng: Rng, corner: bool) -> Array:

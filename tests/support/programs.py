@@ -93,6 +93,7 @@ def violation(asked: Relational, values: list[Array]) -> float:
             x = values[i][all_signs(asked.bounds)[i]]
             point[blocks[f"magnitude {i}"]], point[blocks[f"sign {i}"]] = np.abs(x), x >= 0
     _choose_largest(asked, point)
+    _fill_parts(asked, point)
     worst = float(np.maximum(program.lower - point, point - program.upper).max())
     rows, activity = program.rows.toarray(), program.rows @ point
     free = np.zeros(program.row_count, dtype=bool)
@@ -114,6 +115,32 @@ def _choose_largest(asked: Relational, point: Array) -> None:
             y = next(int(j) for j in np.flatnonzero(row == 1.0) if j in asked.columns[int(name.split()[1])])
             found[y] = max(found.get(y, (-np.inf, -1)), (float(point[row == -1.0][0]), int(s)))
         point[[s for _, s in found.values()]] = 1.0
+
+
+def _fill_parts(asked: Relational, point: Array) -> None:
+    """Set the parts of what each activation reads, one full before the next, and which are begun; in place."""
+    rows, program = asked.program.rows.toarray(), asked.program
+    for name, block in asked.builder.blocks.items():
+        if not name.endswith(" part 0"):
+            continue
+        stem = name.removesuffix(" part 0")
+        parts = [
+            asked.builder.blocks[f"{stem} part {k}"] for k in range(9) if f"{stem} part {k}" in asked.builder.blocks
+        ]
+        for j, first in enumerate(block):
+            ((number, row),) = (
+                (r, rows[r])
+                for r in np.flatnonzero(rows[:, first] == -1.0)
+                if 1.0 in rows[r]
+                and all(rows[r][p[j]] == -1.0 for p in parts)
+                and program.row_lower[r] == program.row_upper[r]
+            )
+            left = point[np.flatnonzero(row == 1.0)[0]] - program.row_lower[number]
+            for k, part in enumerate(parts):
+                point[part[j]] = min(left, program.upper[part[j]])
+                left -= point[part[j]]
+                if k:
+                    point[asked.builder.blocks[f"{stem} begun {k}"][j]] = float(point[part[j]] > 0)
 
 
 def _broken(program: Program, chosen: Array, activity: Array) -> float:

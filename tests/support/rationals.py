@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qverify.activations.layer import Activation
 from qverify.arrays import Array
 from qverify.family.family import Family
 from qverify.family.radii import Radii
@@ -40,6 +41,11 @@ def corner_member(family: Family, x: Array, signs: Callable[..., Any]) -> list[l
         elif isinstance(layer, Relu):
             offset = moved(np.zeros(layer.size), family.activation[i], signs("activation", i, (layer.size,)))
             values.append([max(max(z, Fraction(0)) + o, Fraction(0)) for z, o in zip(source[0], offset, strict=True)])
+        elif isinstance(layer, Activation):
+            offset = moved(np.zeros(layer.size), family.activation[i], signs("activation", i, (layer.size,)))
+            numbers = [exact(p) for p in layer.parameters]
+            found = zip(source[0], offset, *numbers, strict=True)
+            values.append([exact_curve(layer.function, z, o, *p) for z, o, *p in found])
         elif isinstance(layer, Scale):
             pairs = zip(exact(layer.scale), source[0], exact(layer.shift), strict=True)
             values.append([s * v + t for s, v, t in pairs])
@@ -49,6 +55,20 @@ def corner_member(family: Family, x: Array, signs: Callable[..., Any]) -> list[l
             gate = isinstance(layer, Product)
             values.append([a * b if gate else a + b for a, b in zip(*source, strict=True)])
     return values
+
+
+def exact_curve(function: str, x: Fraction, offset: Fraction, *p: Fraction) -> Fraction:
+    """A piecewise linear function of x, an error added, and clipped to all that the function gives."""
+    none, zero, one = Fraction(0), Fraction(0), Fraction(1)
+    if function == "leaky_relu":
+        y = (x if x >= 0 else p[0] * x) + offset
+        return y if p[0] > 0 else max(y, none)
+    if function == "abs":
+        return max(abs(x) + offset, none)
+    if function == "clip":
+        return max(p[0], min(p[1], max(p[0], min(p[1], x)) + offset))
+    assert function == "hard_sigmoid"
+    return max(zero, min(one, max(zero, min(one, p[0] * x + p[1])) + offset))
 
 
 def exact_affine(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from qverify.activations.layer import Activation
 from qverify.family.family import Family
 from qverify.layers import Add, Conv, Dense, MaxPool, Product, Relu
 from qverify.network import Network
@@ -60,6 +61,10 @@ def excesses(family: Family, x: Array, values: list[Array]) -> tuple[float, list
             centre = np.maximum(source[0], 0)
             reach = np.broadcast_to(family.activation[i], centre.shape)
             worst.append(-values[i])
+        elif isinstance(layer, Activation):
+            # What is clipped to the range of the function is off by less.
+            centre, reach = layer.curve.value(source[0]), np.broadcast_to(family.activation[i], source[0].shape)
+            worst.append(np.abs(values[i] - layer.curve.limited(values[i])))
         elif isinstance(layer, MaxPool):
             layer_max = [source[0][:, taps].max(axis=1) for taps in pool_taps(layer)]
             centre, reach = np.stack(layer_max, axis=1), np.zeros(layer.size)

@@ -212,8 +212,8 @@ REFUSED = {
     "norm": (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), (4,), "layer '1' (BatchNorm1d); leave it out"),
     "max": (nn.Sequential(nn.MaxPool2d(4, ceil_mode=True)), (1, 6, 6), "layer '0': ceil_mode, return_indices"),
     "max without channels": (nn.Sequential(nn.MaxPool2d(2)), (6, 6), "images without channels"),
-    "sigmoid": (nn.Sequential(nn.Linear(4, 3), nn.Sigmoid()), (4,), "layer '1' (Sigmoid)"),
-    "function": (Forward(lambda m, x: torch.tanh(m.a(x)), **LINEAR), (4,), "operation 'tanh'"),
+    "mish": (nn.Sequential(nn.Linear(4, 3), nn.Mish()), (4,), "layer '1' (Mish)"),
+    "function": (Forward(lambda m, x: torch.sin(m.a(x)), **LINEAR), (4,), "operation 'sin'"),
     "batch": (Forward(lambda m, x: m.a(x.view(-1, 4)), **LINEAR), (2, 4), "'view', which reshapes the batch axis"),
     "number": (Forward(lambda m, x: m.a(x) + 1.0, **LINEAR), (4,), "operation 'add'"),
     "alpha": (Forward(lambda m, x: torch.add(m.a(x), m.b(x), alpha=2), **LINEAR), (4,), "operation 'add'"),
@@ -249,14 +249,14 @@ def test_all_problems_at_once() -> None:
         nn.LPPool2d(2, 2),
         nn.Flatten(),
         nn.Linear(8, 3),
-        nn.GELU(),
+        nn.Mish(),
     )
     with pytest.raises(UnsupportedModel) as caught:
         LiveNetwork.trace(nn.Sequential(*layers), (1, 6, 6))
     assert [problem.split("(")[1].split(")")[0] for problem in caught.value.problems] == [
         "BatchNorm2d",
         "LPPool2d",
-        "GELU",
+        "Mish",
     ]
 
 

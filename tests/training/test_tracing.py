@@ -73,7 +73,7 @@ class MyLinear(nn.Linear):
         (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)), "leave it out, radii are absolute or follow the weights"),
         (nn.Sequential(nn.Linear(2, 3)), "flatten before it"),
         (nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv2d(1, 2, 1, padding="same")), "padding must be zeros"),
-        (nn.Sequential(nn.Flatten(), nn.Sigmoid(), nn.Tanh()), "Sigmoid"),
+        (nn.Sequential(nn.Flatten(), nn.Mish(), nn.Tanhshrink()), "Mish"),
     ],
 )
 def test_what_is_not_supported_is_refused_and_reading_goes_on(module: nn.Sequential, said: str) -> None:

@@ -1,0 +1,1 @@
+"""Elementwise activations other than Relu: their values, and what bounds and programs need of them."""
