@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.gather import Gather
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
@@ -51,4 +52,5 @@ _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     MaxPool: lambda layer, x: layer.apply(x[0]),
     DynamicRounding: _dynamic_rounding,
     Add: lambda layer, x: x[0] + x[1],
+    Gather: lambda layer, x: layer.apply(x),
 }

@@ -15,6 +15,7 @@ FLOORS = (
     ("kinds", "console", "rounding"),
     ("arrays", "files", "budget", "processes", "remarks"),
     ("layers",),
+    ("gather",),
     ("forward_pass",),
     ("network",),
     ("fingerprint",),

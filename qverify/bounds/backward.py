@@ -15,6 +15,7 @@ bound of the negated row. Per layer:
 - dynamic rounding point: `y >= x - r`, or the bound on y, whichever is higher in the middle of the bounds on x.
 - rounding point, formula (32): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
 - MaxPool: one of the numbers under the window below, one line above (pools.py).
+- Gather: the rows of all outputs that one number is, summed: exact.
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
 (`rounding`), and the slack is subtracted at the end.
@@ -30,9 +31,11 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.backward_pass import BackwardPass
+from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
 from qverify.bounds.lines import point_lines
 from qverify.bounds.pools import pool_lines
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.rounding import chord, finite
@@ -321,4 +324,5 @@ BACKWARD: dict[type[Layer], Callable[[BackwardPass, int, Tensor], None]] = {
     MaxPool: _max_pool,
     DynamicRounding: _dynamic_rounding,
     Add: _add,
+    Gather: gather_rows,
 }

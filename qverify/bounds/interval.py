@@ -14,7 +14,7 @@ and W + R and W - R, exchanged, and the last sum added. Exact per layer; for a c
 positions taken as independent.
 
 Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Rounding points by formula (32), whose two ends are
-monotone: exact. A MaxPool is monotone, too: the largest lower and the largest upper end.
+monotone: exact. A MaxPool is monotone, too: the largest lower and the largest upper end. A Gather moves ends: exact.
 
 Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.
 """
@@ -28,9 +28,11 @@ from torch import Tensor
 
 from qverify.bounds.affine import Affine
 from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
+from qverify.bounds.gathers import gather_interval
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.budget import Deadline, pieces
 from qverify.family.points import lower_end, upper_end
+from qverify.gather import Gather
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import finite
 
@@ -288,6 +290,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     MaxPool: _max_pool,
     DynamicRounding: dynamic_interval,
     Add: _add,
+    Gather: gather_interval,
 }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.exact.pool_rows import candidates
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
@@ -112,6 +113,14 @@ def _gain_add(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array])
     return _own(bounds, index)
 
 
+def _gain_gather(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    layers = maps.family.network.layers
+    layer: Any = layers[index]
+    for source, read in zip(layer.inputs, layer.read_of([layers[i].size for i in layer.inputs]), strict=True):
+        np.add.at(weight[source], read[read >= 0], weight[index][read >= 0])
+    return _own(bounds, index)
+
+
 GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]] = {
     Input: _gain_input,
     Dense: _gain_affine,
@@ -122,4 +131,5 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     MaxPool: _gain_max_pool,
     DynamicRounding: _gain_rounding,
     Add: _gain_add,
+    Gather: _gain_gather,
 }

@@ -8,6 +8,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
                x_k in [0, r_a] where U <= 0: no row at all
     rounding   y >= min(lo(x) - r, high), y <= max(hi(x) + r, low), y in [low, high]: formula (32), a binary a kink
     MaxPool    y = the largest of some x_i: a binary for each that may be it (pool_rows.py)
+    Gather     the variables that it reads (gathered.py)
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
 where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `signs` names
@@ -28,10 +29,13 @@ import numpy as np
 from scipy import sparse
 
 from qverify.exact.builder import ProgramBuilder, as_matrix, per_output
+from qverify.exact.gathered import gathered_columns, summed
+from qverify.exact.magnitude import Magnitude
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.rules import only_bounds
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
 from qverify.text.brief import Brief
@@ -100,24 +104,6 @@ class Maps:
         return Map(weight=weight, radius=radius, bias=bias, bias_radius=per_output(layer, self.family.bias[index]))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Magnitude(Brief):
-    """Linear upper bounds on |x| of one layer, each (size,): the chords `slope * x + intercept`, sound; or variables of
-    the program, exact, where `column` >= 0 (and slope and intercept are 0)."""
-
-    slope: Array
-    intercept: Array
-    column: IntArray
-
-    def row_terms(self, radius: Any, sign: float, columns: IntArray) -> tuple[list[tuple[Any, IntArray]], Array]:
-        """`sign * radius @ |x|` as row terms and a constant; radius CSR (m, n), columns: where x lives."""
-        terms = [(sign * (radius @ sparse.diags(self.slope)), columns)]
-        exact = np.flatnonzero(self.column >= 0)
-        if len(exact):
-            terms.append((sign * radius[:, exact], self.column[exact]))
-        return terms, sign * (radius @ self.intercept)
-
-
 class Relational:
     """The relational program of one sample. `program` has no objective; ask `combination` for one.
 
@@ -172,6 +158,9 @@ class Relational:
         ends = self.bounds.lower[source], self.bounds.upper[source]
         x, block = self.columns[source], self._block(index)
         pool_rows(self.builder, f"largest {index}", block, x, layer.windows, ends)
+
+    def _gather(self, index: int, layer: Gather) -> None:
+        self.columns[index] = gathered_columns(self.builder, index, layer, self.columns)
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu or a rounding point: then formula (3) or (32) needs no variable for this
@@ -319,16 +308,15 @@ class Relational:
         The rounding allowance of folding that layer is taken off the offset: the objective is nowhere above the true
         one, so its minimum is a sound bound.
         """
-        cost = np.zeros(self.program.variable_count)
-        last = len(self.network.layers) - 1
+        last, count = len(self.network.layers) - 1, self.program.variable_count
         if not self.folded:
-            cost[self.columns[last]] = row
-            return Objective(cost)
+            return summed(count, self.columns[last], row, self.bounds.reach(last))
         matrices = self.maps[last]
         source = self.network.layers[last].inputs[0]
         magnitude, size, reach = self._magnitude(source), abs(row), self.bounds.reach(source)
         radius = size @ matrices.radius
-        cost[self.columns[source]] = row @ matrices.weight - radius * magnitude.slope
+        cost = np.zeros(count)
+        np.add.at(cost, self.columns[source], row @ matrices.weight - radius * magnitude.slope)
         exact = magnitude.column >= 0
         cost[magnitude.column[exact]] = -radius[exact]
         lift = float(radius @ magnitude.intercept)
@@ -347,4 +335,5 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     MaxPool: Relational._max_pool,
     DynamicRounding: Relational._dynamic_rounding,
     Add: Relational._add,
+    Gather: Relational._gather,
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
@@ -68,6 +69,13 @@ def _add(layer: Any, read: list[_Pair]) -> _Pair:
     return mass, read[0][1] + read[1][1] + _relative(1) * mass
 
 
+def _gather(layer: Any, read: list[_Pair]) -> _Pair:
+    """Numbers as they are; constants may be rounded to float32."""
+    reach, error = (np.concatenate(each)[layer.index] for each in zip(*read, strict=True))
+    fill = abs(layer.fill)
+    return np.where(layer.constant, fill, reach), np.where(layer.constant, _UNIT * fill, error)
+
+
 def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
     return np.maximum(-layer.low, layer.high), np.zeros(layer.size)
 
@@ -87,4 +95,5 @@ FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     MaxPool: lambda layer, read: tuple(each[layer.windows].max(axis=1) for each in read[0]),
     DynamicRounding: _dynamic,
     Add: _add,
+    Gather: _gather,
 }

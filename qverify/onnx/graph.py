@@ -260,6 +260,7 @@ class NetworkBuilder(Brief):
     computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entry`: the input
     as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically
     quantised model where its points are: no two nodes become one Scale then, whose float32 would hide that of both.
+    `read_by_gathers`: by layer, what each Gather reads.
     """
 
     input_name: str
@@ -275,6 +276,7 @@ class NetworkBuilder(Brief):
     points: dict[int, Point] = field(default_factory=dict)
     entry: Tensor | None = None
     dynamic: dict[int, DynamicPoint] | None = None
+    read_by_gathers: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qverify.onnx import moving_operators as moving
 from qverify.onnx import quantised_operators as quantised
 from qverify.onnx import views
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, relu
@@ -22,8 +23,9 @@ from qverify.onnx.image_operators import (
     global_average_pool,
     global_max_pool,
     max_pool,
-    reduce_mean,
 )
+from qverify.onnx.reduce_operators import reduce_mean, reduce_sum
+from qverify.onnx.resize_operators import resize, upsample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +58,11 @@ def _own(read: Callable[[Node, NetworkBuilder], Value | list[Value]], attributes
     return _entry(read, attributes, (ONNXRUNTIME,))
 
 
+# of which some only matter in modes that are refused
+_RESIZE = """
+    antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside extrapolation_value
+    keep_aspect_ratio_policy mode nearest_mode
+"""
 _WINDOW = "auto_pad dilations kernel_shape pads strides"
 
 OPERATORS: dict[str, Operator] = {
@@ -66,13 +73,17 @@ OPERATORS: dict[str, Operator] = {
     "Cast": _entry(views.cast, "round_mode saturate to"),  # two of them only matter for float8
     "CastLike": _entry(views.cast_like, "round_mode saturate"),
     "Clip": _entry(clip, "max min"),
+    "Concat": _entry(moving.concat, "axis"),
     "Conv": _entry(conv, f"{_WINDOW} group"),
     "ConvInteger": _entry(quantised.conv_integer, f"{_WINDOW} group"),
+    "DepthToSpace": _entry(moving.depth_to_space, "blocksize mode"),
     "DequantizeLinear": _entry(quantised.dequantize_linear, "axis block_size output_dtype", (*DOMAINS, ONNXRUNTIME)),
     "Div": _entry(arithmetic),
     "Dropout": _entry(views.dropout, "ratio seed"),  # both only matter in training
     "DynamicQuantizeLinear": _entry(dynamic_quantize_linear),
+    "Expand": _entry(moving.expand),
     "Flatten": _entry(views.flatten, "axis"),
+    "Gather": _entry(moving.gather, "axis"),
     "Gemm": _entry(gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),
     "GlobalMaxPool": _entry(global_max_pool),
@@ -84,9 +95,11 @@ OPERATORS: dict[str, Operator] = {
     "Max": _entry(maximum),
     "MaxPool": _entry(max_pool, f"{_WINDOW} ceil_mode storage_order"),
     "Mul": _entry(arithmetic),
+    "Pad": _entry(moving.pad, "mode pads value"),
     "QGemm": _own(quantised.qgemm, "alpha transA transB"),
     "QLinearAdd": _own(quantised.qlinear_add),
     "QLinearAveragePool": _own(quantised.qlinear_average_pool, f"{_WINDOW} ceil_mode channels_last count_include_pad"),
+    "QLinearConcat": _own(quantised.qlinear_concat, "axis"),
     "QLinearConv": _entry(quantised.qlinear_conv, f"{_WINDOW} group"),
     "QLinearGlobalAveragePool": _own(quantised.qlinear_global_average_pool, "channels_last"),
     "QLinearMatMul": _entry(quantised.qlinear_matmul),
@@ -96,12 +109,20 @@ OPERATORS: dict[str, Operator] = {
         quantised.quantize_linear, "axis block_size output_dtype precision saturate", (*DOMAINS, ONNXRUNTIME)
     ),
     "ReduceMean": _entry(reduce_mean, "axes keepdims noop_with_empty_axes"),
+    "ReduceSum": _entry(reduce_sum, "axes keepdims noop_with_empty_axes"),
     "Relu": _entry(relu),
     "Reshape": _entry(views.reshape, "allowzero"),
+    "Resize": _entry(resize, _RESIZE),
     "Shape": _entry(views.shape, "end start"),
+    "Size": _entry(views.size),
+    "Slice": _entry(moving.slice_, "axes ends starts"),
     "Softmax": _entry(views.softmax, "axis"),
+    "SpaceToDepth": _entry(moving.space_to_depth, "blocksize"),
+    "Split": _entry(moving.split, "axis num_outputs split"),
     "Squeeze": _entry(views.squeeze, "axes"),
     "Sub": _entry(arithmetic),
-    "Transpose": _entry(views.transpose, "perm"),
+    "Tile": _entry(moving.tile),
+    "Transpose": _entry(moving.transpose, "perm"),
     "Unsqueeze": _entry(views.unsqueeze, "axes"),
+    "Upsample": _entry(upsample, "mode scales"),
 }

@@ -25,6 +25,7 @@ _OPERATORS = frozenset(
         "Abs",
         "Add",
         "AveragePool",
+        "Concat",
         "Conv",
         "Div",
         "Flatten",

@@ -18,6 +18,7 @@ from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.points import Point
 from qverify.family.radii import Radii
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, MaxPool, Relu, Rounding, Scale
 from qverify.network import Network, margins
 from qverify.rounding import Allowances
@@ -284,7 +285,7 @@ def test_the_published_trap_is_caught(rng: np.random.Generator) -> None:
 
 
 def test_every_layer_type_has_an_entry() -> None:
-    assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Rounding, DynamicRounding, MaxPool, Add}
+    assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Rounding, DynamicRounding, MaxPool, Add, Gather}
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "conv_conv", "conv_input_twice"])
