@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.activations.layer import Activation
+from qverify.gather import Gather
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Product, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
@@ -59,4 +60,5 @@ _FORWARD: dict[type[Layer], Callable[[Any, list[Array]], Array]] = {
     DynamicRounding: _dynamic_rounding,
     Add: lambda layer, x: x[0] + x[1],
     Product: lambda layer, x: x[0] * x[1],
+    Gather: lambda layer, x: layer.apply(x),
 }

@@ -23,6 +23,7 @@ from qverify.activations.layer import Activation
 from qverify.arrays import Array, numbers
 from qverify.errors import DataError, ModelError
 from qverify.forward_pass import forward
+from qverify.gather import Gather
 from qverify.kinds import described
 from qverify.layers import (
     Add,
@@ -48,6 +49,7 @@ __all__ = [
     "Conv",
     "Dense",
     "DynamicRounding",
+    "Gather",
     "Input",
     "Layer",
     "MaxPool",
@@ -92,8 +94,13 @@ class Network(Brief):
             raise ModelError(f"{self.source}: two layers share a name; every layer needs its own.")
         for index, layer in enumerate(self.layers[1:], start=1):
             wanted = 2 if isinstance(layer, (Add, Product)) else 1
+            if isinstance(layer, Gather):
+                wanted = max(1, len(layer.inputs))
             if len(layer.inputs) != wanted or not all(0 <= i < index for i in layer.inputs):
                 raise ModelError(f"{self.source}: layer {layer.name!r} has the wrong producers {layer.inputs}.")
+            if isinstance(layer, Gather):
+                _check_index(self, layer)
+                continue
             size = layer.size
             if isinstance(layer, (Conv, MaxPool)):
                 size = prod(layer.in_shape)
@@ -175,8 +182,9 @@ class Network(Brief):
         return any(isinstance(self.layers[i], Conv) and self.layers[i].positions > 1 for i in self.weighted)  # type: ignore[attr-defined]
 
     def grid_of(self, index: int) -> int:
-        """The layer whose numbers layer `index` gives: its own, or those that a MaxPool passes on."""
-        while isinstance(self.layers[index], MaxPool):
+        """The layer whose numbers layer `index` gives: its own, or those that a MaxPool, or a Gather of one layer,
+        passes on."""
+        while isinstance(self.layers[index], (MaxPool, Gather)) and len(self.layers[index].inputs) == 1:
             (index,) = self.layers[index].inputs
         return index
 
@@ -234,6 +242,13 @@ class Network(Brief):
     def with_layers(self, changes: dict[int, Layer]) -> Network:
         """A copy in which the layers at the given indices are replaced."""
         return replace(self, layers=tuple(changes.get(i, layer) for i, layer in enumerate(self.layers)))
+
+
+def _check_index(network: Network, layer: Gather) -> None:
+    """Raise ModelError unless the numbers that a Gather reads exist."""
+    total = sum(network.layers[i].size for i in layer.inputs)
+    if layer.index.max() >= total:
+        raise ModelError(f"{network.source}: layer {layer.name!r} reads number {layer.index.max()} of {total}.")
 
 
 def margins(outputs: Array, labels: Any) -> Array:

@@ -16,6 +16,7 @@ FLOORS = (
     ("arrays", "files", "budget", "processes", "remarks"),
     ("layers",),
     ("activations",),
+    ("gather",),
     ("forward_pass",),
     ("network",),
     ("fingerprint",),

@@ -10,6 +10,7 @@ import pytest
 
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding, fingerprint
+from qverify.gather import Gather
 from qverify.layers import Add, BatchNorm, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.network import Network
 from tests.support.networks import conv, dense, known_layers, mlp, scale
@@ -24,6 +25,7 @@ EXAMPLES: dict[type[Layer], Any] = {
     Relu: Relu("r", (0,), (4,), offset=np.zeros(4)),
     Add: Add("a", (0, 1), (4,)),
     MaxPool: MaxPool("m", (0,), (2, 2, 3), (2, 4, 6), (2, 2), (2, 2)),
+    Gather: Gather("g", (0, 1), (4,), index=np.array([3, -1, 0, 2]), fill=np.array([0.0, 1.0, 0.0, 0.0])),
     DynamicRounding: DynamicRounding("q", (0,), (4,)),
     Rounding: Rounding(
         *("q", (0,), (4,)),
@@ -54,8 +56,10 @@ def changed(layer: Any, name: str) -> list[Any]:
     value = getattr(layer, name)
     if isinstance(value, np.ndarray):
         moved = value.copy()
-        moved.reshape(-1)[-1] = np.nextafter(moved.reshape(-1)[-1], 9.0)
-        return [moved, moved[::-1].copy(), value.reshape(1, *value.shape), value.view(np.int64)]
+        last = moved.reshape(-1)[-1]
+        moved.reshape(-1)[-1] = np.nextafter(last, 9.0) if moved.dtype.kind == "f" else last + 1
+        other = np.int64 if moved.dtype.kind == "f" else np.float64
+        return [moved, moved[::-1].copy(), value.reshape(1, *value.shape), value.view(other)]
     if name in ("shape", "in_shape"):
         return [shape for shape in ((*value, 1), value[:-1], value[::-1]) if shape != value]
     return [OTHER[name]]

@@ -16,6 +16,7 @@ bound of the negated row. Per layer:
 - rounding point, formula (32): lines below `clip(v - r, ...)` and above `clip(v + r, ...)` (lines.py).
 - other activations: lines of any slope below and above (curves.py).
 - MaxPool: one of the numbers under the window below, one line above (pools.py).
+- Gather: the rows of all outputs that one number is, summed: exact.
 
 Rounding: each step adds to a running `slack` the error it can have made over the box it reads
 (`rounding`), and the slack is subtracted at the end.
@@ -33,10 +34,12 @@ from torch import Tensor
 from qverify.activations.layer import Activation
 from qverify.bounds.backward_pass import BackwardPass
 from qverify.bounds.curves import activation_backward
+from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
 from qverify.bounds.lines import point_lines
 from qverify.bounds.pools import pool_lines
 from qverify.bounds.products import planes_above, planes_below
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.rounding import chord, finite
@@ -343,4 +346,5 @@ BACKWARD: dict[type[Layer], Callable[[BackwardPass, int, Tensor], None]] = {
     DynamicRounding: _dynamic_rounding,
     Add: _add,
     Product: _product,
+    Gather: gather_rows,
 }

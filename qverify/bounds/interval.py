@@ -8,7 +8,7 @@ which is summed by the signs of w and x (affine_interval.py). Exact per layer; f
 positions taken as independent.
 
 Activation layers by formula (2): [relu(l - r_a), relu(u) + r_a]. Rounding points by formula (32), whose two ends are
-monotone: exact. A MaxPool is monotone, too: the largest lower and the largest upper end.
+monotone: exact. A MaxPool is monotone, too: the largest lower and the largest upper end. A Gather moves ends: exact.
 A product has its ends at corners.
 
 Torch, any device, differentiable; `BoundModel.rounding` decides whether rounding is allowed for.
@@ -26,9 +26,11 @@ from qverify.bounds.affine import Affine
 from qverify.bounds.affine_interval import SplitBySign, affine_interval
 from qverify.bounds.curves import activation_interval
 from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
+from qverify.bounds.gathers import gather_interval
 from qverify.bounds.products import product_interval
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.points import lower_end, upper_end
+from qverify.gather import Gather
 from qverify.layers import (
     LEVELS,
     Add,
@@ -195,6 +197,7 @@ INTERVAL: dict[type[Layer], Callable[[BoundModel, Bounds, int], Ends]] = {
     DynamicRounding: dynamic_interval,
     Add: _add,
     Product: _product,
+    Gather: gather_interval,
 }
 
 

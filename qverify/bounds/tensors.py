@@ -19,6 +19,7 @@ from qverify.bounds.affine import Affine
 from qverify.bounds.cut import Cut
 from qverify.bounds.sample import SampleBounds
 from qverify.budget import PIECE, pieces
+from qverify.gather import Gather
 from qverify.layers import Conv, Dense, MaxPool, Relu, Rounding, Scale
 from qverify.rounding import Allowances
 from qverify.text.brief import Brief
@@ -129,6 +130,21 @@ class BoundModel(Brief):
         """The windows (size, k) of every MaxPool, by index."""
         layers = enumerate(self.network.layers)
         return {i: torch.tensor(la.windows, device=self.device) for i, la in layers if isinstance(la, MaxPool)}
+
+    @cached_property
+    def gathers(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """The index and the constants (size,) of every Gather."""
+        layers = enumerate(self.network.layers)
+        return {
+            i: (torch.tensor(la.index, device=self.device), self.tensor(np.array(la.fill)))
+            for i, la in layers
+            if isinstance(la, Gather)
+        }
+
+    def gathered(self, index: int, read: list[Tensor]) -> Tensor:
+        """What Gather `index` makes of its producers' numbers, (N, n) each: (N, size)."""
+        picked, fill = self.gathers[index]
+        return torch.where(picked < 0, fill, torch.cat(read, 1)[:, picked])
 
     @cached_property
     def searching(self) -> BoundModel:

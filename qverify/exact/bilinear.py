@@ -20,12 +20,14 @@ from scipy import sparse
 from qverify.activations.layer import Activation
 from qverify.exact.builder import ProgramBuilder, Rounded, as_matrix, index_map, per_output
 from qverify.exact.curve_rows import curve_rows
+from qverify.exact.gathered import gathered_columns, repeated, summed
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.product_rows import product_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.family import outer_interval
 from qverify.family.rules import only_bounds
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import chord
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
     from qverify.exact.maps import Maps
+    from qverify.exact.program import IntArray, Objective, Program
 
 
 class Bilinear:
@@ -53,13 +56,19 @@ class Bilinear:
         self.weights: dict[int, IntArray] = {}
         self.biases: dict[int, IntArray] = {}
         for index, layer in enumerate(self.network.layers):
-            block = self.builder.add_variables(f"layer {index}", bounds.lower[index], bounds.upper[index])
+            if isinstance(layer, Gather):
+                block = gathered_columns(self.builder, index, layer, self.columns)
+            else:
+                block = self.builder.add_variables(f"layer {index}", bounds.lower[index], bounds.upper[index])
             self.columns[index] = block
             BILINEAR[type(layer)](self, index, layer, block)
         self.program: Program = self.builder.build()
 
     def _input(self, index: int, layer: Input, block: IntArray) -> None:
         """Its box is all that is known of it."""
+
+    def _gather(self, index: int, layer: Gather, block: IntArray) -> None:
+        """Its variables are those of what it reads."""
 
     def _scale(self, index: int, layer: Scale, block: IntArray) -> None:
         x = self.columns[layer.inputs[0]]
@@ -88,8 +97,8 @@ class Bilinear:
         x = self.columns[layer.inputs[0]]
         one = np.ones(layer.size)
         if index not in self.family.weight:
-            constant = per_output(layer, layer.bias)
-            self.builder.add_rows([(-as_matrix(layer, layer.weight), x), (one, block)], constant, constant)
+            constant, fixed = per_output(layer, layer.bias), as_matrix(layer, layer.weight)
+            self.builder.add_rows([(-fixed, x), (one, block)], constant, constant, self._where_summed(layer, fixed))
             return
         weight = outer_interval(layer.weight.ravel(), self.family.weight[index].ravel())
         weights = self.builder.add_variables(f"weight {index}", *weight)
@@ -100,6 +109,14 @@ class Bilinear:
         self.builder.add_products(rows[output], weights[entry], x[source], -np.ones(len(output)))
         if self.cuts:
             self._cuts(index, layer.inputs[0], block)
+
+    def _where_summed(self, layer: Dense | Conv, matrix: Any) -> Rounded | None:
+        """The masses of sums of coefficients, where a number that the layer reads stands in several places."""
+        (source,) = layer.inputs
+        if not repeated(self.columns[source]):
+            return None
+        reach = self.bounds.reach(source)
+        return Rounded(mass=abs(matrix) @ reach, terms=len(reach), reach=float(reach.sum()))
 
     @staticmethod
     def _uses(layer: Dense | Conv) -> tuple[IntArray, IntArray, IntArray]:
@@ -167,9 +184,8 @@ class Bilinear:
 
     def combination(self, row: Array) -> Objective:
         """The objective `min row . output`."""
-        cost = np.zeros(self.program.variable_count)
-        cost[self.columns[len(self.network.layers) - 1]] = row
-        return Objective(cost)
+        last = len(self.network.layers) - 1
+        return summed(self.program.variable_count, self.columns[last], row, self.bounds.reach(last))
 
 
 BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
@@ -184,4 +200,5 @@ BILINEAR: dict[type[Layer], Callable[[Bilinear, int, Any, IntArray], None]] = {
     DynamicRounding: Bilinear._dynamic_rounding,
     Add: Bilinear._add,
     Product: Bilinear._product,
+    Gather: Bilinear._gather,
 }

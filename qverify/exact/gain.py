@@ -13,6 +13,7 @@ import numpy as np
 from qverify.activations.layer import Activation
 from qverify.exact.pool_rows import candidates
 from qverify.family.rules import not_in_programs
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import TINY
 from qverify.text.brief import Brief
@@ -131,6 +132,14 @@ def _gain_product(maps: Maps, bounds: SampleBounds, index: int, weight: list[Arr
     return Sizes(ranges=own.ranges, magnitudes=bounds.reach(first) * bounds.reach(second) + TINY)
 
 
+def _gain_gather(maps: Maps, bounds: SampleBounds, index: int, weight: list[Array]) -> Sizes:
+    layers = maps.family.network.layers
+    layer: Any = layers[index]
+    for source, read in zip(layer.inputs, layer.read_of([layers[i].size for i in layer.inputs]), strict=True):
+        np.add.at(weight[source], read[read >= 0], weight[index][read >= 0])
+    return _own(bounds, index)
+
+
 GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]] = {
     Input: _gain_input,
     Dense: _gain_affine,
@@ -143,4 +152,5 @@ GAIN: dict[type[Layer], Callable[[Maps, SampleBounds, int, list[Array]], Sizes]]
     DynamicRounding: _gain_rounding,
     Add: _gain_add,
     Product: _gain_product,
+    Gather: _gain_gather,
 }

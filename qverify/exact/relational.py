@@ -10,6 +10,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
     Activation y = f(z), piecewise linear: a binary for each of its breaks (curve_rows.py)
     MaxPool    y = the largest of some x_i: a binary for each that may be it (pool_rows.py)
     Product    four rows around y = x x', which relax it (product_rows.py)
+    Gather     the variables that it reads (gathered.py)
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
 where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `signs` names
@@ -29,12 +30,14 @@ from scipy import sparse
 from qverify.activations.layer import Activation
 from qverify.exact.builder import ProgramBuilder
 from qverify.exact.curve_rows import curve_rows
+from qverify.exact.gathered import gathered_columns, summed
 from qverify.exact.maps import Magnitude, Maps
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.product_rows import product_rows
 from qverify.exact.program import IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.rules import only_bounds
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
 
@@ -117,6 +120,9 @@ class Relational:
         variables = self.columns[source], self._block(index)
         ends = self.bounds.lower[source], self.bounds.upper[source]
         curve_rows(self.builder, f"curve {index}", layer, variables, ends, radius)
+
+    def _gather(self, index: int, layer: Gather) -> None:
+        self.columns[index] = gathered_columns(self.builder, index, layer, self.columns)
 
     def _fused(self, index: int) -> bool:
         """Whether the only reader is a Relu or a rounding point: then formula (3) or (32) needs no variable for this
@@ -264,16 +270,15 @@ class Relational:
         The rounding allowance of folding that layer is taken off the offset: the objective is nowhere above the true
         one, so its minimum is a sound bound.
         """
-        cost = np.zeros(self.program.variable_count)
-        last = len(self.network.layers) - 1
+        last, count = len(self.network.layers) - 1, self.program.variable_count
         if not self.folded:
-            cost[self.columns[last]] = row
-            return Objective(cost)
+            return summed(count, self.columns[last], row, self.bounds.reach(last))
         matrices = self.maps[last]
         source = self.network.layers[last].inputs[0]
         magnitude, size, reach = self._magnitude(source), abs(row), self.bounds.reach(source)
         radius = size @ matrices.radius
-        cost[self.columns[source]] = row @ matrices.weight - radius * magnitude.slope
+        cost = np.zeros(count)
+        np.add.at(cost, self.columns[source], row @ matrices.weight - radius * magnitude.slope)
         exact = magnitude.column >= 0
         cost[magnitude.column[exact]] = -radius[exact]
         lift = float(radius @ magnitude.intercept)
@@ -294,4 +299,5 @@ RELATIONAL: dict[type[Layer], Callable[[Relational, int, Any], None]] = {
     DynamicRounding: Relational._dynamic_rounding,
     Add: Relational._add,
     Product: Relational._product,
+    Gather: Relational._gather,
 }

@@ -61,7 +61,7 @@ _NEGLIGIBLE = 1e-9
 INDEPENDENT = "independent positions"
 """The scope of a bound that is sound and not exact (mathematics.md, section 6)."""
 RELAXED = "relaxed products"
-"""The scope of a bound where products of branches lie between planes (mathematics.md, section 4.5)."""
+"""The scope of a bound where products of branches lie between planes (mathematics.md, section 4.6)."""
 
 
 @dataclass(frozen=True, kw_only=True)

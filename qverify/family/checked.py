@@ -19,6 +19,7 @@ from qverify.choices import (
     SCHEMES,
 )
 from qverify.errors import RadiiError
+from qverify.gather import Gather
 from qverify.kinds import is_word
 from qverify.layers import Scale
 from qverify.text.escapes import shown
@@ -81,6 +82,23 @@ def refuse_constants(network: Network) -> None:
             raise RadiiError(
                 f"Layer {layer.name!r} computes with constants that onnxruntime rounds to the bits of an activation,"
                 " where --points onnxruntime has nothing: fold them into the data or into the layer that reads them."
+            )
+
+
+def refuse_gathers(network: Network, points: str) -> None:
+    """Raise RadiiError where toolchains round constants beside numbers that are moved, or change grids to join some."""
+    for layer in network.layers:
+        if not isinstance(layer, Gather):
+            continue
+        if layer.fill.any():
+            raise RadiiError(
+                f"Layer {layer.name!r} puts constants other than 0 beside numbers, which toolchains round to the bits"
+                f" of an activation, where --points {points} has nothing: use --points activations."
+            )
+        if points == "tflite" and len(layer.inputs) > 1:
+            raise RadiiError(
+                f"Layer {layer.name!r} joins several layers, which TensorFlow Lite all rounds to one grid, that of the"
+                " result; --points tflite has nothing for that: use --points activations, or verify the .tflite file."
             )
 
 

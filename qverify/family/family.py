@@ -25,6 +25,7 @@ from qverify.family.placing import placed
 from qverify.family.points import NO_ZERO, Point, lower_end, upper_end, without_error
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
+from qverify.gather import Gather
 from qverify.kinds import NETWORK, RADII, clipping_range, expected
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.moved import former_names
@@ -251,6 +252,7 @@ RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
     DynamicRounding: _no_radius,  # its radius follows from each sample
     Add: _no_radius,
     Product: _no_radius,
+    Gather: _no_radius,
 }
 """The radii that a layer of each type has, by kind, as arrays."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.activations.layer import Activation
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ def _product(layer: Any, read: list[_Pair]) -> _Pair:
     return mass, (x * f + y * e + e * f + _relative(1) * mass) * (1.0 + 2.0**-30)
 
 
+def _gather(layer: Any, read: list[_Pair]) -> _Pair:
+    """Numbers as they are; constants may be rounded to float32."""
+    reach, error = (np.concatenate(each)[layer.index] for each in zip(*read, strict=True))
+    fill = abs(layer.fill)
+    return np.where(layer.constant, fill, reach), np.where(layer.constant, _UNIT * fill, error)
+
+
 def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
     return np.maximum(-layer.low, layer.high), np.zeros(layer.size)
 
@@ -103,4 +111,5 @@ FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {
     DynamicRounding: _dynamic,
     Add: _add,
     Product: _product,
+    Gather: _gather,
 }

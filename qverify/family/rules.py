@@ -36,6 +36,7 @@ from qverify.errors import RadiiError, UsageError
 from qverify.family.float_errors import float_errors
 from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point
+from qverify.gather import Gather
 from qverify.kinds import is_word
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding
 from qverify.text.escapes import shown
@@ -113,10 +114,10 @@ def not_in_programs(layer: Layer) -> UsageError:
     )
 
 
-def _before(network: Network, index: int, passed: tuple[type[Layer], ...] = (Relu,)) -> int:
-    """The layer that layer `index` reads, looking through those of the types `passed`."""
+def _before(network: Network, index: int) -> int:
+    """The layer that layer `index` reads, looking through Relus."""
     (source,) = network.layers[index].inputs
-    return _before(network, source, passed) if isinstance(network.layers[source], passed) else source
+    return _before(network, source) if isinstance(network.layers[source], Relu) else source
 
 
 def _exact_at_zero(network: Network, index: int) -> bool:
@@ -140,6 +141,8 @@ def point_error(network: Network, index: int, rule: str) -> Array:
         return np.asarray(np.maximum(error, _SHARE[rule] + size * 2.0**-22))
     if isinstance(read, (Dense, Conv)) and read.grid is not None:
         return np.asarray(error + (_second_rounding(network, source, layer) if rule == "double" else 0.0))
+    if rule == "double" and isinstance(read, Gather) and not _points_of(network, source):
+        error = error + 0.5
     if rule in ("double", "any") and isinstance(read, Conv) and read.positions == 1:
         error = error + 1.0 / read.fan_in
     if rule != "nearest":
@@ -160,6 +163,8 @@ def _reach(network: Network, index: int) -> float:
     layer = network.layers[index]
     if isinstance(layer, Rounding):
         return float(np.maximum(-layer.low, layer.high).max())
+    if isinstance(layer, Gather):
+        return max(float(abs(layer.fill).max()), *(_reach(network, i) for i in layer.inputs))
     return _reach(network, layer.inputs[0]) if isinstance(layer, (Relu, MaxPool)) else np.inf
 
 
@@ -177,16 +182,28 @@ def _second_rounding(network: Network, source: int, point: Rounding) -> Array:
 
 def input_step(network: Network, index: int) -> float | None:
     """The step of the grid that what layer `index` reads lies on; None where it is on no single one."""
-    layer = _point_read(network, index)
-    if layer is None or (layer.step != layer.step[0]).any():
+    points = _points_read(network, index)
+    if not points or any((point.step != points[0].step[0]).any() for point in points):
         return None
-    return float(layer.step[0])
+    return float(points[0].step[0])
 
 
-def _point_read(network: Network, index: int) -> Rounding | None:
-    """The rounding point whose numbers layer `index` reads, through Relus and MaxPools; None if there is none."""
-    layer = network.layers[_before(network, index, (Relu, MaxPool))]
-    return layer if isinstance(layer, Rounding) else None
+def _points_read(network: Network, index: int) -> list[Rounding]:
+    """The rounding points whose numbers layer `index` reads, through Relus, MaxPools and Gathers; empty if some of what
+    it reads comes from elsewhere."""
+    (source,) = network.layers[index].inputs
+    return _points_of(network, source)
+
+
+def _points_of(network: Network, index: int) -> list[Rounding]:
+    """The rounding points whose numbers layer `index` gives; empty if some of what it gives comes from elsewhere."""
+    layer = network.layers[index]
+    if isinstance(layer, Rounding):
+        return [layer]
+    if not isinstance(layer, (Relu, MaxPool, Gather)):
+        return []
+    found = [_points_of(network, source) for source in layer.inputs]
+    return [point for points in found for point in points] if all(found) else []
 
 
 def file_kernel(network: Network) -> Kernel:
@@ -203,9 +220,8 @@ def file_kernel(network: Network) -> Kernel:
         if step is None:
             continue
         assert isinstance(layer, (Dense, Conv)) and layer.grid is not None
-        source = _point_read(network, i)
-        reach = float(np.maximum(-source.low, source.high).max() / step) if source is not None else None
-        if reach is None or reach > 2.0**8:  # kernels for 16 bits accumulate in int64
+        reach = max(float(np.maximum(-point.low, point.high).max() / step) for point in _points_read(network, i))
+        if reach > 2.0**8:  # kernels for 16 bits accumulate in int64
             continue
         grid = np.broadcast_to(layer.grid, layer.weight.shape)
         sums = (abs(layer.weight) / grid).reshape(len(layer.weight), -1).sum(axis=1) * reach

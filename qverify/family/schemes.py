@@ -19,6 +19,7 @@ one rounds to 0, and the ends of its range are others.
 from __future__ import annotations
 
 from functools import reduce
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +27,12 @@ import numpy as np
 from qverify.activations.layer import Activation
 from qverify.errors import RadiiError
 from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
-from qverify.family.checked import check, refuse_constants
+from qverify.family.checked import check, refuse_constants, refuse_gathers
+from qverify.family.gathers import leaves_out, passes_on
 from qverify.family.kernels import IntegerLayer, Kernel, borderline, dropped
 from qverify.family.points import Point
 from qverify.family.ranges import Range, Ranges, calibrate
+from qverify.gather import Gather
 from qverify.kinds import NETWORK, expected
 from qverify.layers import Conv, Dense, MaxPool, Relu
 from qverify.network import Network
@@ -86,6 +89,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     if quantiser.points != "activations":
         _refuse_late_relus(network)
         _refuse_activations(network, quantiser.points)
+        refuse_gathers(network, quantiser.points)
     norms = kept_apart(network, quantiser)
     found = calibration
     if not isinstance(found, Ranges):
@@ -117,25 +121,29 @@ def rounded_places(network: Network, where: str) -> list[int]:
     """The layers (by index, without the input) behind which values are rounded, by `where` of `choices.POINTS`.
 
     Toolchains quantise the output of every layer, sums, averages and the network's own included; that of a layer which
-    only a Relu reads is quantised behind it. That of a MaxPool has the scale of what it reads, and is on its grid.
+    only a Relu reads is quantised behind it. That of a MaxPool has the scale of what it reads, and is on its grid; so
+    has that of a Gather, but one that joins layers is rounded to a scale of its own, and so may one be that leaves
+    numbers out (gathers.py).
     """
     relus = set(network.relus)
     if where == "activations":
         return sorted((*network.relus, *network.activations))
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
     pools = [isinstance(layer, MaxPool) for layer in network.layers]
-    return [i for i in range(1, len(network.layers)) if not alone[i] and not pools[i]]
+    passed = [pool or passes_on(network, i, where) for i, pool in enumerate(pools)]
+    return [i for i in range(1, len(network.layers)) if not alone[i] and not passed[i]]
 
 
 def _refuse_late_relus(network: Network) -> None:
-    """Raise RadiiError for a Relu that reads a MaxPool: toolchains differ in the scale that both then have."""
+    """Raise RadiiError for a Relu that reads a MaxPool or a Gather: toolchains differ in the scale that both have."""
     for i in network.relus:
-        (source,) = network.layers[i].inputs
-        if isinstance(network.layers[source], MaxPool):
+        read = network.layers[network.layers[i].inputs[0]]
+        if isinstance(read, (MaxPool, Gather)):
+            kind = type(read).__name__
             raise RadiiError(
-                f"Relu {network.layers[i].name!r} comes behind the MaxPool {network.layers[source].name!r}, where "
-                "toolchains take its scale in ways of their own; put the Relu before the MaxPool, which computes the "
-                "same, or use --points activations."
+                f"Relu {network.layers[i].name!r} comes behind the {kind} {read.name!r}, where toolchains take its "
+                f"scale in ways of their own; put the Relu before the {kind}, which computes the same, or use "
+                "--points activations."
             )
 
 
@@ -152,7 +160,7 @@ def _refuse_activations(network: Network, points: str) -> None:
 def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[tuple[Range, ...]]:
     """The ranges that a toolchain may take for the output of each layer: an average has that of what it reads in
     TensorFlow Lite, and in onnxruntime's QDQ files, and its own in those of integer operators; a MaxPool always has
-    that of what it reads."""
+    that of what it reads, and a Gather that or, where it leaves numbers out, its own; one of several layers its own."""
     found: list[tuple[Range, ...]] = [(ends,) for ends in ranges]
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Conv) and not layer.quantised and quantiser.points != "activations":
@@ -160,6 +168,9 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
             found[i] = read if quantiser.points == "tflite" else tuple(dict.fromkeys((*read, ranges[i])))
         elif isinstance(layer, MaxPool):
             found[i] = found[layer.inputs[0]]
+        elif isinstance(layer, Gather) and len(layer.inputs) == 1:
+            own = [ranges[i]] if leaves_out(network, layer) and quantiser.points != "tflite" else []
+            found[i] = tuple(dict.fromkeys((*found[layer.inputs[0]], *own)))
     return found
 
 
@@ -170,12 +181,13 @@ def _point(
     place: Place = "behind Relu" if index in network.relus else "inside"
     before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
     points = []
-    for ends in ranges[index]:
+    entry = isinstance(layer, Gather) and network.grid_of(index) == 0  # on the input's grid, or on one of its own
+    for own, ends in product([quantiser, quantiser.at_input()] if entry else [quantiser], ranges[index]):
         error = before
         if quantiser.rounding == "double":
-            step = quantiser.activation_step(*ends)
-            error = before + step * _second_rounding(quantiser, network, index, step, ranges)
-        points.append(quantiser.point(*ends, error if error.any() else 0.0, place))
+            step = own.activation_step(*ends)
+            error = before + step * _second_rounding(own, network, index, step, ranges)
+        points.append(own.point(*ends, error if error.any() else 0.0, place))
     point = reduce(Point.or_else, points)
     if layer.name not in apart.ends:
         return point

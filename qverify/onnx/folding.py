@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 # Deterministic, and harmless whatever numbers they get. An operator outside this list is refused even on
 # constants (RandomNormal has no inputs at all), but for QuantizeLinear and DequantizeLinear, which `integers.py` reads.
 _FOLDABLE = """
-    Abs Add Cast CastLike Clip Concat Constant ConstantOfShape Div Equal Exp Expand Flatten Floor Gather Gemm
-    Identity MatMul Max Min Mul Neg Pow Range Reciprocal ReduceProd Reshape Shape Size Slice Sqrt
-    Squeeze Sub Transpose Unsqueeze Where
+    Abs Add And Cast CastLike Ceil Clip Concat Constant ConstantOfShape Div Equal Exp Expand Flatten Floor Gather
+    GatherElements GatherND Gemm Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min Mod Mul Neg Not Or Pad
+    Pow Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Reshape Round ScatterElements ScatterND
+    Shape Sign Size Slice Split Sqrt Squeeze Sub Sum Tile Transpose Unsqueeze Where
 """
 FOLDABLE = frozenset(_FOLDABLE.split())
-_VIEWS = frozenset(["Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"])
-"""Those of them that move numbers and change none."""
+_MOVING = "Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze"
+_VIEWS = frozenset(_MOVING.split())
+"""Those of them that move numbers of their first input and change none, and have one output."""
 # What the reference evaluator and the numpy code below it raise on arguments that do not fit.
 _FOLD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError)
 

@@ -267,6 +267,7 @@ class NetworkBuilder(Brief):
     as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically
     quantised model where its points are: no two nodes become one Scale then, whose float32 would hide that of both.
     `shared`: layers that several nodes read.
+    `read_by_gathers`: by layer, what each Gather reads.
     """
 
     input_name: str
@@ -283,6 +284,7 @@ class NetworkBuilder(Brief):
     entry: Tensor | None = None
     dynamic: dict[int, DynamicPoint] | None = None
     shared: set[int] = field(default_factory=set)
+    read_by_gathers: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.layers import BatchNorm, Conv, Dense, MaxPool, Scale
-from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Tensor, Value
+from qverify.onnx.graph import NetworkBuilder, Node, Refusal, Tensor, Value
 from qverify.onnx.grid import uncovered
 
 if TYPE_CHECKING:
@@ -299,34 +299,14 @@ def global_average_pool(node: Node, builder: NetworkBuilder) -> Value:
     x = node.tensor(0)
     if len(x.shape) < 3 or x.shape[0] != 1:
         raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...){_ONE_SAMPLE}")
-    return replace(_means(node, builder, x), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
+    return replace(means(node, builder, x), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
 
 
-def reduce_mean(node: Node, builder: NetworkBuilder) -> Value:
-    """The mean over all positions of an image: a GlobalAveragePool, with or without the axes it leaves."""
-    x, keep = node.tensor(0), node.attributes.get("keepdims", 1)
-    listed = node.inputs[1] if node.has(1) else None
-    empty = isinstance(listed, Constant) and not listed.value.size  # as if it were absent
-    given = node.integers(1) if node.has(1) and not empty else node.attributes.get("axes", ())
-    if not given and node.attributes.get("noop_with_empty_axes", 0):
-        return x
-    rank = len(x.shape)
-    axes = {node.axis(axis, rank) for axis in given} or set(range(rank))
-    rest = [length for axis, length in enumerate(x.shape) if axis >= 2 and axis not in axes]
-    if rank < 3 or x.shape[0] != 1 or min(axes) < 2 or max(rest, default=1) > 1:
-        raise Refusal(
-            f"it takes the mean over axes {tuple(sorted(axes))} of shape {x.shape}; supported is that over all "
-            "positions of an image, (1, channels, ...) without the first two axes, as GlobalAveragePool takes it"
-        )
-    shape = [1 if axis in axes else length for axis, length in enumerate(x.shape) if keep or axis not in axes]
-    return replace(_means(node, builder, x), shape=tuple(shape))
-
-
-def _means(node: Node, builder: NetworkBuilder, x: Tensor) -> Tensor:
-    """The mean of each channel over all positions of x (1, channels, ...), as layers."""
+def means(node: Node, builder: NetworkBuilder, x: Tensor, weight: float | None = None) -> Tensor:
+    """The mean of each channel over all positions of x (1, channels, ...), or their sum times `weight`, as layers."""
     positions = prod(x.shape[2:])
     window = Window((WindowAxis(), WindowAxis(size=positions, kernel=positions)), rank=1)
-    return _average(node, builder, x, window, 1.0 / positions)
+    return _average(node, builder, x, window, 1.0 / positions if weight is None else weight)
 
 
 def _average(node: Node, builder: NetworkBuilder, x: Tensor, window: Window, value: float) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qverify.onnx import classifiers, views
+from qverify.onnx import moving_operators as moving
 from qverify.onnx import quantised_operators as quantised
 from qverify.onnx.activation_operators import activation, gelu, prelu
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, negated, relu
@@ -23,8 +24,9 @@ from qverify.onnx.image_operators import (
     global_average_pool,
     global_max_pool,
     max_pool,
-    reduce_mean,
 )
+from qverify.onnx.reduce_operators import reduce_mean, reduce_sum
+from qverify.onnx.resize_operators import resize, upsample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +65,11 @@ def _classic(read: Callable[[Node, NetworkBuilder], Value | list[Value]], attrib
     return _entry(read, attributes, (CLASSIC,))
 
 
+# of which some only matter in modes that are refused
+_RESIZE = """
+    antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside extrapolation_value
+    keep_aspect_ratio_policy mode nearest_mode
+"""
 _WINDOW = "auto_pad dilations kernel_shape pads strides"
 
 OPERATORS: dict[str, Operator] = {
@@ -77,8 +84,10 @@ OPERATORS: dict[str, Operator] = {
     "CastLike": _entry(views.cast_like, "round_mode saturate"),
     "Celu": _entry(activation, "alpha"),
     "Clip": _entry(clip, "max min"),
+    "Concat": _entry(moving.concat, "axis"),
     "Conv": _entry(conv, f"{_WINDOW} group"),
     "ConvInteger": _entry(quantised.conv_integer, f"{_WINDOW} group"),
+    "DepthToSpace": _entry(moving.depth_to_space, "blocksize mode"),
     "DequantizeLinear": _entry(quantised.dequantize_linear, "axis block_size output_dtype", (*DOMAINS, ONNXRUNTIME)),
     "Div": _entry(arithmetic),
     "Dropout": _entry(views.dropout, "ratio seed"),  # both only matter in training
@@ -86,7 +95,9 @@ OPERATORS: dict[str, Operator] = {
     "Elu": _entry(activation, "alpha"),
     "Erf": _entry(activation),
     "Exp": _entry(activation),
+    "Expand": _entry(moving.expand),
     "Flatten": _entry(views.flatten, "axis"),
+    "Gather": _entry(moving.gather, "axis"),
     "Gelu": _entry(gelu, "approximate", (*DOMAINS, ONNXRUNTIME)),
     "Gemm": _entry(gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),
@@ -105,9 +116,11 @@ OPERATORS: dict[str, Operator] = {
     "Mul": _entry(arithmetic),
     "Neg": _entry(negated),
     "PRelu": _entry(prelu),
+    "Pad": _entry(moving.pad, "mode pads value"),
     "QGemm": _own(quantised.qgemm, "alpha transA transB"),
     "QLinearAdd": _own(quantised.qlinear_add),
     "QLinearAveragePool": _own(quantised.qlinear_average_pool, f"{_WINDOW} ceil_mode channels_last count_include_pad"),
+    "QLinearConcat": _own(quantised.qlinear_concat, "axis"),
     "QLinearConv": _entry(quantised.qlinear_conv, f"{_WINDOW} group"),
     "QLinearGlobalAveragePool": _own(quantised.qlinear_global_average_pool, "channels_last"),
     "QLinearMatMul": _entry(quantised.qlinear_matmul),
@@ -117,19 +130,27 @@ OPERATORS: dict[str, Operator] = {
         quantised.quantize_linear, "axis block_size output_dtype precision saturate", (*DOMAINS, ONNXRUNTIME)
     ),
     "ReduceMean": _entry(reduce_mean, "axes keepdims noop_with_empty_axes"),
+    "ReduceSum": _entry(reduce_sum, "axes keepdims noop_with_empty_axes"),
     "Relu": _entry(relu),
     "Reshape": _entry(views.reshape, "allowzero"),
+    "Resize": _entry(resize, _RESIZE),
     "Scaler": _classic(classifiers.scaler, "offset scale"),
     "Selu": _entry(activation, "alpha gamma"),
     "Shape": _entry(views.shape, "end start"),
     "Sigmoid": _entry(activation),
+    "Size": _entry(views.size),
+    "Slice": _entry(moving.slice_, "axes ends starts"),
     "Softmax": _entry(views.softmax, "axis"),
     "Softplus": _entry(activation),
     "Softsign": _entry(activation),
+    "SpaceToDepth": _entry(moving.space_to_depth, "blocksize"),
+    "Split": _entry(moving.split, "axis num_outputs split"),
     "Squeeze": _entry(views.squeeze, "axes"),
     "Sub": _entry(arithmetic),
     "Tanh": _entry(activation),
-    "Transpose": _entry(views.transpose, "perm"),
+    "Tile": _entry(moving.tile),
+    "Transpose": _entry(moving.transpose, "perm"),
     "Unsqueeze": _entry(views.unsqueeze, "axes"),
+    "Upsample": _entry(upsample, "mode scales"),
     "ZipMap": _classic(classifiers.zip_map, "classlabels_int64s classlabels_strings"),
 }

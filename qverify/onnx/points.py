@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from qverify.layers import MaxPool, Rounding
+from qverify.gather import Gather
+from qverify.layers import Layer, MaxPool, Rounding
 from qverify.onnx.graph import NetworkBuilder, Point, Refusal, Tensor
 from qverify.onnx.grid import Grid
 
@@ -22,22 +23,37 @@ def _fields(x: Tensor, grid: Grid) -> dict[str, Any]:
 
 
 def rounded(builder: NetworkBuilder, x: Tensor, grid: Grid, name: str, point: Point) -> Tensor:
-    """x rounded to this grid: no layer where it lies on it already, as after a view or a MaxPool that was quantised
-    again."""
+    """x rounded to this grid: no layer where it lies on it already, as after a view, or a MaxPool or Gather that was
+    quantised again."""
     fields, layer = _fields(x, grid), builder.layers[x.layer]
-    pooled = isinstance(layer, MaxPool)
-    while isinstance(layer, MaxPool):
-        layer = builder.layers[layer.inputs[0]]
-    if isinstance(layer, Rounding) and _holds(layer, fields, pooled):
+    if _on_grid(builder, layer, fields, isinstance(layer, (MaxPool, Gather))):
         return replace(x, integers=grid, clip=None)
     out = builder.new(Rounding, name, (x,), x.shape, kernel=point.kernel, **fields)
     builder.points[out.layer] = point
     return replace(out, integers=grid, double=False)
 
 
+def _on_grid(builder: NetworkBuilder, layer: Layer, fields: dict[str, Any], passed: bool) -> bool:
+    """Whether a layer gives numbers of the grid with these fields; `passed`: some of them, in other places."""
+    if isinstance(layer, Rounding):
+        return _holds(layer, fields, passed)
+    if not isinstance(layer, (MaxPool, Gather)):
+        return False
+    if isinstance(layer, Gather) and layer.constant.any() and not _constants_on(layer, fields):
+        return False
+    return all(_on_grid(builder, builder.layers[i], fields, True) for i in layer.inputs)
+
+
+def _constants_on(layer: Gather, fields: dict[str, Any]) -> bool:
+    """Whether the constants of a Gather are numbers of the grid."""
+    step, low, high = (fields[name][0] for name in ("step", "low", "high"))
+    values = layer.fill[layer.constant]
+    return bool(((np.rint(values / step) * step == values) & (values >= low) & (values <= high)).all())
+
+
 def _holds(layer: Rounding, fields: dict[str, Any], pooled: bool) -> bool:
-    """Whether every number that the point gives is one of the grid with these fields, element by element; `pooled`: a
-    MaxPool picks some of the numbers, so that the grid has to be one for all."""
+    """Whether every number that the point gives is one of the grid with these fields, element by element;
+    `pooled`: some of the numbers are passed on, in other places, so that the grid has to be one for all."""
     if pooled:
         if any(np.ptp(fields[name]) for name in ("step", "low", "high")):
             return False

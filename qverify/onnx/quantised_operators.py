@@ -32,6 +32,7 @@ from qverify.onnx.integers import (
     tensor_grid,
     whole,
 )
+from qverify.onnx.moving_operators import concat
 from qverify.onnx.points import entered, rounded
 from qverify.onnx.views import softmax
 
@@ -184,6 +185,14 @@ def _elementwise(op: str) -> Callable[[Node, NetworkBuilder], Value]:
 
 
 qlinear_add, qlinear_mul = _elementwise("Add"), _elementwise("Mul")
+
+
+def qlinear_concat(node: Node, builder: NetworkBuilder) -> Value:
+    """A QLinearConcat of onnxruntime: scale and zero point of the result, and then each input with its own."""
+    if len(node.inputs) < 5 or len(node.inputs) % 3 != 2:
+        raise Refusal(f"it has {len(node.inputs)} inputs; scale, zero point, and three for each tensor are needed")
+    inputs = {index: _operand(node, builder, index) for index in range(2, len(node.inputs), 3)}
+    return _requantised(node, builder, concat(_as(node, "Concat", inputs, ("axis",)), builder), 0)
 
 
 def _pool(op: str, pool: Callable[[Node, NetworkBuilder], Value], *attributes: str) -> Callable[..., Value]:

@@ -41,6 +41,7 @@ from qverify.onnx.check import FLOATS, INTEGERS, compare, quantised
 from qverify.onnx.file import checked, read_model
 from qverify.onnx.folding import FOLDABLE, fold
 from qverify.onnx.functions import inlined
+from qverify.onnx.gathers import pruned
 from qverify.onnx.graph import (
     DOMAINS,
     Constant,
@@ -117,6 +118,7 @@ def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
         supported = list(OPERATORS) if walk.operators else []
         raise UnsupportedModel(name, walk.refusals.sentences + walk.operators.sentences, supported)
     builder = walk.builder
+    output = pruned(builder, output)
     if output.layer != len(builder.layers) - 1:  # only its Shape is read, perhaps
         raise ModelError(f"{short}: the output of layer {builder.layers[-1].name!r} is never used.")
     network = Network(tuple(builder.layers), short)
@@ -310,7 +312,7 @@ class _Walk:
         if found:
             supported = ", ".join(sorted(known.attributes)) or "none"
             raise Refusal(f"attribute {listed(found, 5)} is not supported; supported are: {supported}")
-        extra = [name for name in node.output[1:] if self.reads[name] and node.op_type != DYNAMIC]
+        extra = [name for name in node.output[1:] if self.reads[name] and node.op_type not in (DYNAMIC, "Split")]
         if extra:
             raise Refusal(f"its output {quoted(extra[0])} is used; supported is the use of its first output")
 

@@ -112,25 +112,15 @@ def unsqueeze(node: Node, builder: NetworkBuilder) -> Value:
     return _viewed(x, tuple(1 if i in axes else next(rest) for i in range(rank)))
 
 
-def transpose(node: Node, builder: NetworkBuilder) -> Value:
-    """A Transpose that moves axes of length 1 alone."""
-    x = node.view(0)
-    order = tuple(node.attributes.get("perm", reversed(range(len(x.shape)))))
-    if sorted(order) != list(range(len(x.shape))):
-        raise Refusal(f"perm {order} does not fit an input of shape {x.shape}")
-    kept = [axis for axis in order if x.shape[axis] != 1]
-    if kept != sorted(kept):
-        raise Refusal(
-            f"it reorders a tensor of shape {x.shape}; supported is moving axes of length 1: export the model with its "
-            "axes in the order that its layers read, channels first"
-        )
-    return _viewed(x, tuple(x.shape[axis] for axis in order))
-
-
 def shape(node: Node, builder: NetworkBuilder) -> Value:
     """A constant: the network is read at batch 1."""
     shape = node.view(0).shape[node.attributes.get("start", 0) : node.attributes.get("end")]
     return Constant(np.array(shape, dtype=np.int64))
+
+
+def size(node: Node, builder: NetworkBuilder) -> Value:
+    """A constant, as the shape is."""
+    return Constant(np.array(node.view(0).size, dtype=np.int64))
 
 
 def softmax(node: Node, builder: NetworkBuilder) -> Value:

@@ -19,13 +19,12 @@ OPTIMISED = "give the model as it was before onnxruntime optimised it"
 _QUANTISED = "leave it out of quantisation, by nodes_to_exclude or op_types_to_quantize"
 
 HINTS: dict[str, str] = {
-    "Pad": "give the padding to the Conv or AveragePool after it",
     "Sum": "use Add",
     "DynamicQuantizeMatMul": OPTIMISED,
     "MatMulNBits": "its weights are in a packed form of onnxruntime; export them with DequantizeLinear and block_size",
     "QLinearLeakyRelu": _ACTIVATION,
     "QLinearSigmoid": _LAST,
-    **dict.fromkeys(["QLinearConcat", "QLinearReduceMean", "QLinearWhere"], _QUANTISED),
+    **dict.fromkeys(["QLinearReduceMean", "QLinearWhere"], _QUANTISED),
     **dict.fromkeys(["FusedConv", "FusedGemm", "FusedMatMul"], OPTIMISED),
     **dict.fromkeys(_ACTIVATIONS.split(), _ACTIVATION),
     **dict.fromkeys(["Shrink", "Sign", "ThresholdedRelu"], _JUMPS),

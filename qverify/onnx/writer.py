@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qverify.activations.layer import Activation
 from qverify.errors import ModelError, UsageError
+from qverify.gather import Gather
 from qverify.kinds import NETWORK, expected, path_like
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network
@@ -293,6 +294,25 @@ def _product(writer: _Writer, layer: Product) -> tuple[str, _Shape]:
     return writer.node("Mul", inputs, layer.name), layer.shape
 
 
+def _gather(writer: _Writer, layer: Gather) -> tuple[str, _Shape]:
+    """Concat of several flat layers, and a Gather unless they stay in order; a constant behind them is read where one
+    stands, and where there are several they are added, behind a 0."""
+    name, sizes = layer.name, [prod(writer.values[i][1]) for i in layer.inputs]
+    flat = [writer.shaped(writer.values[i], (size,)) for i, size in zip(layer.inputs, sizes, strict=True)]
+    x = flat[0] if len(flat) == 1 else writer.step("Concat", flat, f"{name}/joined", axis=1)
+    index, fills = np.array(layer.index), np.unique(layer.fill[layer.constant])
+    if layer.constant.any():
+        index[layer.constant] = sum(sizes)
+        pads = writer.constant(f"{name}/pads", [0, 0, 0, 1])
+        value = [writer.constant(f"{name}/value", fills[0])] if len(fills) == 1 else []
+        x = writer.step("Pad", [x, pads, *value], f"{name}/padded")
+    places = writer.constant(f"{name}/index", index.reshape(layer.shape))
+    if len(fills) <= 1:
+        return writer.node("Gather", [x, places], name, axis=1), layer.shape
+    x = writer.step("Gather", [x, places], f"{name}/picked", axis=1)
+    return writer.node("Add", [x, writer.constant(f"{name}.fill", layer.fill.reshape(layer.shape))], name), layer.shape
+
+
 _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     Dense: _dense,
     Conv: _conv,
@@ -304,4 +324,5 @@ _WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
     DynamicRounding: _dynamic_rounding,
     Add: _add,
     Product: _product,
+    Gather: _gather,
 }

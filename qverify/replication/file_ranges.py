@@ -47,7 +47,9 @@ def ranges_of_file(trained: Network, file: Network, quantiser: Quantiser) -> Ran
             name = quoted(trained.layers[source].name)
             raise RadiiError(f"{file.source} does not round what {name} gives; give samples for --calibration.")
     # What only a Relu reads is rounded behind it.
-    outputs = [ranges.get(i, _behind(trained, i, ranges)) for i in range(len(trained.layers))]
+    outputs = [
+        ranges.get(i, ranges.get(trained.grid_of(i), _behind(trained, i, ranges))) for i in range(len(trained.layers))
+    ]
     return Ranges(outputs, {})
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qverify.errors import ModelError
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.text.brief import Brief
 from qverify.text.shortened import quoted
@@ -153,6 +154,9 @@ def _partner(trained: Network, file: Network, index: int, before: list[int], tak
     if isinstance(layer, Relu):
         relus = [i for i in trained.consumers[before[0]] if isinstance(trained.layers[i], Relu)]
         fitting = relus or [before[0]] * isinstance(trained.layers[before[0]], Relu)
+    elif isinstance(layer, Gather):
+        wanted = _moved(layer, tuple(before), file)
+        fitting = [i for i in users if _moved(trained.layers[i], trained.layers[i].inputs, trained) == wanted]
     elif isinstance(layer, Add):
         fitting = [i for i in users if sorted(trained.layers[i].inputs) == sorted(before)]
     else:
@@ -192,6 +196,17 @@ def _alike(one: Layer, other: Layer) -> bool:
     if isinstance(one, MaxPool) and isinstance(other, MaxPool):
         return all(getattr(one, name) == getattr(other, name) for name in ("in_shape", "kernel", "strides", "pads"))
     return True
+
+
+def _moved(layer: Layer, sources: tuple[int, ...], network: Network) -> object:
+    """What a Gather is, its producers being called `sources`: for every output the producer and its number, or the
+    constant. None for other layers."""
+    if not isinstance(layer, Gather):
+        return None
+    which, at = np.full(layer.size, -1), np.full(layer.size, -1)
+    for source, read in zip(sources, layer.read_of([network.layers[i].size for i in layer.inputs]), strict=True):
+        which[read >= 0], at[read >= 0] = source, read[read >= 0]
+    return which.tolist(), at.tolist(), layer.fill.tolist()
 
 
 def _distance(one: Layer, other: Layer) -> float:

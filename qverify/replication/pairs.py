@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.affine import Affine
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.replication.differences import Deviation
 from qverify.replication.relaxation import Lines, Staircase
-from qverify.replication.system import Box, Kink, Largest, Leaf, Linear, Map, Node, System
+from qverify.replication.system import Box, Kink, Largest, Leaf, Linear, Map, Node, Picked, System
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -85,10 +86,20 @@ def _spread(layer: Dense | Conv, bias: Array) -> Tensor:
 
 def _nodes(network: Network, moves: Mapping[int, Move]) -> list[Node]:
     """A node a layer, of the same index."""
-    return [_node(layer, moves.get(index)) for index, layer in enumerate(network.layers)]
+    return [_node(network, layer, moves.get(index)) for index, layer in enumerate(network.layers)]
 
 
-def _node(layer: Layer, move: Move | None) -> Node:
+def _picked(layer: Gather, network: Network, sources: Sequence[int]) -> tuple[tuple[int, Map], ...]:
+    """A Gather as maps of the nodes `sources`, which stand for its producers."""
+    read = layer.read_of([network.layers[i].size for i in layer.inputs])
+    maps = [
+        Map(picked=Picked(torch.tensor(each), network.layers[i].size))
+        for i, each in zip(layer.inputs, read, strict=True)
+    ]
+    return tuple(zip(sources, maps, strict=True))
+
+
+def _node(network: Network, layer: Layer, move: Move | None) -> Node:
     name, size = layer.name, layer.size
     if isinstance(layer, Input):
         return Leaf(name, size)
@@ -99,6 +110,8 @@ def _node(layer: Layer, move: Move | None) -> Node:
         return Linear(name, size, ((layer.inputs[0], Map(scale=tensor(layer.scale))),), tensor(layer.shift))
     if isinstance(layer, Add):
         return Linear(name, size, tuple((source, Map()) for source in layer.inputs), tensor([0.0] * size))
+    if isinstance(layer, Gather):
+        return Linear(name, size, _picked(layer, network, layer.inputs), tensor(layer.fill))
     if isinstance(layer, MaxPool):
         return Largest(name, size, layer.inputs[0], torch.tensor(layer.windows))
     return Kink(name, size, layer.inputs[0], _Value(_stairs(layer, move)))
@@ -145,6 +158,8 @@ def difference_of(trained: Network, file: Network, matched: Sequence[int], moves
             nodes.append(Linear(name, size, parts, tensor(layer.shift - partner.shift)))
         elif isinstance(layer, Add):
             nodes.append(Linear(name, size, tuple((source, Map()) for source in sources), tensor([0.0] * size)))
+        elif isinstance(layer, Gather):  # its constants are those of its partner
+            nodes.append(Linear(name, size, _picked(layer, file, sources), tensor([0.0] * size)))
         elif isinstance(layer, MaxPool):
             nodes.append(Largest(name, size, sources[0], torch.tensor(layer.windows), difference=True))
         else:

@@ -28,6 +28,7 @@ _OPERATORS = frozenset(
         "Cast",
         "Celu",
         "Clip",
+        "Concat",
         "Conv",
         "Div",
         "Elu",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.errors import UnsupportedModel
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding
 from qverify.text.brief import Brief
 
@@ -138,8 +139,8 @@ class _Derivation:
                 self._add_stage(index, self._requantised(layer))
             elif isinstance(layer, Relu) and layer.inputs[0] in self.tensor:
                 self._add_stage(index, self._copy(layer, layer.inputs[0]))
-            elif isinstance(layer, MaxPool) and layer.inputs[0] in self.tensor:
-                self._add_stage(index, self._largest(layer))
+            elif isinstance(layer, (MaxPool, Gather)) and all(i in self.tensor for i in layer.inputs):
+                self._add_stage(index, self._picked(layer))
             elif index == len(layers) - 1:
                 self._add_stage(index, self._last(layer))
             elif not isinstance(layer, (Input, Dense, Conv, Add, Relu)):
@@ -201,12 +202,17 @@ class _Derivation:
             reach=reach,
         )
 
-    def _largest(self, layer: MaxPool) -> Stage:
-        """The largest integers under the windows of a tensor."""
+    def _picked(self, layer: MaxPool | Gather) -> Stage:
+        """The largest integers under the windows of a tensor, or some of its integers."""
+        if isinstance(layer, Gather) and (len(layer.inputs) > 1 or layer.constant.any()):
+            raise self._refused(
+                f"layer {layer.name!r} joins tensors or constants, whose integers may be of other steps"
+            )
         tensor = self.tensor[layer.inputs[0]]
         low = self.stages[tensor - 1].low if tensor else -self.reaches[tensor]
         copied = replace(self._copy(layer, layer.inputs[0]), kind=Kind.LARGEST, low=low)
-        return replace(copied, places=layer.windows)
+        places = layer.index[:, None] if isinstance(layer, Gather) else layer.windows
+        return replace(copied, places=places)
 
     def _last(self, layer: Layer) -> Stage:
         """The accumulators of a last layer, if its outputs can be compared by them."""

@@ -21,6 +21,7 @@ from qverify.budget import Deadline
 from qverify.family.members import Recipe
 from qverify.family.points import member_value
 from qverify.family.rules import only_bounds
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
@@ -143,6 +144,9 @@ class _MemberLayer(Brief):
     def product(self, x: list[Tensor]) -> Tensor:
         return x[0] * x[1]
 
+    def gather(self, x: list[Tensor]) -> Tensor:
+        return self.model.gathered(self.index, x)
+
 
 FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
     Input: _MemberLayer.input,
@@ -156,6 +160,7 @@ FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
     DynamicRounding: _MemberLayer.dynamic_rounding,
     Add: _MemberLayer.add,
     Product: _MemberLayer.product,
+    Gather: _MemberLayer.gather,
 }
 
 

@@ -20,7 +20,8 @@ from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.family import Family
 from qverify.family.points import Point
 from qverify.family.radii import Radii
-from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, MaxPool, Relu, Rounding, Scale
+from qverify.gather import Gather
+from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network, margins
 from qverify.rounding import Allowances
 from tests.support.bounds import (
@@ -286,7 +287,20 @@ def test_the_published_trap_is_caught(rng: np.random.Generator) -> None:
 
 
 def test_every_layer_type_has_an_entry() -> None:
-    assert set(INTERVAL) == {Input, Dense, Conv, Scale, Relu, Activation, Rounding, DynamicRounding, MaxPool, Add}
+    assert set(INTERVAL) == {
+        Input,
+        Dense,
+        Conv,
+        Scale,
+        Relu,
+        Activation,
+        Rounding,
+        DynamicRounding,
+        MaxPool,
+        Add,
+        Gather,
+        Product,
+    }
 
 
 @pytest.mark.parametrize("name", ["signed_hidden", "conv_conv", "conv_input_twice"])

@@ -109,6 +109,8 @@ def point_of(
                 point[column] = values[index][k]
             elif kind == "activation":
                 point[column] = max(values[asked.network.layers[index].inputs[0]][k], Fraction(0))
+            elif kind == "constants":  # of a Gather
+                point[column] = Fraction(float(asked.program.lower[column]))
             elif kind in ("weight", "bias"):
                 assert weights is not None
                 point[column] = weights[kind, index][k]

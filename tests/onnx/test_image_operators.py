@@ -233,30 +233,34 @@ MEANS: dict[str, tuple[Any, ...]] = {
     "no axes, all of them": (18, (3, 2, 4), [], {}, None),
     "absent axes": (18, (3, 2, 4), None, {}, None),
     "batch too": (18, (3, 2, 4), [0, 2, 3], {}, None),
-    "channels": (18, (3, 2, 4), [1], {}, None),
-    "channels last": (18, (2, 4, 3), [1, 2], {}, None),
-    "one axis of two": (18, (3, 2, 4), [3], {}, None),
-    "no image": (18, (4,), [1], {}, None),
+    "channels": (18, (3, 2, 4), [1], {}, (1, 2, 4)),
+    "channels last": (18, (2, 4, 3), [1, 2], {}, (1, 1, 3)),
+    "one axis of two": (18, (3, 2, 4), [3], {}, (3, 2, 1)),
+    "an axis in the middle": (17, (3, 2, 4), [-2], {"keepdims": 0}, (3, 4)),
+    "no image": (18, (4,), [1], {}, (1,)),
 }
 
 
+MOVED = ("channels", "channels last", "an axis in the middle")
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum"])
 @pytest.mark.parametrize("name", MEANS)
-def test_a_mean_over_all_positions(name: str, rng: np.random.Generator) -> None:
+def test_a_mean_or_sum_over_axes(name: str, op: str, rng: np.random.Generator) -> None:
     opset, sizes, axes, attributes, shape = MEANS[name]
     constants, inputs = {"c": weights(rng, *sizes)}, "m"
-    if axes is not None and opset >= 18:
+    if axes is not None and opset >= (18 if op == "ReduceMean" else 13):
         constants["axes"], inputs = np.array(axes, dtype=np.int64), "m axes"
     elif axes is not None:
         attributes = attributes | {"axes": axes}
-    built = model(
-        [node("Mul", "x c", "m"), node("ReduceMean", inputs, "y", **attributes)], constants, ["N", *sizes], opset
-    )
+    built = model([node("Mul", "x c", "m"), node(op, inputs, "y", **attributes)], constants, ["N", *sizes], opset)
     if shape is None:
-        with pytest.raises(UnsupportedModel, match=r"the mean over axes .* as GlobalAveragePool takes it"):
+        with pytest.raises(UnsupportedModel, match=r"over axes .* the batch axis among them"):
             load(built)
         return
     network = load(built)
-    assert kinds(network) == ("Scale" if shape == sizes else "Scale Conv") and network.weighted == ()
+    made = "Scale" if shape == sizes else "Scale Gather Conv" if name in MOVED else "Scale Conv"
+    assert kinds(network) == made and network.weighted == ()
     agree(network, built, rng)
     built.graph.node.append(node("Mul", "y d", "z"))  # whose shape shows that of y
     built.graph.initializer.append(numpy_helper.from_array(np.asarray(weights(rng, *shape), dtype=np.float32), "d"))

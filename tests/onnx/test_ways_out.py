@@ -34,14 +34,6 @@ def older(built: onnx.ModelProto) -> onnx.ModelProto:
 
 # What the message offers: (refused, what it says, mended, layers read)
 WAYS = {
-    "padding": (
-        chain(
-            node("Pad", "x p", "z"), node("Conv", "z v", "y"), shape=IMAGE, p=np.array([0, 0, 1, 2, 0, 0, 1, 0]), v=V
-        ),
-        "give the padding to the Conv or AveragePool after it",
-        chain(node("Conv", "x v", "y", pads=[1, 2, 1, 0]), shape=IMAGE, v=V),
-        "Conv",
-    ),
     "sum": (
         chain(node("MatMul", "x w", "a"), node("Sum", "a a", "y"), w=W),
         "use Add",
@@ -93,14 +85,6 @@ WAYS = {
     "open axes": (
         chain(node("Conv", "x v", "y"), shape=["N", 2, "H", "W"], v=V),
         "export it with the others fixed",
-        chain(node("Conv", "x v", "y"), shape=IMAGE, v=V),
-        "Conv",
-    ),
-    "colours last": (
-        chain(
-            node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Conv", "t v", "y"), shape=["N", 5, 4, 2], v=V
-        ),
-        "export the model with its axes in the order that its layers read, channels first",
         chain(node("Conv", "x v", "y"), shape=IMAGE, v=V),
         "Conv",
     ),

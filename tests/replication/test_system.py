@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, MaxPool, Relu, Scale
 from qverify.network import Network
 from qverify.replication import system
@@ -42,6 +43,10 @@ def exact(network: Network, x: Any) -> list[list[Fraction]]:
             values.append([Fraction(s) * a + Fraction(t) for s, t, a in numbers])
         elif isinstance(layer, Relu):
             values.append([max(a, Fraction(0)) for a in v])
+        elif isinstance(layer, Gather):
+            every = [number for j in layer.inputs for number in values[j]]
+            places = zip(layer.index.tolist(), layer.fill.tolist(), strict=True)
+            values.append([every[i] if i >= 0 else Fraction(c) for i, c in places])
         elif isinstance(layer, MaxPool):
             values.append([max(v[i] for i in taps) for taps in pool_taps(layer)])
         else:

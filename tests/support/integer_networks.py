@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding
 from qverify.network import Network
 from tests.support.networks import max_pool, pool_taps
@@ -99,6 +100,8 @@ class Space:
             return self._rounded(layer, x, state)
         if isinstance(layer, Relu) and isinstance(self.network.layers[layer.inputs[0]], Rounding):
             return [tuple(max(v, 0) for v in state[layer.inputs[0]])]
+        if isinstance(layer, Gather):
+            return [tuple(state[layer.inputs[0]][j] for j in layer.index)]
         if isinstance(layer, MaxPool):
             return [tuple(max(state[layer.inputs[0]][j] for j in taps) for taps in pool_taps(layer))]
         if i == len(self.network.layers) - 1:

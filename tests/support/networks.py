@@ -20,6 +20,7 @@ from qverify.activations.layer import Activation
 from qverify.family.family import Family
 from qverify.family.points import NO_ZERO, Point
 from qverify.family.radii import Radii
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network
 
@@ -246,6 +247,44 @@ def _conv_hard_sigmoid(rng: Rng) -> Network:
     return Network((*layers, dense(rng, "out", 4, 3, average.size)))
 
 
+def gather(name: str, sources: Sequence[int], shape: tuple[int, ...], index: Any, fill: float = 0.0) -> Gather:
+    """A Gather with one constant."""
+    flat = np.ravel(index)
+    return Gather(name, tuple(sources), shape, index=flat, fill=np.where(flat < 0, fill, 0.0))
+
+
+def _joined(rng: Rng) -> Network:
+    """Two branches, one with a Relu, and the input joined: numbers repeated and moved, a constant beside them; one
+    branch has another reader."""
+    left, right = dense(rng, "left", 0, 5, 3), dense(rng, "right", 0, 4, 3)
+    layers = (Input("x", (), (3,)), left, relu("relu0", 1, left), right)
+    joined = gather("joined", (2, 3, 0), (14,), [8, 0, 1, 1, -1, 6, 4, 5, 11, 2, 3, 7, 9, 10], fill=0.7)
+    hidden = dense(rng, "fc", 4, 4, 14)
+    total = Add("add", (5, 3), (4,))
+    return Network((*layers, joined, hidden, total, relu("relu1", 6, total), dense(rng, "out", 7, 3, 4)))
+
+
+def _conv_moved(rng: Rng) -> Network:
+    """An image padded, with 0 and with its edge, and transposed; a cut of what a convolution makes of it, transposed,
+    before the Relu, which another convolution reads."""
+    image = np.pad(np.arange(12).reshape(2, 2, 3), ((0, 0), (1, 0), (0, 0)), constant_values=-1)
+    image = np.pad(image, ((0, 0), (0, 0), (0, 1)), mode="edge").transpose(0, 2, 1)
+    padded = gather("padded", (0,), image.shape, image)
+    first = conv(rng, "conv0", 1, image.shape, (3, 2, 2, 2))
+    cut = np.arange(first.size).reshape(first.out_shape)[:, 1:, ::-1].transpose(2, 0, 1)
+    moved = gather("cut", (2,), cut.shape, cut)
+    second = conv(rng, "conv1", 4, cut.shape, (2, cut.shape[0], 2, 1))
+    layers = (Input("x", (), (2, 2, 3)), padded, first, moved, relu("relu", 3, moved), second)
+    return Network((*layers, dense(rng, "out", 5, 3, second.size)))
+
+
+def _gather_last(rng: Rng) -> Network:
+    """The last layer joins two heads, and one output is there twice."""
+    first = dense(rng, "fc", 0, 5, 4)
+    layers = (Input("x", (), (4,)), first, relu("relu", 1, first), dense(rng, "a", 2, 2, 5), dense(rng, "b", 2, 2, 5))
+    return Network((*layers, gather("heads", (3, 4), (5,), [2, 0, 3, 1, 0])))
+
+
 NETWORKS: dict[str, Callable[[Rng], Network]] = {
     "dense": lambda rng: mlp(rng, 4, 7, 5, 3),
     "deep": lambda rng: mlp(rng, 3, 6, 5, 4, 6, 4),
@@ -265,6 +304,9 @@ NETWORKS: dict[str, Callable[[Rng], Network]] = {
     "gated": _gated,
     "leaky_clip": _leaky_clip,
     "conv_hard_sigmoid": _conv_hard_sigmoid,
+    "joined": _joined,
+    "conv_moved": _conv_moved,
+    "gather_last": _gather_last,
 }
 
 
@@ -406,6 +448,8 @@ def sample_members(
             values.append(sources[0] * layer.scale + layer.shift)
         elif isinstance(layer, Rounding):
             values.append(sample_rounded(family.points[index], radii[index], sources[0], rng, corner))
+        elif isinstance(layer, Gather):
+            values.append(picked(layer, sources))
         elif isinstance(layer, MaxPool):
             values.append(np.stack([sources[0][:, taps].max(axis=1) for taps in pool_taps(layer)], axis=1))
         else:
@@ -555,6 +599,15 @@ def pool_taps(layer: MaxPool) -> list[list[int]]:
         inside = [(y, x) for y, x in places if 0 <= y < height and 0 <= x < width]
         outputs.append([(k * height + y) * width + x for y, x in inside])
     return outputs
+
+
+def picked(layer: Gather, sources: Sequence[Array]) -> Array:
+    """The outputs (M, n_out) of a Gather by a list of all numbers of its producers, (M, n) each."""
+    columns = [column for source in sources for column in source.T]
+    outputs = [
+        columns[i] if i >= 0 else np.full(len(sources[0]), c) for i, c in zip(layer.index, layer.fill, strict=True)
+    ]
+    return np.stack(outputs, axis=1)
 
 
 def convolve(layer: Conv, weight: Array, bias: Array, x: Array) -> Array:

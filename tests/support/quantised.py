@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from qverify.gather import Gather
 from qverify.layers import Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.network import Network
-from tests.support.networks import convolve, pool_taps
+from tests.support.networks import convolve, picked, pool_taps
 
 Array = np.ndarray[Any, Any]
 
@@ -94,6 +95,8 @@ def sample_runtimes(file: Network, radii: dict[int, Array], x: Array, rng: np.ra
             values.append(np.where(v > 0, v, 0.0))
         elif isinstance(layer, Scale):
             values.append(v * layer.scale + layer.shift)
+        elif isinstance(layer, Gather):
+            values.append(picked(layer, [values[j] for j in layer.inputs]))
         elif isinstance(layer, MaxPool):
             values.append(np.stack([v[:, taps].max(axis=1) for taps in pool_taps(layer)], axis=1))
         else:

@@ -13,6 +13,7 @@ from qverify.activations.layer import Activation
 from qverify.arrays import Array
 from qverify.family.family import Family
 from qverify.family.radii import Radii
+from qverify.gather import Gather
 from qverify.layers import Conv, Dense, Input, Layer, MaxPool, Product, Relu, Scale
 from qverify.network import Network
 from tests.support.networks import conv_taps, pool_taps
@@ -49,6 +50,10 @@ def corner_member(family: Family, x: Array, signs: Callable[..., Any]) -> list[l
         elif isinstance(layer, Scale):
             pairs = zip(exact(layer.scale), source[0], exact(layer.shift), strict=True)
             values.append([s * v + t for s, v, t in pairs])
+        elif isinstance(layer, Gather):
+            joined = [number for producer in source for number in producer]
+            places = zip(layer.index.tolist(), exact(layer.fill), strict=True)
+            values.append([joined[j] if j >= 0 else constant for j, constant in places])
         elif isinstance(layer, MaxPool):
             values.append([max(source[0][j] for j in taps) for taps in pool_taps(layer)])
         else:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from qverify.activations.layer import Activation
 from qverify.family.family import Family
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, MaxPool, Product, Relu
 from qverify.network import Network
 from tests.support.networks import (
@@ -68,6 +69,9 @@ def excesses(family: Family, x: Array, values: list[Array]) -> tuple[float, list
         elif isinstance(layer, MaxPool):
             layer_max = [source[0][:, taps].max(axis=1) for taps in pool_taps(layer)]
             centre, reach = np.stack(layer_max, axis=1), np.zeros(layer.size)
+        elif isinstance(layer, Gather):
+            whole = np.concatenate([*source, np.zeros_like(source[0])], axis=1)
+            centre, reach = np.take(whole, layer.index, axis=1) + layer.fill, np.zeros(layer.size)
         elif isinstance(layer, Add):
             centre, reach = source[0] + source[1], np.zeros(layer.size)
         elif isinstance(layer, Product):
