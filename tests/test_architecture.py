@@ -121,7 +121,7 @@ def test_results_do_not_import_the_command_line() -> None:
 
 PACKAGES = {Path(), Path("support"), Path("fuzz"), Path("matrix")}
 """The folders of tests that are packages: whoever starts pytest in tests/ must not find tests/onnx as `onnx`."""
-BESIDE = {"support", "fuzz", "matrix", "benchmarks", "results"}
+BESIDE = {"support", "fuzz", "matrix", "benchmarks", "results", "exporters"}
 """Folders of tests that mirror no package of qverify."""
 SUITE = sorted(TESTS.rglob("*.py"))
 

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Product, Relu, Scale
 from qverify.onnx.accumulators import narrowed, scaled_sums
 from qverify.onnx.activation_operators import clipped, product, undone
 from qverify.onnx.dynamic import with_step
+from qverify.onnx.gathers import Moved, gathered, on_batch
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Step, Tensor, Value
+from qverify.onnx.largest_operators import largest_of_tensors
 
 if TYPE_CHECKING:
     from qverify.arrays import Array
@@ -51,6 +54,12 @@ def _scaled(node: Node, builder: NetworkBuilder, x: Tensor, scale: Array, shift:
 def shifted(node: Node, builder: NetworkBuilder, x: Tensor, value: Array, sources: frozenset[str]) -> Tensor:
     """`x + value`: the bias of the weighted layer before it if that has none, else a Scale layer."""
     flat, shape = _spread(x, value)
+    before = _behind_moves(builder, x, flat)
+    if before is not None:
+        made, own = before
+        builder.added_biases.append(builder.layers[made.layer].name)
+        builder.uses(builder.change(made, bias=own, has_bias=True), sources)
+        return replace(x, shape=shape)
     layer = builder.layers[x.layer]
     free = isinstance(layer, (Dense, Conv)) and layer.quantised and not layer.has_bias and x.exclusive
     bias: Array | None = None
@@ -63,6 +72,23 @@ def shifted(node: Node, builder: NetworkBuilder, x: Tensor, value: Array, source
             builder.added_biases.append(layer.name)
         return builder.uses(builder.change(x, shape, bias=bias, has_bias=True), sources)
     return _scaled(node, builder, x, np.ones(x.size), flat, shape)
+
+
+def _behind_moves(builder: NetworkBuilder, x: Tensor, flat: Array) -> tuple[Tensor, Array] | None:
+    """The layer without a bias whose numbers x has in another order, as behind a Transpose to channels last, and the
+    bias (c_out,) that adding `flat` to x gives it; None where it is no bias of such a layer."""
+    moved, read = builder.layers[x.layer], builder.read_by_gathers.get(x.layer, ())
+    if not isinstance(moved, Gather) or len(read) != 1 or not (x.exclusive and read[0].exclusive):
+        return None
+    layer = builder.layers[read[0].layer]
+    if not isinstance(layer, (Dense, Conv)) or not layer.quantised or layer.has_bias or moved.size != layer.size:
+        return None
+    if not np.array_equal(np.sort(moved.index), np.arange(layer.size)):
+        return None
+    own = np.empty(layer.size)
+    own[moved.index] = flat
+    channels = own.reshape(len(layer.bias), -1)
+    return (read[0], channels[:, 0]) if (channels == channels[:, :1]).all() else None
 
 
 def _per_channel(x: Tensor, layer: Conv, value: Array) -> bool:
@@ -132,8 +158,9 @@ def _branches(node: Node, builder: NetworkBuilder) -> Value:
     if node.op == "Mul" and (found := product(builder, left, right)) is not None:
         return found
     shape = _broadcast(left.shape, right.shape)
-    if shape is None or not left.size == right.size == prod(shape):
-        raise Refusal(f"its branches have the shapes {left.shape} and {right.shape}; supported are equal shapes")
+    if shape is None:
+        raise Refusal(f"its branches have the shapes {left.shape} and {right.shape}, which do not fit")
+    left, right = (_enlarged(node, builder, x, shape) for x in (left, right))
     if node.op == "Mul":
         return builder.new(Product, node.name, (left, right), shape)
     if node.op == "Sub":
@@ -144,6 +171,16 @@ def _branches(node: Node, builder: NetworkBuilder) -> Value:
     elif left.layer == right.layer:
         return builder.new(Scale, node.name, (left,), shape, scale=np.full(left.size, 2.0), shift=np.zeros(left.size))
     return builder.new(Add, node.name, (left, right), shape)
+
+
+def _enlarged(node: Node, builder: NetworkBuilder, x: Tensor, shape: Shape) -> Tensor:
+    """x with its numbers repeated to fill a shape that it broadcasts to."""
+    if x.size == prod(shape):
+        return x
+    if on_batch(builder, x.shape) and shape[0] != 1:
+        raise Refusal(f"it repeats a tensor of shape {x.shape} along the batch axis; supported are the other axes")
+    places = np.broadcast_to(np.arange(x.size, dtype=np.int64).reshape(x.shape), shape)
+    return gathered(builder, f"{node.name}/repeated", Moved((x,), places, np.zeros(shape)))
 
 
 def relu(node: Node, builder: NetworkBuilder) -> Value:
@@ -184,12 +221,12 @@ def _end(node: Node, index: int, attribute: str, default: float) -> float:
 
 
 def maximum(node: Node, builder: NetworkBuilder) -> Value:
-    """Max or Min of a computed tensor and constants: a Relu where it is Max with 0, else a Clip."""
+    """Max or Min: of a computed tensor and constants a Relu where it is Max with 0, else a Clip; of several tensors a
+    MaxPool."""
     computed = [i for i, value in enumerate(node.inputs) if isinstance(value, Tensor)]
     constants = [node.numbers(i) for i in range(len(node.inputs)) if i not in computed]
-    if len(computed) != 1:
-        word = "larger" if node.op == "Max" else "smaller"
-        raise Refusal(f"it takes the {word} one of two tensors; supported is that of one tensor and constants")
+    if len(computed) > 1:
+        return largest_of_tensors(node, builder)
     x = node.tensor(computed[0])
     shape, ends = x.shape, []
     for value in constants:

@@ -13,6 +13,7 @@ import numpy as np
 
 from qverify.layers import Conv, Dense
 from qverify.onnx.arithmetic import shifted
+from qverify.onnx.gathers import Moved, gathered
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Tensor, Value
 from qverify.onnx.grid import uncovered
 from qverify.text.brief import Brief
@@ -59,8 +60,8 @@ def _product(node: Node, builder: NetworkBuilder, x: Tensor, factor: _Factor, co
 def _one_row(x: Tensor, rows: int) -> None:
     if rows != 1:
         raise Refusal(
-            f"a dense layer is applied to {rows} rows at once (its input has shape {x.shape}); supported is one row a "
-            "sample: export with batch size 1 or a symbolic batch axis, or write it as a Conv with kernel 1"
+            f"a dense layer is applied to {rows} rows at once (its input has shape {x.shape}); supported are rows behind"
+            " a first axis of length 1: export with batch size 1 or a symbolic batch axis"
         )
 
 
@@ -86,8 +87,9 @@ def matmul(node: Node, builder: NetworkBuilder) -> Value:
     x, constant = (node.tensor(0), 1) if constant_right else (node.tensor(1), 0)
     axes = node.numbers(constant).ndim
     leading = (1,) * (max(len(x.shape), axes) - 2)
+    if constant_right and prod(x.shape[:-1]) != 1:
+        return _rows(node, builder, x)
     if constant_right:
-        _one_row(x, prod(x.shape[:-1]))
         factor, columns = _Factor.of(node, 1, lambda value: _matrix(value, lambda v: v[:, None]).T), 1
         ends = ((1,) if len(x.shape) > 1 else ()) + ((len(factor.weight),) if axes > 1 else ())
     else:
@@ -100,6 +102,24 @@ def matmul(node: Node, builder: NetworkBuilder) -> Value:
     if not constant_right:
         builder.oddities.append((builder.layers[out.layer].name, _LEFT))
     return builder.uses(out, node.sources(0, 1))
+
+
+def _rows(node: Node, builder: NetworkBuilder, x: Tensor) -> Value:
+    """`x @ W` on every row of x (..., k): the rows as columns, one kernel of size 1 for all of them, and back."""
+    factor = _Factor.of(node, 1, lambda value: _matrix(value, lambda v: v[:, None]).T)
+    rows, depth = prod(x.shape[:-1]), x.shape[-1]
+    if depth != factor.weight.shape[1]:
+        raise Refusal(f"the constant of shape {factor.weight.shape[::-1]} does not fit the input of shape {x.shape}")
+    if x.shape[0] != 1:
+        _one_row(x, rows)  # a batch of fixed length, in all likelihood
+    across = np.arange(x.size).reshape(rows, depth).T
+    turned = gathered(builder, f"{node.name}/columns", Moved((x,), across, np.zeros(across.shape)))
+    made = _product(node, builder, turned, factor, rows, (1, len(factor.weight), rows))
+    builder.uses(made, node.sources(1))
+    back = np.arange(made.size).reshape(-1, rows).T.reshape(*x.shape[:-1], -1)
+    if node.numbers(1).ndim == 1:
+        back = back[..., 0]
+    return gathered(builder, f"{node.name}/rows", Moved((made,), back, np.zeros(back.shape)))
 
 
 _LEFT = "its weight is the left factor, which is quantised along the other axis, or as an activation"

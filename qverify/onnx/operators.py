@@ -25,8 +25,10 @@ from qverify.onnx.image_operators import (
     global_max_pool,
     max_pool,
 )
+from qverify.onnx.largest_operators import reduce_largest
 from qverify.onnx.reduce_operators import reduce_mean, reduce_sum
 from qverify.onnx.resize_operators import resize, upsample
+from qverify.onnx.transposed_operators import conv_transpose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +89,7 @@ OPERATORS: dict[str, Operator] = {
     "Concat": _entry(moving.concat, "axis"),
     "Conv": _entry(conv, f"{_WINDOW} group"),
     "ConvInteger": _entry(quantised.conv_integer, f"{_WINDOW} group"),
+    "ConvTranspose": _entry(conv_transpose, f"{_WINDOW} group output_padding output_shape"),
     "DepthToSpace": _entry(moving.depth_to_space, "blocksize mode"),
     "DequantizeLinear": _entry(quantised.dequantize_linear, "axis block_size output_dtype", (*DOMAINS, ONNXRUNTIME)),
     "Div": _entry(arithmetic),
@@ -129,7 +132,9 @@ OPERATORS: dict[str, Operator] = {
     "QuantizeLinear": _entry(
         quantised.quantize_linear, "axis block_size output_dtype precision saturate", (*DOMAINS, ONNXRUNTIME)
     ),
+    "ReduceMax": _entry(reduce_largest, "axes keepdims noop_with_empty_axes"),
     "ReduceMean": _entry(reduce_mean, "axes keepdims noop_with_empty_axes"),
+    "ReduceMin": _entry(reduce_largest, "axes keepdims noop_with_empty_axes"),
     "ReduceSum": _entry(reduce_sum, "axes keepdims noop_with_empty_axes"),
     "Relu": _entry(relu),
     "Reshape": _entry(views.reshape, "allowzero"),

@@ -22,14 +22,13 @@ def reduce_sum(node: Node, builder: NetworkBuilder) -> Value:
     return _reduced(node, builder, 1.0)
 
 
-def _reduced(node: Node, builder: NetworkBuilder, weight: float | None) -> Value:
-    """Sums over axes, times `weight`, or their means."""
-    x, keep = node.tensor(0), node.attributes.get("keepdims", 1)
+def reduced_axes(node: Node, builder: NetworkBuilder, x: Tensor) -> set[int] | None:
+    """The axes of input 0, which is x, that a node reduces; None for none of them. The batch axis is refused."""
     listed = node.inputs[1] if node.has(1) else None
     empty = isinstance(listed, Constant) and not listed.value.size  # as if it were absent
     given = node.integers(1) if node.has(1) and not empty else node.attributes.get("axes", ())
     if not given and node.attributes.get("noop_with_empty_axes", 0):
-        return x
+        return None
     rank = len(x.shape)
     axes = {node.axis(axis, rank) for axis in given} or set(range(rank))
     if 0 in axes and on_batch(builder, x.shape):
@@ -37,11 +36,20 @@ def _reduced(node: Node, builder: NetworkBuilder, weight: float | None) -> Value
             f"it is taken over axes {tuple(sorted(axes))} of shape {x.shape}, the batch axis among them; supported are "
             "the other axes"
         )
+    return axes
+
+
+def _reduced(node: Node, builder: NetworkBuilder, weight: float | None) -> Value:
+    """Sums over axes, times `weight`, or their means."""
+    x, keep = node.tensor(0), node.attributes.get("keepdims", 1)
+    axes = reduced_axes(node, builder, x)
+    if axes is None:
+        return x
     shape = tuple(1 if axis in axes else length for axis, length in enumerate(x.shape) if keep or axis not in axes)
-    return replace(means(node, builder, _together(node, builder, x, axes), weight), shape=shape)
+    return replace(means(node, builder, together(node, builder, x, axes), weight), shape=shape)
 
 
-def _together(node: Node, builder: NetworkBuilder, x: Tensor, axes: set[int]) -> Tensor:
+def together(node: Node, builder: NetworkBuilder, x: Tensor, axes: set[int]) -> Tensor:
     """x as (1, numbers that are left, numbers to sum), by a Gather unless they are in this order."""
     left = [axis for axis in range(len(x.shape)) if axis not in axes]
     order = (*left, *sorted(axes))

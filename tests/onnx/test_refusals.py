@@ -48,7 +48,7 @@ def test_all_problems_are_listed_at_once() -> None:
         node("Relu", "e", "f", __slope=1),
         node("Asinh", "f", "y"),
     ]
-    problems, message = _problems(model(nodes, {"w": W, "s": np.array([5, 5])}, ["N", 6, 4]))
+    problems, message = _problems(model(nodes, {"w": W, "s": np.array([5, 5])}, [6, 4]))
     kinds = {"a": "MatMul", "f": "Relu", "b": "Cosh", "d": "LpPool", "y": "Asinh"}
     assert [problem.split(":")[0] for problem in problems] == [f"node '{n}_node' ({k})" for n, k in kinds.items()]
     assert message.count("supported are Abs, Add, ") == 1 and message.endswith(", Unsqueeze, Upsample, ZipMap")

@@ -70,12 +70,6 @@ WAYS = {
         chain(node("MatMul", "x w", "y"), shape=["N", 4], w=W),
         "Dense",
     ),
-    "rows": (
-        chain(node("MatMul", "x w", "y"), shape=["N", 7, 4], w=W),
-        "or write it as a Conv with kernel 1",
-        chain(node("Conv", "x k", "y"), shape=["N", 4, 7], k=W.T[:, :, None]),
-        "Conv",
-    ),
     "no batch axis": (
         chain(node("Conv", "x v", "y"), shape=[2, 2, 5, 4], v=V),
         "export it with a first axis for the batch that is open or 1",

@@ -87,6 +87,8 @@ def _same(got: Layer, want: Layer) -> None:
     assert type(got) is type(want) and got.inputs == want.inputs and got.shape == want.shape
     for one in fields(got):
         left, right = getattr(got, one.name), getattr(want, one.name)
+        if isinstance(left, tuple) and left and isinstance(left[0], np.ndarray):
+            left, right = np.stack(left), np.stack(right)
         if isinstance(left, np.ndarray):
             np.testing.assert_allclose(left, right, rtol=6e-8, atol=0, err_msg=one.name)
         elif one.name not in ("name", "quantised"):
