@@ -60,8 +60,8 @@ def _product(node: Node, builder: NetworkBuilder, x: Tensor, factor: _Factor, co
 def _one_row(x: Tensor, rows: int) -> None:
     if rows != 1:
         raise Refusal(
-            f"a dense layer is applied to {rows} rows at once (its input has shape {x.shape}); supported are rows behind"
-            " a first axis of length 1: export with batch size 1 or a symbolic batch axis"
+            f"a dense layer is applied to {rows} rows at once (its input has shape {x.shape}); supported are rows "
+            "behind a first axis of length 1: export with batch size 1 or a symbolic batch axis"
         )
 
 
