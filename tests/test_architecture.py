@@ -27,6 +27,7 @@ FLOORS = (
     ("analysis", "replication", "runtimes", "training", "workers"),
     ("runs",),
     ("report",),
+    ("library",),
     ("cli",),
     ("__main__",),
 )

@@ -159,7 +159,7 @@ def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path: Path) -> 
     ("solver", "formulation"), [("highs", "relational"), ("gurobi", "relational"), ("scip", "bilinear"), ("", "")]
 )
 def test_the_page_trusts_what_the_terminal_trusts(tmp_path: Path, solver: str, formulation: str) -> None:
-    """The sentence below `qverify verify` stands in the row of the exact step and in the claim; nothing else is trusted."""
+    """The sentence below `qverify verify` stands in the row of the exact step and in the claim, and nothing else."""
     asked = question(6, 2, formulation=formulation or "relational", tolerance=2e-8)
     rows = [row(0, "verified", "exact"), row(1)]
     run = write_run(tmp_path / "run", rows, **asked)
