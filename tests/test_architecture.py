@@ -120,8 +120,8 @@ def test_results_do_not_import_the_command_line() -> None:
 
 PACKAGES = {Path(), Path("support"), Path("fuzz"), Path("matrix")}
 """The folders of tests that are packages: whoever starts pytest in tests/ must not find tests/onnx as `onnx`."""
-BESIDE = {"support", "fuzz", "matrix", "benchmarks", "results"}
-"""Folders of tests that mirror no package of qverify."""
+BESIDE = {"support", "fuzz", "matrix", "benchmarks", "results", "examples"}
+"""Folders of tests that mirror no package of qverify: those of results/ and examples/ are about programs beside it."""
 SUITE = sorted(TESTS.rglob("*.py"))
 
 

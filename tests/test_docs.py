@@ -36,8 +36,8 @@ ALSO = {
     "qverify.errors",
 }
 """What is public besides the names of the package and of the packages that hand names on."""
-BORROWED = {"--help", "--version", "--only"}
-"""Options that pages name and that are no command's own."""
+BORROWED = {"--help", "--version", "--only", "--memory-limit", "--nthreads", "--scheduler-file"}
+"""Options that pages name and that are no command's own: also those of Dask."""
 
 
 def text(name: str) -> str:
