@@ -37,11 +37,15 @@ def claim(line: Line) -> str:
     exact = line.tally.decided["exact", "verified"]
     rests = f" ({exact} of them by the exact step, {trust(question, case.run.solvers)})" if exact else ""
     return case.bare(
-        f"Of the {asked} samples {start}:{stop} of {case.data}{decided}, {verified} ({share(verified, asked)}) are"
-        f" proved to be classified as they are labelled by every network of the family of"
+        f"Of the {asked} samples {start}:{stop} of {case.data}{_all(question)}{decided}, {verified}"
+        f" ({share(verified, asked)}) are proved to be classified as they are labelled by every network of the family of"
         f" {file_name(question.model)} [{family}]{rests}; {_origin(case)}; command: {command(case)};"
         f" {_hashes(case)}; not covered: {_not_covered(asked - verified)}."
     )
+
+
+def _all(question: Question) -> str:
+    return "" if question.data_samples is None else f", which has {question.data_samples}"
 
 
 def _radii(largest: Mapping[str, float]) -> str:

@@ -42,7 +42,16 @@ if TYPE_CHECKING:
     from qverify.verification.verdict import Options, Verdict
 
 WITNESSES = "witnesses"
-_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
+_MAY_DIFFER = (
+    "model",
+    "data_source",
+    "data_samples",
+    "radii.file",
+    "radii.convention",
+    "radii.largest",
+    PLACES,
+    "runs",
+)
 """Keys of run.json that do not belong to the question: files may move (their hashes count), a run may go on elsewhere,
 and numbers computed on another machine may differ in the last digit."""
 

@@ -91,7 +91,7 @@ def test_a_summary_is_appended(tmp_path: Path) -> None:
     assert text.startswith("# before\n") and text.count("## qverify: digits") == 3
     assert text.count("**Passed.**") == 1 and text.count("**Failed:**") == 1 and "fail-under 99" in text
     assert text.count("| digits | 6 bits | 30 |") == 3
-    assert text.count("- Of the 30 samples 0:30 of digits, ") == 3 and str(tmp_path) not in text
+    assert text.count("- Of the 30 samples 0:30 of digits, which has 599, ") == 3 and str(tmp_path) not in text
 
 
 def test_the_summary_of_github_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

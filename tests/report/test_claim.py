@@ -90,6 +90,8 @@ def test_the_command_asks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert name == "qverify" and qverify(*words, "--out", "b").exit_code == 0
     (again,) = read_runs(["b"])
     assert case.question.identity() == again.question.identity()
+    assert case.question.input_scale == again.question.input_scale
+    assert "samples 5:9 of mine.npz, which has 599, " in claim(lines_of([case])[0])
     assert case.question.samples == again.question.samples and case.question.timeout == again.question.timeout
     assert {r["index"]: r["status"] for r in read_rows(Path("a"))} == {
         r["index"]: r["status"] for r in read_rows(Path("b"))
