@@ -15,6 +15,7 @@ from qverify.files.names import file_name
 from qverify.report.numbers import outward, trust
 from qverify.runs.gate import below, share
 from qverify.runs.given import option
+from qverify.verification.verdict import SEMANTICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,8 +39,8 @@ def claim(line: Line) -> str:
     rests = f" ({exact} of them by the exact step, {trust(question, case.run.solvers)})" if exact else ""
     return case.bare(
         f"Of the {asked} samples {start}:{stop} of {case.data}{_all(question)}{decided}, {verified}"
-        f" ({share(verified, asked)}) are proved to be classified as they are labelled by every network of the family of"
-        f" {file_name(question.model)} [{family}]{rests}; {_origin(case)}; command: {command(case)};"
+        f" ({share(verified, asked)}) are proved to be classified as they are labelled by every network of the family"
+        f" of {file_name(question.model)} [{family}]{rests}; {_origin(case)}; command: {command(case)};"
         f" {_hashes(case)}; not covered: {_not_covered(asked - verified)}."
     )
 
@@ -66,7 +67,9 @@ def _origin(case: StoredCase) -> str:
     versions = dict.fromkeys(one.question.qverify for one in case.sources if one.question.qverify)
     days = sorted({start.started[:10] for start in case.run.starts if start.started})
     when = f" on {days[0]}" if len(days) == 1 else f" from {days[0]} to {days[-1]}" if days else ""
-    return f"decided by qverify {' and '.join(versions) or 'of an unknown version'}{when}"
+    older = f" in rows of semantics {case.question.semantics}, which may mean something else than those of today"
+    older = "" if case.question.semantics == SEMANTICS else older
+    return f"decided by qverify {' and '.join(versions) or 'of an unknown version'}{when}{older}"
 
 
 def _hashes(case: StoredCase) -> str:

@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
 def test_a_claim_says_all_that_it_rests_on(run: Path) -> None:
     (line,) = lines_of(read_runs([str(run)]))
     said = claim(line)
-    assert said.endswith(".") and ". " not in said and str(run.parent) not in said
+    assert "semantics" not in said and said.endswith(".") and ". " not in said and str(run.parent) not in said
     for words in (
         "Of the 4 samples 0:4 of data.npz, 3 of them decided, 2 (50.00 %) are proved",
         "family of net.onnx [8 bits, scheme paper, rounding any; radii at most input 0.003906, weight 0.007812",
@@ -42,6 +42,11 @@ def test_a_claim_says_all_that_it_rests_on(run: Path) -> None:
         "not covered: the other 2 samples, inputs beyond these radii",
     ):
         assert words in said, words
+
+
+def test_rows_of_another_semantics_are_called_so(tmp_path: Path) -> None:
+    (line,) = lines_of(read_runs([str(write_run(tmp_path / "run", [row(0)], semantics=3))]))
+    assert "in rows of semantics 3, which may mean something else" in claim(line)
 
 
 def test_radii_are_not_rounded_up(run: Path) -> None:
