@@ -72,7 +72,7 @@ class GateGiven:
         sentence = failed(said)
         if (path := self._summary()) is not None:
             asked = bool(self.fail_on or self.baseline is not None or self.fail_under is not None)
-            passed = "interrupted, so nothing is decided." if interrupted else sentence
+            passed = "interrupted before all samples were decided." if interrupted else sentence
             with writing(path), path.open("a", encoding="utf-8") as file:
                 file.write(job_summary(list(map(Line, cases)), passed, asked))
         if interrupted:

@@ -166,6 +166,9 @@ def test_a_figure_has_a_bracket_a_sample(result: Result) -> None:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     assert file.getvalue().startswith(b"\x89PNG") and len(file.getvalue()) > 5000
+    assert not any("$" in label.get_text() for label in axes.get_yticklabels())
+    hostile = Result(list(result), replace(result.about, data="$\\frac{$_^"))
+    hostile.plot().savefig(file, format="png")
     assert Result([], result.about).plot().axes
 
 
