@@ -81,7 +81,7 @@ wheel: $(STAMP)  ## build the wheel, install it into an environment of its own, 
 	$(WHEEL)/bin/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(WHEEL)/bin/python -m pip install -c constraints.txt "`ls dist/*.whl`[dev]"
 	mkdir $(WHEEL)/checkout
-	cp -r .ci tests models results docs README.md LICENSE Makefile pyproject.toml constraints.txt $(WHEEL)/checkout
+	cp -r .ci tests models results examples docs README.md LICENSE Makefile pyproject.toml constraints.txt $(WHEEL)/checkout
 	cd $(WHEEL)/checkout && ../bin/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: rules and formatting

@@ -1,8 +1,8 @@
 """qverify: an exact verifier for neural networks under quantisation.
 
-    network = qverify.load("model.onnx")  # or a .tflite file
-    radii = qverify.Radii.from_bits(8)
-    verdicts = qverify.verify(network, x, y, radii)
+    network = qverify.load("model.onnx")  # or a .tflite file, or a torch module
+    result = qverify.verify(network, x, y, radii=8)
+    result.require(0.95)
 
 Notes that the command line prints are warnings here, of the class `QVerifyWarning`.
 The names below load what they need when they are first used, so that `import qverify` is quick.
@@ -18,12 +18,14 @@ from qverify.version import __version__
 install()
 
 _HOMES = {
-    "load": "loading",
+    "load": "library.models",
     "save": "onnx",
     "Network": "network",
     "Radii": "family.radii",
     "Quantiser": "family.steps",
-    "verify": "verification.cascade",
+    "verify": "library.verify",
+    "Result": "library.result",
+    "NotProved": "errors",
     "Options": "verification.verdict",
     "Status": "verification.verdict",
     "Verdict": "verification.verdict",
@@ -38,10 +40,12 @@ _HOMES = {
 __all__ = [
     "Discrepancy",
     "Network",
+    "NotProved",
     "Options",
     "QVerifyWarning",
     "Quantiser",
     "Radii",
+    "Result",
     "RuntimeAnswer",
     "RuntimeOptions",
     "Status",
@@ -56,14 +60,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from qverify.analysis.discrepancies import Discrepancy, worst_case_discrepancy
-    from qverify.errors import QVerifyWarning
+    from qverify.errors import NotProved, QVerifyWarning
     from qverify.family.radii import Radii
     from qverify.family.steps import Quantiser
-    from qverify.loading import load
+    from qverify.library.models import load
+    from qverify.library.result import Result
+    from qverify.library.verify import verify
     from qverify.network import Network
     from qverify.onnx.reader import save
     from qverify.runtimes.decide import RuntimeAnswer, RuntimeOptions, same_on_runtimes
-    from qverify.verification.cascade import verify
     from qverify.verification.verdict import Options, Status, Verdict
 
 

@@ -102,6 +102,12 @@ class ClusterError(QVerifyError, ConnectionError):
     """The cluster cannot be reached or used."""
 
 
+class NotProved(QVerifyError, AssertionError):
+    """Less is proved than was required (`Result.require`). The result itself is sound."""
+
+    exit_code = 1
+
+
 class InternalError(QVerifyError, AssertionError):
     """A check of qverify against itself failed: a result must not be trusted. Please report it."""
 

@@ -29,6 +29,7 @@ FLOORS = (
     ("analysis", "replication", "runtimes", "training", "workers"),
     ("runs",),
     ("report",),
+    ("library",),
     ("cli",),
     ("__main__",),
 )
@@ -121,8 +122,9 @@ def test_results_do_not_import_the_command_line() -> None:
 
 PACKAGES = {Path(), Path("support"), Path("fuzz"), Path("matrix")}
 """The folders of tests that are packages: whoever starts pytest in tests/ must not find tests/onnx as `onnx`."""
-BESIDE = {"support", "fuzz", "matrix", "benchmarks", "results", "exporters"}
-"""Folders of tests that mirror no package of qverify."""
+BESIDE = {"support", "fuzz", "matrix", "benchmarks", "results", "examples", "exporters"}
+"""Folders of tests that mirror no package of qverify: those of results/ and examples/ are about programs beside
+it, and exporters are what others write."""
 SUITE = sorted(TESTS.rglob("*.py"))
 
 

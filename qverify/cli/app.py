@@ -1,7 +1,7 @@
 """The command line: declares the commands and ends them with the right status (formats.md, section 14).
 
-0 the run finished, 1 --fail-on was hit, 2 wrong usage, input or unsupported model, 3 solver or licence missing,
-4 an internal check failed, 130 Ctrl-C, 143 SIGTERM, 141 the reader of stdout is gone. Nothing heavy is
+0 the run finished, 1 what was asked for in CI is not so, 2 wrong usage, input or unsupported model, 3 solver or licence
+missing, 4 an internal check failed, 130 Ctrl-C, 143 SIGTERM, 141 the reader of stdout is gone. Nothing heavy is
 imported before a command runs.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from qverify.choices import DISCREPANCY_METHODS, FACTOR_METHODS, VERIFY_METHODS
+from qverify.cli.gate_options import gate_options
 from qverify.cli.guarded import Guarded
 from qverify.cli.options import (
-    FAILING,
     REPORT_FORMS,
     compare_options,
     covers_options,
@@ -25,11 +25,11 @@ from qverify.cli.options import (
     problem_options,
     radius_options,
     solve_options,
-    split_list,
     sweep_options,
 )
 from qverify.cli.runtimes_options import runtimes_options
 from qverify.cli.train_options import train_options
+from qverify.cli.words import Percent
 from qverify.runs.given import Given
 from qverify.version import __version__
 
@@ -46,16 +46,9 @@ def main() -> None:
 @click.option("--out", metavar="DIR", help="Keep the run there: run.json, and samples.jsonl with a line a sample.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out DIR, also with more samples or time.")
 @click.option("--witnesses", is_flag=True, help="Write the failing member of every falsified sample to --out DIR.")
-@click.option(
-    "--fail-on",
-    callback=split_list,
-    metavar="LIST",
-    help=f"Exit with status 1 if a sample is one of LIST: {', '.join(FAILING)}, joined by commas.",
-)
+@gate_options()
 @json_option
-def verify(
-    out: str | None, resume: bool, witnesses: bool, fail_on: tuple[str, ...], as_json: bool, **given: Any
-) -> int:
+def verify(out: str | None, resume: bool, witnesses: bool, as_json: bool, **given: Any) -> int:
     """Decide for every sample whether all quantised versions of MODEL, an ONNX or TFLite file, classify it right.
 
     \b
@@ -64,12 +57,14 @@ def verify(
     unknown        neither, within the time limit
     misclassified  the network itself is wrong
 
-    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 3 no solver or licence, 4 internal
-    error.
+    Exit status: 0 the run finished, 1 --fail-on, --fail-under or --baseline was hit, 2 wrong usage or input, 3 no
+    solver or licence, 4 internal error.
     """
+    from qverify.cli.gate import GateGiven
     from qverify.cli.verify import run
 
-    return run(Given(**given), out=out, resume=resume, witnesses=witnesses, fail_on=fail_on, as_json=as_json)
+    gate = GateGiven.taken_from(given)
+    return run(Given(**given), out=out, resume=resume, witnesses=witnesses, gate=gate, as_json=as_json)
 
 
 @main.command(short_help="How does the guaranteed accuracy fall as the radius grows?")
@@ -127,8 +122,9 @@ def radius(out: str | None, resume: bool, as_json: bool, **given: Any) -> int:
     "local:N starts one of N workers here.",
 )
 @memory_option
+@gate_options()
 @json_option
-def batch(plan: str, out: str | None, jobs: int, cluster: str | None, memory: str | None, as_json: bool) -> int:
+def batch(plan: str, out: str | None, as_json: bool, **more: Any) -> int:
     """Verify every case of PLAN.toml: models x data x radii x methods.
 
     \b
@@ -139,12 +135,14 @@ def batch(plan: str, out: str | None, jobs: int, cluster: str | None, memory: st
 
     Further keys: schemes, roundings, kernel, batchnorm, methods, samples, input-scale, timeout, clip-input,
     formulation, solver; they mean what the options of `qverify verify` mean. Every row is kept as soon as it is known,
-    and a rerun computes what is missing.
+    and a rerun computes what is missing. --fail-on, --fail-under and --baseline judge every case by itself.
     """
     from qverify.cli.batch import run
+    from qverify.cli.gate import GateGiven
     from qverify.runs.batch import Where
 
-    return run(plan, Where(jobs=jobs, cluster=cluster, memory=memory), out=out, as_json=as_json)
+    gate = GateGiven.taken_from(more)
+    return run(plan, Where(**more), out=out, gate=gate, as_json=as_json)
 
 
 @main.command(short_help="Train a network whose quantisations are right.")
@@ -183,7 +181,7 @@ def compare(file: str, out: str | None, as_json: bool, **given: Any) -> int:
     Tensor by tensor the error of the file; and per output the largest gap to the network, proved for every runtime that
     rounds by the rule --rounding names. With --epsilon every sample is within it, exceeds it, or unknown.
 
-    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 4 internal error.
+    Exit status: 0 the run finished, 1 what CI asked for was not reached, 2 wrong usage or input, 4 internal error.
     """
     from qverify.cli.compare import Asked, run
     from qverify.replication.regions import Region
@@ -242,15 +240,24 @@ def runtimes(
     help="latex: a tabular for booktabs. html: one page, complete in itself.",
 )
 @click.option("--out", metavar="FILE", help="Write there instead of stdout; html needs it.")
-def report(runs: tuple[str, ...], form: str, out: str | None) -> int:
+@click.option("--title", metavar="TEXT", help="A title above table or page.")
+@click.option(
+    "--require",
+    type=Percent(),
+    metavar="P",
+    help="Say for every line whether P percent of the samples asked about are verified; if not, exit with status 1.",
+)
+def report(runs: tuple[str, ...], form: str, out: str | None, title: str | None, require: float | None) -> int:
     """Sum up each RUN, a directory that `qverify verify --out` or `qverify batch` wrote: a line a case.
+
+    Runs over parts of the samples of one question, as 0:20 and 20:40, are added up to one line.
 
     The page also has curves, the margins of every sample, pictures of falsified samples, and what the result rests
     on. Pictures and unstable neurons are in it if model and data still lie where the run found them, unchanged.
     """
     from qverify.cli.report import run
 
-    return run(runs, form, out)
+    return run(runs, form, out, title=title, require=require)
 
 
 @main.command(short_help="Which solvers work here, and with what licence?")

@@ -25,6 +25,7 @@ from qverify.replication.tensors import Errors, errors
 from qverify.report.numbers import outward, percent
 from qverify.runs.problem import Problem, read_file_of
 from qverify.text.brief import Brief
+from qverify.text.shortened import listed
 from qverify.version import __version__
 
 if TYPE_CHECKING:
@@ -95,7 +96,12 @@ def run(given: Given, asked: Asked, *, out: str | None, as_json: bool) -> int:
     if compared.missing:
         say(f"interrupted: {len(compared.gaps)} of {len(problem.indices)} samples are done.")
         return INTERRUPTED
-    return int(any(gap.status in asked.fail_on for gap in compared.gaps))
+    words = dict.fromkeys(asked.fail_on)
+    hit = {status: [gap.index for gap in compared.gaps if gap.status == status] for status in words}
+    found = [f"{len(where)} {status} ({listed(list(map(str, where)))})" for status, where in hit.items() if where]
+    if found:
+        say(f"--fail-on {','.join(asked.fail_on)}: of {len(compared.gaps)} samples {', '.join(found)}.")
+    return int(bool(found))
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from qverify.choices import FILE_ROUNDING
-from qverify.console.output import show, show_json, stdout_kept_clean
+from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.errors import DataError, UsageError
 from qverify.family.family import Family
 from qverify.files.hashes import file_sha256
@@ -20,6 +20,7 @@ from qverify.runs.problem import read_file_of, read_network, read_samples, say_h
 from qverify.runs.reading import read_runs
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
+from qverify.text.shortened import listed
 
 if TYPE_CHECKING:
     from qverify.family.radii import Radii
@@ -53,7 +54,11 @@ def run(given: Given, *, file: str, run: str | None, rule: str | None, as_json: 
         show_json(result | {"seconds": round(time.perf_counter() - began, 3)})
     else:
         found.show(integers.source, trained.source, rule)
-    return 0 if found.covered else 1
+    if found.covered:
+        return 0
+    outside = [part.name or part.file for part in found.parts if not part.covered]
+    say(f"{integers.source} is not covered: {len(outside)} of {len(parts)} parts are outside ({listed(outside)}).")
+    return 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,60 +9,48 @@ from typing import TYPE_CHECKING
 from qverify.choices import FILE_ROUNDING, RUNTIME_RULES
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import duration
-from qverify.console.signals import INTERRUPTED
 from qverify.errors import UsageError
 from qverify.report.numbers import accuracy_table, footer, stage_table
 from qverify.runs.problem import FamilyProblem
+from qverify.runs.reading import fresh_case
 from qverify.runs.start import used_solvers
 from qverify.runs.verify import Verified, verified
-from qverify.text.shortened import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from qverify.cli.gate import GateGiven
     from qverify.runs.given import Given
 
-_FAILED = 1
 
-
-def run(given: Given, *, out: str | None, resume: bool, witnesses: bool, fail_on: Sequence[str], as_json: bool) -> int:
+def run(given: Given, *, out: str | None, resume: bool, witnesses: bool, gate: GateGiven, as_json: bool) -> int:
     """Run the command; returns the exit status."""
     if (resume or witnesses) and out is None:
         raise UsageError("--resume and --witnesses need a directory; give --out DIR too.")
     began = time.perf_counter()
+    gate.prepare()
     with stdout_kept_clean():
-        found = verified(FamilyProblem.load(given), out=out, resume=resume, witnesses=witnesses)
-    _report(found, as_json, time.perf_counter() - began)
+        problem = FamilyProblem.load(given)
+        asked = gate.of_question(problem.question())
+        found = verified(problem, out=out, resume=resume, witnesses=witnesses)
     work = found.work
-    if work.missing:
+    failures = asked.failures(work.statuses, problem.indices)
+    _report(found, as_json, time.perf_counter() - began, asked.passed(failures))
+    interrupted = bool(work.missing)
+    if interrupted:
         where = f"kept in {out}; go on with the same command and --resume" if out else "lost; --out keeps them"
         total = len(work.problem.indices)
         say(f"interrupted: {work.tally.samples} of {total} samples are decided and {where}.")
-        return INTERRUPTED
-    if any(work.tally.statuses[status] for status in fail_on):
-        say(_failure(fail_on, work.statuses))
-        return _FAILED
-    return 0
+    case = fresh_case(found.question, found.starts, list(work.rows.values()))
+    return gate.ended([case], [failures], interrupted)
 
 
-def _failure(asked: Sequence[str], statuses: dict[int, str]) -> str:
-    """The sentence on the samples that made --fail-on end the run with status 1; `statuses` by their indices."""
-    hit: list[str] = []
-    for status in dict.fromkeys(asked):
-        if indices := sorted(index for index, found in statuses.items() if found == status):
-            of = "" if hit else f" of {len(statuses)} samples"
-            verb = "is" if len(indices) == 1 else "are"
-            hit.append(f"{len(indices)}{of} {verb} {status} ({listed(list(map(str, indices)))})")
-    return f"--fail-on {','.join(asked)}: {', '.join(hit)}."
-
-
-def _report(found: Verified, as_json: bool, seconds: float) -> None:
+def _report(found: Verified, as_json: bool, seconds: float, passed: bool | None) -> None:
     """Write the result to stdout, over all rows, those of earlier starts included."""
     work = found.work
     tally, problem = work.tally, work.problem
     used = used_solvers(found.starts)
     if as_json:
         result = tally.as_dict() | {"seconds": round(seconds, 3), "interrupted": bool(work.missing)}
+        result |= {"passed": passed}
         starts = [start.to_json() for start in found.starts]
         show_json(result | found.question.summary() | {"solver": ", ".join(used) or None, "runs": starts})
         return

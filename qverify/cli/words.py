@@ -44,6 +44,16 @@ class Factor(click.types.FloatParamType):
         return quotient
 
 
+class Percent(click.types.FloatParamType):
+    """The type of a share in per cent, 0 to 100."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        share = float(super().convert(value, param, ctx))
+        if not 0 <= share <= 100:
+            self.fail(f"{quoted(str(value))} is no share in percent; give a number from 0 to 100.", param, ctx)
+        return share
+
+
 class OneOf(click.Choice):  # type: ignore[type-arg,unused-ignore]
     """The type of one word of several; a list of them is refused."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qverify.files.dotted import dotted
 from qverify.files.places import PLACES
+from qverify.report.claim import claim
 from qverify.report.curves import Curve, curves, svg
 from qverify.report.layers import Layers, layers_of
 from qverify.report.numbers import footer, percent, stage_basis, trust
@@ -39,8 +40,16 @@ class _Page(Template):
     delimiter = "@@"
 
 
-def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: None) -> str:
-    """The whole page for the lines of `lines_of`; `tell` hears how far it is."""
+def page(
+    lines: Sequence[Line],
+    tell: Callable[[str], None] = lambda sentence: None,
+    title: str | None = None,
+    required: Sequence[str] = (),
+) -> str:
+    """The whole page for the lines of `lines_of`; `tell` hears how far it is.
+
+    `required`: on each line whether it passes what is required of it (claim.py), nothing where nothing is.
+    """
     cases, sources = [line.case for line in lines], Sources()
     script = _asset("page.js")
     total = sum(line.tally.samples for line in lines)
@@ -58,7 +67,9 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
     }
     return _Page(_asset("page.html")).substitute(
         sections,
-        title=_text(f"qverify report: {models}"),
+        title=_text(title or f"qverify report: {models}"),
+        top=_text(title or "qverify report"),
+        claims=_claims(lines, list(name.values()), required),
         policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=_asset("page.css"),
         script=script,
@@ -70,6 +81,18 @@ def page(lines: Sequence[Line], tell: Callable[[str], None] = lambda sentence: N
         version=_text(__version__),
         digits=str(DIGITS),
     )
+
+
+def _claims(lines: Sequence[Line], names: Sequence[str], required: Sequence[str]) -> str:
+    """What is required and passed or not, and what each case proves; of many, behind a line to unfold."""
+    kinds = {False: "failed", True: "passed"}
+    said = [f'<p class="{kinds[one.startswith("passed")]}">{_text(one)}</p>' for one in required]
+    proved = [_text(claim(line)) for line in lines]
+    if len(proved) == 1:
+        return "".join([*said, f'<p class="claim">{proved[0]}</p>'])
+    items = "".join(f"<li><b>{_text(name)}.</b> {one}</li>" for name, one in zip(names, proved, strict=True))
+    summary = f"What exactly is proved: {len(proved)} cases"
+    return "".join([*said, f'<details class="claim"><summary>{summary}</summary><ul>{items}</ul></details>'])
 
 
 def _text(text: str) -> str:

@@ -128,6 +128,7 @@ def _damage(indices: list[int]) -> str:
 
 def _files(case: StoredCase, index: int) -> tuple[Path, Path]:
     """Input and network of a witness, inside the run whatever the case is called. Raises DataError."""
+    case = case.source(index)
     folder = inside(case.run.folder, WITNESSES)
     return inside(folder, case.name, f"{index}.npz"), inside(folder, case.name, f"{index}.onnx")
 

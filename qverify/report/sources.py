@@ -159,7 +159,12 @@ def same_radii(case: StoredCase, network: Network, radii: Radii) -> bool:
 
 
 def _places(case: StoredCase, kind: str, given: str | None) -> list[Path]:
-    return candidates(given, (case.question.places or {}).get(kind), case.run.folder)
+    found = [
+        path
+        for one in case.sources
+        for path in candidates(given, (one.question.places or {}).get(kind), one.run.folder)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _first(ways: Sequence[Callable[[], T]]) -> T:

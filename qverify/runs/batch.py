@@ -31,7 +31,7 @@ from qverify.workers.dispatch import Dispatch, Engine
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from qverify.datasets.samples import Labels
     from qverify.runs.plan import Plan
@@ -105,8 +105,10 @@ def _engine(start: Start, parcels: Parcels) -> Iterator[Engine]:
 class BatchWork:
     """The work of a batch: cases still to do, rows done, and how it goes."""
 
-    def __init__(self, cases: Sequence[BatchCase], directory: BatchDirectory, labels: Mapping[str, Labels]):
-        self.cases, self.directory, self._labels = cases, directory, labels
+    def __init__(
+        self, cases: Sequence[BatchCase], directory: BatchDirectory, labels: Mapping[str, Labels], start: Start
+    ):
+        self.cases, self.directory, self._labels, self.start = cases, directory, labels, start
         self.tallies = {case.name: Tally() for case in cases}
         self.all = Tally()
         self.done = {key: row for case in cases for key, row in self._found(case).items()}
@@ -126,6 +128,11 @@ class BatchWork:
         if renamed := [replace(row, case=case.name) for row in found.values() if row.case != case.name]:
             self.directory.add(renamed)
         return {key: self.directory.rows[key] for key in found}
+
+    def rows(self, case: BatchCase) -> list[Row]:
+        """The rows of a case that count, in the order of the indices."""
+        found = (self.directory.rows.get(case.key(index)) for index in case.indices)
+        return [row for row in found if row is not None and row.case == case.name and row.settled(case.timeout)]
 
     @property
     def missing(self) -> int:
@@ -181,16 +188,21 @@ class Where:
         return left
 
 
-def worked(plan: Plan, folder: str, where: Where) -> BatchWork:
+def worked(
+    plan: Plan, folder: str, where: Where, check: Callable[[Mapping[str, Question]], None] = lambda questions: None
+) -> BatchWork:
     """Decide all samples of all cases, or as many as there were before Ctrl-C, and keep their rows in `folder`.
 
-    Raises what `BatchDirectory.start` and `qverify.verify` raise, and WorkerError.
+    `check` hears the questions of the cases by their names before the work begins, and may raise. Raises what
+    `BatchDirectory.start` and `qverify.verify` raise, and WorkerError.
     """
     assembly = Assembly(plan, folder, where.for_workers())
     start = Start(started=Start.now(), solver=assembly.solver, cluster=where.cluster)
     start = start if where.cluster else replace(start, jobs=Options(jobs=where.jobs).workers)
-    with BatchDirectory.start(folder, {case.name: case.question for case in assembly.cases}, start) as directory:
-        work = BatchWork(assembly.cases, directory, assembly.labels)
+    questions = {case.name: case.question for case in assembly.cases}
+    check(questions)
+    with BatchDirectory.start(folder, questions, start) as directory:
+        work = BatchWork(assembly.cases, directory, assembly.labels, start)
         if work.missing:
             ending = "ending; samples under way are dropped"
             with stoppable(ending) as stop, _engine(start, assembly.parcels) as engine:

@@ -114,6 +114,7 @@ class Problem(Brief):
             data=str(given.data),
             data_source=samples.source,
             data_sha256=samples.sha256,
+            data_samples=len(self.everything),
             input_scale=given.input_scale,
             samples=(self.indices.start, self.indices.stop),
             clip_input=given.clip_input,

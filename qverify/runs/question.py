@@ -105,6 +105,7 @@ class Question(Brief):
     data: str
     data_source: str | None = None
     data_sha256: str | None = None
+    data_samples: int | None = None
     input_scale: float | None = None
     samples: tuple[int, int]
     clip_input: tuple[float, float] | None = None
@@ -238,6 +239,7 @@ _ASKED: dict[str, Fits] = {
     "semantics": whole,
     **dict.fromkeys(("qverify", "model_sha256", "network_sha256", "data_source", "data_sha256", "arrays_sha256"), text),
     **dict.fromkeys(("witnesses", "attack"), truth),
+    "data_samples": whole,
     "max_factor": positive,
     "precision": positive,
     "models": mapping(mapping(text)),

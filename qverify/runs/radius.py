@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from qverify.runs.question import Question
 
 QUESTION, ROWS, LAYERS = "radius.json", "factors.csv", "layers.csv"
-_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
+_MAY_DIFFER = (
+    "model",
+    "data_source",
+    "data_samples",
+    "radii.file",
+    "radii.convention",
+    "radii.largest",
+    PLACES,
+    "runs",
+)
 """As in `verify.py`: files may move, and numbers may differ in the last digit elsewhere."""
 
 _BRACKETS = Columns(Bracket, "a search for factors")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,10 @@ class StoredRun(Brief):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class StoredCase(Brief):
-    """`name` is that in the batch, else empty; `title` is for people. One row an index, in the order of the indices."""
+    """`name` is that in the batch, else empty; `title` is for people. One row an index, in the order of the indices.
+
+    `parts`: the cases that were added up to this one (merging.py); none for a case of one run.
+    """
 
     run: StoredRun
     name: str
@@ -51,6 +55,26 @@ class StoredCase(Brief):
     question: Question
     rows: list[Row]
     notes: tuple[str, ...] = ()
+    parts: tuple[StoredCase, ...] = ()
+
+    @property
+    def sources(self) -> tuple[StoredCase, ...]:
+        """The cases of single runs that this one is made of; itself if it is one."""
+        return self.parts or (self,)
+
+    @property
+    def asked(self) -> int:
+        """How many samples were asked about."""
+        start, stop = self.question.samples
+        return stop - start
+
+    def source(self, index: int) -> StoredCase:
+        """The case of a single run that has the row of a sample."""
+        return self._source.get(index, self)
+
+    @cached_property
+    def _source(self) -> dict[int, StoredCase]:
+        return {row.index: case for case in reversed(self.parts) for row in case.rows}
 
     @property
     def model(self) -> str:
@@ -75,11 +99,12 @@ class StoredCase(Brief):
 
     def bare(self, text: str) -> str:
         """`text` for people: printable, and without the folders that files of this run lie in."""
-        asked = self.question
-        paths = [asked.model, asked.data, asked.data_source, asked.radii.file]
-        for place in (asked.places or {}).values():
-            paths += place.values() if isinstance(place, dict) else []
-        paths += [str(self.run.folder), str(self.run.folder.resolve())]
+        paths: list[Any] = []
+        for asked, folder in ((case.question, case.run.folder) for case in self.sources):
+            paths += [asked.model, asked.data, asked.data_source, asked.radii.file]
+            for place in (asked.places or {}).values():
+                paths += place.values() if isinstance(place, dict) else []
+            paths += [str(folder), str(folder.resolve())]
         return printable(without_folders(text, [path for path in paths if isinstance(path, str)]))
 
     @property
@@ -105,6 +130,11 @@ def read_runs(paths: Sequence[str]) -> list[StoredCase]:
             raise UsageError(f"The run {printable(str(folder))} is given twice; give each once.")
     names = short_names([str(place) for place in resolved])
     return [case for folder, name in zip(folders, names, strict=True) for case in _cases(folder, printable(name))]
+
+
+def fresh_case(question: Question, starts: list[Start], rows: Sequence[Row], name: str = "") -> StoredCase:
+    """The case of a run that has just ended, as it would be read back; it need not lie on disk."""
+    return _case(StoredRun(Path(), name or "this run", starts), name, question, list(rows), [])
 
 
 def _cases(folder: Path, name: str) -> list[StoredCase]:

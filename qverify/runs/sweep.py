@@ -48,7 +48,7 @@ Case = tuple[str, Point]
 """A part, and a point of it."""
 
 QUESTION, ROWS = "sweep.json", "sweep.csv"
-_MAY_DIFFER = ("model_files", "data_source", PLACES, "runs")
+_MAY_DIFFER = ("model_files", "data_source", "data_samples", PLACES, "runs")
 """Keys of sweep.json that do not belong to the question: files may move, their hashes count."""
 
 _COLUMNS = Columns(SweepRow, "a sweep")

@@ -42,7 +42,16 @@ if TYPE_CHECKING:
     from qverify.verification.verdict import Options, Verdict
 
 WITNESSES = "witnesses"
-_MAY_DIFFER = ("model", "data_source", "radii.file", "radii.convention", "radii.largest", PLACES, "runs")
+_MAY_DIFFER = (
+    "model",
+    "data_source",
+    "data_samples",
+    "radii.file",
+    "radii.convention",
+    "radii.largest",
+    PLACES,
+    "runs",
+)
 """Keys of run.json that do not belong to the question: files may move (their hashes count), a run may go on elsewhere,
 and numbers computed on another machine may differ in the last digit."""
 
@@ -106,16 +115,15 @@ class RunDirectory(Directory):
 class VerifyWork:
     """The samples still to decide, and where their verdicts go.
 
-    `tally` and `statuses`, by index, are of all that is decided. `witnesses`: failing members are kept too.
+    `tally` and `rows`, by index, are of all that is decided. `witnesses`: failing members are kept too.
     """
 
     def __init__(
         self, problem: FamilyProblem, options: Options, directory: RunDirectory | None = None, witnesses: bool = False
     ):
         self.problem, self.options, self.directory, self._witnesses = problem, options, directory, witnesses
-        done = self._done()
+        done = self.rows = self._done()
         self.tally = Tally.of(done.values())
-        self.statuses = {index: row.status.value for index, row in done.items()}
         self.todo = [index for index in problem.indices if index not in done]
         if directory is not None and directory.rows:
             fitting = sum(map(self._fits, directory.rows.values()))
@@ -124,6 +132,11 @@ class VerifyWork:
             again = fitting - len(done)
             longer = f", {again} of them again, with a longer time limit" if again else ""
             say(f"{len(done)} samples are decided already; {len(self.todo)} are left{longer}.")
+
+    @property
+    def statuses(self) -> dict[int, str]:
+        """The statuses of all that is decided, by index."""
+        return {index: row.status.value for index, row in self.rows.items()}
 
     @property
     def missing(self) -> int:
@@ -166,9 +179,8 @@ class VerifyWork:
             except KeyboardInterrupt:  # the second Ctrl-C, perhaps between a row and its count
                 cascade.stop.set()
                 if self.directory is not None:
-                    done = self._done()
-                    self.tally = Tally.of(done.values())
-                    self.statuses = {index: row.status.value for index, row in done.items()}
+                    self.rows = self._done()
+                    self.tally = Tally.of(self.rows.values())
 
     def _take(self, verdict: Verdict) -> None:
         """Keep one verdict; its witness first, since a sample with a row is never looked at again."""
@@ -181,7 +193,7 @@ class VerifyWork:
                 self.directory.add_witness(verdict.index, sample, witness)
             self.directory.add(row)
         self.tally.add(row)
-        self.statuses[row.index] = row.status.value
+        self.rows[row.index] = row
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -22,7 +22,7 @@ def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
 
     Raises DataError, and UsageError for what is no network.
     """
-    flat, y = checked_inputs(network, x), _label_array(y)
+    flat, y = checked_inputs(network, x), label_array(y)
     y = y[:, 0] if y.shape[1:] == (1,) else y
     if y.shape != (len(flat),) or y.dtype.kind not in "ui" or (y < 0).any() or (y >= 2**31).any():
         raise DataError(f"The labels have shape {y.shape} and type {y.dtype}; give ({len(flat)},) integers from 0.")
@@ -41,7 +41,8 @@ def checked_inputs(network: Network, x: Any) -> Array:
     return datasets.flatten(datasets.Samples("the data", x, none, "", "memory"), network)
 
 
-def _label_array(y: Any) -> Any:
+def label_array(y: Any) -> Any:
+    """Labels as an array of whatever type they have. Raises DataError."""
     try:
         return np.asarray(y)
     except (TypeError, ValueError, RuntimeError):  # lists of several lengths, a tensor that wants its gradient

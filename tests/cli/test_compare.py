@@ -65,6 +65,8 @@ def test_tables_and_exit_status(file: str) -> None:
     for epsilon, status in (("100", 0), ("1e-6", 1)):
         found = qverify(*given, "--epsilon", epsilon, "--fail-on", "exceeds,unknown")
         assert found.exit_code == status, found.stdout
+        said = [line for line in found.stderr.splitlines() if "--fail-on" in line]
+        assert len(said) == status and all("of 5 samples 5 exceeds (0, 1, 2, 3, 4)." in line for line in said)
     box = answer(*given, "--input-radius", 0.02, "--clip-input", 0, 1)
     assert box["largest_proved"] > answer(*given)["largest_proved"] and box["clip_input"] == [0.0, 1.0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,8 @@ def test_a_file_is_covered_by_the_bits_it_has(folder: Path) -> None:
     assert shown.exit_code == 0 and "is covered: what was verified" in shown.stdout
     more = qverify(*given, "--bits", 9)
     assert more.exit_code == 1 and "NOT covered" in more.stdout and "times the radius" in more.stdout
+    assert re.search(r"^qverify: \S*int8.onnx is not covered: \d+ of 10 parts are outside \(.+\)\.$", more.stderr, re.M)
+    assert "parts are outside" not in shown.stderr
     fewer = qverify(*given[:-2], "--bits", 8)
     assert fewer.exit_code == 1 and "the family has no rounding point there" in fewer.stdout
 

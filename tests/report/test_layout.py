@@ -166,7 +166,7 @@ def test_a_page_is_as_it_was_after_printing(pages: dict[str, str], browser: Call
     parsed = browser(text.replace("</body>", f"<script>{script}</script></body>"))
     (body,) = [found for tag, found in parsed.elements if tag == "body"]
     before, during, after = json.loads(body["data-seen"] or "")
-    assert before[:2] == [50, 0] and during == [120, 14, "#ffffff"] and after[:2] == [50, 1]
+    assert before[:2] == [50, 0] and during == [120, 15, "#ffffff"] and after[:2] == [50, 1]
     assert before[2] == after[2]
 
 

@@ -159,7 +159,7 @@ def test_the_manifest_states_hashes_versions_radii_and_notes(tmp_path: Path) -> 
     ("solver", "formulation"), [("highs", "relational"), ("gurobi", "relational"), ("scip", "bilinear"), ("", "")]
 )
 def test_the_page_trusts_what_the_terminal_trusts(tmp_path: Path, solver: str, formulation: str) -> None:
-    """The sentence below `qverify verify` stands in the row of the exact step; nothing else is said to be trusted."""
+    """The sentence below `qverify verify` stands in the row of the exact step and in the claim, and nothing else."""
     asked = question(6, 2, formulation=formulation or "relational", tolerance=2e-8)
     rows = [row(0, "verified", "exact"), row(1)]
     run = write_run(tmp_path / "run", rows, **asked)
@@ -180,7 +180,7 @@ def test_the_page_trusts_what_the_terminal_trusts(tmp_path: Path, solver: str, f
     text = written(run)
     stages = {cells[0]: cells[1:] for cells in Parsed(text).tables["stages"][1:]}
     assert stages["exact"][1] == f"verified: {trusted}; falsified: as attack"
-    assert text.count(word.replace("'", "&#x27;")) == 2 and "dual bound" not in text
+    assert text.count(word.replace("'", "&#x27;")) == 3 and "dual bound" not in text
     assert list(stages) == ["forward", "ibp", "attack", "bp", "bp-layers", "bp-optimised", "exact"]
     shown = qverify("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "0:40").stdout
     for name, (does, _) in stages.items():

@@ -12,7 +12,12 @@ from qverify.runs.question import Question, StatedRadii, widened
 from tests.support.runs_on_disk import question
 
 HASHES = {"model_sha256": "ab", "network_sha256": "cd"}
-BATCH = question() | {"input_scale": 0.5, "arrays_sha256": "dd" * 32, "places": {"model": {"absolute": "/m.onnx"}}}
+BATCH = question() | {
+    "input_scale": 0.5,
+    "data_samples": 9,
+    "arrays_sha256": "dd" * 32,
+    "places": {"model": {"absolute": "/m.onnx"}},
+}
 RADIUS = question() | {"input_scale": None, "max_factor": 16.0, "precision": 0.01, "attack": True}
 FILE = {"convention": "radii file r.toml", "largest": {"weight": 0.1}, "file": "r.toml", "sha256": "ee" * 32}
 RANGES = {"kernel": "any", "batchnorm": "folded", "calibration": "all 3 samples of the data set"}

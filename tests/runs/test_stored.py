@@ -236,6 +236,7 @@ ODD_QUESTION = {
     "timeout": ["0", "-1", "true", '"5"', "[]", "NaN", "Infinity", "1e999", "9" * 5000],
     "tolerance": ["-1", "true", '"x"', "[]", "NaN", "1e999"],
     "data_sha256": TEXTS,
+    "data_samples": ['"1"', "[]", "1.5", "true", "-1"],
     "network_sha256": TEXTS,
     "format": ['"1"', "[]", "1.5", "true", "-1"],
     "witnesses": ["1", "[]", '"yes"'],

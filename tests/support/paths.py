@@ -12,5 +12,6 @@ TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 MODELS = ROOT / "models"
 RESULTS = ROOT / "results"
+EXAMPLES = ROOT / "examples"
 DIGITS = str(MODELS / "digits.onnx")
 """The small network that ships, as a command line names it."""
