@@ -30,6 +30,7 @@ from qverify.cli.options import (
 )
 from qverify.cli.runtimes_options import runtimes_options
 from qverify.cli.train_options import train_options
+from qverify.cli.vnnlib_commands import vnnlib
 from qverify.runs.given import Given
 from qverify.version import __version__
 
@@ -293,3 +294,6 @@ def inspect(as_json: bool, **given: Any) -> int:
     from qverify.cli.inspect import run
 
     return run(Given(**given), as_json=as_json)
+
+
+main.add_command(vnnlib)

@@ -1,0 +1,133 @@
+"""A query answered: read, decided, and confirmed on the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qverify.errors import ModelError
+from qverify.family.family import Family
+from qverify.family.members import membership
+from qverify.family.radii import Radii
+from qverify.properties.cases import cases
+from qverify.properties.decide import Answer, Candidate, Question, decide
+from qverify.properties.formula import holds
+from qverify.properties.stated import stated
+from qverify.text.brief import Brief
+from qverify.verification.verdict import Options
+from qverify.vnnlib import version1, version2
+from qverify.vnnlib.models import Model, model_of
+from qverify.vnnlib.query import Query, read_text
+from qverify.vnnlib.replay import CLOSE, Assignment, Replay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.budget import Deadline
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Answered(Brief):
+    """The answer to a query, what satisfies it if that is `sat`, and remarks for people."""
+
+    query: Query
+    answer: Answer
+    assignment: Assignment | None
+    remarks: tuple[str, ...]
+
+
+def read_query(path: str) -> Query:
+    """The query in a file, of version 1.0 or 2.0. Raises UsageError, and PackageMissing without the extra for 2.0."""
+    text = read_text(path)
+    name = str(path)
+    return version2.parse(text, name) if "vnnlib-version" in _commands(text) else version1.parse(text, name)
+
+
+def _commands(text: str) -> str:
+    """The first line that is no comment, which says the version since 2.0."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and not line.startswith(";")), "")
+
+
+def answer(
+    path: str, networks: Sequence[str], *, radii: Radii | None, deadline: Deadline, options: Options
+) -> Answered:
+    """The answer to the query at `path` about the models given as `NAME=FILE`, or about their quantised families.
+
+    Raises UsageError, ModelError, RadiiError, SolverError, PackageMissing.
+    """
+    query = read_query(path)
+    model = model_of(query, networks)
+    own = cases(query.formula, query.input.size, query.input_name)
+    replay = Replay(model.proto, query, model.network.input_size)
+    if replay.distance(own[0], model.network.evaluate) > CLOSE:
+        raise ModelError(
+            f"{model.network.source}: its outputs in the box of the query are not those of the network that was read;"
+            " please report this with the model."
+        )
+    judge = _Judge(model, query, replay, radii)
+    question = Question(
+        network=model.network, radii=radii or Radii(), options=options, confirmed=judge.confirmed
+    )
+    found = decide(question, own, deadline)
+    remarks = [found.detail] if found.detail else []
+    return Answered(
+        query=query,
+        answer=found.answer,
+        assignment=judge.found,
+        remarks=(*remarks, *judge.remarks(found.answer)),
+    )
+
+
+class _Judge:
+    """Confirms candidates: on the model itself, or for a family as a member of it. Keeps the first that is."""
+
+    def __init__(self, model: Model, query: Query, replay: Replay, radii: Radii | None):
+        self.model, self.query, self.replay, self.radii = model, query, replay, radii
+        self.found: Assignment | None = None
+
+    def confirmed(self, candidate: Candidate) -> bool:
+        """Whether a candidate satisfies the query."""
+        if self.radii is None:
+            self.found = self.replay.confirmed(candidate.case, candidate.input)
+        else:
+            self.found = self._member(candidate)
+        return self.found is not None
+
+    def _member(self, candidate: Candidate) -> Assignment | None:
+        """The assignment of a member of the family, which is judged by a plain forward pass in float64."""
+        radii, case = self.radii, candidate.case
+        assert radii is not None
+        behind = stated(self.model.network, case.clauses) if all(case.clauses) else None
+        if behind is not None:
+            entry = np.broadcast_to(np.asarray(radii.input, dtype=np.float64), self.model.network.input_shape)
+            family = Family.of(behind.network, behind.radii(radii, entry.ravel()))
+            if membership(family, candidate.member, candidate.input, candidate.entry):
+                return None
+        x = [Fraction(float(number)) for number in candidate.input]
+        x = [min(max(number, low), high) for number, low, high in zip(x, case.lower, case.upper, strict=True)]
+        y = [Fraction(float(number)) for number in candidate.outputs]
+        if not holds(self.query.formula, x, y):
+            return None
+        return Assignment(input=candidate.input, output=candidate.outputs)
+
+    def remarks(self, answer: Answer) -> list[str]:
+        """What the answer is about, for people."""
+        about = "the model" if self.radii is None else f"every member of the family ({self.radii.convention})"
+        if answer is Answer.UNSAT:
+            return [f"proved in real arithmetic for {about}; floating point of a runtime may differ by its rounding"]
+        if answer is not Answer.SAT or self.found is None:
+            return []
+        if self.radii is not None:
+            return ["the outputs are those of a member of the family, by a forward pass in float64"]
+        said = ["confirmed on the model by onnxruntime, without a tolerance"]
+        if self.found.stand_ins:
+            said.append(
+                f"{self.found.stand_ins} inputs are fixed to numbers that {self.replay.kind.__name__} lacks, and have"
+                " the nearest one"
+            )
+        return said
+
