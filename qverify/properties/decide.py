@@ -18,7 +18,7 @@ import torch
 from qverify.bounds.interval import OutOfTime
 from qverify.budget import Deadline
 from qverify.family.members import PositionChoice, Recipe, Witness
-from qverify.properties.splitting import Splitting, boxes_of
+from qverify.properties.splitting import Splitting
 from qverify.properties.stated import stated
 from qverify.rounding import UNIT
 from qverify.text.brief import Brief
@@ -236,7 +236,7 @@ class _Group:
         own = np.broadcast_to(np.asarray(radii.input, dtype=np.float64), self.question.network.input_shape).ravel()
         setup = Setup(self.stated.network, self.stated.radii(radii, own), self.question.options)
         ends = [case.box() for case in cases]
-        boxes = boxes_of(setup, [(_less(low, own), -_less(-high, own)) for low, high in ends])
+        boxes = [(_less(low, own), -_less(-high, own)) for low, high in ends]
 
         def confirmed(recipe: Recipe) -> bool:
             near = [case for case, (low, high) in zip(cases, ends, strict=True) if _holds_point(low, high, own, recipe)]

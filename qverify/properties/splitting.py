@@ -1,7 +1,8 @@
 """Branch and bound over boxes of inputs: bounds on every box, descent in those left open, and these in two halves.
 
 For networks of few inputs whose boxes are large. Sound: a box is closed by margins proved for all of it, and halves
-share the number they meet at. Which input is halved is heuristic: that whose halves have the best bounds together.
+share the number they meet at; what holds on a box holds on its halves. Which input is halved is heuristic: that whose
+halves have the best bounds together.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.tensors import Bounds
 from qverify.text.brief import Brief
 from qverify.verification.attack import attack
+from qverify.verification.positions import Positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qverify.arrays import Array
     from qverify.budget import Deadline
     from qverify.family.members import Recipe
     from qverify.verification.setup import Setup
@@ -29,28 +32,14 @@ if TYPE_CHECKING:
 _BOXES = 64
 """Boxes worked on together."""
 _TRIED = 8
-"""Inputs of each box that are halved to see which is best: those of the widest ranges, in units of the first box's."""
+"""Inputs of each box that are halved to see which is best: those of the widest ranges, in units of the first boxes'."""
 _CANDIDATES = 4
 """Failing members of one round that are looked at."""
-
-
-@dataclass(eq=False, repr=False)
-class Boxes(Brief):
-    """Boxes `lower <= x <= upper`, (B, n_in) each."""
-
-    lower: Tensor
-    upper: Tensor
-
-    def __len__(self) -> int:
-        return len(self.lower)
-
-    def take(self, chosen: Tensor | slice) -> Boxes:
-        """Some of them."""
-        return Boxes(self.lower[chosen], self.upper[chosen])
-
-    def join(self, more: Boxes) -> Boxes:
-        """These and more."""
-        return Boxes(torch.cat([self.lower, more.lower]), torch.cat([self.upper, more.upper]))
+_SAMPLES = 16
+"""Inputs drawn in every box that is open, and how many boxes, those where these come nearest to failing, are descended
+in."""
+_FIRST = 256
+"""Times as many inputs are drawn in the boxes that are given."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -66,42 +55,51 @@ class Split(Brief):
 
 @dataclass(eq=False, repr=False)
 class Splitting(Brief):
-    """The search over boxes of one property. `confirmed` judges a failing member; the search ends if it says yes."""
+    """The search over boxes of one property: a box is the input's range in the bounds on all layers that are known for
+    it. `confirmed` judges a failing member; the search ends if it says yes."""
 
     setup: Setup
     confirmed: Callable[[Recipe], bool]
     result: Split = field(default_factory=Split)
 
-    def run(self, boxes: Boxes, deadline: Deadline) -> Split:
-        """Look at these boxes until all are closed, a member is confirmed, or the deadline passes."""
-        self._unit = (boxes.upper - boxes.lower).amax(0)
-        while len(boxes) and not self.result.found:
-            size = min(len(boxes), max(1, min(_BOXES, self.setup.chunk)))
+    def __post_init__(self) -> None:
+        self._random = torch.Generator().manual_seed(0)
+
+    def run(self, ends: list[tuple[Array, Array]], deadline: Deadline) -> Split:
+        """Look at the boxes with these ends (n_in,), and their halves, until all are closed, a member is confirmed, or
+        the deadline passes."""
+        model = self.setup.model
+        lower, upper = (model.tensor(np.stack([end[side] for end in ends])) for side in (0, 1))
+        self._unit = (upper - lower).amax(0)
+        try:
+            boxes = interval_bounds(model, lower, upper, deadline)
+        except OutOfTime:
+            self.result.open = len(ends)
+            return self.result
+        while len(boxes) and not self.result.found and not deadline.passed():
+            size = min(len(boxes), _BOXES, self.setup.chunk)
             now, boxes = boxes.take(slice(len(boxes) - size, None)), boxes.take(slice(0, len(boxes) - size))
             try:
-                halves = self._round(now, deadline)
+                parts = self._round(now, deadline)
             except OutOfTime:
-                halves = now
-            boxes = boxes.join(halves)
-            if deadline.passed():
-                break
+                parts = [now]
+            boxes = Bounds.concatenate([boxes, *parts])
         self.result.open = 0 if self.result.found else len(boxes) + self.result.stuck
         return self.result
 
-    def _round(self, boxes: Boxes, deadline: Deadline) -> Boxes:
+    def _round(self, boxes: Bounds, deadline: Deadline) -> list[Bounds]:
         """The halves of the boxes that are still open after bounds and descent."""
-        model = self.setup.model
+        first = not self.result.count
         self.result.count += len(boxes)
-        bounds = interval_bounds(model, boxes.lower, boxes.upper, deadline)
-        margin = self._margins(bounds, deadline)
-        boxes, bounds, margin = self._open(boxes, bounds, margin)
-        if not len(boxes):
-            return boxes
-        bounds = tightened_bounds(model, bounds, deadline)
-        boxes, bounds, margin = self._open(boxes, bounds, torch.maximum(margin, self._margins(bounds, deadline)))
-        if not len(boxes) or self._failing(bounds, margin, deadline):
-            return boxes
-        return self._halved(boxes, bounds, deadline)
+        boxes = tightened_bounds(self.setup.model, boxes, deadline)
+        margin = self._margins(boxes, deadline)
+        worst = margin[:, 1:].amin(1)  # class 0 has no margin
+        order = torch.argsort(worst, descending=True)  # the worst are looked at first
+        left = order[~(worst[order] > 0)]
+        boxes, margin = boxes.take(left), margin[left]
+        if not len(boxes) or self._failing(boxes, margin, _SAMPLES * (_FIRST if first else 1), deadline):
+            return [boxes]
+        return self._halved(boxes, deadline)
 
     def _margins(self, bounds: Bounds, deadline: Deadline) -> Tensor:
         return backward_margins(self.setup.model, bounds, self._labels(bounds), deadline)
@@ -109,83 +107,75 @@ class Splitting(Brief):
     def _labels(self, bounds: Bounds) -> Tensor:
         return torch.zeros(len(bounds), dtype=torch.int64, device=self.setup.model.device)
 
-    def _open(self, boxes: Boxes, bounds: Bounds, margin: Tensor) -> tuple[Boxes, Bounds, Tensor]:
-        """The boxes of which some margin (B, classes) is not proved, the worst last; class 0 has none."""
-        worst = margin[:, 1:].amin(1)
-        order = torch.argsort(worst, descending=True)
-        left = order[~(worst[order] > 0)]
-        return boxes.take(left), bounds.take(left), margin[left]
+    # -- failing members --------------------------------------------------------------------------
 
-    def _failing(self, bounds: Bounds, margin: Tensor, deadline: Deadline) -> bool:
-        """Whether descent in these boxes finds a failing member that is confirmed."""
+    def _failing(self, boxes: Bounds, margin: Tensor, drawn: int, deadline: Deadline) -> bool:
+        """Whether descent in the likeliest of these boxes finds a failing member that is confirmed."""
         setup = self.setup
-        found = attack(setup.model, bounds, self._labels(bounds), margin, deadline=deadline)
-        order = torch.argsort(found.margin)[:_CANDIDATES].tolist()
-        for place in order:
+        chosen, start = self._start(boxes, drawn)
+        few = boxes.take(chosen)
+        found = attack(setup.model, few, self._labels(few), margin[chosen], start, deadline)
+        for place in torch.argsort(found.margin)[:_CANDIDATES].tolist():
             if float(found.margin[place]) > 0:
                 break
-            x = ((bounds.lower[0][place] + bounds.upper[0][place]) / 2.0).cpu().numpy()
-            recipe = found.recipe(setup.own_family(bounds, place), x, 0, place)
-            if self.confirmed(recipe):
+            middle = ((few.lower[0][place] + few.upper[0][place]) / 2.0).cpu().numpy()
+            if self.confirmed(found.recipe(setup.own_family(few, place), middle, 0, place)):
                 self.result.found = True
                 return True
         return False
 
+    def _start(self, boxes: Bounds, drawn: int) -> tuple[Tensor, Positions]:
+        """The boxes where inputs drawn at random come nearest to failing, and these inputs."""
+        low, high = boxes.lower[0].unsqueeze(1), boxes.upper[0].unsqueeze(1)
+        shares = torch.rand(len(boxes), drawn, low.shape[2], generator=self._random, dtype=low.dtype).to(low.device)
+        x = (low + (high - low) * shares).flatten(0, 1).cpu().numpy()
+        outputs = self.setup.family.network.evaluate(x).reshape(len(boxes), drawn, -1)
+        worst = (outputs[:, :, :1] - outputs[:, :, 1:]).min(2)
+        likely = np.argsort(worst.min(1))[:_SAMPLES]
+        chosen = torch.as_tensor(likely, device=low.device)
+        start = Positions.middle(self.setup.model, len(likely))
+        start.entry = 2.0 * shares[chosen, torch.as_tensor(worst[likely].argmin(1), device=low.device)] - 1.0
+        return chosen, start
+
     # -- halves -----------------------------------------------------------------------------------
 
-    def _halved(self, boxes: Boxes, bounds: Bounds, deadline: Deadline) -> Boxes:
-        """The two halves of every box, at the input whose halves have the best bounds."""
-        width = boxes.upper - boxes.lower
-        middle = boxes.lower + width / 2.0
-        splittable = (middle > boxes.lower) & (middle < boxes.upper)
-        self.result.stuck += int((~splittable.any(1)).sum())
+    def _halved(self, boxes: Bounds, deadline: Deadline) -> list[Bounds]:
+        """The halves of every box, at the input whose halves have the best bounds; without those that are closed."""
+        low, high = boxes.lower[0], boxes.upper[0]
+        middle = low + (high - low) / 2.0
+        splittable = (middle > low) & (middle < high)
         chosen = splittable.any(1)
-        boxes, width, splittable = boxes.take(chosen), width[chosen], splittable[chosen]
+        self.result.stuck += int((~chosen).sum())
+        boxes, splittable = boxes.take(chosen), splittable[chosen]
         if not len(boxes):
-            return boxes
+            return []
+        width = boxes.upper[0] - boxes.lower[0]
         relative = torch.where(splittable, width / torch.where(self._unit > 0, self._unit, 1.0), -1.0)
         tried = relative.topk(min(_TRIED, relative.shape[1]), dim=1).indices
-        best = self._best(boxes, bounds.take(chosen), tried, splittable, deadline) if tried.shape[1] > 1 else tried[:, 0]
-        left, right = halves(boxes, best)
-        return left.join(right)
-
-    def _best(
-        self, boxes: Boxes, bounds: Bounds, tried: Tensor, splittable: Tensor, deadline: Deadline
-    ) -> Tensor:
-        """Of the inputs `tried` (B, k) of each box the best (B,) to halve."""
-        count, scores = len(boxes), []
-        for place in range(tried.shape[1]):
-            inputs = tried[:, place]
-            both = torch.zeros(count, dtype=boxes.lower.dtype, device=boxes.lower.device)
-            for half in halves(boxes, inputs):
-                own = _within(interval_bounds(self.setup.model, half.lower, half.upper, deadline), bounds)
-                both = both + self._margins(own, deadline)[:, 1:].clamp(max=0.0).sum(1)
+        scores, margins = [], []
+        for inputs in tried.unbind(1):
+            both = [self._margins(self._half(boxes, inputs, side, deadline), deadline)[:, 1:] for side in (0, 1)]
             allowed = splittable.gather(1, inputs[:, None]).squeeze(1)
-            scores.append(torch.where(allowed, both, -torch.inf))
-        score = torch.stack(scores, 1)
-        return tried.gather(1, score.argmax(1, keepdim=True)).squeeze(1)
+            score = sum(margin.clamp(max=0.0).sum(1) for margin in both)
+            scores.append(torch.where(allowed, score, -torch.inf))
+            margins.append(torch.stack([margin.amin(1) for margin in both]))
+        best = torch.stack(scores, 1).argmax(1)
+        inputs = tried.gather(1, best[:, None]).squeeze(1)
+        worst = torch.stack(margins, 2).gather(2, best.expand(2, -1).unsqueeze(2)).squeeze(2)
+        halves = [self._half(boxes, inputs, side, deadline) for side in (0, 1)]
+        return [half.take(~(worst[side] > 0)) for side, half in enumerate(halves)]
 
-
-def halves(boxes: Boxes, inputs: Tensor) -> tuple[Boxes, Boxes]:
-    """Every box cut in the middle of one of its inputs (B,); together they hold all of it."""
-    where = inputs[:, None]
-    low, high = boxes.lower.gather(1, where), boxes.upper.gather(1, where)
-    middle = low + (high - low) / 2.0
-    return (
-        Boxes(boxes.lower, boxes.upper.scatter(1, where, middle)),
-        Boxes(boxes.lower.scatter(1, where, middle), boxes.upper),
-    )
-
-
-def _within(own: Bounds, outer: Bounds) -> Bounds:
-    """The bounds of boxes, and of larger ones around them: both hold."""
-    return Bounds(
-        lower=[torch.maximum(a, b) for a, b in zip(own.lower, outer.lower, strict=True)],
-        upper=[torch.minimum(a, b) for a, b in zip(own.upper, outer.upper, strict=True)],
-        activation=own.activation,
-    )
-
-
-def boxes_of(setup: Setup, ends: list[tuple[np.ndarray, np.ndarray]]) -> Boxes:  # type: ignore[type-arg]
-    """Boxes given by their ends (n_in,), as tensors."""
-    return Boxes(*(setup.model.tensor(np.stack([end[side] for end in ends])) for side in (0, 1)))
+    def _half(self, boxes: Bounds, inputs: Tensor, side: int, deadline: Deadline) -> Bounds:
+        """The lower (side 0) or upper halves of boxes, each cut in the middle of one of its inputs (B,), with bounds by
+        IBP and those of the whole box."""
+        where = inputs[:, None]
+        low, high = boxes.lower[0].gather(1, where), boxes.upper[0].gather(1, where)
+        middle = low + (high - low) / 2.0
+        lower = boxes.lower[0] if side == 0 else boxes.lower[0].scatter(1, where, middle)
+        upper = boxes.upper[0] if side == 1 else boxes.upper[0].scatter(1, where, middle)
+        own = interval_bounds(self.setup.model, lower, upper, deadline)
+        return Bounds(
+            lower=[torch.maximum(a, b) for a, b in zip(own.lower, boxes.lower, strict=True)],
+            upper=[torch.minimum(a, b) for a, b in zip(own.upper, boxes.upper, strict=True)],
+            activation=own.activation,
+        )
