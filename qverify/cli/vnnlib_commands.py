@@ -51,7 +51,7 @@ def vnnlib() -> None:
 )
 @click.option("--radii", metavar="FILE.toml", help="The same for the radii in a file, instead of --bits.")
 @memory_option
-def verify(query: str, networks: tuple[str, ...], **given: Any) -> int:
+def verify(query: str, networks: tuple[str, ...], bits: int | None, radii: str | None, **given: Any) -> int:
     """Decide whether some input, and what the network makes of it, satisfy QUERY.vnnlib, which may be gzipped.
 
     \b
@@ -64,8 +64,7 @@ def verify(query: str, networks: tuple[str, ...], **given: Any) -> int:
     """
     from qverify.cli.vnnlib import verify as run
 
-    family = given.pop("radii"), given.pop("bits")
-    return run(query, networks, family=family, **given)
+    return run(query, networks, family=(radii, bits), **given)
 
 
 def _asked(name: str, says: str) -> Any:

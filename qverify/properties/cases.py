@@ -1,5 +1,4 @@
-"""A formula as cases: a box of inputs each, and clauses of comparisons on outputs, one of which is to be met entirely.
-"""
+"""A formula as cases: a box of inputs each, and clauses of comparisons on outputs, one of which is to be met."""
 
 from __future__ import annotations
 
@@ -85,7 +84,7 @@ def cases(formula: Formula, inputs: int, name: Callable[[int], str]) -> list[Cas
 
 def _is_limit(one: Linear, name: Callable[[int], str]) -> bool:
     """Whether a comparison limits one input; False for one on outputs. Raises UsageError for others."""
-    inputs = [v.index for v in one.terms if not v.output]
+    inputs = [v.place for v in one.terms if not v.output]
     if not inputs:
         return False
     if len(one.terms) > 1:
@@ -99,7 +98,7 @@ def _is_limit(one: Linear, name: Callable[[int], str]) -> bool:
 
 def _tighten(one: Linear, low: dict[int, Fraction], high: dict[int, Fraction]) -> None:
     ((variable, factor),) = one.terms.items()
-    limit, index = one.limit / factor, variable.index
+    limit, index = one.limit / factor, variable.place
     if factor > 0:
         high[index] = min(limit, high.get(index, limit))
     else:

@@ -7,7 +7,6 @@ from bounds to the exact step. Where few inputs are free, boxes are halved as we
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 
 from qverify.bounds.interval import OutOfTime
-from qverify.budget import Deadline
 from qverify.family.members import PositionChoice, Recipe, Witness
 from qverify.properties.splitting import Splitting
 from qverify.properties.stated import stated
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qverify.arrays import Array
+    from qverify.budget import Deadline
     from qverify.family.radii import Radii
     from qverify.network import Network
     from qverify.properties.cases import Case, Clause
@@ -174,10 +173,12 @@ class _Group:
         return f"{self.refused} violations were found that the model itself does not confirm"
 
     def _around(self, low: Array, high: Array) -> tuple[Array, Radii]:
-        """The middle (n_in,) of a box, and the radii with which its family holds all members at all inputs of the box."""
+        """The middle (n_in,) of a box, and the radii with which its family has all members at all inputs of it."""
         middle = low + (high - low) / 2.0
         reach = np.maximum(np.maximum(middle - low, high - middle) * (1.0 + 4.0 * UNIT), 0.0)
-        own = np.broadcast_to(np.asarray(self.question.radii.input, dtype=np.float64), self.question.network.input_shape)
+        own = np.broadcast_to(
+            np.asarray(self.question.radii.input, dtype=np.float64), self.question.network.input_shape
+        )
         total = np.where(own.ravel() > 0, (reach + own.ravel()) * (1.0 + 4.0 * UNIT), reach)
         return middle, self.stated.radii(self.question.radii, total)
 
@@ -248,6 +249,8 @@ class _Group:
             return Decision(answer=Answer.SAT, detail=f"by halving, {looked}")
         if not result.open:
             return Decision(answer=Answer.UNSAT, detail=f"by halving, {looked}")
+        if result.given_up:
+            return Decision(answer=Answer.UNKNOWN, detail=self._unconfirmed())
         if result.stuck < result.open:
             return Decision(answer=Answer.TIMED_OUT, detail=f"{result.open} of {looked} are open")
         return Decision(answer=Answer.UNKNOWN, detail=f"{result.stuck} boxes are too narrow to be halved")

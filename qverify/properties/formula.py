@@ -21,10 +21,10 @@ MOST = 5_000_000
 
 
 class Variable(NamedTuple):
-    """One number that the network reads, or one that it gives; `index` counts flat, in C order."""
+    """One number that the network reads, or one that it gives; `place` counts flat, in C order."""
 
     output: bool
-    index: int
+    place: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +60,7 @@ Formula = Linear | All | Some
 def holds(formula: Formula, x: Sequence[Fraction], y: Sequence[Fraction]) -> bool:
     """Whether a formula holds for the inputs x and the outputs y, in exact arithmetic."""
     if isinstance(formula, Linear):
-        total = sum(((y if v.output else x)[v.index] * c for v, c in formula.terms.items()), Fraction(0))
+        total = sum(((y if v.output else x)[v.place] * c for v, c in formula.terms.items()), Fraction(0))
         return formula.compare(total)
     return (all if isinstance(formula, All) else any)(holds(part, x, y) for part in formula.parts)
 

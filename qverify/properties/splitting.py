@@ -38,6 +38,8 @@ _CANDIDATES = 4
 _SAMPLES = 16
 """Inputs drawn in every box that is open, and how many boxes, those where these come nearest to failing, are descended
 in."""
+_REFUSED = 200
+"""Failing members that may be refused: no box that has one can ever be closed, so the search is given up."""
 _FIRST = 256
 """Times as many inputs are drawn in the boxes that are given."""
 
@@ -45,12 +47,18 @@ _FIRST = 256
 @dataclass(eq=False, repr=False, kw_only=True)
 class Split(Brief):
     """What became of the boxes: `found` a member that was confirmed, else `open` are not decided; `count` were looked
-    at. `stuck`: how many of them are too narrow to be halved."""
+    at. `stuck`: how many of them are too narrow to be halved; `refused`: failing members that were not confirmed."""
 
     found: bool = False
     open: int = 0
     stuck: int = 0
     count: int = 0
+    refused: int = 0
+
+    @property
+    def given_up(self) -> bool:
+        """Too many failing members were refused."""
+        return self.refused >= _REFUSED
 
 
 @dataclass(eq=False, repr=False)
@@ -76,7 +84,7 @@ class Splitting(Brief):
         except OutOfTime:
             self.result.open = len(ends)
             return self.result
-        while len(boxes) and not self.result.found and not deadline.passed():
+        while len(boxes) and not (self.result.found or self.result.given_up or deadline.passed()):
             size = min(len(boxes), _BOXES, self.setup.chunk)
             now, boxes = boxes.take(slice(len(boxes) - size, None)), boxes.take(slice(0, len(boxes) - size))
             try:
@@ -122,6 +130,7 @@ class Splitting(Brief):
             if self.confirmed(found.recipe(setup.own_family(few, place), middle, 0, place)):
                 self.result.found = True
                 return True
+            self.result.refused += 1
         return False
 
     def _start(self, boxes: Bounds, drawn: int) -> tuple[Tensor, Positions]:

@@ -1,4 +1,4 @@
-"""A property made part of the network: margins that are positive where it holds (mathematics.md, section 20).
+"""A property made part of the network: margins that are positive where it holds (mathematics.md, section 19).
 
 Behind the network come the comparisons `g = a . y - b` of all clauses, in exact constants; a MaxPool takes the largest
 of each clause, which is at most 0 where all of it is met; and a last layer gives 0 for class 0 and minus that for a
@@ -47,7 +47,8 @@ class Stated(Brief):
     def outputs(self, member: Network, x: Array) -> Array:
         """What a member of the family gives (n_out,) at an input x (n_in,) before the property."""
         (before,) = member.layers[member.index(self.layer)].inputs
-        return member.evaluate_all(x[None])[before][0]
+        outputs: Array = member.evaluate_all(x[None])[before][0]
+        return outputs
 
 
 def stated(network: Network, clauses: tuple[Clause, ...], deeper: float = 0.0) -> Stated:
@@ -58,7 +59,7 @@ def stated(network: Network, clauses: tuple[Clause, ...], deeper: float = 0.0) -
     """
     most = max(map(len, clauses))
     every = [one for clause in clauses for one in (*clause, *[clause[-1]] * (most - len(clause)))]
-    rows = [_row({v.index: c for v, c in one.terms.items()}, one.limit, network.output_size) for one in every]
+    rows = [_row({v.place: c for v, c in one.terms.items()}, one.limit, network.output_size) for one in every]
     weight, bias = np.array([row.weight for row in rows]), np.array([row.bias for row in rows]) + deeper
     off = np.array([row.off for row in rows]), np.array([row.bias_off for row in rows])
     inexact = bool(off[0].any() or off[1].any())
@@ -78,9 +79,7 @@ def stated(network: Network, clauses: tuple[Clause, ...], deeper: float = 0.0) -
             layers.append(_largest(names[1], len(layers) - 1, count, most))
         layers.append(dense(names[2], np.vstack([np.zeros((1, count)), -np.eye(count)]), np.zeros(1 + count), False))
     made: tuple[Layer, ...] = tuple(layers)
-    return Stated(
-        network=replace(network, layers=made), layer=names[0], own=off if inexact else None
-    )
+    return Stated(network=replace(network, layers=made), layer=names[0], own=off if inexact else None)
 
 
 def _largest(name: str, source: int, count: int, most: int) -> MaxPool:

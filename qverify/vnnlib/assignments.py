@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,11 @@ def serialise(query: Query, assignment: Assignment, folder: str) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     for tensor, numbers in ((query.input, assignment.input), (query.output, assignment.output)):
         content = _tensor(tensor, numbers).SerializeToString()
-        write_atomically(Path(folder) / f"{tensor.name}.pb", lambda path, content=content: path.write_bytes(content))
+        write_atomically(Path(folder) / f"{tensor.name}.pb", partial(_write, content))
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 def _tensor(tensor: Tensor, numbers: Array) -> Any:

@@ -49,7 +49,8 @@ def model_of(query: Query, named: Sequence[str]) -> Model:
     found = [node.op_type for node in proto.graph.node if node.op_type in ORDER_ONLY]
     if found:
         raise UnsupportedModel(
-            network.source, [f"{found[0]}, whose numbers a property sees: cut it off and state the property of its input"]
+            network.source,
+            [f"{found[0]}, whose numbers a property sees: cut it off and state the property of its input"],
         )
     _check(query.input, proto.graph.input, network.input_size, network.source, "reads")
     _check(query.output, proto.graph.output, network.output_size, network.source, "gives")

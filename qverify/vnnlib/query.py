@@ -170,4 +170,4 @@ def number(text: str, where: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{where} has {quoted(text[:_SHOWN * 4])} where a number is wanted; correct it.") from None
+        raise UsageError(f"{where} has {quoted(text[: _SHOWN * 4])} where a number is wanted; correct it.") from None

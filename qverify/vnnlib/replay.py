@@ -103,5 +103,3 @@ class Replay:
         if theirs.shape != ours.shape:
             return float("inf")
         return float(abs(theirs - ours).max() / max(1e-30, abs(theirs).max(), abs(ours).max()))
-
-

@@ -17,7 +17,6 @@ from qverify.properties.decide import Answer, Candidate, Question, decide
 from qverify.properties.formula import holds
 from qverify.properties.stated import stated
 from qverify.text.brief import Brief
-from qverify.verification.verdict import Options
 from qverify.vnnlib import version1, version2
 from qverify.vnnlib.models import Model, model_of
 from qverify.vnnlib.query import Query, read_text
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qverify.budget import Deadline
+    from qverify.verification.verdict import Options
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -69,9 +69,7 @@ def answer(
             " please report this with the model."
         )
     judge = _Judge(model, query, replay, radii)
-    question = Question(
-        network=model.network, radii=radii or Radii(), options=options, confirmed=judge.confirmed
-    )
+    question = Question(network=model.network, radii=radii or Radii(), options=options, confirmed=judge.confirmed)
     found = decide(question, own, deadline)
     remarks = [found.detail] if found.detail else []
     return Answered(
@@ -130,4 +128,3 @@ class _Judge:
                 " the nearest one"
             )
         return said
-

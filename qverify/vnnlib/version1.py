@@ -85,7 +85,9 @@ def _expressions(text: str, source: str) -> Iterator[List]:
             open_[-1].append(Atom.at(match[2], line))
         line += match[0].count("\n")
     if open_:
-        raise UsageError(f"{source}, line {open_[0].line}: a bracket is never closed; the file may have been cut short.")
+        raise UsageError(
+            f"{source}, line {open_[0].line}: a bracket is never closed; the file may have been cut short."
+        )
 
 
 class _Reader:
@@ -126,15 +128,19 @@ class _Reader:
         elif head == "assert" and len(part) == 2:
             self.parts.append(self._formula(part[1], False))
         elif head not in _IGNORED:
-            raise self._error(part, f"{quoted(str(head)[:40])} is no command of VNN-LIB 1.0 that is supported: these"
-                              " are declare-const and assert")
+            raise self._error(
+                part,
+                f"{quoted(str(head)[:40])} is no command of VNN-LIB 1.0 that is supported: these"
+                " are declare-const and assert",
+            )
 
     def _declare(self, part: List) -> None:
         name, kind = part[1] if len(part) > 1 else "", part[-1]
         match = _NAME.fullmatch(name) if isinstance(name, Atom) else None
         if match is None or kind != "Real" or (part[0] == "declare-fun") != (len(part) == 4 and part[2] == []):
-            raise self._error(part, "a declaration that is not of X_0, Y_0 and so on as Real; write (declare-const X_0"
-                              " Real)")
+            raise self._error(
+                part, "a declaration that is not of X_0, Y_0 and so on as Real; write (declare-const X_0 Real)"
+            )
         if name in self.declared:
             raise self._error(part, f"{name} is declared again, first in line {self.declared[name]}; remove one")
         self.declared[str(name)] = part.line
@@ -154,8 +160,9 @@ class _Reader:
         if head in _SIGNS and len(part) == 3:
             found = compared(_SIGNS[head], self._sum(part[1]), self._sum(part[2]))
             return _not(found) if negated else found
-        raise self._error(part, "an assertion of and, or, not, <=, >=, <, >, = with the right number of arguments is"
-                          " wanted")
+        raise self._error(
+            part, "an assertion of and, or, not, <=, >=, <, >, = with the right number of arguments is wanted"
+        )
 
     def _sum(self, part: Any) -> Sum:
         if isinstance(part, Atom):
@@ -172,7 +179,9 @@ class _Reader:
         if word in self.declared:
             return Sum.variable(Variable(word[0] == "Y", int(word[2:])))
         if word[:1].isalpha() or word[:1] == "_":
-            raise self._error(word, f"{quoted(word[:40])} is not declared; declare it first, as (declare-const X_0 Real)")
+            raise self._error(
+                word, f"{quoted(word[:40])} is not declared; declare it first, as (declare-const X_0 Real)"
+            )
         value: Fraction = number(word, self._place(word))
         return Sum.number(value)
 

@@ -7,13 +7,15 @@ comparisons of outputs. What else the standard has is refused in a sentence.
 from __future__ import annotations
 
 import json
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qverify.errors import PackageMissing, UsageError
 from qverify.properties.formula import All, Formula, Some, Variable
 from qverify.text.shortened import first_line, quoted, shortened
 from qverify.vnnlib.query import Query, Sum, Tensor, added, compared, multiplied, number, subtracted
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 REAL = "Real"
 _LONGEST = 200
@@ -79,7 +81,9 @@ class _Reader:
             raise self._refused(f"{len(networks)} networks ({names})", "one network")
         (network,) = networks
         if network.hidden:
-            raise self._refused(f"the hidden node {quoted(network.hidden[0].name)}", "comparisons of inputs and outputs")
+            raise self._refused(
+                f"the hidden node {quoted(network.hidden[0].name)}", "comparisons of inputs and outputs"
+            )
         for what, declared in (("inputs", network.inputs), ("outputs", network.outputs)):
             if len(declared) != 1:
                 names = ", ".join(quoted(one.name) for one in declared)
@@ -90,8 +94,8 @@ class _Reader:
         kind = declared.dtype.name
         if kind != REAL:
             raise UsageError(
-                f"{self.source}: {declared.name} is declared {_written(kind)}, which qverify cannot analyse soundly: its"
-                " proofs are about real arithmetic; declare it real to consent to that."
+                f"{self.source}: {declared.name} is declared {_written(kind)}, which qverify cannot analyse soundly:"
+                " its proofs are about real arithmetic; declare it real to consent to that."
             )
         return Tensor(
             name=declared.name, type="real", shape=tuple(declared.shape), onnx_name=declared.onnx_name or None
