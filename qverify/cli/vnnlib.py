@@ -34,7 +34,7 @@ def verify(
     began = time.monotonic()
     radii = _radii(*family)
     deadline = Deadline(None if timeout is None else began + timeout, threading.Event())
-    options = Options(memory=None if memory is None else parse_memory(memory))
+    options = Options(jobs=1, memory=None if memory is None else parse_memory(memory))
     with stdout_kept_clean():
         found = answer(query, networks, radii=radii, deadline=deadline, options=options)
         if found.answer is Answer.SAT and found.assignment is not None and folder is not None:

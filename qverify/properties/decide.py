@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from qverify.bounds.interval import OutOfTime
+from qverify.family.family import inner_interval
 from qverify.family.members import PositionChoice, Recipe, Witness
+from qverify.family.radius_arrays import radius_array
 from qverify.properties.splitting import Splitting
 from qverify.properties.stated import stated
 from qverify.rounding import UNIT
@@ -83,6 +86,11 @@ class Question(Brief):
     radii: Radii
     options: Options
     confirmed: Callable[[Candidate], bool]
+
+    @cached_property
+    def reach(self) -> Array:
+        """(n_in,): how far a quantised input may be from the input."""
+        return radius_array(self.radii.input, self.network.input_shape, "input").ravel()
 
 
 def decide(question: Question, cases: list[Case], deadline: Deadline) -> Decision:
@@ -176,10 +184,8 @@ class _Group:
         """The middle (n_in,) of a box, and the radii with which its family has all members at all inputs of it."""
         middle = low + (high - low) / 2.0
         reach = np.maximum(np.maximum(middle - low, high - middle) * (1.0 + 4.0 * UNIT), 0.0)
-        own = np.broadcast_to(
-            np.asarray(self.question.radii.input, dtype=np.float64), self.question.network.input_shape
-        )
-        total = np.where(own.ravel() > 0, (reach + own.ravel()) * (1.0 + 4.0 * UNIT), reach)
+        own = self.question.reach
+        total = np.where(own > 0, (reach + own) * (1.0 + 4.0 * UNIT), reach)
         return middle, self.stated.radii(self.question.radii, total)
 
     def _failing(self, case: Case, verdict: Verdict, middle: Array, deadline: Deadline) -> bool:
@@ -222,9 +228,11 @@ class _Group:
         return self._confirmed_at(case, witness.network, witness.input)
 
     def _confirmed_at(self, case: Case, member: Network, entry: Array) -> bool:
-        low, high = case.box()
+        x = np.clip(entry, *case.box())
+        if not self.question.radii.points:  # the box that it was found in is a little wider
+            entry = np.clip(entry, *inner_interval(x, self.question.reach))
         outputs = self.stated.outputs(member, entry)
-        candidate = Candidate(case=case, input=np.clip(entry, low, high), member=member, entry=entry, outputs=outputs)
+        candidate = Candidate(case=case, input=x, member=member, entry=entry, outputs=outputs)
         found = self.question.confirmed(candidate)
         self.refused += not found
         return found
@@ -234,7 +242,7 @@ class _Group:
     def _halved(self, cases: list[Case], deadline: Deadline) -> Decision:
         """The answer on boxes by halving them."""
         radii = self.question.radii
-        own = np.broadcast_to(np.asarray(radii.input, dtype=np.float64), self.question.network.input_shape).ravel()
+        own = self.question.reach
         setup = Setup(self.stated.network, self.stated.radii(radii, own), self.question.options)
         ends = [case.box() for case in cases]
         boxes = [(_less(low, own), -_less(-high, own)) for low, high in ends]
@@ -251,6 +259,8 @@ class _Group:
             return Decision(answer=Answer.UNSAT, detail=f"by halving, {looked}")
         if result.given_up:
             return Decision(answer=Answer.UNKNOWN, detail=self._unconfirmed())
+        if result.full:
+            return Decision(answer=Answer.UNKNOWN, detail=f"{result.open} open boxes take the memory; more: --memory")
         if result.stuck < result.open:
             return Decision(answer=Answer.TIMED_OUT, detail=f"{result.open} of {looked} are open")
         return Decision(answer=Answer.UNKNOWN, detail=f"{result.stuck} boxes are too narrow to be halved")

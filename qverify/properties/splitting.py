@@ -17,6 +17,7 @@ from torch import Tensor
 from qverify.bounds.interval import OutOfTime, interval_bounds
 from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.tensors import Bounds
+from qverify.errors import InternalError
 from qverify.text.brief import Brief
 from qverify.verification.attack import attack
 from qverify.verification.positions import Positions
@@ -41,19 +42,27 @@ in."""
 _REFUSED = 200
 """Failing members that may be refused: no box that has one can ever be closed, so the search is given up."""
 _FIRST = 256
-"""Times as many inputs are drawn in the boxes that are given."""
+"""Times as many inputs are drawn in the boxes that are given, shared out among them."""
+_GIVEN = 1024
+"""Boxes of those that are given that are begun with together."""
+_CROSSING = 1e-9
+"""As in exact/decide.py: the error granted to a float64 forward pass."""
+_SHARE = 0.3
+"""Share of the memory that bounds of open boxes may take."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Split(Brief):
     """What became of the boxes: `found` a member that was confirmed, else `open` are not decided; `count` were looked
-    at. `stuck`: how many of them are too narrow to be halved; `refused`: failing members that were not confirmed."""
+    at. `stuck`: how many of them are too narrow to be halved; `refused`: failing members that were not confirmed;
+    `full`: open boxes took the memory."""
 
     found: bool = False
     open: int = 0
     stuck: int = 0
     count: int = 0
     refused: int = 0
+    full: bool = False
 
     @property
     def given_up(self) -> bool:
@@ -78,13 +87,27 @@ class Splitting(Brief):
         the deadline passes."""
         model = self.setup.model
         lower, upper = (model.tensor(np.stack([end[side] for end in ends])) for side in (0, 1))
-        self._unit = (upper - lower).amax(0)
+        self._unit, self._drawn = (upper - lower).amax(0), _SAMPLES * max(1, _FIRST // len(ends))
+        for start in range(0, len(ends), _GIVEN):
+            some = slice(start, start + _GIVEN)
+            left = self._search(lower[some], upper[some], deadline)
+            if left or self.result.found:
+                self.result.open = 0 if self.result.found else left + max(0, len(ends) - start - _GIVEN)
+                break
+        self.result.open += 0 if self.result.found else self.result.stuck
+        return self.result
+
+    def _search(self, lower: Tensor, upper: Tensor, deadline: Deadline) -> int:
+        """Look at boxes (B, n_in) and their halves; how many are left, beside those that are stuck."""
         try:
-            boxes = interval_bounds(model, lower, upper, deadline)
+            boxes = interval_bounds(self.setup.model, lower, upper, deadline)
         except OutOfTime:
-            self.result.open = len(ends)
-            return self.result
+            return len(lower)
+        room = int(_SHARE * self.setup.memory / (16 * sum(layer.size for layer in self.setup.model.network.layers)))
         while len(boxes) and not (self.result.found or self.result.given_up or deadline.passed()):
+            self.result.full = len(boxes) > max(room, _GIVEN)
+            if self.result.full:
+                break
             size = min(len(boxes), _BOXES, self.setup.chunk)
             now, boxes = boxes.take(slice(len(boxes) - size, None)), boxes.take(slice(0, len(boxes) - size))
             try:
@@ -92,12 +115,11 @@ class Splitting(Brief):
             except OutOfTime:
                 parts = [now]
             boxes = Bounds.concatenate([boxes, *parts])
-        self.result.open = 0 if self.result.found else len(boxes) + self.result.stuck
-        return self.result
+        return len(boxes)
 
     def _round(self, boxes: Bounds, deadline: Deadline) -> list[Bounds]:
         """The halves of the boxes that are still open after bounds and descent."""
-        first = not self.result.count
+        drawn = _SAMPLES if self.result.count else self._drawn
         self.result.count += len(boxes)
         boxes = tightened_bounds(self.setup.model, boxes, deadline)
         margin = self._margins(boxes, deadline)
@@ -105,7 +127,7 @@ class Splitting(Brief):
         order = torch.argsort(worst, descending=True)  # the worst are looked at first
         left = order[~(worst[order] > 0)]
         boxes, margin = boxes.take(left), margin[left]
-        if not len(boxes) or self._failing(boxes, margin, _SAMPLES * (_FIRST if first else 1), deadline):
+        if not len(boxes) or self._failing(boxes, margin, drawn, deadline):
             return [boxes]
         return self._halved(boxes, deadline)
 
@@ -123,6 +145,7 @@ class Splitting(Brief):
         chosen, start = self._start(boxes, drawn)
         few = boxes.take(chosen)
         found = attack(setup.model, few, self._labels(few), margin[chosen], start, deadline)
+        _refuse_contradictions(margin[chosen], found.margin)
         for place in torch.argsort(found.margin)[:_CANDIDATES].tolist():
             if float(found.margin[place]) > 0:
                 break
@@ -165,7 +188,7 @@ class Splitting(Brief):
         for inputs in tried.unbind(1):
             both = [self._margins(self._half(boxes, inputs, side, deadline), deadline)[:, 1:] for side in (0, 1)]
             allowed = splittable.gather(1, inputs[:, None]).squeeze(1)
-            score = sum(margin.clamp(max=0.0).sum(1) for margin in both)
+            score = torch.cat(both, 1).clamp(max=0.0).sum(1)
             scores.append(torch.where(allowed, score, -torch.inf))
             margins.append(torch.stack([margin.amin(1) for margin in both]))
         best = torch.stack(scores, 1).argmax(1)
@@ -187,4 +210,13 @@ class Splitting(Brief):
             lower=[torch.maximum(a, b) for a, b in zip(own.lower, boxes.lower, strict=True)],
             upper=[torch.minimum(a, b) for a, b in zip(own.upper, boxes.upper, strict=True)],
             activation=own.activation,
+        )
+
+
+def _refuse_contradictions(proved: Tensor, attained: Tensor) -> None:
+    """Raise InternalError where a member has a margin (B,) below those proved for its box (B, classes)."""
+    if bool((proved[:, 1:].amin(1) > attained + _CROSSING * (1.0 + attained.abs())).any()):
+        raise InternalError(
+            "A concrete member lies below a bound that was proved for its box. Please report this with the model and the"
+            " query; nothing of this run may be trusted."
         )

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from qverify.errors import ModelError
 from qverify.family.family import Family
 from qverify.family.members import membership
 from qverify.family.radii import Radii
+from qverify.family.radius_arrays import radius_array
 from qverify.properties.cases import cases
 from qverify.properties.decide import Answer, Candidate, Question, decide
 from qverify.properties.formula import holds
@@ -101,7 +100,7 @@ class _Judge:
         assert radii is not None
         behind = stated(self.model.network, case.clauses) if all(case.clauses) else None
         if behind is not None:
-            entry = np.broadcast_to(np.asarray(radii.input, dtype=np.float64), self.model.network.input_shape)
+            entry = radius_array(radii.input, self.model.network.input_shape, "input")
             family = Family.of(behind.network, behind.radii(radii, entry.ravel()))
             if membership(family, candidate.member, candidate.input, candidate.entry):
                 return None

@@ -12,7 +12,7 @@ import pytest
 
 from qverify.properties import decide
 from tests.support.commands import qverify
-from tests.support.vnnlib_queries import Clauses, Drawn, drawn, model, text
+from tests.support.vnnlib_queries import Clauses, Drawn, Matrices, drawn, model, text
 
 
 def verdict(query: Path, network: Path, *more: Any) -> list[str]:
@@ -66,7 +66,7 @@ def test_boxes_that_are_halved_have_the_true_answer(
 def test_the_wide_box_is_halved(tmp_path: Path) -> None:
     """A saw tooth whose bounds are loose on the whole box: what is halved holds, just above and just below its top."""
     tent = [(np.array([[1.0], [1.0]]), np.array([0.0, -1.0])), (np.array([[1.0, -2.0]]), np.array([0.0]))]
-    layers = []
+    layers: Matrices = []
     for _ in range(3):
         layers += tent if not layers else [(tent[0][0] @ layers.pop()[0], tent[0][1]), tent[1]]
     path, query = model(layers, tmp_path / "m.onnx"), tmp_path / "q.vnnlib"
