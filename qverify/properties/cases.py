@@ -34,11 +34,6 @@ class Case(Brief):
         """The smallest box of floats (n_in,) that holds that of the case."""
         return rounded(self.lower, -1), rounded(self.upper, 1)
 
-    @property
-    def free(self) -> int:
-        """The number of inputs that are not fixed."""
-        return sum(low < high for low, high in zip(self.lower, self.upper, strict=True))
-
 
 def rounded(numbers: tuple[Fraction, ...], side: int, kind: Any = np.float64) -> Array:
     """The nearest numbers of a float type at or below (side -1), or at or above (1) some rationals. Exact."""

@@ -126,7 +126,7 @@ class _Group:
         if not all(self.clauses):
             return self._anything()
         self.stated = stated(self.question.network, self.clauses)
-        few = max(case.free for case in self.cases) <= _FREE and not self._rounds
+        few = 0 < max(map(self._free, self.cases)) <= _FREE and not self._rounds
         if few and len(self.cases) > 1:
             return self._halved(self.cases, deadline)
         open_: list[tuple[Case, Decision]] = []
@@ -142,6 +142,11 @@ class _Group:
         if few and not deadline.passed():
             return self._halved([case for case, _ in open_], deadline)
         return open_[0][1]
+
+    def _free(self, case: Case) -> int:
+        """Inputs of a case that are not fixed."""
+        low, high = case.box()
+        return int(((low < high) | (self.question.reach > 0)).sum())
 
     @property
     def _rounds(self) -> bool:
@@ -208,7 +213,7 @@ class _Group:
             if deadline.passed():
                 return False
             sharper = stated(network, self.clauses, share * size)
-            setup = Setup(sharper.network, radii, Options())
+            setup = Setup(sharper.network, radii, self.question.options)
             try:
                 bounds = setup.intervals(middle[None], deadline)
             except OutOfTime:

@@ -217,6 +217,6 @@ def _refuse_contradictions(proved: Tensor, attained: Tensor) -> None:
     """Raise InternalError where a member has a margin (B,) below those proved for its box (B, classes)."""
     if bool((proved[:, 1:].amin(1) > attained + _CROSSING * (1.0 + attained.abs())).any()):
         raise InternalError(
-            "A concrete member lies below a bound that was proved for its box. Please report this with the model and the"
-            " query; nothing of this run may be trusted."
+            "A concrete member lies below a bound that was proved for its box. Please report this with model and query;"
+            " nothing of this run may be trusted."
         )
