@@ -6,4 +6,4 @@ set -eu
 for file in "$3" "$4"; do
   [ -r "$file" ] || { echo "prepare_instance.sh: $file cannot be read" >&2; exit 2; }
 done
-"${QVERIFY_PYTHON:-python3}" -c "import sys; from qverify.vnnlib.verify import read_query; read_query(sys.argv[1])" "$4"
+"${QVERIFY_PYTHON:-python3}" -c "import sys; from qverify.vnnlib.reading import read_query; read_query(sys.argv[1])" "$4"

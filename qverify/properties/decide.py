@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
     from qverify.budget import Deadline
+    from qverify.family.family import Family
     from qverify.family.radii import Radii
     from qverify.network import Network
     from qverify.properties.cases import Case, Clause
@@ -67,7 +68,8 @@ class Decision:
 class Candidate(Brief):
     """An input (n_in,) of a case that seems to violate it: `member` of the family at `entry`, the quantised input.
 
-    `outputs` (n_out,): those of the member at `entry`, in float64.
+    `outputs` (n_out,): those of the member at `entry`, in float64. `family`: what it was made from, its input radius
+    that of the whole box; None for the network itself.
     """
 
     case: Case
@@ -75,6 +77,7 @@ class Candidate(Brief):
     member: Network
     entry: Array
     outputs: Array
+    family: Family | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -230,14 +233,14 @@ class _Group:
 
     def _confirmed(self, case: Case, recipe: Recipe) -> bool:
         witness: Witness = recipe.witness()
-        return self._confirmed_at(case, witness.network, witness.input)
+        return self._confirmed_at(case, witness.network, witness.input, recipe.family)
 
-    def _confirmed_at(self, case: Case, member: Network, entry: Array) -> bool:
+    def _confirmed_at(self, case: Case, member: Network, entry: Array, family: Family | None = None) -> bool:
         x = np.clip(entry, *case.box())
         if not self.question.radii.points:  # the box that it was found in is a little wider
             entry = np.clip(entry, *inner_interval(x, self.question.reach))
         outputs = self.stated.outputs(member, entry)
-        candidate = Candidate(case=case, input=x, member=member, entry=entry, outputs=outputs)
+        candidate = Candidate(case=case, input=x, member=member, entry=entry, outputs=outputs, family=family)
         found = self.question.confirmed(candidate)
         self.refused += not found
         return found

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from qverify.errors import ModelError
-from qverify.family.family import Family
-from qverify.family.members import membership
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
 from qverify.properties.cases import cases
 from qverify.properties.decide import Answer, Candidate, Question, decide
-from qverify.properties.formula import holds
-from qverify.properties.stated import stated
+from qverify.properties.members import satisfies
 from qverify.text.brief import Brief
-from qverify.vnnlib import version1, version2
 from qverify.vnnlib.models import Model, model_of
-from qverify.vnnlib.query import Query, read_text
+from qverify.vnnlib.reading import read_query
 from qverify.vnnlib.replay import CLOSE, Assignment, Replay
 
 if TYPE_CHECKING:
@@ -26,6 +21,7 @@ if TYPE_CHECKING:
 
     from qverify.budget import Deadline
     from qverify.verification.verdict import Options
+    from qverify.vnnlib.query import Query
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -36,19 +32,6 @@ class Answered(Brief):
     answer: Answer
     assignment: Assignment | None
     remarks: tuple[str, ...]
-
-
-def read_query(path: str) -> Query:
-    """The query in a file, of version 1.0 or 2.0. Raises UsageError, and PackageMissing without the extra for 2.0."""
-    text = read_text(path)
-    name = str(path)
-    return version2.parse(text, name) if "vnnlib-version" in _commands(text) else version1.parse(text, name)
-
-
-def _commands(text: str) -> str:
-    """The first line that is no comment, which says the version since 2.0."""
-    lines = (line.strip() for line in text.splitlines())
-    return next((line for line in lines if line and not line.startswith(";")), "")
 
 
 def answer(
@@ -96,18 +79,9 @@ class _Judge:
 
     def _member(self, candidate: Candidate) -> Assignment | None:
         """The assignment of a member of the family, which is judged by a plain forward pass in float64."""
-        radii, case = self.radii, candidate.case
-        assert radii is not None
-        behind = stated(self.model.network, case.clauses) if all(case.clauses) else None
-        if behind is not None:
-            entry = radius_array(radii.input, self.model.network.input_shape, "input")
-            family = Family.of(behind.network, behind.radii(radii, entry.ravel()))
-            if membership(family, candidate.member, candidate.input, candidate.entry):
-                return None
-        x = [Fraction(float(number)) for number in candidate.input]
-        x = [min(max(number, low), high) for number, low, high in zip(x, case.lower, case.upper, strict=True)]
-        y = [Fraction(float(number)) for number in candidate.outputs]
-        if not holds(self.query.formula, x, y):
+        assert self.radii is not None
+        reach = radius_array(self.radii.input, self.model.network.input_shape, "input").ravel()
+        if not satisfies(candidate, self.query.formula, reach):
             return None
         return Assignment(input=candidate.input, output=candidate.outputs)
 

@@ -173,7 +173,8 @@ def test_scripts_say_what_goes_wrong(tmp_path: Path, network: Path) -> None:
     found = script("run_instance.sh", "v1", "tiny", network, query, results, 60)
     assert found.returncode == 2 and results.read_text() == "error\n" and "never closed" in found.stderr
     for name in ("install_tool.sh", "prepare_instance.sh", "run_instance.sh"):
-        assert script(name, "v2").returncode == 2 and "usage" in script(name, "v2").stderr
+        refused = script(name, "v2")
+        assert refused.returncode == 2 and "usage" in refused.stderr
 
 
 def test_double_models_have_double_assignments(tmp_path: Path) -> None:
