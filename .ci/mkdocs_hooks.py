@@ -76,8 +76,15 @@ def linked(text: str, path: str) -> str:
 
 def options(name: str) -> str:
     """The options of a command as a table, in the words of its `--help`."""
-    command = main.commands[name]
-    context = click.Context(command, info_name=name, parent=click.Context(main, **main.context_settings))
+    return _options(main.commands[name], click.Context(main, **main.context_settings))
+
+
+def _options(command: click.Command, parent: click.Context) -> str:
+    """The table of a command; of a group one a command in it."""
+    context = click.Context(command, info_name=command.name, parent=parent)
+    if isinstance(command, click.Group):
+        parts = [f"`{command.name} {one.name}`:\n\n{_options(one, context)}" for one in command.commands.values()]
+        return "\n\n".join(parts)
     parameters = (one for one in command.get_params(context) if isinstance(one, click.Option))
     records = [parameter.get_help_record(context) for parameter in parameters]
     rows = [f"| <code>{_cell(names)}</code> | {_cell(says)} |" for names, says in filter(None, records)]

@@ -109,7 +109,9 @@ def test_every_option_is_in_the_table_that_the_site_shows(name: str) -> None:
 
 def options(command: click.Command) -> set[str]:
     found = (param for param in command.params if isinstance(param, click.Option))
-    return {flag for param in found for flag in (*param.opts, *param.secondary_opts)}
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {flag for param in found for flag in (*param.opts, *param.secondary_opts)}
+    return own.union(*map(options, inner))
 
 
 def page_at(path: str) -> Any:

@@ -230,6 +230,14 @@ def test_compare_and_covers_give_what_is_listed(tmp_path: Path) -> None:
     assert all(sorted(part) == sorted(listed("12.10", 1)) for part in found["parts"])
 
 
+def test_property_gives_what_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text('property = "top-k"\nk = 2\n')
+    given = ("--data", "digits", "--samples", "0:1", "--bits", 8)
+    found = answer("property", DIGITS, *given, "--property", tmp_path / "p.toml")
+    assert asked(found) == set(listed("12.12", 0))
+    assert [sorted(row) for row in found["rows"]] == [sorted(listed("12.12", 1))]
+
+
 def test_solvers_gives_what_is_listed() -> None:
     found = answer("solvers")
     assert sorted(found) == sorted(listed("12.8", 0))

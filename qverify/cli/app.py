@@ -27,8 +27,10 @@ from qverify.cli.options import (
     solve_options,
     sweep_options,
 )
+from qverify.cli.property_options import property_options
 from qverify.cli.runtimes_options import runtimes_options
 from qverify.cli.train_options import train_options
+from qverify.cli.vnnlib_commands import vnnlib
 from qverify.cli.words import Percent
 from qverify.runs.given import Given
 from qverify.version import __version__
@@ -157,6 +159,27 @@ def train(**given: Any) -> int:
     from qverify.cli.train import TrainGiven, run
 
     return run(TrainGiven.of(given))
+
+
+@main.command(name="property", short_help="Does a property of the outputs hold, whatever the quantiser?")
+@property_options()
+@json_option
+def property_(file: str, fail_on: tuple[str, ...], as_json: bool, **given: Any) -> int:
+    """Decide for every sample whether a property of the outputs holds for all quantised versions of MODEL.
+
+    \b
+    property = "top-k"       # the label is among the k largest outputs
+    k = 2
+
+    Others are margin (the label is above every other output by more than `margin`) and distance (outputs are less than
+    `distance` from the network's own; `outputs` chooses some).
+
+    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 3 no solver or licence, 4 internal
+    error.
+    """
+    from qverify.cli.property import run
+
+    return run(Given(**given), file=file, fail_on=fail_on, as_json=as_json)
 
 
 @main.command(short_help="How far can quantisation move the outputs?")
@@ -300,3 +323,6 @@ def inspect(as_json: bool, **given: Any) -> int:
     from qverify.cli.inspect import run
 
     return run(Given(**given), as_json=as_json)
+
+
+main.add_command(vnnlib)
