@@ -149,6 +149,21 @@ def _gelu(builder: NetworkBuilder, x: Tensor, factor: Tensor) -> Tensor | None:
     return builder.new(Scale, sum_.name, (out,), x.shape, scale=factor_of, shift=np.zeros(x.size))
 
 
+def quotient(builder: NetworkBuilder, x: Tensor, divisor: Tensor) -> Tensor | None:
+    """x divided by 1 + |x|, which is its Softsign, where the divisor's layers are the last two; else None."""
+    count = len(builder.layers)
+    if count < 3 or divisor.layer != count - 1 or not divisor.exclusive or x.shape != divisor.shape:
+        return None
+    size, sum_ = builder.layers[-2:]
+    if not (isinstance(size, Activation) and size.function == "abs" and isinstance(sum_, Scale)):
+        return None
+    chained = size.inputs == (x.layer,) and sum_.inputs == (count - 2,) and count - 2 not in builder.shared
+    if not chained or (sum_.scale != 1.0).any() or (sum_.shift != 1.0).any():
+        return None
+    del builder.layers[-2:]
+    return builder.new(Activation, size.name, (x,), x.shape, function="softsign")
+
+
 def undone(layers: list[Layer], scale: Any, shift: Any) -> bool:
     """Whether the last layer, a Scale behind a Gelu, comes to nothing with these numbers: the 2 and 1 / 2 above."""
     read = layers[layers[-1].inputs[0]]

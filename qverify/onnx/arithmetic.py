@@ -14,7 +14,7 @@ import numpy as np
 from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Product, Relu, Scale
 from qverify.onnx.accumulators import narrowed, scaled_sums
-from qverify.onnx.activation_operators import clipped, product, undone
+from qverify.onnx.activation_operators import clipped, product, quotient, undone
 from qverify.onnx.dynamic import with_step
 from qverify.onnx.gathers import Moved, gathered, on_batch
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Step, Tensor, Value
@@ -154,6 +154,8 @@ def _of_sums(node: Node, builder: NetworkBuilder) -> Value:
 def _branches(node: Node, builder: NetworkBuilder) -> Value:
     left, right = node.tensor(0), node.tensor(1)
     if node.op == "Div":
+        if (found := quotient(builder, left, right)) is not None:
+            return found
         raise Refusal("it divides two computed tensors; one of them must be a constant")
     if node.op == "Mul" and (found := product(builder, left, right)) is not None:
         return found
