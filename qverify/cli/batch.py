@@ -45,7 +45,9 @@ def run(path: str, where: Where, *, out: str | None, gate: GateGiven, as_json: b
         gates[case.name].failures({row.index: row.status.value for row in kept.rows}, case.indices)
         for case, kept in zip(work.cases, cases, strict=True)
     ]
-    passed = [gates[case.name].passed(why) for case, why in zip(work.cases, failures, strict=True)]
+    passed = [
+        None if work.missing else gates[case.name].passed(why) for case, why in zip(work.cases, failures, strict=True)
+    ]
     _report(work, as_json, time.perf_counter() - began, passed)
     if work.missing:
         say(

@@ -33,8 +33,9 @@ def run(given: Given, *, out: str | None, resume: bool, witnesses: bool, gate: G
         found = verified(problem, out=out, resume=resume, witnesses=witnesses)
     work = found.work
     failures = asked.failures(work.statuses, problem.indices)
-    _report(found, as_json, time.perf_counter() - began, asked.passed(failures))
     interrupted = bool(work.missing)
+    passed = None if interrupted else asked.passed(failures)
+    _report(found, as_json, time.perf_counter() - began, passed)
     if interrupted:
         where = f"kept in {out}; go on with the same command and --resume" if out else "lost; --out keeps them"
         total = len(work.problem.indices)

@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from qverify import datasets
+from qverify.runs.verify import VerifyWork
 from tests.support.commands import qverify, read_rows
 from tests.support.paths import DIGITS
 
@@ -135,3 +136,13 @@ def test_every_case_of_a_batch_is_judged_by_itself(tmp_path: Path) -> None:
     assert against.exit_code == 1 and len(lost) == 1 and "5bit" in lost[0] and "6bit" not in lost[0]
     on = batch(tmp_path, "--out", tmp_path / "out", "--fail-on", "misclassified")
     assert on.exit_code == 1 and any("--fail-on misclassified" in line for line in sentences(on))
+
+
+def test_an_interruption_is_neither_passed_nor_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """130, whatever is asked for: what is not decided yet may still be verified."""
+    monkeypatch.setattr(VerifyWork, "verify", lambda work: None)  # as if Ctrl-C had come at once
+    result = qverify(*GIVEN, "--fail-under", 50, "--job-summary", tmp_path / "s.md", "--json")
+    assert result.exit_code == 130 and "--fail-under" not in result.stderr
+    found = json.loads(result.stdout)
+    assert found["interrupted"] is True and found["passed"] is None
+    assert "interrupted before all samples were decided" in (tmp_path / "s.md").read_text()
