@@ -17,6 +17,7 @@ from qverify.cli.gate_options import gate_options
 from qverify.cli.guarded import Guarded
 from qverify.cli.options import (
     REPORT_FORMS,
+    SHARES,
     compare_options,
     covers_options,
     inspect_options,
@@ -31,7 +32,7 @@ from qverify.cli.property_options import property_options
 from qverify.cli.runtimes_options import runtimes_options
 from qverify.cli.train_options import train_options
 from qverify.cli.vnnlib_commands import vnnlib
-from qverify.cli.words import Percent
+from qverify.cli.words import OneOf, Percent
 from qverify.runs.given import Given
 from qverify.version import __version__
 
@@ -265,12 +266,19 @@ def runtimes(
 @click.option("--out", metavar="FILE", help="Write there instead of stdout; html needs it.")
 @click.option("--title", metavar="TEXT", help="A title above table or page.")
 @click.option(
+    "--pivot",
+    type=OneOf(SHARES),
+    help="A row a model instead, a column for every family and method, and one of the shares in the cells.",
+)
+@click.option("--caption", metavar="TEXT", help="LaTeX: the tabular in a table environment, under this caption.")
+@click.option("--label", metavar="NAME", help="LaTeX: the label that goes with the caption.")
+@click.option(
     "--require",
     type=Percent(),
     metavar="P",
     help="Say for every line whether P percent of the samples asked about are verified; if not, exit with status 1.",
 )
-def report(runs: tuple[str, ...], form: str, out: str | None, title: str | None, require: float | None) -> int:
+def report(runs: tuple[str, ...], require: float | None, **shown: Any) -> int:
     """Sum up each RUN, a directory that `qverify verify --out` or `qverify batch` wrote: a line a case.
 
     Runs over parts of the samples of one question, as 0:20 and 20:40, are added up to one line.
@@ -278,9 +286,9 @@ def report(runs: tuple[str, ...], form: str, out: str | None, title: str | None,
     The page also has curves, the margins of every sample, pictures of falsified samples, and what the result rests
     on. Pictures and unstable neurons are in it if model and data still lie where the run found them, unchanged.
     """
-    from qverify.cli.report import run
+    from qverify.cli.report import Shown, run
 
-    return run(runs, form, out, title=title, require=require)
+    return run(runs, Shown(**shown), require)
 
 
 @main.command(short_help="Which solvers work here, and with what licence?")

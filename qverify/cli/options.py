@@ -21,6 +21,8 @@ from qverify.choices import (
 from qverify.cli.quantiser_options import scheme_options
 from qverify.cli.words import BitWidth, Factor, OneOf, words_of
 
+SHARES = ("clean", "ibp", "bp", "guaranteed", "attack")
+"""Of the samples, those that tables of reports show."""
 REPORT_FORMS = ("terminal", "markdown", "csv", "latex", "html")
 FAILING = ("falsified", "unknown", "misclassified")
 GAPS = ("exceeds", "unknown")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qverify.console.output import echo, say, show, stdout_kept_clean
 from qverify.errors import UsageError
 from qverify.report.claim import required
+from qverify.report.pivot import Pivot, csv_pivot, latex_pivot, markdown_pivot, pivot, terminal_pivot
 from qverify.report.table import Line, labels, lines_of
-from qverify.report.text import csv_table, latex_table, markdown_table, notes, terminal
+from qverify.report.text import csv_table, floating, latex_table, markdown_table, notes, terminal
 from qverify.runs.folder import writing
 from qverify.runs.gate import joined
 from qverify.runs.merging import added_up
@@ -25,6 +28,11 @@ _TEXTS: dict[str, Callable[[Sequence[Line]], str]] = {
     "csv": csv_table,
     "latex": latex_table,
 }
+_PIVOTS: dict[str, Callable[[Pivot, str], str]] = {
+    "markdown": markdown_pivot,
+    "csv": csv_pivot,
+    "latex": latex_pivot,
+}
 _TITLES = {
     "markdown": lambda title: f"# {escapes.markdown(title)}\n\n",
     "latex": lambda title: f"% {printable(title)}\n",
@@ -32,28 +40,52 @@ _TITLES = {
 _FAILED = 1
 
 
-def run(runs: Sequence[str], form: str, out: str | None, *, title: str | None, require: float | None) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How a table is shown: its form, and what stands around it, by the names of options of `qverify report`."""
+
+    form: str
+    out: str | None = None
+    title: str | None = None
+    pivot: str | None = None
+    caption: str | None = None
+    label: str | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for combinations that make no sense."""
+        if self.form == "html" and self.out is None:
+            raise UsageError("The page needs a file; give --out FILE.html too.")
+        if self.form == "terminal" and self.out is not None:
+            raise UsageError("--out keeps a file; name its --format too: markdown, csv, latex or html.")
+        if self.form == "csv" and self.title is not None:
+            raise UsageError("A CSV file has no place for --title; leave it out, or name another --format.")
+        if self.form == "html" and self.pivot is not None:
+            raise UsageError("The page has all cases and no --pivot; leave it out, or name another --format.")
+        if self.form != "latex" and (self.caption or self.label) is not None:
+            raise UsageError("--caption and --label are for LaTeX; name --format latex too.")
+        if self.label is not None and (self.caption is None or not re.fullmatch(r"[\w:.-]+", self.label)):
+            raise UsageError("--label goes with a --caption, and is made of letters, digits and : . - _.")
+
+
+def run(runs: Sequence[str], shown: Shown, require: float | None) -> int:
     """Run the command; returns the exit status."""
-    if form == "html" and out is None:
-        raise UsageError("The page needs a file; give --out FILE.html too.")
-    if form == "terminal" and out is not None:
-        raise UsageError("--out keeps a file; name its --format too: markdown, csv, latex or html.")
-    if form == "csv" and title is not None:
-        raise UsageError("A CSV file has no place for --title; leave it out, or name another --format.")
+    shown.check()
     lines = lines_of(added_up(read_runs(runs)))
     passed, said = (True, []) if require is None else required(lines, labels(lines), require)
-    if form == "terminal":
-        show(*([title, ""] if title else []), *terminal(lines), *said)
+    if shown.form == "terminal":
+        table = terminal(lines) if shown.pivot is None else terminal_pivot(pivot(lines), shown.pivot)
+        show(*([shown.title, ""] if shown.title else []), *table, *said)
     else:
-        _write(lines, form, out, title, said)
+        _write(lines, shown, said)
     if not passed:
         failing = [one.partition(": ")[2].rstrip(".") for one in said if one.startswith("FAILED")]
         say(f"--require {require:g}: {joined(failing)}.")
     return 0 if passed else _FAILED
 
 
-def _write(lines: Sequence[Line], form: str, out: str | None, title: str | None, said: Sequence[str]) -> None:
+def _write(lines: Sequence[Line], shown: Shown, said: Sequence[str]) -> None:
     """Write a form to its file, or to stdout; `said`: whether each line passes what is required of it."""
+    form, out, title = shown.form, shown.out, shown.title
     if form == "html":
         from qverify.report.page import page
 
@@ -61,7 +93,8 @@ def _write(lines: Sequence[Line], form: str, out: str | None, title: str | None,
             text = page(lines, say, title, said)
     else:
         text = _TITLES[form](title) if title else ""
-        text += _TEXTS[form](lines) + _below(form, said)
+        text += _TEXTS[form](lines) if shown.pivot is None else _PIVOTS[form](pivot(lines), shown.pivot)
+        text = (text if shown.caption is None else floating(text, shown.caption, shown.label)) + _below(form, said)
     if out is not None:
         with writing(Path(out)):
             Path(out).write_text(text, encoding="utf-8")

@@ -6,6 +6,8 @@ own, by the names of their runs, so that no number is left out.
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from qverify.report.numbers import percent
 from qverify.report.table import HEADINGS, Line
+from qverify.report.text import tabular
 from qverify.text import escapes
 from qverify.text.brief import Brief
 
@@ -70,7 +73,7 @@ def said(accuracy: str) -> str:
     return f"In each cell: {HEADINGS[accuracy]}, the share of the samples."
 
 
-def terminal(table: Pivot, accuracy: str) -> list[Table | str]:
+def terminal_pivot(table: Pivot, accuracy: str) -> list[Table | str]:
     """The table and the line below it, for `console.output.show`."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for heading in table.headings:
@@ -82,7 +85,7 @@ def terminal(table: Pivot, accuracy: str) -> list[Table | str]:
     return [shown, "", said(accuracy)]
 
 
-def markdown(table: Pivot, accuracy: str) -> str:
+def markdown_pivot(table: Pivot, accuracy: str) -> str:
     """The table in GitHub's Markdown."""
     head = [*table.headings, *map(escapes.markdown, table.columns)]
     rules = ["---"] * len(table.headings) + ["---:"] * len(table.columns)
@@ -90,27 +93,25 @@ def markdown(table: Pivot, accuracy: str) -> str:
     return "\n".join([*("| " + " | ".join(row) + " |" for row in (head, rules, *body)), "", said(accuracy)]) + "\n"
 
 
-def csv_rows(table: Pivot, accuracy: str) -> list[list[str | float | None]]:
-    """Rows for a CSV file, headings first; accuracies as fractions, None where there is none."""
+def csv_pivot(table: Pivot, accuracy: str) -> str:
+    """The table as CSV; accuracies as fractions, empty where there is none."""
 
     def fraction(line: Line | None) -> float | None:
         return None if line is None or not line.tally.samples else line.count(accuracy) / line.tally.samples
 
-    head: list[str | float | None] = [*table.headings, *map(escapes.spreadsheet, table.columns)]
-    return [
-        head,
-        *(
-            [*map(escapes.spreadsheet, row), *map(fraction, cells)]
-            for row, cells in zip(table.rows, table.cells, strict=True)
-        ),
-    ]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*table.headings, *map(escapes.spreadsheet, table.columns)])
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        writer.writerow([*map(escapes.spreadsheet, row), *map(fraction, cells)])
+    return file.getvalue()
 
 
-def latex_rows(table: Pivot, accuracy: str) -> tuple[str, list[list[str]]]:
-    """The columns of a tabular, and its rows, headings first; accuracies in per cent."""
+def latex_pivot(table: Pivot, accuracy: str) -> str:
+    """The table as a tabular for booktabs, accuracies in per cent."""
     head = [*table.headings, *(f"{escapes.latex(column)} (\\%)" for column in table.columns)]
     body = [
         [*map(escapes.latex, row), *(cell.removesuffix(" %") for cell in cells)]
         for row, cells in zip(table.rows, table.texts(accuracy), strict=True)
     ]
-    return "l" * len(table.headings) + "r" * len(table.columns), [head, *body]
+    return tabular("l" * len(table.headings) + "r" * len(table.columns), [head, *body], [said(accuracy)])

@@ -86,20 +86,35 @@ def latex_table(lines: Sequence[Line]) -> str:
         names = [escapes.latex(cells[number]) for cells in shown.values()]
         body.append([*names, str(line.tally.samples), *shares, *_rest(line)])
     columns = "l" * len(shown) + "r" * (len(headings) - len(shown))
+    return tabular(columns, [headings, *body], said)
+
+
+def tabular(columns: str, rows: Sequence[Sequence[str]], said: Sequence[str]) -> str:
+    """A tabular for booktabs of cells that are LaTeX, headings first; `said` as comments above it."""
+    head, *body = (" & ".join(row) + r" \\" for row in rows)
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
             *(f"% {escapes.printable(text)}" for text in said),
             f"\\begin{{tabular}}{{{columns}}}",
             "\\toprule",
-            " & ".join(headings) + r" \\",
+            head,
             "\\midrule",
-            *(" & ".join(row) + r" \\" for row in body),
+            *body,
             "\\bottomrule",
             "\\end{tabular}",
             "",
         ]
     )
+
+
+def floating(text: str, caption: str, label: str | None) -> str:
+    """The same with its tabular in a table environment, under a caption and a label."""
+    above, begin, rest = text.partition("\\begin{tabular}")
+    inside, end, below = rest.partition("\\end{tabular}")
+    named = "" if label is None else f"\\label{{{label}}}"
+    ends = f"\n\\caption{{{escapes.latex(caption)}}}{named}\n\\end{{table}}"
+    return f"{above}\\begin{{table}}\n\\centering\n{begin}{inside}{end}{ends}{below}"
 
 
 def notes(lines: Sequence[Line]) -> list[str]:
