@@ -80,15 +80,16 @@ def options(name: str) -> str:
 
 
 def _options(command: click.Command, parent: click.Context) -> str:
-    """The table of a command; of a group one a command in it."""
+    """The table of a command; of a group its own, and one a command in it."""
     context = click.Context(command, info_name=command.name, parent=parent)
-    if isinstance(command, click.Group):
-        parts = [f"`{command.name} {one.name}`:\n\n{_options(one, context)}" for one in command.commands.values()]
-        return "\n\n".join(parts)
     parameters = (one for one in command.get_params(context) if isinstance(one, click.Option))
     records = [parameter.get_help_record(context) for parameter in parameters]
     rows = [f"| <code>{_cell(names)}</code> | {_cell(says)} |" for names, says in filter(None, records)]
-    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+    tables = ["\n".join(["| option | meaning |", "|---|---|", *rows])]
+    if isinstance(command, click.Group):
+        inner = ((one.name, _options(one, context)) for one in command.commands.values())
+        tables += [f"`{command.name} {name}`:\n\n{table}" for name, table in inner]
+    return "\n\n".join(tables)
 
 
 def _cell(text: str) -> str:

@@ -8,10 +8,21 @@ import click
 
 from qverify.cli.options import memory_option, stacked
 from qverify.cli.words import BitWidth
+from qverify.version import __version__
 from qverify.vnnlib.supports import CAPABILITIES
 
 
+def _name(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        click.echo("qverify")
+        context.exit()
+
+
 @click.group(name="vnnlib", short_help="Answer queries of the VNN-LIB standard.")
+@click.option(
+    "--name", is_flag=True, is_eager=True, expose_value=False, callback=_name, help="Print the solver's name."
+)
+@click.version_option(__version__, message="%(version)s", help="Print its version.")
 def vnnlib() -> None:
     """Answer queries of VNN-LIB 1.0 and 2.0, by the command line that the standard prescribes to solvers.
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from qverify.bounds.interval import OutOfTime
+from qverify.budget import Deadline
 from qverify.family.family import inner_interval
 from qverify.family.members import PositionChoice, Recipe, Witness
 from qverify.family.radius_arrays import radius_array
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qverify.arrays import Array
-    from qverify.budget import Deadline
     from qverify.family.family import Family
     from qverify.family.radii import Radii
     from qverify.network import Network
@@ -43,6 +43,8 @@ _FREE = 12
 """Inputs that are free, at most, where boxes are halved."""
 _FIRST = 0.15
 """The share of the time that the cascade has before boxes are halved."""
+_FIRST_SECONDS = 15.0
+"""The same in seconds, at most."""
 _DEEPER = (1e-2, 1e-3, 1e-4, 1e-6)
 """How far beyond its limits a violation is looked for where one is not confirmed, in units of the outputs."""
 
@@ -135,7 +137,7 @@ class _Group:
         open_: list[tuple[Case, Decision]] = []
         for number, case in enumerate(self.cases):
             share = deadline.share(1.0 / (len(self.cases) - number))
-            decision = self._cascade(case, share.share(_FIRST) if few else share)
+            decision = self._cascade(case, _first(share) if few else share)
             if decision.answer is Answer.SAT:
                 return decision
             if decision.answer is not Answer.UNSAT:
@@ -272,6 +274,11 @@ class _Group:
         if result.stuck < result.open:
             return Decision(answer=Answer.TIMED_OUT, detail=f"{result.open} of {looked} are open")
         return Decision(answer=Answer.UNKNOWN, detail=f"{result.stuck} boxes are too narrow to be halved")
+
+
+def _first(deadline: Deadline) -> Deadline:
+    """The deadline of the cascade where boxes are halved after it."""
+    return Deadline.after(min(_FIRST_SECONDS, _FIRST * deadline.left), deadline.stop)
 
 
 def _less(end: Array, radius: Array) -> Array:

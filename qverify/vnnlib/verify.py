@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qverify.errors import ModelError
 from qverify.family.radii import Radii
 from qverify.family.radius_arrays import radius_array
+from qverify.layers import Conv, Dense
 from qverify.properties.cases import cases
 from qverify.properties.decide import Answer, Candidate, Question, decide
 from qverify.properties.members import satisfies
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qverify.budget import Deadline
+    from qverify.network import Network
     from qverify.verification.verdict import Options
     from qverify.vnnlib.query import Query
 
@@ -50,8 +52,9 @@ def answer(
             f"{model.network.source}: its outputs in the box of the query are not those of the network that was read;"
             " please report this with the model."
         )
+    network = model.network if radii is not None else _fixed(model.network)
     judge = _Judge(model, query, replay, radii)
-    question = Question(network=model.network, radii=radii or Radii(), options=options, confirmed=judge.confirmed)
+    question = Question(network=network, radii=radii or Radii(), options=options, confirmed=judge.confirmed)
     found = decide(question, own, deadline)
     remarks = [found.detail] if found.detail else []
     return Answered(
@@ -60,6 +63,12 @@ def answer(
         assignment=judge.found,
         remarks=(*remarks, *judge.remarks(found.answer)),
     )
+
+
+def _fixed(network: Network) -> Network:
+    """The same network, of which nothing is quantised: radii of 0 cost nothing then."""
+    layers = (replace(la, quantised=False) if isinstance(la, (Dense, Conv)) else la for la in network.layers)
+    return replace(network, layers=tuple(layers))
 
 
 class _Judge:

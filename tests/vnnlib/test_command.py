@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qverify.version import __version__
 from qverify.vnnlib.supports import CAPABILITIES
 from tests.support.commands import qverify
 from tests.support.paths import ROOT
@@ -138,6 +139,11 @@ def test_capabilities_are_in_the_words_of_the_standard() -> None:
     oldest, newest = map(int, said("onnx-opset-versions"))
     assert oldest == 8 and newest >= 13
     assert (said("hidden-node-theories"), said("multiple-network-theories")) == (["NH"], ["SNET"])
+
+
+def test_name_and_version() -> None:
+    assert qverify("vnnlib", "--name").stdout == "qverify\n"
+    assert qverify("vnnlib", "--version").stdout == f"{__version__}\n"
 
 
 def test_one_capability_at_a_time() -> None:

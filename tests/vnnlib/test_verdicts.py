@@ -147,6 +147,12 @@ def test_boxes_of_alternatives_are_all_looked_at(tmp_path: Path) -> None:
         assert verdict(query, path)[0] == wanted
 
 
+def test_there_may_be_no_time_limit(tmp_path: Path) -> None:
+    path, query = model([(np.eye(2), np.zeros(2))], tmp_path / "m.onnx"), tmp_path / "q.vnnlib"
+    query.write_text(text([0.0, 0.0], [1.0, 1.0], [[(np.array([-1.0, 0.0]), -1.5)]]))
+    assert qverify("vnnlib", "verify", query, "--network", path, "--timeout", "inf").stdout == "unsat\n"
+
+
 def test_time_is_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sizes = [5, 40, 40, 40, 40, 5]
