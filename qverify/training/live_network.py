@@ -5,8 +5,9 @@ remembers which parameters each weighted layer reads. `values` runs the module i
 `frozen` gives the immutable `Network` with the numbers of the moment: what is verified and exported.
 
 Supported: Linear, Conv2d (zero padding), AvgPool2d, MaxPool2d, ReLU, Flatten, Unflatten, Dropout, Identity, and in
-`forward` relu, flatten, view, reshape, sums of two branches. Everything else is refused, all problems at once. What was
-read is compared with the module on random inputs, in float64.
+`forward` relu, flatten, view, reshape, sums of two branches. What only moves numbers (moves.py): cat, stack, chunk,
+split, slices, permute, transpose, flip, repeat, padding, nearest Upsample and interpolate, PixelShuffle. All else is
+refused, all problems at once. What was read is compared with the module on random inputs, in float64.
 """
 
 from __future__ import annotations
