@@ -19,6 +19,7 @@ from qverify.family.steps import Quantiser
 from qverify.gather import Gather
 from qverify.layers import Rounding
 from qverify.replication.coverage import coverage
+from tests.support.dynamic import DynamicForm, dynamic_file
 from tests.support.networks import NETWORKS
 from tests.support.toolchain import Form, model, outputs, quantised
 
@@ -155,3 +156,18 @@ def test_numbers_that_stay_on_a_grid_have_no_second_point(form: Form, rng: np.ra
     for name, points in (("transpose", 3), ("gather", 3), ("pad", 3), ("resize", 3), ("concat", 5)):
         file = qverify.load(quantised(built(name, rng, SIZES[name]), x, form))
         assert sum(isinstance(layer, Rounding) for layer in file.layers) == points, name
+
+
+@pytest.mark.parametrize("name", ["pad", "resize", "cut and joined"])
+def test_runs_of_dynamic_files_lie_in_the_bounds(name: str, rng: np.random.Generator) -> None:
+    """With all that float32 can get wrong, and constants of a Gather exact."""
+    written = dynamic_file(built(name, rng, SIZES[name]), DynamicForm())
+    network = qverify.load(written)
+    assert network.dynamic and any(isinstance(layer, Gather) for layer in network.layers)
+    family = Family.of(network, Radii.of_file(network, "float32"))
+    x = rng.normal(size=(5, 2, 4, 4)).astype(np.float32)
+    lower, upper = family.box(x.reshape(5, -1).astype(np.float64))
+    bounds_model = BoundModel.of(family)
+    bounds = interval_bounds(bounds_model, bounds_model.tensor(lower), bounds_model.tensor(upper))
+    found = outputs(written, x, optimised=False)
+    assert (found >= bounds.lower[-1].numpy()).all() and (found <= bounds.upper[-1].numpy()).all()
