@@ -320,6 +320,15 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         {"s": np.array([1.0, 1.0, 0.5])},
         "supported are whole numbers from 1",
     ),
+    "too many": (node("Tile", "x r", "y"), {"r": whole(1, 2**40, 2**40)}, "has more than 67108864 numbers"),
+    "too wide": (node("Pad", "x p", "y"), {"p": whole(0, 0, 2**62, 0, 0, 0)}, "has more than 67108864 numbers"),
+    "too far": (node("Expand", "x s", "y"), {"s": whole(2**40, 1, 1, 1)}, "has more than 67108864 numbers"),
+    "no number": (
+        node("Resize", "x - s", "y"),
+        {"s": np.array([1.0, np.inf, np.nan])},
+        "supported are whole numbers from 1",
+    ),
+    "much larger": (node("Resize", "x - s", "y"), {"s": np.array([1.0, 1e18, 1.0])}, "has more than 67108864 numbers"),
     "cropped": (
         node("Resize", "x r s", "y", coordinate_transformation_mode="tf_crop_and_resize"),
         {"r": np.array([0, 0, 0, 1, 1, 1.0]), "s": np.array([1.0, 1.0, 2.0])},
