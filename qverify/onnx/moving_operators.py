@@ -189,7 +189,7 @@ def _fill(node: Node, x: Tensor) -> float:
 def expand(node: Node, builder: NetworkBuilder) -> Value:
     """An Expand to a constant shape."""
     x, wanted = node.view(0), node.integers(1)
-    check_size(np.maximum(wanted, 1, dtype=object))
+    check_size([max(1, length) for length in wanted])
     try:
         shape = np.broadcast_shapes(x.shape, wanted)
     except ValueError:
