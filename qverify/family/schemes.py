@@ -165,6 +165,8 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Conv) and not layer.quantised and quantiser.points != "activations":
             read = found[layer.inputs[0]]
+            if abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1).max() > 1.0 + 1e-9:
+                continue  # a sum, whose range is its own
             found[i] = read if quantiser.points == "tflite" else tuple(dict.fromkeys((*read, ranges[i])))
         elif isinstance(layer, MaxPool):
             found[i] = found[layer.inputs[0]]

@@ -7,6 +7,7 @@ of such files then ask for (family/gathers.py): where the first joins layers or 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +17,14 @@ from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, T
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qverify.arrays import Array
     from qverify.gather import IntArray
     from qverify.onnx.grid import Grid
 
+_LARGEST = 1 << 26
+"""Numbers that a result may have: a file may ask for any."""
 _WAY_OUT = "put a DequantizeLinear before it and a QuantizeLinear behind it"
 
 
@@ -41,6 +46,12 @@ class Moved(Brief):
     @property
     def shape(self) -> Shape:
         return tuple(self.index.shape)
+
+
+def check_size(shape: Sequence[int]) -> None:
+    """Refuse a result of this shape that is too large."""
+    if prod(map(int, shape)) > _LARGEST:
+        raise Refusal(f"its result of shape {tuple(map(int, shape))} has more than {_LARGEST} numbers")
 
 
 def source(node: Node, index: int, still: bool = False) -> Tensor:
@@ -159,6 +170,7 @@ def joined(node: Node, builder: NetworkBuilder, values: list[Tensor | Array], ax
     shapes = [list(each.shape) for each in indices]
     if any(s[:axis] + s[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] for s in shapes):
         raise Refusal(f"its inputs have the shapes {', '.join(str(tuple(s)) for s in shapes)}, which do not fit")
+    check_size((sum(each.size for each in indices),))
     moved = Moved(parts, np.concatenate(indices, axis), np.concatenate(fills, axis))
     return gathered(builder, node.name, moved)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qverify.onnx.gathers import Moved, constant, gathered, is_constant, joined, on_batch, source
+from qverify.onnx.gathers import Moved, check_size, constant, gathered, is_constant, joined, on_batch, source
 from qverify.onnx.graph import NetworkBuilder, Node, Refusal, Shape, Tensor, Value
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def gather(node: Node, builder: NetworkBuilder) -> Value:
         raise Refusal(f"its indices leave axis {axis} of shape {x.shape}")
     if on_batch(builder, x.shape, axis):
         raise Refusal(_BATCH.format("picks", x.shape))
+    check_size((x.size // length, indices.size))
     return _moved(node, builder, np.take(_places(x), indices.astype(np.int64), axis), "picks")
 
 
@@ -168,6 +169,7 @@ def pad(node: Node, builder: NetworkBuilder) -> Value:
     inner = _places(x)[tuple(cuts)]
     if not inner.size:
         raise Refusal(f"its negative pads leave nothing of a tensor of shape {x.shape}")
+    check_size([length + sum(width) for length, width in zip(inner.shape, widths, strict=True)])
     if mode != "constant":
         return _moved(node, builder, np.pad(inner, widths, mode=mode), "pads")
     return _moved(node, builder, np.pad(inner, widths, constant_values=-1), "pads", _fill(node, x))
@@ -187,10 +189,12 @@ def _fill(node: Node, x: Tensor) -> float:
 def expand(node: Node, builder: NetworkBuilder) -> Value:
     """An Expand to a constant shape."""
     x, wanted = node.view(0), node.integers(1)
+    check_size([max(1, length) for length in wanted])
     try:
         shape = np.broadcast_shapes(x.shape, wanted)
     except ValueError:
         raise Refusal(f"a tensor of shape {x.shape} does not expand to {wanted}") from None
+    check_size(shape)
     return _moved(node, builder, np.broadcast_to(_places(x), shape), "expands")
 
 
@@ -199,6 +203,7 @@ def tile(node: Node, builder: NetworkBuilder) -> Value:
     x, repeats = node.view(0), node.integers(1)
     if len(repeats) != len(x.shape) or min(repeats, default=1) < 1:
         raise Refusal(f"it repeats a tensor of shape {x.shape} {repeats} times; supported is one number from 1 an axis")
+    check_size([length * count for length, count in zip(x.shape, repeats, strict=True)])
     return _moved(node, builder, np.tile(_places(x), repeats), "repeats")
 
 

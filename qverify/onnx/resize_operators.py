@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qverify.onnx.gathers import check_size
 from qverify.onnx.graph import NetworkBuilder, Node, Refusal, Value
 from qverify.onnx.moving_operators import resized
 
@@ -81,9 +82,12 @@ def _nearest(
             f"its coordinate_transformation_mode is {coordinates} and its nearest_mode {rounding}; supported are "
             f"{', '.join(_COORDINATES)}, and {', '.join(_NEAREST)}"
         )
-    if len(scales) != len(x.shape) or any(scale < 1 or scale != int(scale) for scale in scales):
+    if len(scales) != len(x.shape) or not all(
+        isfinite(scale) and scale >= 1 and scale == int(scale) for scale in scales
+    ):
         shown = ", ".join(f"{scale:g}" for scale in scales)
         raise Refusal(f"it scales a tensor of shape {x.shape} by {shown}; supported are whole numbers from 1")
+    check_size([n * int(scale) for n, scale in zip(x.shape, scales, strict=True)])
     maps, shape = [], []
     for n, scale in zip(x.shape, map(int, scales), strict=True):
         found = [_NEAREST[rounding](_COORDINATES[coordinates](at, n, scale)) for at in range(n * scale)]

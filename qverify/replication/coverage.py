@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.family.rules import file_kernel, file_points, point_error
+from qverify.gather import Gather
 from qverify.layers import Conv, Dense, Input, Relu, Rounding, Scale
 from qverify.replication.matching import Match, match
 from qverify.text.brief import Brief
@@ -176,8 +177,21 @@ class _Coverage(Brief):
         detail = "the family rounds and clips there, and the file does not"
         for i, layer in enumerate(self.trained.layers):
             has = self.family.entry is not None if i == 0 else any(k in self.family.points for k in self.family.own(i))
-            if has and layer.name not in rounded:
+            if has and layer.name not in rounded and not self._passes_on(i, seen):
                 yield Part(kind="point", name=layer.name, file="", covered=False, detail=detail)
+
+    def _passes_on(self, i: int, seen: dict[int, Rounding]) -> bool:
+        """Whether the family's point on Gather i of the float network holds the numbers that the file only moves
+        there, which lie on the grid of a point before."""
+        layer, trained = self.trained.layers[i], self.match.trained
+        before = seen.get(trained.grid_of(trained.index(layer.name))) if isinstance(layer, Gather) else None
+        points = [self.family.points[k] for k in self.family.own(i) if k in self.family.points]
+        if before is None or not points:
+            return False
+        low, high, step = before.low.min(), before.high.max(), before.step.min()
+        point = points[-1]
+        ends = bool((point.low[0] <= low).all() and (point.high[1] >= high).all() and (point.dead < step).all())
+        return ends and not np.any((point.step > 0) & (point.step != step))
 
 
 def _same(one: Any, other: Any) -> bool:

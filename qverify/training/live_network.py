@@ -6,8 +6,9 @@ remembers which parameters each weighted layer reads. `values` runs the module i
 
 Supported: Linear, Conv2d (zero padding), AvgPool2d, MaxPool2d, ReLU, PReLU, the activations of `activations.py`,
 Flatten, Unflatten, Dropout, Identity, and in `forward` activations, flatten, view, reshape, sums and products of two
-branches. Everything else is refused, all problems at once. What was read is compared with the module on random inputs,
-in float64.
+branches. What only moves numbers (moves.py): cat, stack, chunk, split, slices, permute, transpose, flip, repeat,
+padding, nearest Upsample and interpolate, PixelShuffle. All else is refused, all problems at once. What was read is
+compared with the module on random inputs, in float64.
 """
 
 from __future__ import annotations

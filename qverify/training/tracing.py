@@ -16,10 +16,12 @@ from torch.nn import functional as F
 
 from qverify.activations.layer import Activation
 from qverify.errors import ModelError, UnsupportedModel
+from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu
 from qverify.onnx.refusals import Refusals
 from qverify.text.shortened import first_line
 from qverify.training.activations import CALLS, MODULES
+from qverify.training.moves import index_of, moves, places, ran
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +71,7 @@ class TraceReader:
     """Nodes of a trace -> layers.
 
     `position[name]`: the layer whose output the node of that name gives, itself or as a view; `own[name]`: the same for
-    nodes that are layers.
+    nodes that are layers; `parts`: what the nodes read that give several tensors, by their names.
     """
 
     def __init__(self, graph: fx.GraphModule):
@@ -80,6 +82,7 @@ class TraceReader:
         self.slopes: dict[int, Tensor] = {}
         self.position: dict[str, int] = {}
         self.own: dict[str, int] = {}
+        self.parts: dict[str, tuple[fx.Node, ...]] = {}
         self.refusals = Refusals()
         self.output = 0
         self.by_module: dict[type[nn.Module], Callable[[fx.Node], None]] = {
@@ -106,6 +109,8 @@ class TraceReader:
             self._activation(node, CALLS[node.target].of_call(node))
         elif node.target in _VIEWS or _takes_size(node):
             self._view(node)
+        elif moves(node, None):
+            self._move(node, None)
         elif node.target in _SUMS and len(_tensors(node)) == 2 and not node.kwargs:
             self._pair(node, Add)
         elif node.target in _PRODUCTS and len(_tensors(node)) == 2 and not node.kwargs:
@@ -132,6 +137,9 @@ class TraceReader:
             return
         if type(module) in MODULES:
             self._activation(node, MODULES[type(module)].of_module(module))
+            return
+        if moves(node, module):
+            self._move(node, module)
             return
         advice = (
             "; leave it out, radii are absolute or follow the weights anyway" if "Norm" in str(type(module)) else ""
@@ -198,6 +206,54 @@ class TraceReader:
             if len(shape) < 1 or shape[0] != 2:
                 self.refusals.add(repr(node.name), ", which reshapes the batch axis")
         self.position[node.name] = self._source(node)
+
+    def _move(self, node: fx.Node, module: nn.Module | None) -> None:
+        """A Gather, or nothing where no number moves; what gives several tensors waits for those that are read."""
+        part = node.target is operator.getitem and _tensors(node)[0].name in self.parts
+        whole, read = (
+            (_tensors(node)[0], self.parts[_tensors(node)[0].name]) if part else (node, tuple(node.all_input_nodes))
+        )
+        if any(not _is_tensor(source) for source in read):
+            self._refuse(
+                node, f"operation {node.name!r} ({node.target})", " of numbers that are computed; write them out"
+            )
+            return
+        shapes = [_shape(source) for source in read]
+        given = [dict(zip([source.name for source in read], values, strict=True)) for values in places(shapes)]
+        near, far = (ran(whole, self._module_of(whole), values) for values in given)
+        if part:
+            near, far = near[node.args[1]], far[node.args[1]]
+        if not isinstance(near, Tensor):
+            self.parts[node.name], self.position[node.name] = read, self._position(read[0])
+            return
+        found = index_of(near, far, sum(map(prod, shapes)))
+        if found is None:
+            self.refusals.add(repr(node.name), ", which moves numbers along the batch axis")
+            self.position[node.name] = self._position(read[0])
+            return
+        self._gather(node, read, *found)
+
+    def _module_of(self, node: fx.Node) -> nn.Module | None:
+        return self._called(node) if node.op == "call_module" else None
+
+    def _position(self, node: fx.Node) -> int:
+        return self.position.get(node.name, 0)
+
+    def _gather(self, node: fx.Node, read: tuple[fx.Node, ...], index: Any, fill: Array) -> None:
+        """The layer of these numbers of what is read, each layer once."""
+        starts: dict[int, int] = {}  # where the numbers of a layer begin
+        total, begin, own = 0, 0, np.full(len(index), -1)
+        for source in read:
+            layer, size = self._position(source), prod(_shape(source))
+            if layer not in starts:
+                starts[layer], total = total, total + size
+            mine = (index >= begin) & (index < begin + size)
+            own[mine] = index[mine] - begin + starts[layer]
+            begin += size
+        if len(starts) == 1 and np.array_equal(own, np.arange(total)):
+            self.position[node.name] = next(iter(starts))
+            return
+        self._append(node, Gather(self._name(node), tuple(starts), _shape(node), index=own, fill=fill))
 
     def _dense(self, node: fx.Node) -> None:
         shape = _shape(node)
@@ -291,6 +347,11 @@ def spread_slopes(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _tensors(node: fx.Node) -> list[fx.Node]:
     """The nodes among the arguments, in order."""
     return [argument for argument in node.args if isinstance(argument, fx.Node)]
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    """Whether a node gives one tensor."""
+    return hasattr(node.meta.get("tensor_meta"), "shape")
 
 
 def _takes_size(node: fx.Node) -> bool:

@@ -36,6 +36,9 @@ def evaluate(model: onnx.ModelProto, x: Array, sort: bool) -> Array:
         if node.op_type == "MaxPool" and node.input[0] in whole:
             integers, scale, zero = whole[node.input[0]]
             whole[node.output[0]] = (OPERATORS["MaxPool"](attributes, integers), scale, zero)
+        if node.op_type in ("Transpose", "Gather") and node.input[0] in whole:
+            integers, scale, zero = whole[node.input[0]]
+            whole[node.output[0]] = (OPERATORS[node.op_type](attributes, integers, *read[1:]), scale, zero)
         if node.op_type == "Flatten" and node.input[0] in whole:
             integers, scale, zero = whole[node.input[0]]
             whole[node.output[0]] = (integers.reshape(len(integers), -1), scale, zero)

@@ -124,6 +124,18 @@ class Builder:
         out = [(n + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i, n in enumerate((h, w))]
         return self.add("MaxPool", [source], (c, *out), kernel_shape=kernel, strides=strides, pads=pads)
 
+    def moved(self, source: str) -> str:
+        """Transpose, or a Gather that leaves some numbers out and has others twice."""
+        shape = self.shapes[source]
+        if len(shape) == 3 and self.rng.random() < 0.5:
+            order = [int(axis) for axis in self.rng.permutation(3)]
+            turned = (shape[order[0]], shape[order[1]], shape[order[2]])
+            return self.add("Transpose", [source], turned, perm=[0, *(1 + axis for axis in order)])
+        axis, index = int(self.rng.integers(len(shape))), self.name("i")
+        self.constants[index] = self.rng.integers(0, shape[axis], int(self.rng.integers(1, shape[axis] + 2)))
+        length = len(self.constants[index])
+        return self.add("Gather", [source, index], (*shape[:axis], length, *shape[axis + 1 :]), axis=1 + axis)
+
     def flat(self, source: str) -> str:
         shape = self.shapes[source]
         return source if len(shape) == 1 else self.add("Flatten", [source], (int(np.prod(shape)),))
@@ -160,7 +172,7 @@ def case(rng: Rng, kind: str, dtype: Any = np.float32, hidden: int = 2, brim: bo
         x = np.where(rng.random(x.shape) < 0.9, 1.0, x)
     if brim:
         about += _fill(rng, built, x, rng.uniform(-0.02, 0.0) if wide else rng.uniform(-0.5, 2.3))
-    constants = {name: value.astype(dtype) for name, value in built.constants.items()}
+    constants = {k: v if v.dtype.kind == "i" else v.astype(dtype) for k, v in built.constants.items()}
     return Case(kind, built.nodes, constants, x.astype(np.float32).astype(dtype), dtype, last.input[2], about)
 
 
@@ -177,6 +189,8 @@ def _block(built: Builder, source: str, kind: str) -> str:
     value = built.relu(value)
     if kind == "conv" and rng.random() < 0.5:
         value = built.largest(value)
+    if kind in ("dense", "conv") and rng.random() < 0.25:
+        value = built.moved(value)
     return built.relu(built.norm(value)) if normed else value
 
 

@@ -27,7 +27,7 @@ class Layer:
 
     A sum has C channels of P positions, each over k entries: `entry` (C, P, k) says which entries of the input, the
     number after the last, `width`, standing for padding; `weight` (C, k), `bias` (C,); `shift` (C,) is taken off every
-    entry. A max has `entry` (n, k) likewise. `folded`: a BatchNormalization is folded into it.
+    entry. A max has `entry` (n, k) likewise, k = 1 where numbers only move. `folded`: a BatchNormalization is in it.
     `norm`: the constants scale and deviation of a BatchNormalization that stands apart. `sign`: of the second addend.
     """
 
@@ -152,6 +152,23 @@ class _Reader:
         entry = np.array([image[c, r : r + kernel[0], s : s + kernel[1]].ravel() for c, r, s in corners])
         layer = Layer("max", node.name, (source,), len(entry), entry, width=numbers.size)
         return self.append(layer, (channels, *out))
+
+    def _moved(self, node: Any, places: Array) -> Any:
+        """Numbers in other places: maxima over one number each."""
+        source, shape = self.values[node.input[0]]
+        layer = Layer("max", node.name, (source,), places.size, places.reshape(-1, 1), width=int(np.prod(shape)))
+        return self.append(layer, places.shape)
+
+    def _places(self, node: Any) -> Array:
+        _, shape = self.values[node.input[0]]
+        return np.arange(int(np.prod(shape))).reshape(shape)
+
+    def _transpose(self, node: Any) -> Any:
+        return self._moved(node, self._places(node).transpose([axis - 1 for axis in self.attributes["perm"][1:]]))
+
+    def _gather(self, node: Any) -> Any:
+        index = self.constants[node.input[1]]
+        return self._moved(node, np.take(self._places(node), index, self.attributes["axis"] - 1))
 
     def _batchnormalization(self, node: Any) -> Any:
         source, shape = self.values[node.input[0]]

@@ -38,7 +38,7 @@ def test_no_verdict_is_broken() -> None:
     """A short run: every scheme and kind."""
     tally = fuzz(seed=0, verdicts=150)
     assert tally.broken == []
-    assert tally.total("verified") > 40 and tally.total("falsified") > 20
+    assert tally.total("verified") > 30 and tally.total("falsified") > 20
 
 
 @pytest.mark.slow

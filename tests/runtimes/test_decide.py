@@ -88,7 +88,16 @@ def clipped(rng: np.random.Generator) -> Maker:
     return made
 
 
-NETWORKS = (two_layers, signed, residual, convolutional, maxima, depthwise, deep, clipped)
+def moved(rng: np.random.Generator) -> Maker:
+    """A tensor cut and turned, some of it twice, on the grid that it has, before and behind a layer."""
+    made = Maker(rng, (4,))
+    first = made.moved(1, [3, 1, 0, 1])
+    hidden = made.rounded(made.dense(first, 4), 0.75, 0)
+    made.rounded(made.dense(made.relu(made.moved(hidden, [2, 0, 2])), 3, channels=True), 0.5, -15)
+    return made
+
+
+NETWORKS = (two_layers, signed, residual, convolutional, maxima, depthwise, deep, clipped, moved)
 
 
 def draw(make: Callable[[np.random.Generator], Maker], seed: int) -> tuple[Network, np.ndarray, tuple[int, ...]]:

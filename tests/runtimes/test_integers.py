@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from qverify.errors import UnsupportedModel
+from qverify.gather import Gather
 from qverify.layers import Conv, Input, Rounding, Scale
 from qverify.network import Network
 from qverify.runtimes.integers import IntegerNetwork, Kind
@@ -129,9 +130,20 @@ def twice(made: Maker) -> None:
     made.rounded(made.add(1, 2), 0.5, -15)
 
 
+def joined(made: Maker) -> None:
+    made.rounded(dense_of(made, 1).inputs[0], 0.25, -15)
+    made.layers.append(Gather("both", (1, 2), (4,), index=np.array([0, 5, 2, 1]), fill=np.zeros(4)))
+
+
+def constant(made: Maker) -> None:
+    made.layers.append(Gather("one", (1,), (4,), index=np.array([0, -1, 2, 1]), fill=np.zeros(4)))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (joined, "layer 'both' joins tensors or constants"),
+        (constant, "layer 'one' joins tensors or constants"),
         (unrounded, "reads the input, which is not quantised"),
         (scaled, "'scale' is a Scale"),
         (with_layer(grid=None), "weights that are not quantised"),

@@ -98,7 +98,7 @@ class Space:
     def _layer(self, i: int, layer: Layer, x: Tensor, state: Any) -> Iterable[Tensor | None]:
         if isinstance(layer, Rounding):
             return self._rounded(layer, x, state)
-        if isinstance(layer, Relu) and isinstance(self.network.layers[layer.inputs[0]], Rounding):
+        if isinstance(layer, Relu) and state[layer.inputs[0]] is not None:
             return [tuple(max(v, 0) for v in state[layer.inputs[0]])]
         if isinstance(layer, Gather):
             return [tuple(state[layer.inputs[0]][j] for j in layer.index)]
@@ -290,6 +290,13 @@ class Maker:
     def largest(self, source: int, kernel: tuple[int, int], **how: Any) -> int:
         shape: Any = self.layers[source].shape
         self.layers.append(max_pool(f"pool{len(self.layers)}", source, shape, kernel, **how))
+        return len(self.layers) - 1
+
+    def moved(self, source: int, index: Any) -> int:
+        whole = np.asarray(index)
+        self.layers.append(
+            Gather(f"moved{len(self.layers)}", (source,), whole.shape, whole.ravel(), np.zeros(whole.size))
+        )
         return len(self.layers) - 1
 
     def add(self, first: int, second: int) -> int:

@@ -217,7 +217,6 @@ REFUSED = {
     "batch": (Forward(lambda m, x: m.a(x.view(-1, 4)), **LINEAR), (2, 4), "'view', which reshapes the batch axis"),
     "number": (Forward(lambda m, x: m.a(x) + 1.0, **LINEAR), (4,), "operation 'add'"),
     "alpha": (Forward(lambda m, x: torch.add(m.a(x), m.b(x), alpha=2), **LINEAR), (4,), "operation 'add'"),
-    "index": (Forward(lambda m, x: m.a(x)[:, [2, 1, 0]], **LINEAR), (4,), "operation 'getitem'"),
     "two inputs": (second_input(), (4,), "a second input 'other'"),
     "two outputs": (Forward(lambda m, x: (m.a(x), m.b(x)), **LINEAR), (4,), "an output that is not one tensor"),
     "last axis": (Forward(lambda m, x: m.a(x).flatten(1), **LINEAR), (2, 4), "layer 'a', a Linear over one of several"),
