@@ -140,7 +140,7 @@ def _with_points(network: Network, points: dict[int, Point]) -> tuple[Network, l
     read: list[int] = []  # where the output of each layer is read
     for i, layer in enumerate(network.layers):
         inputs, none = tuple(read[j] for j in layer.inputs), np.zeros(layer.size)
-        numbers = {"step": none, "low": none, "high": none, "dead": none}
+        numbers: dict[str, Any] = {"step": none, "low": none, "high": none, "dead": none}
         where.append(len(layers))
         if i in points and isinstance(layer, Relu):
             layers.append(Rounding(layer.name, inputs, layer.shape, **numbers))
