@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,6 +60,13 @@ def match(trained: Network, file: Network) -> Match:
             f"{file.source} is quantised dynamically, and what compares a file with its network needs fixed steps; "
             "quantise the network statically, or ask verify about the file alone."
         )
+    for network in (trained, file):
+        for i in network.activations:
+            layer: Any = network.layers[i]
+            raise ModelError(
+                f"{network.source} has the activation {layer.name!r} ({layer.function}), and a file is compared with"
+                " its network for Relu alone; ask verify about either."
+            )
     departures = []
     for candidate in _forms(trained):
         try:

@@ -1,4 +1,4 @@
-"""Every function against its definition in long double, its derivative against differences, its pieces and its range."""
+"""Every function against its definition in long double, its derivative against torch, its pieces and its range."""
 
 from __future__ import annotations
 

@@ -259,6 +259,10 @@ NETWORKS: dict[str, Callable[[Rng], Network]] = {
 }
 
 
+RELU_NETWORKS = [name for name in NETWORKS if name not in ("leaky_clip", "conv_hard_sigmoid")]
+"""Those that have no activation but Relu, which alone some questions know."""
+
+
 def smooth(rng: Rng, function: str, *parameters: Any) -> Network:
     """Two hidden layers with the same function, which may be smooth, and one convolution."""
     first = conv(rng, "conv", 0, (1, 3, 3), (2, 1, 2, 2))
@@ -401,7 +405,7 @@ def sample_members(
     return values
 
 
-def curve(function: str, x: Array, *p: Array) -> Array:
+def curve(function: str, x: Array, *p: Any) -> Array:
     """The function of an activation by its definition in ONNX, in long double."""
     x = np.asarray(x, dtype=np.longdouble)
     one = np.longdouble(1.0)
@@ -432,7 +436,7 @@ def curve(function: str, x: Array, *p: Array) -> Array:
         return np.asarray(table[function](), dtype=np.float64)
 
 
-def reached(function: str, *p: Array) -> tuple[Any, Any]:
+def reached(function: str, *p: Any) -> tuple[Any, Any]:
     """Between which numbers everything lies that a function gives, those of silu and the like to seven digits."""
     none = float("inf")
     if function == "leaky_relu":
