@@ -1,4 +1,4 @@
-"""Bounds through an activation other than Relu: its interval, and lines around it (mathematics.md, section 4.5). Sound.
+"""Bounds through an activation other than Relu: its interval, and lines around it (mathematics.md, section 4.7). Sound.
 
 y lies between f(v) - r and f(v) + r, clipped to the range of f. Of a line below with any slope a the intercept is
 
@@ -36,7 +36,7 @@ Ends = tuple[Tensor, Tensor]
 
 _FRACTIONS = (0.0, 0.125, 0.25, 0.5, 0.75, 0.875, 1.0)
 """Where in the bounds a smooth function lends its slope to a line."""
-_SEARCHED = 10
+_SEARCHED = 12
 """Steps of the search for the place of a slope, where no formula has it."""
 
 
@@ -193,13 +193,19 @@ class _Side:
         below, above = (self.sign * self.curve.derivative(edge, piece) - slope for edge in (left, right))
         at = torch.where(below >= 0, left, right)
         open_ = (below < 0) & (above > 0)
+        lows, highs = torch.zeros_like(open_), torch.zeros_like(open_)
         for _ in range(_SEARCHED):
             at = torch.where(open_, left - below * _ratio(right - left, above - below), at)
             at = torch.minimum(torch.maximum(at, left), right)
             found = self.sign * self.curve.derivative(at, piece) - slope
             low = found < 0
             left, right = torch.where(low & open_, at, left), torch.where(~low & open_, at, right)
-            below, above = torch.where(low, found, 0.5 * below), torch.where(low, 0.5 * above, found)
+            # An end that stays twice counts half.
+            below, above = (
+                torch.where(low, found, torch.where(highs, 0.5 * below, below)),
+                torch.where(low, torch.where(lows, 0.5 * above, above), found),
+            )
+            lows, highs = low, ~low
         return at
 
 

@@ -1,4 +1,4 @@
-"""The rows of a piecewise linear activation in a program (mathematics.md, section 4.5): f(z) - r <= y <= f(z) + r.
+"""The rows of a piecewise linear activation in a program (mathematics.md, section 4.7): f(z) - r <= y <= f(z) + r.
 
 With breaks t_1 < ... < t_k inside the bounds [L, U] on z, pieces of slopes s_0, ..., s_k, and t_0 = L, t_(k+1) = U,
 

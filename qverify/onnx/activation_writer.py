@@ -98,7 +98,11 @@ def _between(s: _Steps, x: str, low: Any, high: Any) -> str:
 
 
 def _clip(s: _Steps, x: str, low: Any, high: Any) -> str:
-    return s.last("Clip", x, s.of("low", low), s.of("high", high)) if _uniform(low, high) else _between(s, x, low, high)
+    if _uniform(low, high):
+        return s.last("Clip", x, s.of("low", low), s.of("high", high))
+    return s.step(
+        "Min", "below", s.last("Max", x, s.of("low", low)), s.of("high", high)
+    )  # `load` calls both as the first
 
 
 def _sloped(s: _Steps, x: str, slope: Any, shift: Any) -> str:

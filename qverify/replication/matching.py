@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,6 +67,12 @@ def match(trained: Network, file: Network) -> Match:
             raise ModelError(
                 f"{network.source} multiplies two branches in layer {name}, of which compare and covers know no bounds;"
                 " verify takes the file alone."
+            )
+        for i in network.activations:
+            layer: Any = network.layers[i]
+            raise ModelError(
+                f"{network.source} has the activation {layer.name!r} ({layer.function}), and a file is compared with"
+                " its network for Relu alone; ask verify about either."
             )
     departures = []
     for candidate in _forms(trained):

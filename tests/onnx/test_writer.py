@@ -74,10 +74,10 @@ ALL = NETWORKS | {"1-d": _conv_1d, "padded pool": _padded_pool, "reshaped": _res
 
 
 def _with_offsets(network: Network, rng: np.random.Generator) -> Network:
-    """As a member of a quantised family: every Relu off by something, some of it below zero."""
+    """As a member of a quantised family: every activation off by something, some of it below zero."""
     changes = {
         i: replace(known_layers(network)[i], offset=0.5 * rng.normal(size=known_layers(network)[i].size))
-        for i in network.relus
+        for i in (*network.relus, *network.activations)
     }
     return network.with_layers(changes)
 
@@ -91,6 +91,9 @@ def _same(got: Layer, want: Layer) -> None:
             left, right = np.stack(left), np.stack(right)
         if isinstance(left, np.ndarray):
             np.testing.assert_allclose(left, right, rtol=6e-8, atol=0, err_msg=one.name)
+        elif one.name == "parameters":
+            for mine, theirs in zip(left, right, strict=True):
+                np.testing.assert_allclose(mine, theirs, rtol=6e-8, atol=0, err_msg=one.name)
         elif one.name not in ("name", "quantised"):
             assert left == right, one.name
 

@@ -18,7 +18,7 @@ from qverify.replication.gaps import Gaps, runtimes
 from qverify.replication.matching import match
 from qverify.replication.moves import moves
 from qverify.replication.regions import Region
-from tests.support.networks import NETWORKS, UNGATED, inputs, mlp
+from tests.support.networks import NETWORKS, RELU_NETWORKS, inputs, mlp
 from tests.support.quantised import quantised, sample_runtimes
 
 RUNTIMES = 200
@@ -45,7 +45,7 @@ def radii(file: Network, rule: str) -> dict[int, Any]:
 
 
 @pytest.mark.parametrize("rule", ROUNDINGS)
-@pytest.mark.parametrize("name", sorted(UNGATED))
+@pytest.mark.parametrize("name", sorted(RELU_NETWORKS))
 def test_no_runtime_is_farther_off_than_what_is_proved(name: str, rule: str) -> None:
     network, file, x, rng = case(name, fused=rule != "single", channel=rule != "any")
     found = Gaps(match(network, file), rule)
@@ -61,7 +61,7 @@ def test_no_runtime_is_farther_off_than_what_is_proved(name: str, rule: str) -> 
 
 
 @pytest.mark.parametrize("rule", ["float32", "any"])
-@pytest.mark.parametrize("name", sorted(UNGATED))
+@pytest.mark.parametrize("name", sorted(RELU_NETWORKS))
 def test_no_input_of_a_box_is_farther_off_than_what_is_proved(name: str, rule: str) -> None:
     network, file, x, rng = case(name, 1, 6, fused=rule != "any")
     found = Gaps(match(network, file), rule, Region(radius=0.05))
@@ -75,7 +75,7 @@ def test_no_input_of_a_box_is_farther_off_than_what_is_proved(name: str, rule: s
 
 
 @pytest.mark.parametrize("rule", ["float32", "double"])
-@pytest.mark.parametrize("name", sorted(UNGATED))
+@pytest.mark.parametrize("name", sorted(RELU_NETWORKS))
 def test_inputs_on_the_grid_of_the_file_are_closer(name: str, rule: str) -> None:
     network, file, x, rng = case(name, 2, 6)
     everywhere, on_grid = (Gaps(match(network, file), rule, Region(radius=0.3, exact=flag)) for flag in (False, True))

@@ -12,7 +12,7 @@ from qverify.errors import ModelError
 from qverify.layers import Add, BatchNorm, Conv, Input, Relu, Rounding
 from qverify.network import Network
 from qverify.replication.matching import match
-from tests.support.networks import NETWORKS, UNGATED, conv_of, dense, mlp, relu
+from tests.support.networks import NETWORKS, RELU_NETWORKS, conv_of, dense, inputs, mlp, relu
 from tests.support.quantised import quantised, rounding
 
 
@@ -27,8 +27,15 @@ def renamed(network: Network) -> Network:
     return Network(tuple(replace(layer, name=f"n{i}") for i, layer in enumerate(network.layers)), source="file")
 
 
+@pytest.mark.parametrize("name", ["leaky_clip", "conv_hard_sigmoid"])
+def test_activations_but_relu_are_refused(name: str, rng: np.random.Generator) -> None:
+    network = NETWORKS[name](rng)
+    with pytest.raises(ModelError, match=r"has the activation '(leaky|hard)' .* Relu alone; ask verify about either"):
+        match(network, quantised(network, inputs(network, rng)))
+
+
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", sorted(UNGATED))
+@pytest.mark.parametrize("name", sorted(RELU_NETWORKS))
 def test_values_of_matched_layers_are_close(name: str, fused: bool) -> None:
     """At 16 bits every layer of the file gives what the layer gives that it stands for, names or none."""
     network, file = pair(name, bits=16, fused=fused)

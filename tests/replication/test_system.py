@@ -14,7 +14,7 @@ from qverify.layers import Add, Conv, Dense, Input, MaxPool, Relu, Scale
 from qverify.network import Network
 from qverify.replication import system
 from qverify.replication.pairs import difference_of, runtimes_of
-from tests.support.networks import NETWORKS, UNGATED, conv_taps, mlp, pool_taps
+from tests.support.networks import NETWORKS, RELU_NETWORKS, conv_taps, mlp, pool_taps
 
 
 def exact(network: Network, x: Any) -> list[list[Fraction]]:
@@ -69,7 +69,7 @@ def cancelling(rng: np.random.Generator) -> Network:
     return Network(tuple(layers))
 
 
-@pytest.mark.parametrize("name", [*sorted(UNGATED), "cancelling"])
+@pytest.mark.parametrize("name", [*sorted(RELU_NETWORKS), "cancelling"])
 def test_exact_values_lie_within(name: str) -> None:
     """At a point, where only rounding makes a bound wide, and in a box."""
     rng = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_rows_account_for_their_rounding() -> None:
             assert Fraction(low[i]) <= value <= -Fraction(low[4 + i])
 
 
-@pytest.mark.parametrize("name", sorted(UNGATED))
+@pytest.mark.parametrize("name", sorted(RELU_NETWORKS))
 def test_the_difference_of_a_network_to_itself_is_0(name: str) -> None:
     rng = np.random.default_rng(0)
     network = NETWORKS[name](rng)

@@ -310,6 +310,10 @@ NETWORKS: dict[str, Callable[[Rng], Network]] = {
 }
 
 
+RELU_NETWORKS = [name for name in NETWORKS if name not in ("leaky_clip", "conv_hard_sigmoid", "gated")]
+"""Those that have no activation but Relu and no product of branches, which some questions know alone."""
+
+
 def smooth(rng: Rng, function: str, *parameters: Any) -> Network:
     """Two hidden layers with the same function, which may be smooth, and one convolution."""
     first = conv(rng, "conv", 0, (1, 3, 3), (2, 1, 2, 2))
@@ -335,9 +339,6 @@ SMOOTH: dict[str, tuple[float, ...]] = {
 }
 """The functions that are not piecewise linear, with parameters for `smooth`."""
 
-
-UNGATED = {name: builder for name, builder in NETWORKS.items() if name != "gated"}
-"""Those without products of branches."""
 
 # --- radii and inputs -----------------------------------------------------------------------------------
 
@@ -457,7 +458,7 @@ def sample_members(
     return values
 
 
-def curve(function: str, x: Array, *p: Array) -> Array:
+def curve(function: str, x: Array, *p: Any) -> Array:
     """The function of an activation by its definition in ONNX, in long double."""
     x = np.asarray(x, dtype=np.longdouble)
     one = np.longdouble(1.0)
@@ -488,7 +489,7 @@ def curve(function: str, x: Array, *p: Array) -> Array:
         return np.asarray(table[function](), dtype=np.float64)
 
 
-def reached(function: str, *p: Array) -> tuple[Any, Any]:
+def reached(function: str, *p: Any) -> tuple[Any, Any]:
     """Between which numbers everything lies that a function gives, those of silu and the like to seven digits."""
     none = float("inf")
     if function == "leaky_relu":
