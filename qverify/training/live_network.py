@@ -25,7 +25,8 @@ from qverify.errors import ModelError, UnsupportedModel
 from qverify.kinds import expected, whole_numbers
 from qverify.network import Network
 from qverify.text.brief import Brief
-from qverify.training.tracing import TraceReader, float64, spread_slopes, traced
+from qverify.training.traces import float64, traced
+from qverify.training.tracing import TraceReader, spread_slopes
 
 if TYPE_CHECKING:
     from qverify.layers import Layer

@@ -11,7 +11,8 @@ from torch import nn
 
 from qverify.errors import ModelError, UnsupportedModel
 from qverify.layers import Add, Conv, Dense, Input, Relu
-from qverify.training.tracing import TraceReader, float64, traced
+from qverify.training.traces import float64, traced
+from qverify.training.tracing import TraceReader
 from tests.support.networks import known_layers
 
 
