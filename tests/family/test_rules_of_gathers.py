@@ -25,9 +25,7 @@ def moved(rng: np.random.Generator, steps: tuple[float, float] = (0.5, 0.5), fil
         Rounding.on_grid("second", 0, (4,), steps[1], (-128, 127)),
         Gather("both", (1, 2), (8,), index=np.arange(8), fill=np.zeros(8)),
         Gather("some", (3,), (4,), index=np.array([5, 0, 6, -1]), fill=np.array([0.0, 0.0, 0.0, fill])),
-        Dense(
-            "fc", (4,), (3,), weight=rng.integers(-9, 9, (3, 4)) * 0.25, bias=np.zeros(3), grid=np.full((1, 1), 0.25)
-        ),
+        Dense("fc", (4,), (3,), weight=weight, bias=np.zeros(3), grid=np.full((1, 1), 0.25)),
         Rounding.on_grid("y", 5, (3,), 0.1, (-128, 127), kernel=True),
     ]
     return Network(tuple(layers), "file")
