@@ -159,15 +159,18 @@ def _refuse_activations(network: Network, points: str) -> None:
 
 def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[tuple[Range, ...]]:
     """The ranges that a toolchain may take for the output of each layer: an average has that of what it reads in
-    TensorFlow Lite, and in onnxruntime's QDQ files, and its own in those of integer operators; a MaxPool always has
-    that of what it reads, and a Gather that or, where it leaves numbers out, its own; one of several layers its own."""
+    TensorFlow Lite, unless it is a mean over all positions, and in onnxruntime's QDQ files, and its own elsewhere; a
+    MaxPool always has that of what it reads, and a Gather that or, where it leaves numbers out, its own; one of several
+    layers its own."""
     found: list[tuple[Range, ...]] = [(ends,) for ends in ranges]
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Conv) and not layer.quantised and quantiser.points != "activations":
             read = found[layer.inputs[0]]
             if abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1).max() > 1.0 + 1e-9:
                 continue  # a sum, whose range is its own
-            found[i] = read if quantiser.points == "tflite" else tuple(dict.fromkeys((*read, ranges[i])))
+            # TensorFlow Lite's AVERAGE_POOL_2D has the scale that it reads; its MEAN, over all positions, may not.
+            pooled = quantiser.points == "tflite" and layer.positions > 1
+            found[i] = read if pooled else tuple(dict.fromkeys((*read, ranges[i])))
         elif isinstance(layer, MaxPool):
             found[i] = found[layer.inputs[0]]
         elif isinstance(layer, Gather) and len(layer.inputs) == 1:
