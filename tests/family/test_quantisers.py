@@ -16,7 +16,7 @@ from qverify.family.ranges import calibrate
 from qverify.family.schemes import rounded_places
 from qverify.family.steps import LayerBits, Quantiser
 from qverify.family.widths import widths
-from qverify.layers import BatchNorm, Conv, Dense, Relu
+from qverify.layers import BatchNorm, Conv, Dense, Input, Relu
 from qverify.network import Network
 from tests.support.networks import NETWORKS
 
@@ -97,6 +97,20 @@ def test_an_average_has_the_range_of_what_it_reads_in_tflite(rng: np.random.Gene
         assert point.high[0].max() == before.high[0].max()
         return
     pytest.fail("no average in it")
+
+
+def test_a_mean_over_all_positions_may_have_its_own_range_in_tflite() -> None:
+    """MEAN of TensorFlow Lite, unlike its AVERAGE_POOL_2D: the end of the range is anywhere between the two."""
+    image = (1, 2, 2)
+    mean = Conv(
+        "mean", (0,), (1, 1, 1), weight=np.full((1, 1, 2, 2), 0.25), bias=np.zeros(1), in_shape=image, quantised=False
+    )
+    last = Dense("out", (1,), (2,), weight=np.ones((2, 1)), bias=np.zeros(2))
+    network = Network((Input("x", (), image), mean, last))
+    x = np.array([[0.0, 4.0, 0.0, 0.0], [2.0, 2.0, 0.0, 0.0]])
+    radii = Radii.of(replace(PLAIN, points="tflite"), network, x)
+    point = radii.points["mean"]
+    assert sorted([float(np.max(end)) for end in point.high]) == pytest.approx([1.0, 4.0], rel=1e-2)
 
 
 def test_exact_inputs_have_no_rounding_point(rng: np.random.Generator) -> None:
