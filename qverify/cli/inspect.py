@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from qverify import datasets
+from qverify.activations.layer import Activation
 from qverify.analysis.unstable import Counted, spread_out, unstable_neurons
 from qverify.budget import Deadline
 from qverify.console.output import say, show, show_json, stdout_kept_clean
@@ -104,6 +105,8 @@ def _described(network: Network, index: int) -> dict[str, Any]:
         "shape": list(layer.shape),
         "parameters": 0,
     }
+    if isinstance(layer, Activation):
+        found["function"] = layer.function
     if isinstance(layer, (Dense, Conv)):
         if layer.quantised:  # average pooling is a convolution with constants
             found["parameters"] = layer.weight.size + (layer.bias.size if layer.has_bias else 0)
@@ -173,7 +176,8 @@ def _show(network: Network, result: dict[str, Any]) -> None:
     if refined:
         table.add_column("after BP", justify="right")
     for layer in layers:
-        cells = [layer["name"], layer["kind"], " x ".join(map(str, layer["shape"])), str(layer["parameters"] or "")]
+        kind = layer.get("function", layer["kind"])
+        cells = [layer["name"], kind, " x ".join(map(str, layer["shape"])), str(layer["parameters"] or "")]
         cells.append("{:.4g} to {:.4g}".format(*layer["weight_range"]) if "weight_range" in layer else "")
         if result["convention"]:
             kinds = ("input", "weight", "bias", "activation")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __getattr__ = former_names(__name__, {"names": "qverify.verification.hints:listed_names"})
 
+_ROUNDS_THERE = " --points onnxruntime or tflite rounds there too."
 _SHOWN = 6
 """Names listed at most."""
 
@@ -98,8 +99,8 @@ def _not_rounded(network: Network, quantiser: Quantiser) -> list[str]:
     places = [network.layers[i].name for i in rounded_places(network, POINTS[-1]) if i not in covered]
     if places:
         said.append(
-            f"scheme {scheme} does not round what {listed_names(places)} give, where integer toolchains do; --points"
-            " onnxruntime or tflite rounds there too."
+            f"scheme {scheme} does not round what {listed_names(places)} give, where integer toolchains do;"
+            + (" no --points does beside other activations than Relu." if network.activations else _ROUNDS_THERE)
         )
     return said
 

@@ -3,6 +3,7 @@ against each other, and the parts of what is read."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -73,6 +74,32 @@ def test_minima_at_a_fixed_input_are_those_of_the_corners(function: str, seed: i
         wanted = least_at(network, family, x, row, function)
         assert optimum(relational(family, x), row) == pytest.approx(wanted, abs=1e-6)
         assert optimum(relational(family, x, tight=True), row) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_minima_along_a_line_are_those_at_its_kinks(function: str) -> None:
+    """Exact weights, one input in a box: what depends on it is piecewise linear, so its kinks and ends have the least.
+    Hidden values are tied to each other there, so that relaxations fall short."""
+    name, *numbers = FUNCTIONS[function]
+    short = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        network = hidden(rng, function, 1, 6)
+        before, last = network.layers[1], network.layers[3]
+        assert isinstance(before, Dense) and isinstance(last, Dense)
+        first = replace(before, weight=rng.uniform(-2.0, 2.0, (6, 1)), bias=rng.uniform(-1.5, 1.5, 6))
+        network = network.with_layers({1: first})
+        weight = first.weight[:, 0]
+        breaks = np.array([0.0, -0.3, 0.4, -0.3 / 0.9, 0.7 / 0.9])[:, None]
+        kinks = ((breaks - first.bias) / np.where(weight == 0, 1.0, weight)).ravel()
+        x = np.concatenate([np.linspace(-2.0, 2.0, 4001), kinks[abs(kinks) <= 2.0]])
+        y = curve(name, x[:, None] @ first.weight.T + first.bias, *(np.float64(p) for p in numbers))
+        row = rng.normal(size=3)
+        wanted = ((y @ last.weight.T + last.bias) @ row).min()
+        program = relational(Family.of(network, Radii(input=2.0)), np.zeros(1))
+        assert optimum(program, row) == pytest.approx(wanted, abs=1e-6)
+        short += optimum(program, row, relax=True) < wanted - 1e-3
+    assert short
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

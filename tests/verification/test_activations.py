@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from qverify.layers import Conv, Dense
 from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.verdict import Options, Status
+from tests.support.commands import answer
 from tests.support.networks import NETWORKS, SMOOTH, convolve, curve, inputs, sample_members, smooth
 
 Array = np.ndarray
@@ -153,3 +155,13 @@ def test_points_of_toolchains_are_refused(rng: np.random.Generator) -> None:
 def test_remarks(rng: np.random.Generator) -> None:
     assert hints.of_family(NETWORKS["leaky_clip"](rng), Radii(0.1), None) == []
     assert len(hints.of_family(smooth(rng, "tanh"), Radii(0.1), None)) == 1
+
+
+def test_inspect_names_the_function(rng: np.random.Generator, tmp_path: Path) -> None:
+    qverify.save(NETWORKS["leaky_clip"](rng), tmp_path / "net.onnx")
+    found = answer("inspect", tmp_path / "net.onnx", "--bits", 8)
+    kinds = {layer["name"]: layer.get("function") for layer in found["layers"]}
+    assert kinds == {"leaky": "leaky_relu", "size": "abs", "clip": "clip"} | dict.fromkeys(
+        ["input", "fc0", "fc1", "fc2", "total", "out"]
+    )
+    assert {layer["kind"] for layer in found["layers"]} == {"Input", "Dense", "Activation", "Add"}
