@@ -10,7 +10,7 @@ from qverify.text.brief import Brief
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qverify.activations.functions import Function
+    from qverify.activations.function import Function
 
 
 @dataclass(frozen=True, eq=False, repr=False)
