@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from onnx import helper as onnx_helper
 
 from qverify import onnx
 from tests.support.commands import qverify, read_rows
@@ -122,3 +123,19 @@ def test_programs_use_public_names_alone(path: Path) -> None:
             assert all(one.name in PUBLIC for one in node.names if one.name.startswith("qverify"))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qverify"):
             assert node.module in PUBLIC
+
+
+def test_try_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(monkeypatch, "try_folder.py", folder) == 2
+    assert "holds no .onnx" in capsys.readouterr().err
+    (folder / "models").mkdir()
+    (folder / "models" / "good.onnx").write_bytes(Path(DIGITS).read_bytes())
+    (folder / "models" / "damaged.onnx").write_bytes(b"no model")
+    det = onnx_helper.make_node("Det", ["x"], ["y"], name="d")
+    x = onnx_helper.make_tensor_value_info("x", 1, ["n", 3, 3])
+    graph = onnx_helper.make_graph([det], "g", [x], [onnx_helper.make_tensor_value_info("y", 1, ["n"])])
+    built = onnx_helper.make_model(graph, opset_imports=[onnx_helper.make_opsetid("", 13)], ir_version=8)
+    (folder / "models" / "det.onnx").write_bytes(built.SerializeToString())
+    assert status(monkeypatch, "try_folder.py", folder) == 0
+    out = capsys.readouterr().out
+    assert "1 of 3 files are read." in out and "Det: the operator is not supported" in out and "truncated or not" in out
