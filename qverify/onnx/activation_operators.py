@@ -52,6 +52,10 @@ _NAMES = {
 }
 
 
+_SINGLE = ("hard_swish", "gelu", "gelu_tanh")
+"""Functions whose constants onnxruntime has in float32, in models of float64 too."""
+
+
 def refuse_between(builder: NetworkBuilder, refusals: Refusals) -> None:
     """Refuse activations in a file whose tensors are quantised."""
     if any(isinstance(layer, (Rounding, DynamicRounding)) for layer in builder.layers):
@@ -65,6 +69,7 @@ def activated(node: Node, builder: NetworkBuilder, x: Tensor, function: str, *pa
     arrays = tuple(np.broadcast_to(np.asarray(p, dtype=np.float64), (x.size,)) for p in parameters)
     if why := FUNCTIONS[function].refused(*arrays):
         raise Refusal(f"it is not supported where {why}")
+    builder.single |= x.double and function in _SINGLE
     return builder.new(Activation, node.name, (x,), x.shape, function=function, parameters=arrays)
 
 
@@ -142,6 +147,7 @@ def _gelu(builder: NetworkBuilder, x: Tensor, factor: Tensor) -> Tensor | None:
     if not (chained and halved and erf.function == "erf"):
         return None
     del builder.layers[-3:]
+    builder.single |= x.double
     out = builder.new(Activation, erf.name, (x,), x.shape, function="gelu")
     factor_of = 2.0 * sum_.scale
     if (factor_of == 1.0).all():

@@ -26,6 +26,7 @@ from qverify.onnx.image_operators import (
     max_pool,
 )
 from qverify.onnx.largest_operators import reduce_largest
+from qverify.onnx.outputs import CLASSIC
 from qverify.onnx.reduce_operators import reduce_mean, reduce_sum
 from qverify.onnx.resize_operators import resize, upsample
 from qverify.onnx.transposed_operators import conv_transpose
@@ -47,8 +48,6 @@ class Operator:
 
 ONNXRUNTIME = "com.microsoft"
 """The domain of onnxruntime's own operators."""
-CLASSIC = "ai.onnx.ml"
-"""The domain of classic machine learning, of which scikit-learn's neural networks have a little."""
 
 
 def _entry(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from qverify.errors import ModelError
 from qverify.onnx.order import captured
@@ -18,6 +18,8 @@ from qverify.text.shortened import listed, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+CLASSIC = "ai.onnx.ml"
+"""The domain of classic machine learning, of which scikit-learn's neural networks have a little."""
 _LABELS = {TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
 """Element types of outputs that name a class, and have no margin."""
 
@@ -25,8 +27,10 @@ _LABELS = {TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.S
 def with_one_output(model: onnx.ModelProto, name: str, wanted: str | None) -> tuple[onnx.ModelProto, list[str]]:
     """The model with the output `wanted` alone, and notes; None: its only one, or that beside labels of classes.
 
-    A model is left as it is where nothing says which is meant. Raises ModelError for an output that it does not have.
+    A model is left as it is where nothing says which is meant. Raises ModelError for an output that it does not have,
+    and for classes whose numbers are those of other places.
     """
+    _refuse_other_numbers(model, name)
     outputs = list(model.graph.output)
     names = [output.name for output in outputs]
     if wanted is not None:
@@ -42,6 +46,24 @@ def with_one_output(model: onnx.ModelProto, name: str, wanted: str | None) -> tu
     return _cut(model, chosen[0]), [
         f"output {quoted(chosen[0].name)} is read, and {listed([quoted(n) for n in left], 5)} {verb} left out."
     ]
+
+
+def _refuse_other_numbers(model: onnx.ModelProto, name: str) -> None:
+    """Raise ModelError for classes that are called by numbers which are places of other classes: labels of samples are
+    places, and nothing would say that they mean something else."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.domain != CLASSIC:
+            continue
+        called: list[int] = [n for a in node.attribute if a.name == "classlabels_int64s" for n in a.ints]
+        if node.op_type == "ArrayFeatureExtractor" and node.input[0] in constants:
+            array = numpy_helper.to_array(constants[node.input[0]]).reshape(-1)
+            called = array.tolist() if array.dtype.kind in "iu" else []
+        if any(number != place and 0 <= number < len(called) for place, number in enumerate(called)):
+            raise ModelError(
+                f"{name} calls its classes {listed([str(number) for number in called], 5)}, and labels of samples are "
+                f"taken as their places, 0 to {len(called) - 1}; number the classes so when the model is trained."
+            )
 
 
 def _cut(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> onnx.ModelProto:

@@ -58,9 +58,9 @@ from qverify.onnx.graph import (
     label,
 )
 from qverify.onnx.integers import LINEAR, fold_linear
-from qverify.onnx.operators import CLASSIC, ONNXRUNTIME, OPERATORS
+from qverify.onnx.operators import ONNXRUNTIME, OPERATORS
 from qverify.onnx.order import captured, in_order
-from qverify.onnx.outputs import with_one_output
+from qverify.onnx.outputs import CLASSIC, with_one_output
 from qverify.onnx.refusals import Refusals
 from qverify.onnx.ways_out import HINTS, OPTIMISED
 from qverify.onnx.writer import save, to_onnx

@@ -5,6 +5,7 @@ Comparisons are turned into linear ones in exact rationals: every number counts 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 _KIND = Kind("the .vnnlib file", "check the path of the query", UsageError)
 _MOST_BYTES = 1 << 31
+LARGEST = Fraction(10) ** 30
+"""The largest number that a query may state: products of such still are float64, and sums float32."""
+_EXPONENT = re.compile(r"[eE][+-]?0*([0-9]+)$")
+_DIGITS = 3
+"""Of an exponent."""
 _SHOWN = 8
 
 
@@ -166,8 +172,19 @@ def compared(sign: str, left: Sum, right: Sum) -> Formula:
 
 
 def number(text: str, where: str) -> Fraction:
-    """A number exactly as it is written. Raises UsageError, which names the place."""
+    """A number exactly as it is written, at most `LARGEST`. Raises UsageError, which names the place."""
+    exponent = _EXPONENT.search(text)
+    if exponent is not None and len(exponent[1]) > _DIGITS:  # which would take ages to be written out
+        raise UsageError(
+            f"{where} has {quoted(text[: _SHOWN * 4])}, an exponent of no number of a network; correct it."
+        )
     try:
-        return Fraction(text)
+        found = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"{where} has {quoted(text[: _SHOWN * 4])} where a number is wanted; correct it.") from None
+    if abs(found) > LARGEST:
+        raise UsageError(
+            f"{where} has {quoted(text[: _SHOWN * 4])}, beyond {float(LARGEST):g}, where networks overflow; state a "
+            "smaller limit."
+        )
+    return found

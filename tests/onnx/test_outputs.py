@@ -115,6 +115,30 @@ def test_a_map_of_scores_is_these_scores() -> None:
     assert network.evaluate(X) == pytest.approx(_scores(_classifier(outputs=[_output("s")]), "s", X), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("names", "fits"), [([0, 1, 2], True), ([4, 5, 9], True), ([1, 2, 3], False), ([0, 2, 1], False)]
+)
+@pytest.mark.parametrize("way", ["extractor", "beside", "map"])
+def test_classes_called_by_the_places_of_others_are_refused(names: list[int], fits: bool, way: str) -> None:
+    """Labels of samples are places: that 1 is the first class would be said nowhere."""
+    zipped = helper.make_node("ZipMap", ["p"], ["map"], domain=CLASSIC, classlabels_int64s=names)
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["M", "N"])
+    if way == "map":
+        sequence = helper.make_sequence_type_proto(
+            helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+        )
+        built = _classifier(_label()[0], zipped, outputs=[helper.make_value_info("map", sequence)])
+    else:
+        built = _classifier(*_label(), outputs=[label, _output("p")] if way == "beside" else [label])
+        (tensor,) = [each for each in built.graph.initializer if each.name == "names"]
+        tensor.CopyFrom(numpy_helper.from_array(np.array(names), "names"))
+    if fits:
+        assert load(built).output_size == 3
+        return
+    with pytest.raises(ModelError, match=r"calls its classes .*, and labels of samples are taken as their places"):
+        load(built)
+
+
 @pytest.mark.parametrize("length", [1, 4])
 def test_a_scaler_of_inputs(length: int) -> None:
     rng = np.random.default_rng(5)

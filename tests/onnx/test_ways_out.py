@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 from qverify.errors import UnsupportedModel
-from qverify.onnx.operators import CLASSIC, ONNXRUNTIME, OPERATORS
+from qverify.onnx.operators import ONNXRUNTIME, OPERATORS
+from qverify.onnx.outputs import CLASSIC
 from qverify.onnx.reader import load
 from qverify.onnx.ways_out import HINTS
 from tests.support.onnx_models import BN, agree, kinds, model, node, statistics, weights
