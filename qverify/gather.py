@@ -1,4 +1,4 @@
-"""`Gather`: the layer of all that moves, repeats, drops or pads numbers and computes nothing (mathematics.md, 4.5)."""
+"""`Gather`: the layer of all that only moves, repeats, drops or pads numbers (mathematics.md, section 4.5)."""
 
 from __future__ import annotations
 

@@ -8,10 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qverify.activations.layer import Activation
 from qverify.errors import InternalError
 from qverify.fingerprint import encoding, fingerprint
 from qverify.gather import Gather
-from qverify.layers import Add, BatchNorm, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import (
+    Add,
+    BatchNorm,
+    Conv,
+    Dense,
+    DynamicRounding,
+    Input,
+    Layer,
+    MaxPool,
+    Product,
+    Relu,
+    Rounding,
+    Scale,
+)
 from qverify.network import Network
 from tests.support.networks import conv, dense, known_layers, mlp, scale
 
@@ -24,6 +38,10 @@ EXAMPLES: dict[type[Layer], Any] = {
     Scale: scale(RNG, "s", 0, 4),
     Relu: Relu("r", (0,), (4,), offset=np.zeros(4)),
     Add: Add("a", (0, 1), (4,)),
+    Product: Product("p", (0, 1), (4,)),
+    Activation: Activation(
+        "f", (0,), (4,), function="clip", parameters=(np.zeros(4), np.ones(4)), offset=np.full(4, 0.25)
+    ),
     MaxPool: MaxPool("m", (0,), (2, 2, 3), (2, 4, 6), (2, 2), (2, 2)),
     Gather: Gather("g", (0, 1), (4,), index=np.array([3, -1, 0, 2]), fill=np.array([0.0, 1.0, 0.0, 0.0])),
     DynamicRounding: DynamicRounding("q", (0,), (4,)),
@@ -48,6 +66,7 @@ OTHER: dict[str, Any] = {
     "offset": None,
     "grid": np.ones((1, 1)),
     "kernel": True,
+    "function": "hard_sigmoid",
 }
 
 
@@ -60,6 +79,8 @@ def changed(layer: Any, name: str) -> list[Any]:
         moved.reshape(-1)[-1] = np.nextafter(last, 9.0) if moved.dtype.kind == "f" else last + 1
         other = np.int64 if moved.dtype.kind == "f" else np.float64
         return [moved, moved[::-1].copy(), value.reshape(1, *value.shape), value.view(other)]
+    if name == "parameters":
+        return [value[::-1], value[:1], (value[0] + 0.5, value[1])]
     if name in ("shape", "in_shape"):
         return [shape for shape in ((*value, 1), value[:-1], value[::-1]) if shape != value]
     return [OTHER[name]]

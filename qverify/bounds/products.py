@@ -1,4 +1,4 @@
-"""Bounds on the product of two layers, `z = x y` element by element, for x and y within bounds (mathematics.md, 4.6).
+"""Bounds on the product of two layers, `z = x y`, for x and y within bounds (mathematics.md, section 4.6).
 
 McCormick's planes hold for all x in [l, u] and y in [m, v], since products of distances to the ends are not negative:
 

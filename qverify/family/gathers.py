@@ -1,4 +1,4 @@
-"""Where toolchains round what a Gather gives (mathematics.md, section 10.1): what holds whatever operator it came from.
+"""Where toolchains round what a Gather gives (mathematics.md, section 7): what holds whatever operator it came from.
 
 onnxruntime quantises the outputs of Transpose, Split, Gather, Pad by zeros and Resize on the grid of what they read, in
 both of its formats, and so those of Slice in QDQ files; in files of integer operators the output of a Slice stays in

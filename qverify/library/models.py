@@ -19,20 +19,25 @@ if TYPE_CHECKING:
 
 
 def load(
-    source: str | os.PathLike[str] | onnx.ModelProto | torch.nn.Module, input_shape: Sequence[int] | None = None
+    source: str | os.PathLike[str] | onnx.ModelProto | torch.nn.Module,
+    input_shape: Sequence[int] | None = None,
+    *,
+    output: str | None = None,
 ) -> Network:
     """Read an ONNX or TFLite file, by its content, an ONNX model in memory, or a torch module, as a `Network`.
 
-    A module needs the shape of one sample, `input_shape`, such as (1, 28, 28); its numbers are those of the moment, in
-    float64, and later training does not change the network. Guarantees and errors of files are those of
-    `qverify.onnx.load` and `qverify.tflite.load`, those of modules of `training.live_network.LiveNetwork.trace`: what
-    was read is compared with onnxruntime, or with the module itself. Raises ModelError, and UsageError for a module
-    without a shape, or a shape with a file.
+    `output`: the name of one of several outputs of an ONNX model. A module needs the shape of one sample,
+    `input_shape`, such as (1, 28, 28); its numbers are those of the moment, in float64, and later training does not
+    change the network. Guarantees and errors of files are those of `qverify.onnx.load` and `qverify.tflite.load`, those
+    of modules of `training.live_network.LiveNetwork.trace`: what was read is compared with onnxruntime, or with the
+    module itself. Raises ModelError, and UsageError for a module without a shape, or a shape with a file.
     """
     if not _is_module(source):
         if input_shape is not None:
             raise UsageError("input_shape is for torch modules; a file says itself what it reads, so leave it out.")
-        return loading.load(source)  # type: ignore[arg-type]
+        return loading.load(source, output)  # type: ignore[arg-type]
+    if output is not None:
+        raise UsageError("output is for ONNX models with several; a torch module gives one, so leave it out.")
     if input_shape is None:
         raise UsageError(
             "A torch module does not say what it reads; give input_shape, that of one sample, as in"
@@ -46,11 +51,13 @@ def load(
     return LiveNetwork.trace(source, tuple(input_shape), type(source).__name__).frozen()  # type: ignore[arg-type]
 
 
-def network_of(model: Any, shape: tuple[int, ...]) -> Network:
+def network_of(model: Any, shape: tuple[int, ...], output: str | None = None) -> Network:
     """The network of a model in any form, for samples of this shape. Raises ModelError, UsageError."""
     if isinstance(model, Network):
+        if output is not None:
+            raise UsageError("output is for ONNX models with several; a Network has one, so leave it out.")
         return model
-    return load(model, shape if _is_module(model) else None)
+    return load(model, shape if _is_module(model) else None, output=output)
 
 
 def _is_module(source: object) -> bool:

@@ -118,7 +118,7 @@ def _asked(model: Any, x: Any, y: Any, radii: Any, words: dict[str, Any], option
         return _Asked(model, (flat, labels), radii, options, about)
     given = given_of(words, radii)
     everything = _samples(x, y, given)
-    network = network_of(model, everything.shape)
+    network = network_of(model, everything.shape, given.output)
     given = replace(given, model=network.source, data=everything.name)
     if options is not None:
         given = replace(given, clip_input=options.clip)

@@ -28,6 +28,7 @@ class Words(TypedDict, total=False):
     `timeout`: seconds for one sample, None for no limit. `memory`: "4G". `progress`: tell how far it is, on stderr.
     """
 
+    output: str
     data: str | os.PathLike[str]
     samples: str | int
     input_scale: float

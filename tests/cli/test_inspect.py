@@ -86,7 +86,7 @@ def test_notes_of_the_loader_are_shown(tmp_path: Path, monkeypatch: pytest.Monke
     from dataclasses import replace
 
     network = replace(onnx_io.load(DIGITS), notes=("a Softmax was dropped",))
-    monkeypatch.setattr(problem, "load", lambda path: network)
+    monkeypatch.setattr(problem, "load", lambda path, output=None: network)
     result = qverify("inspect", DIGITS)
     assert "qverify: note: a Softmax was dropped" in result.stderr and "Softmax" not in result.stdout
 
@@ -94,7 +94,7 @@ def test_notes_of_the_loader_are_shown(tmp_path: Path, monkeypatch: pytest.Monke
 def test_inputs_beyond_the_paper_convention_are_pointed_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(problem, "load", lambda path: networks.mlp(rng, 4, 3))
+    monkeypatch.setattr(problem, "load", lambda path, output=None: networks.mlp(rng, 4, 3))
     data = Samples("far", np.array([[-2.0, 0.0, 3.0, 1.0]]), np.array([1]), "", "")
     monkeypatch.setattr(datasets, "load", lambda name: data)
     result = qverify("inspect", DIGITS, "--data", "far", "--bits", 8)

@@ -143,7 +143,7 @@ def test_kill_9_loses_no_row_that_was_written(tmp_path: Path, undisturbed: list[
 
 def test_ctrl_c_before_the_first_sample_is_status_130(tmp_path: Path) -> None:
     code = "import os, signal, qverify.runs.problem as p; from qverify.cli import main; "
-    code += "p.load = lambda path: os.kill(os.getpid(), signal.SIGINT); main(prog_name='qverify')"
+    code += "p.load = lambda path, output=None: os.kill(os.getpid(), signal.SIGINT); main(prog_name='qverify')"
     found = subprocess.run([sys.executable, "-c", code, *SLOW], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "qverify: interrupted.\n")
 

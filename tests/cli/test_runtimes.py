@@ -29,7 +29,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Network, np.
     network, x = made.network(), np.concatenate([made.sample()[0] for _ in range(30)])
     np.savez(tmp_path / "data.npz", x=x.reshape(30, 2, 2, 2), y=network.evaluate(x).argmax(1))
     (tmp_path / "small.tflite").write_bytes(b"a file")
-    monkeypatch.setattr("qverify.runs.problem.load", lambda path: network)
+    monkeypatch.setattr("qverify.runs.problem.load", lambda path, output=None: network)
     return network, x, ["runtimes", tmp_path / "small.tflite", "--data", tmp_path / "data.npz"]
 
 

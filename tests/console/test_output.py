@@ -184,7 +184,7 @@ def test_layers_with_odd_names_reach_no_terminal(tmp_path: Path, monkeypatch: py
         {i: replace(layer, name=f"{layer.name}{NASTY}") for i, layer in enumerate(network.layers)}
     )
     noted = replace(renamed, notes=(NASTY,), source=f"{NASTY}.onnx")
-    monkeypatch.setattr(onnx_io, "load", lambda path: noted)
+    monkeypatch.setattr(onnx_io, "load", lambda path, output=None: noted)
     given = ("--data", "digits", "--samples", "0:4", "--bits", 6, "--method", "ibp", "--precision", 1)
     for command in (("inspect", DIGITS), ("radius", DIGITS, *given, "--accuracy", 0.5, "--layer-method", "ibp")):
         result = qverify(*command)

@@ -63,7 +63,7 @@ def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> No
 
 def test_sigterm_before_the_first_sample() -> None:
     code = "import os, signal, qverify.runs.problem as p; from qverify.cli import main; "
-    code += "p.load = lambda path: os.kill(os.getpid(), signal.SIGTERM); main(prog_name='qverify')"
+    code += "p.load = lambda path, output=None: os.kill(os.getpid(), signal.SIGTERM); main(prog_name='qverify')"
     found = subprocess.run([sys.executable, "-c", code, *SLOW], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stdout, found.stderr) == (143, "", "qverify: ended by SIGTERM.\n")
 

@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qverify.errors import ModelError, UnsupportedModel
+import qverify as qverify_package
+from qverify.errors import ModelError, UnsupportedModel, UsageError
 from qverify.onnx.reader import load
 from tests.support.commands import answer, qverify
 from tests.support.onnx_models import node, weights
@@ -184,3 +185,15 @@ def test_the_command_line_names_an_output(tmp_path: Path) -> None:
     assert again.exit_code == 2 and "Traceback" not in again.stderr
     page = qverify("report", run, "--format", "html", "--out", tmp_path / "page.html")
     assert page.exit_code == 0, page.stderr
+
+
+def test_python_names_an_output() -> None:
+    built = _classifier(outputs=[_output("s"), _output("h")])
+    network = qverify_package.load(built, output="s")
+    assert network.output_size == 3
+    x = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
+    y = network.evaluate(x).argmax(1)
+    found = qverify_package.verify(built, x, y, 12, output="s", method="ibp")
+    assert len(found) == 4
+    with pytest.raises(UsageError, match="a Network has one, so leave it out"):
+        qverify_package.verify(network, x, y, 12, output="s")

@@ -37,7 +37,7 @@ MOST = 500
 LARGE = re.compile(
     r"\b(Array|Tensor|ndarray|Network|Layer|Family|Samples|Module|BatchNorm|NodeProto|Mapping|dict|list)\b"
 )
-SMALL = {"Given", "TrainGiven", "Download", "Files", "Operator", "Refusals", "Tensor"}
+SMALL = {"Given", "TrainGiven", "Download", "Files", "Operator", "Refusals", "Tensor", "Function"}
 """Dataclasses with such words in their fields that stay small: what a user typed, sentences, shapes."""
 
 
