@@ -132,7 +132,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("verify", "batch"))) for name in COMMANDS]
+)
 def test_each_note_is_printed_once_and_never_as_python_prints_it(command: str, files: Path) -> None:
     """In its own process, with processes that work for it; even where Python is asked for every warning."""
     code = [sys.executable, "-W", "always", "-c", "from qverify.cli import main; main(prog_name='qverify')"]

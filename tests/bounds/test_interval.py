@@ -38,6 +38,7 @@ from tests.support.bounds import (
     with_saturations,
 )
 from tests.support.networks import (
+    EVERY,
     NETWORKS,
     conv_taps,
     dense,
@@ -81,7 +82,7 @@ def test_every_member_lies_inside_where_the_scheme_clips(name: str) -> None:
 
 @pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
 @pytest.mark.parametrize("clip", [None, CLIP], ids=["free", "clipped"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_member_lies_inside_with_points_everywhere(
     name: str, clip: tuple[float, float] | None, grid: bool
 ) -> None:

@@ -29,7 +29,7 @@ from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support.bounds import TOLERANCE, assert_contained, assert_margins_hold, box_ends, members, setting
-from tests.support.networks import NETWORKS, inputs, mlp
+from tests.support.networks import EVERY, inputs, mlp
 from tests.support.rationals import corner_member, exact
 
 EFFORT = Effort(steps=4, length=0.5, decay=0.8)
@@ -66,7 +66,7 @@ def any_setting(name: str, seed: int, size: float) -> tuple[Any, ...]:
     return rounded_setting(seed, size) if name == "rounded" else setting(name, seed, None, size)
 
 
-ALL = pytest.mark.parametrize("name", [*NETWORKS, "rounded"])
+ALL = pytest.mark.parametrize("name", [*EVERY, "rounded"])
 
 
 # --- soundness ------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ pytest.importorskip("pyscipopt")
 pytest.importorskip("gurobipy")
 
 
-@pytest.mark.parametrize("seed", range(210))
+@pytest.mark.parametrize("seed", [pytest.param(k, marks=[pytest.mark.slow] * (k >= 90)) for k in range(210)])
 def test_relational_is_bilinear(seed: int) -> None:
     """Dense networks: the weights are eliminated exactly. Half without the cuts, so that (1) is not assumed."""
     family, x = tiny(seed)

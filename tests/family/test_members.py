@@ -22,7 +22,16 @@ from qverify.family.radii import Radii
 from qverify.layers import Conv, Dense, Input
 from qverify.network import Network, margins
 from tests.support.bounds import box_ends
-from tests.support.networks import NETWORKS, inputs, known_layers, mlp, random_points, random_radii, sample_members
+from tests.support.networks import (
+    EVERY,
+    NETWORKS,
+    inputs,
+    known_layers,
+    mlp,
+    random_points,
+    random_radii,
+    sample_members,
+)
 
 FLOATS = st.floats(-1e3, 1e3)
 
@@ -134,7 +143,7 @@ def test_whatever_is_wanted_realise_returns_a_member(
 
 @pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
 @pytest.mark.parametrize("clip", [None, (0.0, 1.0)], ids=["free", "clipped"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_members_with_points_everywhere_lie_within_the_bounds(
     name: str, clip: tuple[float, float] | None, grid: bool, rng: np.random.Generator
 ) -> None:

@@ -36,9 +36,9 @@ def test_its_forward_passes_agree(kind: str, rng: np.random.Generator) -> None:
 
 def test_no_verdict_is_broken() -> None:
     """A short run: every scheme and kind."""
-    tally = fuzz(seed=0, verdicts=150)
+    tally = fuzz(seed=0, verdicts=60)
     assert tally.broken == []
-    assert tally.total("verified") > 30 and tally.total("falsified") > 20
+    assert tally.total("verified") > 8 and tally.total("falsified") > 8
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from qverify.replication.gaps import Gaps, runtimes
 from qverify.replication.matching import match
 from qverify.replication.moves import moves
 from qverify.replication.regions import Region
-from tests.support.networks import NETWORKS, RELU_NETWORKS, inputs, mlp
+from tests.support.networks import LATER, NETWORKS, RELU_NETWORKS, inputs, mlp
 from tests.support.quantised import quantised, sample_runtimes
 
 RUNTIMES = 200
@@ -45,7 +45,9 @@ def radii(file: Network, rule: str) -> dict[int, Any]:
 
 
 @pytest.mark.parametrize("rule", ROUNDINGS)
-@pytest.mark.parametrize("name", sorted(RELU_NETWORKS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LATER else n for n in sorted(RELU_NETWORKS)]
+)
 def test_no_runtime_is_farther_off_than_what_is_proved(name: str, rule: str) -> None:
     network, file, x, rng = case(name, fused=rule != "single", channel=rule != "any")
     found = Gaps(match(network, file), rule)

@@ -123,7 +123,15 @@ def sheets(pdf: bytes) -> int:
     return len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf))
 
 
-@pytest.mark.parametrize(("name", "most"), [("one", 5), ("two", 7), ("large", 6), ("many", 26)])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("one", 5),
+        ("two", 7),
+        pytest.param("large", 6, marks=pytest.mark.slow),
+        pytest.param("many", 26, marks=pytest.mark.slow),
+    ],
+)
 def test_few_sheets_of_paper(pages: dict[str, str], printer: Printer, name: str, most: int) -> None:
     """One case takes four pages and its manifest at most, and a case more takes two more with its manifest."""
     number = sheets(printer(pages[name]))

@@ -71,6 +71,7 @@ def test_every_figure_has_data_plots_and_a_page(made: Path, figure: str, plot: s
     assert f"![{page.splitlines()[0][2:]}]({plot}.svg)" in page
 
 
+@pytest.mark.slow
 def test_rows_are_what_verify_says(made: Path) -> None:
     found = rows(made, "figure2_normal_robust") + rows(made, "figure3_methods")
     assert len(found) == 18 + 24

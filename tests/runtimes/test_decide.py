@@ -116,7 +116,15 @@ def first_largest(outputs: tuple[int, ...]) -> int:
     return outputs.index(max(outputs))
 
 
-@pytest.mark.parametrize("rules", [RULES, ("float32",), ("single",), ("double",), ("single", "double")], ids="-".join)
+@pytest.mark.parametrize(
+    "rules",
+    [
+        RULES,
+        ("float32",),
+        *(pytest.param(r, marks=pytest.mark.slow) for r in (("single",), ("double",), ("single", "double"))),
+    ],
+    ids="-".join,
+)
 @pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 def test_answers_are_those_of_brute_force(make: Callable[[np.random.Generator], Maker], rules: tuple[str, ...]) -> None:
     statuses: Counter[str] = Counter()

@@ -15,6 +15,7 @@ from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
+import pytest
 
 from qverify.activations.layer import Activation
 from qverify.family.family import Family
@@ -310,6 +311,10 @@ NETWORKS: dict[str, Callable[[Rng], Network]] = {
 }
 
 
+LATER = ("deep", "linear", "conv_conv", "conv_last", "input_twice", "conv_input_twice", "conv_max_pool", "gather_last")
+"""Those that a longer test leaves to the slow run, where others have what they have."""
+EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in LATER else name for name in NETWORKS]
+"""All names, for `parametrize` of longer tests."""
 RELU_NETWORKS = [name for name in NETWORKS if name not in ("leaky_clip", "conv_hard_sigmoid", "gated")]
 """Those that have no activation but Relu and no product of branches, which some questions know alone."""
 

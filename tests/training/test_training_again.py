@@ -94,7 +94,7 @@ class Interrupted:
 # --- going on ---
 
 
-@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize("after", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("distortion", [0.0, 0.6])
 @pytest.mark.parametrize("name", STATED)
 def test_interrupted_and_resumed_is_as_if_nothing_had_happened(

@@ -24,6 +24,7 @@ from qverify.verification.cascade import Cascade, verify
 from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status, Verdict
 from tests.support.networks import (
+    EVERY,
     NETWORKS,
     dense,
     known_layers,
@@ -68,7 +69,7 @@ def check_verdict(verdict: Verdict, family: Family, x: Array, label: int, rng: n
 
 
 @pytest.mark.parametrize("method", PROVING)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_verdicts_hold(name: str, method: str, rng: np.random.Generator) -> None:
     """Every kind of network, radii from harmless to hopeless, so that every status occurs."""
     network = NETWORKS[name](rng)

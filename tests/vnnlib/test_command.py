@@ -161,6 +161,7 @@ def script(name: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_scripts_of_vnncomp_answer_an_instance(tmp_path: Path, network: Path) -> None:
     query, results = tmp_path / "q.vnnlib", tmp_path / "results.txt"
     query.write_text(first(1.75))
