@@ -51,11 +51,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## verify the digits network at 6, 8 and 10 bits; the reports go to demo-report/
+demo: $(STAMP)  ## verify the digits network at 6, 8 and 10 bits, print the table and write the page demo-report/report.html
 	rm -rf demo-report
 	$(BIN)/qverify verify models/digits.onnx --data digits --bits 6 --out demo-report/bits-6
 	$(BIN)/qverify verify models/digits.onnx --data digits --bits 8 --out demo-report/bits-8
 	$(BIN)/qverify verify models/digits.onnx --data digits --bits 10 --out demo-report/bits-10
+	$(BIN)/qverify report demo-report/bits-6 demo-report/bits-8 demo-report/bits-10
+	@$(BIN)/qverify report demo-report/bits-6 demo-report/bits-8 demo-report/bits-10 --format html \
+	  --title "A network for digits under quantisation" --out demo-report/report.html
 
 models: $(STAMP)  ## train the networks of models/ that are missing, each from its .toml; what was interrupted goes on
 	@for config in models/*.toml; do model=$${config%.toml}.onnx; test -e $$model -a ! -e $$model.checkpoint || \
