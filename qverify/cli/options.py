@@ -229,21 +229,8 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
             show_default=True,
             help="The program of the exact step: weights eliminated, or kept as variables (small networks).",
         ),
-        click.option(
-            "--solver",
-            type=click.Choice(SOLVER_CHOICES),
-            default="auto",
-            show_default=True,
-            help="For the exact step; `qverify solvers` shows which work here.",
-        ),
-        click.option(
-            "--timeout",
-            type=float,
-            default=300.0,
-            show_default=True,
-            metavar="S",
-            help="Seconds for one sample, all stages together; then it stays unknown, with its bounds. inf: no limit.",
-        ),
+        solver_option,
+        timeout_option,
         click.option(
             "--jobs",
             type=click.IntRange(max=9999),
@@ -254,6 +241,21 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
     )
 
 
+solver_option = click.option(
+    "--solver",
+    type=click.Choice(SOLVER_CHOICES),
+    default="auto",
+    show_default=True,
+    help="For the exact step; `qverify solvers` shows which work here.",
+)
+timeout_option = click.option(
+    "--timeout",
+    type=float,
+    default=300.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds for one sample, all stages together; then it stays unknown, with its bounds. inf: no limit.",
+)
 bits_option = click.option(
     "--bits",
     type=BitWidth("qverify sweep takes a range, as in --bits 4:8, and a plan for qverify batch a list", True),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qverify.choices import SOLVER_CHOICES, VERIFY_METHODS
-from qverify.cli.options import problem_options, stacked
+from qverify.choices import VERIFY_METHODS
+from qverify.cli.options import problem_options, solver_option, stacked, timeout_option
 from qverify.cli.words import OneOf, words_of
 
 if TYPE_CHECKING:
@@ -36,21 +36,8 @@ def property_options() -> Callable[[Any], Any]:
             help="auto: from cheap to exact, each sample as far as it must. ibp, bp: an attack, and proofs by bounds "
             "alone. exact: the solver on every sample that no attack breaks.",
         ),
-        click.option(
-            "--solver",
-            type=click.Choice(SOLVER_CHOICES),
-            default="auto",
-            show_default=True,
-            help="For the exact step; `qverify solvers` shows which work here.",
-        ),
-        click.option(
-            "--timeout",
-            type=float,
-            default=300.0,
-            show_default=True,
-            metavar="S",
-            help="Seconds for one sample, all stages together; then it stays unknown. inf: no limit.",
-        ),
+        solver_option,
+        timeout_option,
         click.option(
             "--fail-on",
             callback=words_of(FAILING),
