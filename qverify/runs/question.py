@@ -49,6 +49,18 @@ from qverify.verification.verdict import SEMANTICS
 
 PROPERTY = "the output of the label is the largest"
 
+MAY_DIFFER = (
+    "model",
+    "data_source",
+    "data_samples",
+    "radii.file",
+    "radii.convention",
+    "radii.largest",
+    PLACES,
+    "runs",
+)
+"""Keys of run.json and radius.json that do not belong to the question: files may move (their hashes count), a run may
+go on elsewhere, and numbers computed on another machine may differ in the last digit."""
 _NULL = ("input_scale", "clip_input", "timeout")
 """Fields that stand in a question also where they are None."""
 

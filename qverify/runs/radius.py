@@ -24,30 +24,18 @@ from qverify.console.output import say
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.errors import InternalError
-from qverify.files.places import PLACES
 from qverify.runs.csv_rows import Columns
 from qverify.runs.folder import Directory, Files, Reader, append, open_folder, writing
 from qverify.runs.problem import FamilyProblem
+from qverify.runs.question import MAY_DIFFER, Question
 from qverify.runs.start import LayersAsked, SolverUsed, Start
 from qverify.runs.stored import record_faults
 from qverify.verification.arguments import usable_device
 
 if TYPE_CHECKING:
     from qverify.runs.given import Given
-    from qverify.runs.question import Question
 
 QUESTION, ROWS, LAYERS = "radius.json", "factors.csv", "layers.csv"
-_MAY_DIFFER = (
-    "model",
-    "data_source",
-    "data_samples",
-    "radii.file",
-    "radii.convention",
-    "radii.largest",
-    PLACES,
-    "runs",
-)
-"""As in `verify.py`: files may move, and numbers may differ in the last digit elsewhere."""
 
 _BRACKETS = Columns(Bracket, "a search for factors")
 _LAYERS = Columns(LayerRow, "a search layer by layer")
@@ -76,7 +64,7 @@ class RadiusDirectory(Directory):
         rows: dict[str, Reader] = {ROWS: _BRACKETS} | ({LAYERS: _LAYERS} if layers else {})
         others = () if layers else (LAYERS,)
         files = Files(
-            folder=Path(path), question=QUESTION, rows=rows, may_differ=_MAY_DIFFER, faults=record_faults, others=others
+            folder=Path(path), question=QUESTION, rows=rows, may_differ=MAY_DIFFER, faults=record_faults, others=others
         )
         _, found = open_folder(files, question.to_json(), start.to_json(), resume)
         return RadiusDirectory(files.folder, found)

@@ -23,10 +23,9 @@ from qverify.console.output import say
 from qverify.console.progress import Pace, Progress
 from qverify.console.signals import stoppable
 from qverify.errors import InternalError, ModelError, OutputError
-from qverify.files.places import PLACES
 from qverify.onnx import reader as onnx_io
 from qverify.runs.folder import RUNS, Directory, Files, append, open_folder, writing
-from qverify.runs.question import Question, widened
+from qverify.runs.question import MAY_DIFFER, Question, widened
 from qverify.runs.start import SolverUsed, Start
 from qverify.runs.stored import ROWS, RUN, RowLines, record_faults
 from qverify.text.brief import Brief
@@ -42,18 +41,6 @@ if TYPE_CHECKING:
     from qverify.verification.verdict import Options, Verdict
 
 WITNESSES = "witnesses"
-_MAY_DIFFER = (
-    "model",
-    "data_source",
-    "data_samples",
-    "radii.file",
-    "radii.convention",
-    "radii.largest",
-    PLACES,
-    "runs",
-)
-"""Keys of run.json that do not belong to the question: files may move (their hashes count), a run may go on elsewhere,
-and numbers computed on another machine may differ in the last digit."""
 
 
 class RunDirectory(Directory):
@@ -76,7 +63,7 @@ class RunDirectory(Directory):
             folder=Path(path),
             question=RUN,
             rows={ROWS: RowLines()},
-            may_differ=_MAY_DIFFER,
+            may_differ=MAY_DIFFER,
             faults=record_faults,
             changed=widened,
         )
