@@ -83,12 +83,12 @@ def test_what_holds_goes_through_every_start(rng: np.random.Generator, evaluated
 
 
 def test_every_sample_keeps_its_own_member(rng: np.random.Generator, evaluated: list[Any]) -> None:
-    """Broken after one step or several: the members kept are those whose margins are reported, sample by sample."""
+    """Broken on the way or never: the members kept are those whose margins are reported, sample by sample."""
     network, x, outputs = samples(rng, 60)
     labels = outputs.argmax(1)
     family, found = attacked(network, x, labels, Radii(0.01, 0.01, 0.01, 0.01))
     broken = int((found.margin < 0).sum())
-    assert len(set(evaluated)) >= 3 and 10 < broken < 50  # samples leave at different steps, and some never do
+    assert len(set(evaluated)) >= 2 and 10 < broken < 50  # some leave on the way, and others never do
     for i, margin in enumerate(found.margin.tolist()):
         witness = found.recipe(family, x[i], int(labels[i]), i).witness()
         assert membership(family, witness.network, x[i], witness.input) == []

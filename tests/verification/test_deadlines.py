@@ -27,7 +27,7 @@ from qverify.exact.search import Search
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.network import Network, margins
-from qverify.verification import cascade, setup
+from qverify.verification import attack, cascade, setup
 from qverify.verification.cascade import verify
 from qverify.verification.exact_step import ExactStep
 from qverify.verification.row import Row
@@ -66,6 +66,12 @@ class Clock:
                 self._ahead += seconds if after else 0.0
 
         self._patch.setattr(owner, name, slow)
+
+
+@pytest.fixture(autouse=True)
+def weak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attack that leaves something to every stage."""
+    monkeypatch.setattr(attack, "_LEAK", 0.0)
 
 
 @pytest.fixture
