@@ -32,11 +32,11 @@ import torch
 from torch import Tensor
 
 from qverify.activations.layer import Activation
-from qverify.bounds.backward_pass import BackwardPass
+from qverify.bounds.backward_pass import BackwardPass, Notes
 from qverify.bounds.curves import activation_backward
 from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
-from qverify.bounds.lines import point_lines
+from qverify.bounds.lines import point_lines, relu_lines
 from qverify.bounds.pools import pool_lines
 from qverify.bounds.products import planes_above, planes_below
 from qverify.gather import Gather
@@ -75,23 +75,25 @@ def combined_bound(
     rows: dict[int, Tensor],
     high: dict[int, Tensor] | None = None,
     shares: dict[int, Tensor] | None = None,
-    used: dict[int, Tensor] | None = None,
+    notes: Notes | None = None,
 ) -> Tensor:
     """Lower bounds (B, S) on the sum of `rows[i] . output of layer i` and `high[i] . upper end of layer i`. Sound for
     any shares; not checked for overflow. Differentiable.
 
     `high`: of `model.fused` layers only. `shares[i]` (B, S, size) in [0, 1], of the steep line at each activation, the
-    rest that of a flat one (formula (10)); `used` takes the shares of this pass, which are the usual ones elsewhere.
+    rest that of a flat one (formula (10)); the usual ones elsewhere. `notes` takes what is noted of this pass.
     """
     high = high or {}
     first = next(iter((*rows.values(), *high.values())))
     zero = torch.zeros(first.shape[:2], dtype=model.dtype, device=model.device)
-    state = BackwardPass(model, bounds, zero, zero.clone(), dict(rows), dict(high), shares or {}, used)
+    state = BackwardPass(model, bounds, zero, zero.clone(), dict(rows), dict(high), shares or {}, notes)
     for i in range(max((*rows, *high)), 0, -1):
         coefficients = state.rows.pop(i, None)
         if coefficients is None and i in state.high:
             coefficients = torch.zeros_like(state.high[i])
         if coefficients is not None:
+            if notes is not None:
+                notes.rows[i] = coefficients
             BACKWARD[type(model.network.layers[i])](state, i, coefficients)
     return state.constant + _at_input(state) - 2.0 * state.slack
 
@@ -100,6 +102,7 @@ def _at_input(state: BackwardPass) -> Tensor:
     """The minimum (B, S) over the box of `c x - e |x|`, per coordinate that of the values p, q at its ends:
     `(p + q) / 2 - |p - q| / 2`."""
     lower, upper = state.ends(0)
+    ends = state.bounds.lower[0], state.bounds.upper[0]
     c = state.rows.get(0)
     if c is None:
         c = torch.zeros_like(state.constant).unsqueeze(2) * lower
@@ -107,16 +110,21 @@ def _at_input(state: BackwardPass) -> Tensor:
     if state.tracks:
         reach, mass = torch.maximum(lower.abs(), upper.abs()), c.abs() if e is None else c.abs() + e.abs()
         state.err((mass @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), c.shape[2], 0)
-    middle, half = (lower + upper) / 2.0, (upper - lower) / 2.0
+    middle, half, size, skew = state.bounds.once("input", ends, lambda: _input_box(lower, upper))
     if e is None:
-        return (c @ middle.transpose(1, 2)).squeeze(2) - (c * half).abs().sum(2)
-    size, skew = (lower.abs() + upper.abs()) / 2.0, (upper.abs() - lower.abs()) / 2.0
+        return _dot(c, middle) - (c * half).abs().sum(2)
     apart = (c * half - e * skew).abs()
     if state.convex:
         least = c * middle - e * size - apart
         return torch.where((e < 0) & (lower < 0) & (upper > 0), least.clamp(max=0), least).sum(2)
-    lost = e.squeeze(2) * size.sum(2) if e.shape[2] == 1 else (e @ size.transpose(1, 2)).squeeze(2)
-    return (c @ middle.transpose(1, 2)).squeeze(2) - lost - apart.sum(2)
+    lost = e.squeeze(2) * size.sum(2) if e.shape[2] == 1 else _dot(e, size)
+    return _dot(c, middle) - lost - apart.sum(2)
+
+
+def _input_box(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Middle and half width of the box of x, and the same of |x| at its ends."""
+    size, skew = (lower.abs() + upper.abs()) / 2.0, (upper.abs() - lower.abs()) / 2.0
+    return (lower + upper) / 2.0, (upper - lower) / 2.0, size, skew
 
 
 def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
@@ -149,7 +157,8 @@ def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
         state.add(0, centre)
         state.absolute = absolute if state.absolute is None else state.absolute + absolute
     else:
-        slope, intercept = chord(torch, *state.ends(source))
+        ends = state.bounds.lower[source], state.bounds.upper[source]
+        slope, intercept = state.bounds.once(("chord", source), ends, lambda: chord(torch, *state.ends(source)))
         state.add(source, centre - absolute * slope)
         state.constant = state.constant - (absolute.clamp(min=0) * intercept).sum(2)
 
@@ -210,32 +219,21 @@ def _summed_first(state: BackwardPass, affine: Affine, source: int, a: Tensor) -
 
 def _relu(state: BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
-    lower, upper = state.ends(source)
-    least = state.least_high(source)
-    radius = state.bounds.activation[index]
-    radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
-    # x >= alpha (z - r): exact where the sign of z - r is known; else the steeper side.
-    alpha = state.share(index, (upper - radius > radius - lower).to(a.dtype))
-    fixed = ((lower - radius >= 0) | (upper - radius <= 0)).to(a.dtype)
-    alpha = alpha * (1.0 - fixed) + fixed * (lower - radius >= 0)
-    # x <= slope (hi - least) + r where hi is unstable, hi + r where active, r where inactive.
-    unstable = (least < 0) & (upper > 0)
-    width = torch.where(unstable, upper - least, torch.ones_like(lower))
-    slope = torch.where(unstable, upper / width, (least >= 0).to(a.dtype))
-    lift = radius - torch.where(unstable, slope * least, torch.zeros_like(lower))
+    lines = relu_lines(state.bounds, index, source)
+    alpha = state.share(index, lines.usual) * lines.free + lines.active
     positive = a.clamp(min=0)
     negative, steep = a - positive, positive * alpha
-    state.add(source, steep + negative * slope)
-    lift, radius = lift.expand_as(lower), radius.expand_as(lower)
-    state.constant = state.constant - _dot(steep, radius) + _dot(negative, lift)
+    state.add(source, steep + negative * lines.slope)
+    state.constant = state.constant - _dot(steep, lines.radius) + _dot(negative, lines.lift)
     if state.tracks:
-        reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
+        lower, upper = state.ends(source)
+        reach = torch.maximum(lower.abs(), upper.abs()) + lines.radius + state.model.rounding.tiny
         state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
 def _dot(a: Tensor, one: Tensor) -> Tensor:
     """(B, S, n) and (B, 1, n): the products (B, S)."""
-    return (a @ one.transpose(1, 2)).squeeze(2)
+    return (a * one).sum(2) if a.shape[1] == 1 else (a @ one.transpose(1, 2)).squeeze(2)
 
 
 def _rounding(state: BackwardPass, index: int, a: Tensor) -> None:

@@ -14,10 +14,19 @@ if TYPE_CHECKING:
     from qverify.bounds.tensors import BoundModel, Bounds
 
 
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Notes(Brief):
+    """What is noted of a pass, by activation: the `shares` (B, S, n) that it takes, and the `rows` (B, S, n) on what
+    activations give."""
+
+    shares: dict[int, Tensor] = field(default_factory=dict)
+    rows: dict[int, Tensor] = field(default_factory=dict)
+
+
 @dataclass(eq=False, repr=False)
 class BackwardPass(Brief):
     """One backward pass. `rows[i]`: coefficients waiting at layer i, `high[i]` at its upper end; `absolute`: e of
-    `c x - e |x|` at the input. `shares[i]`: see `combined_bound`; `used`: where to note those that are taken."""
+    `c x - e |x|` at the input. `shares[i]`: see `combined_bound`; `notes`: where to note those that are taken."""
 
     model: BoundModel
     bounds: Bounds
@@ -26,7 +35,7 @@ class BackwardPass(Brief):
     rows: dict[int, Tensor] = field(default_factory=dict)
     high: dict[int, Tensor] = field(default_factory=dict)
     shares: dict[int, Tensor] = field(default_factory=dict)
-    used: dict[int, Tensor] | None = None
+    notes: Notes | None = None
     absolute: Tensor | None = None
     convex: bool = False
 
@@ -50,8 +59,8 @@ class BackwardPass(Brief):
     def share(self, index: int, usual: Tensor) -> Tensor:
         """The shares of the steep lines at activation `index`: those asked for, or the usual ones."""
         found = self.shares.get(index, usual)
-        if self.used is not None:
-            self.used[index] = found
+        if self.notes is not None:
+            self.notes.shares[index] = found
         return found
 
     def err(self, mass: Tensor, terms: int, source: int, weights: Tensor | float = 0.0) -> None:

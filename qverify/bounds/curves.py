@@ -90,26 +90,17 @@ def lines_around(state: BackwardPass, index: int) -> tuple[TwoLines, TwoLines]:
     bounds, (source,) = state.bounds, state.model.network.layers[index].inputs
     radius = bounds.activation[index]
     curve = state.model.curves[index]
-    made_of = (
-        curve,
-        state.tracks,
-        bounds.lower[source],
-        bounds.upper[source],
-        bounds.lower[index],
-        bounds.upper[index],
-        radius,
-    )
-    kept = bounds.lines.get(index)
-    if kept is not None and all(one is other for one, other in zip(kept[0], made_of, strict=True)):
-        found: tuple[TwoLines, TwoLines] = kept[1]
-        return found
-    v, y = state.ends(source), state.ends(index)
-    radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
-    below = _Side(curve, v, 1.0, state.tracks).lines(radius, y[0])
-    turned = _Side(curve, v, -1.0, state.tracks).lines(radius, -y[1])
-    above = TwoLines(-turned.slope, -turned.intercept, -turned.other_slope, -turned.other, turned.reach)
-    bounds.lines[index] = made_of, (below, above)
-    return below, above
+
+    def made() -> tuple[TwoLines, TwoLines]:
+        v, y = state.ends(source), state.ends(index)
+        wide = radius.unsqueeze(1) if radius.ndim == 2 else radius
+        below = _Side(curve, v, 1.0, state.tracks).lines(wide, y[0])
+        turned = _Side(curve, v, -1.0, state.tracks).lines(wide, -y[1])
+        above = TwoLines(-turned.slope, -turned.intercept, -turned.other_slope, -turned.other, turned.reach)
+        return below, above
+
+    ends = bounds.lower[source], bounds.upper[source], bounds.lower[index], bounds.upper[index]
+    return bounds.once(("curve", index), (curve, state.tracks, *ends, radius), made)
 
 
 class _Side:

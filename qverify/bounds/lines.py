@@ -20,6 +20,7 @@ from torch import Tensor
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
+    from qverify.bounds.tensors import Bounds
     from qverify.family.points import Point
 
 Ends = tuple[Tensor, Tensor]
@@ -34,6 +35,44 @@ class Line(Brief):
     intercept: Tensor
     level: Tensor
     usual: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReluLines(Brief):
+    """Lines around a Relu of radius r, (B, 1, n) each. Below: `x >= alpha (z - r)`, alpha = `share free + active` for a
+    share in [0, 1], exact where the sign of z - r is known, `usual` the share of the steeper side. Above:
+    `x <= slope hi + lift`, the chord where hi is unstable, hi + r where active, r where inactive."""
+
+    usual: Tensor
+    free: Tensor
+    active: Tensor
+    slope: Tensor
+    lift: Tensor
+    radius: Tensor
+
+
+def relu_lines(bounds: Bounds, index: int, source: int) -> ReluLines:
+    """The lines around Relu `index`, which reads layer `source`; `hi` is that itself, or its upper end."""
+    lower, upper, radius = bounds.lower[source], bounds.upper[source], bounds.activation[index]
+    least = bounds.least_high.get(source, lower)
+
+    def made() -> ReluLines:
+        active = lower - radius >= 0
+        unstable = (least < 0) & (upper > 0)
+        width = torch.where(unstable, upper - least, torch.ones_like(lower))
+        slope = torch.where(unstable, upper / width, (least >= 0).to(lower.dtype))
+        lift = radius - torch.where(unstable, slope * least, torch.zeros_like(lower))
+        found = (
+            (upper - radius > radius - lower).to(lower.dtype),
+            (~active & (upper - radius > 0)).to(lower.dtype),
+            active.to(lower.dtype),
+            slope,
+            lift,
+            radius.expand_as(lower),
+        )
+        return ReluLines(*(one.unsqueeze(1) for one in found))
+
+    return bounds.once(("relu", index), (lower, upper, least, radius), made)
 
 
 def point_lines(point: Point, radius: Tensor, v: Ends, least_high: Tensor, y: Ends) -> tuple[Line, Line]:

@@ -24,9 +24,13 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.backward import combined_bound
+from qverify.bounds.backward_pass import Notes
+from qverify.bounds.splits import Splits, multiplied
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qverify.bounds.tensors import BoundModel, Bounds
     from qverify.budget import Deadline
 
@@ -36,6 +40,8 @@ _PASSES = 8
 """Forward passes that a step of a search costs for each row."""
 _BETA = (0.9, 0.999)
 """Of Adam's two moments."""
+_MULTIPLIERS = 1.0
+"""How much longer the steps of multipliers of splits are, in their units."""
 _STARTS = (-2.0, -1.0, 0.0, 1.0)
 """Logarithms of the multipliers of the assumption that a search may start from: the best with the usual lines."""
 
@@ -68,11 +74,12 @@ class Assumption(Brief):
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Quantities(Brief):
     """What is bounded from below: the sum of `rows[i] . output of layer i` and `high[i] . upper end of layer i`,
-    (B, S, n) each, under an assumption or none."""
+    (B, S, n) each, under an assumption or none, and on the subproblems of splits or on the whole."""
 
     rows: dict[int, Tensor] = field(default_factory=dict)
     high: dict[int, Tensor] = field(default_factory=dict)
     assumed: Assumption | None = None
+    splits: Splits | None = None
 
     def to(self, dtype: torch.dtype) -> Quantities:
         """The same in another type."""
@@ -83,39 +90,75 @@ class Quantities(Brief):
             rows={i: t.to(dtype) for i, t in self.rows.items()},
             high={i: t.to(dtype) for i, t in self.high.items()},
             assumed=assumed,
+            splits=None if self.splits is None else self.splits.to(dtype),
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Choice(Brief):
-    """What a search chooses: shares (B, S, n) by activation, and the logarithms `weight` (B, S) of the multipliers of
-    the assumption if there is one. Any numbers will do: shares are clipped to [0, 1] where they are used.
+    """What a search chooses: shares (B, S, n) by activation, the logarithms `weight` (B, S) of the multipliers of the
+    assumption if there is one, and multipliers (B, S, D) of splits if there are any. Any numbers will do: shares are
+    clipped to [0, 1] and multipliers at 0 where they are used.
     """
 
     shares: dict[int, Tensor]
     weight: Tensor | None = None
+    multipliers: Tensor | None = None
 
     def to(self, dtype: torch.dtype) -> Choice:
         """The same in another type."""
-        shares = {i: t.to(dtype) for i, t in self.shares.items()}
-        return Choice(shares=shares, weight=None if self.weight is None else self.weight.to(dtype))
+        return self.mapped(lambda t: t.to(dtype))
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, shares by layer first."""
+        return [self.shares[i] for i in sorted(self.shares)] + [
+            t for t in (self.weight, self.multipliers) if t is not None
+        ]
+
+    def of_tensors(self, tensors: list[Tensor]) -> Choice:
+        """A choice of the same parts, of other `tensors()`."""
+        parts = iter(tensors)
+        return Choice(
+            shares={i: next(parts) for i in sorted(self.shares)},
+            weight=None if self.weight is None else next(parts),
+            multipliers=None if self.multipliers is None else next(parts),
+        )
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Choice:
+        """Every tensor replaced by `function` of it."""
+        return Choice(
+            shares={i: function(t) for i, t in self.shares.items()},
+            weight=None if self.weight is None else function(self.weight),
+            multipliers=None if self.multipliers is None else function(self.multipliers),
+        )
 
 
 def bound_with(
-    model: BoundModel, bounds: Bounds, asked: Quantities, choice: Choice, used: dict[int, Tensor] | None = None
+    model: BoundModel, bounds: Bounds, asked: Quantities, choice: Choice, notes: Notes | None = None
 ) -> Tensor:
     """Lower bounds (B, S) on what is asked, with the lines and multipliers of a choice. Sound, if `model` allows for
-    rounding and `bounds` hold, for members that meet the assumption; -inf where they overflow."""
-    rows, shares = dict(asked.rows), {i: share.clamp(0.0, 1.0) for i, share in choice.shares.items()}
+    rounding and `bounds` hold, for members that meet the assumption and the splits; -inf where they overflow."""
+    shares = {i: share.clamp(0.0, 1.0) for i, share in choice.shares.items()}
+    rows, high = dict(asked.rows), dict(asked.high)
+    constant: Tensor | float = 0.0
+    if asked.splits is not None and choice.multipliers is not None and asked.splits.depth:
+        own, own_high, constant = multiplied(model, bounds, asked.splits, choice.multipliers.clamp(min=0.0))
+        _add(rows, own)
+        _add(high, own_high)
     if asked.assumed is None or choice.weight is None:
-        return combined_bound(model, bounds, rows, asked.high, shares, used)
+        found = combined_bound(model, bounds, rows, high, shares, notes) + constant
+        return found - 4.0 * model.rounding.unit * found.abs() if model.rounding.enabled else found
     last, gamma = len(model.network.layers) - 1, choice.weight.exp()
-    own = gamma.unsqueeze(2) * asked.assumed.rows.unsqueeze(1)
-    rows[last] = rows[last] + own if last in rows else own
-    found = combined_bound(model, bounds, rows, asked.high, shares, used)
+    _add(rows, {last: gamma.unsqueeze(2) * asked.assumed.rows.unsqueeze(1)})
+    found = combined_bound(model, bounds, rows, high, shares, notes) + constant
     taken = gamma * asked.assumed.limit.unsqueeze(1)
     # The rows are exact if those of the assumption are 1, 0 and -1. Rounded are this product, the sum and what is here.
     return found - taken - 8.0 * model.rounding.unit * (found.abs() + taken.abs()) - model.rounding.tiny
+
+
+def _add(rows: dict[int, Tensor], more: dict[int, Tensor]) -> None:
+    for i, own in more.items():
+        rows[i] = rows[i] + own if i in rows else own
 
 
 def searched(
@@ -124,12 +167,12 @@ def searched(
     asked: Quantities,
     effort: Effort,
     deadline: Deadline | None = None,
+    start: Choice | None = None,
 ) -> tuple[Tensor, Choice]:
     """Lower bounds (B, S) on what is asked, and the choice that gives them, searched for row by row; -inf where they
-    overflow. Sound."""
+    overflow. Sound. `start`: the choice to begin with, in float32, else the usual lines."""
     light, near, question = model.searching, bounds.to(torch.float32), asked.to(torch.float32)
-    choice = _first_choice(light, near, question)
-    ascent = _Ascent(choice)
+    ascent = _Ascent(_first_choice(light, near, question) if start is None else start)
     steps = effort.steps if ascent.free else 0
     for step in range(steps + 1):
         found = bound_with(light, near, question, ascent.choice())
@@ -154,7 +197,7 @@ def _first_choice(model: BoundModel, bounds: Bounds, asked: Quantities) -> Choic
         used: dict[int, Tensor] = {}
         now = torch.full_like(weight, start)
         with torch.no_grad():
-            found = bound_with(model, bounds, asked, Choice(shares={}, weight=now), used)
+            found = bound_with(model, bounds, asked, Choice(shares={}, weight=now), Notes(shares=used))
         used = {i: t.expand(*weight.shape, t.shape[2]) for i, t in used.items()}
         if best is None:
             best, shares, weight = found, used, now
@@ -169,9 +212,11 @@ class _Ascent:
     """Adam on the sum of bounds, each row by itself, which remembers the best choice of each."""
 
     def __init__(self, start: Choice):
-        self._indices = sorted(start.shares)
-        tensors = [start.shares[i] for i in self._indices] + ([] if start.weight is None else [start.weight])
-        self._tensors = [t.detach().clone().requires_grad_(True) for t in tensors]
+        self._parts = start
+        self._tensors = [t.detach().clone().requires_grad_(True) for t in start.tensors()]
+        shares, weight = len(start.shares), start.weight is not None
+        self._limits = [(0.0, 1.0)] * shares + [(-torch.inf, torch.inf)] * weight + [(0.0, torch.inf)]
+        self._pace = [1.0] * (shares + weight) + [_MULTIPLIERS]
         self._best = [t.detach().clone() for t in self._tensors]
         self._first = [torch.zeros_like(t) for t in self._best]
         self._second = [torch.zeros_like(t) for t in self._best]
@@ -184,14 +229,10 @@ class _Ascent:
         return bool(self._tensors)
 
     def choice(self) -> Choice:
-        return self._as_choice(self._tensors)
+        return self._parts.of_tensors(self._tensors)
 
     def best(self) -> Choice:
-        return self._as_choice(self._best)
-
-    def _as_choice(self, tensors: list[Tensor]) -> Choice:
-        shares = dict(zip(self._indices, tensors, strict=False))
-        return Choice(shares=shares, weight=tensors[-1] if len(tensors) > len(shares) else None)
+        return self._parts.of_tensors(self._best)
 
     def keep(self, bound: Tensor) -> None:
         """Remember the choice of the rows whose bounds (B, S) are better than before."""
@@ -207,16 +248,16 @@ class _Ascent:
         """One step up."""
         self._count += 1
         gradients = torch.autograd.grad(bound.sum(), self._tensors, allow_unused=True)
-        for tensor, first, second, gradient in zip(self._tensors, self._first, self._second, gradients, strict=True):
+        moments = zip(self._tensors, self._first, self._second, gradients, strict=True)
+        for (tensor, first, second, gradient), ends, pace in zip(moments, self._limits, self._pace, strict=False):
             if gradient is None:
                 continue
             first.lerp_(gradient, 1.0 - _BETA[0])
             second.mul_(_BETA[1]).addcmul_(gradient, gradient, value=1.0 - _BETA[1])
             scale = (second / (1.0 - _BETA[1] ** self._count)).sqrt_().add_(1e-8)
             with torch.no_grad():
-                tensor.addcdiv_(first, scale, value=length / (1.0 - _BETA[0] ** self._count))
-                if tensor.ndim == 3:
-                    tensor.clamp_(0.0, 1.0)
+                tensor.addcdiv_(first, scale, value=pace * length / (1.0 - _BETA[0] ** self._count))
+                tensor.clamp_(*ends)
 
 
 def rows_at_once(model: BoundModel, last: int) -> int:

@@ -5,13 +5,16 @@ Shapes: N samples, C classes, P pairs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
-from qverify.bounds.shrinking import chorded, empty, shrunk_under, targets
+from qverify.bounds.shrinking import chorded, empty, shrunk_under
+from qverify.bounds.splits import targets
+from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from qverify.bounds.tensors import BoundModel, Bounds
@@ -68,66 +71,126 @@ def assumed_margins(
 
     Of each sample the lowest margin first, and the next one only if that is positive: they all have to be.
     """
-    result = lower.clone()
-    waiting = _Rounds.begin(model, bounds, labels, result, torch.nonzero((lower <= 0).any(1)).squeeze(1))
-    while len(waiting.samples) and not (deadline is not None and deadline.passed()):
-        done = waiting.round(result, deadline)
-        again = done[(result[done] <= 0).any(1)]
-        waiting.join(_Rounds.begin(model, bounds, labels, result, again))
-    return result
+    rounds = Rounds(model, bounds, labels, lower.clone())
+    rounds.begin(torch.nonzero((lower <= 0).any(1)).squeeze(1))
+    rounds.run(deadline)
+    return rounds.lower
 
 
-class _Rounds:
-    """Pairs under way: samples and rivals (P,), their bounds under the assumption, and the margins by these (P,), with
-    what the last round gained."""
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Pairs(Brief):
+    """P pairs of a sample and a rival, by their numbers (P,): `bounds` (P) that hold for the members whose margin,
+    `rows . output` with rows (P, C), is at most `limit` (P,), and `margin` (P,), what these prove of it."""
 
-    def __init__(
-        self, model: BoundModel, samples: Tensor, rivals: Tensor, bounds: Bounds, assumed: Assumption, margin: Tensor
-    ):
-        self.model, self.samples, self.rivals = model, samples, rivals
-        self.bounds, self.assumed, self.margin = bounds, assumed, margin
-        self.gain = torch.full_like(margin, torch.inf)
+    samples: Tensor
+    rivals: Tensor
+    bounds: Bounds
+    assumed: Assumption
+    margin: Tensor
 
-    @staticmethod
-    def begin(model: BoundModel, bounds: Bounds, labels: Tensor, lower: Tensor, samples: Tensor) -> _Rounds:
-        """The lowest margins of some samples."""
-        margin, rivals = lower[samples].min(1)
-        assumed = Assumption(rows=_rows(model, labels[samples], rivals), limit=_LIMIT * margin.abs())
-        return _Rounds(model, samples, rivals, bounds.take(samples), assumed, margin)
+    @property
+    def rows(self) -> Tensor:
+        """(P, C): `y_label - y_rival`."""
+        return self.assumed.rows
 
-    def round(self, result: Tensor, deadline: Deadline | None) -> Tensor:
-        """One round for all, whose margins go to `result` (N, C); the samples (K,) of those that are proved. Pairs that
-        are proved, or gain too little, are dropped."""
-        limit = self.assumed.limit
-        self.bounds = shrunk_under(self.model, self.bounds, self.assumed, _ASSUMED, deadline)
-        found = _margins(self.model, self.bounds, self.assumed.rows, deadline)
+    @property
+    def limit(self) -> Tensor:
+        """(P,)."""
+        return self.assumed.limit
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def take(self, chosen: Tensor) -> Pairs:
+        """Some of them."""
+        return Pairs(
+            samples=self.samples[chosen],
+            rivals=self.rivals[chosen],
+            bounds=self.bounds.take(chosen),
+            assumed=self.assumed.take(chosen),
+            margin=self.margin[chosen],
+        )
+
+    def join(self, more: Pairs) -> Pairs:
+        """These and more."""
+        return Pairs(
+            samples=torch.cat([self.samples, more.samples]),
+            rivals=torch.cat([self.rivals, more.rivals]),
+            bounds=type(self.bounds).concatenate([self.bounds, more.bounds]),
+            assumed=self.assumed.join(more.assumed),
+            margin=torch.cat([self.margin, more.margin]),
+        )
+
+
+class Rounds:
+    """Pairs of the samples of `bounds` (N) with labels (N,), taken through rounds while these pay. `lower` (N, C): the
+    margins proved; `stuck`: the pairs that rounds do no more for, None while there are none."""
+
+    def __init__(self, model: BoundModel, bounds: Bounds, labels: Tensor, lower: Tensor):
+        self.model, self.bounds, self.labels, self.lower = model, bounds, labels, lower
+        self.stuck: Pairs | None = None
+        self._waiting: Pairs | None = None
+        self._gain = lower.new_zeros(0)
+
+    def begin(self, samples: Tensor) -> None:
+        """Take the lowest margins of some samples (K,) on."""
+        if not len(samples):
+            return
+        margin, rivals = self.lower[samples].min(1)
+        limit = _LIMIT * margin.abs()
+        pairs = Pairs(
+            samples=samples,
+            rivals=rivals,
+            bounds=self.bounds.take(samples),
+            assumed=Assumption(rows=_rows(self.model, self.labels[samples], rivals), limit=limit),
+            margin=margin,
+        )
+        self._waiting = pairs if self._waiting is None else self._waiting.join(pairs)
+        self._gain = torch.cat([self._gain, torch.full_like(margin, torch.inf)])
+
+    def run(self, deadline: Deadline | None = None) -> None:
+        """Rounds until none is left that pays: of samples whose margin is proved, the next rival follows."""
+        while self._waiting is not None and len(self._waiting):
+            if deadline is not None and deadline.passed():
+                self._set_aside(self._waiting)
+                self._waiting = None
+                self._gain = self._gain[:0]
+                return
+            done = self._round(self._waiting, deadline)
+            self.begin(done[(self.lower[done] <= 0).any(1)])
+
+    def take_stuck(self) -> Pairs | None:
+        """The pairs in `stuck`, which are there no more."""
+        stuck, self.stuck = self.stuck, None
+        return stuck
+
+    def prove(self, pairs: Pairs, proved: Tensor) -> None:
+        """Take in lower bounds (P,) on the margins of pairs, proved for the members within their limits."""
+        known = torch.minimum(proved, pairs.limit / 2.0)  # those of the others are above the limit
+        here = pairs.samples, pairs.rivals
+        self.lower[here] = torch.maximum(self.lower[here], known)
+
+    def _round(self, pairs: Pairs, deadline: Deadline | None) -> Tensor:
+        """One round for all; the samples (K,) of those that are proved. The others wait on, or are stuck."""
+        bounds = shrunk_under(self.model, pairs.bounds, pairs.assumed, _ASSUMED, deadline)
+        found = _margins(self.model, bounds, pairs.rows, deadline)
         # No member meets the assumption: the margin is above its limit, but for the rounding of a product.
-        none = empty(self.bounds) | (found > limit)
-        # Else those that meet it have this margin, and the others one above the limit.
-        proved = torch.where(none, limit / 2.0, torch.minimum(found, limit / 2.0))
-        result[self.samples, self.rivals] = torch.maximum(result[self.samples, self.rivals], proved)
-        done, gain, before = self.samples[none], found - self.margin, self.margin
-        shrinks = gain / self.gain  # 0 after the first round, of which nothing can be said
+        none = empty(bounds) | (found > pairs.limit)
+        self.prove(pairs, torch.where(none, torch.inf, found))
+        gain, before = found - pairs.margin, pairs.margin
+        shrinks = gain / self._gain  # 0 after the first round, of which nothing can be said
         to_come = _HOPE * gain * shrinks / (1.0 - shrinks)
         hopeful = (shrinks <= 0) | (shrinks >= 1) | (to_come >= -found)
-        self.margin, self.gain = torch.maximum(found, before), gain
-        self._keep(~none & hopeful & (gain >= _WORTH * before.abs()))
-        return done
+        pairs = replace(pairs, bounds=bounds, margin=torch.maximum(found, before))
+        again = ~none & hopeful & (gain >= _WORTH * before.abs())
+        self._set_aside(pairs.take(torch.nonzero(~none & ~again).squeeze(1)))
+        chosen = torch.nonzero(again).squeeze(1)
+        self._waiting, self._gain = pairs.take(chosen), gain[chosen]
+        return pairs.samples[none]
 
-    def _keep(self, mask: Tensor) -> None:
-        chosen = torch.nonzero(mask).squeeze(1)
-        self.samples, self.rivals = self.samples[chosen], self.rivals[chosen]
-        self.margin, self.gain = self.margin[chosen], self.gain[chosen]
-        self.bounds, self.assumed = self.bounds.take(chosen), self.assumed.take(chosen)
-
-    def join(self, more: _Rounds) -> None:
-        """Go on with these as well."""
-        if not len(more.samples):
-            return
-        self.samples, self.rivals = torch.cat([self.samples, more.samples]), torch.cat([self.rivals, more.rivals])
-        self.bounds = type(self.bounds).concatenate([self.bounds, more.bounds])
-        self.margin, self.gain = torch.cat([self.margin, more.margin]), torch.cat([self.gain, more.gain])
-        self.assumed = self.assumed.join(more.assumed)
+    def _set_aside(self, pairs: Pairs) -> None:
+        if len(pairs):
+            self.stuck = pairs if self.stuck is None else self.stuck.join(pairs)
 
 
 def _rows(model: BoundModel, labels: Tensor, rivals: Tensor) -> Tensor:

@@ -18,19 +18,13 @@ from torch.nn import functional as F
 from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_step
 from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
+from qverify.bounds.splits import targets
 
 if TYPE_CHECKING:
     from qverify.bounds.tensors import BoundModel, Bounds
     from qverify.budget import Deadline
 
 Ends = tuple[Tensor, Tensor]
-
-
-def targets(model: BoundModel) -> dict[int, int]:
-    """The layers that activations read, by activation; without the input, whose box is given."""
-    layers = model.network.layers
-    found = {i: layers[i].inputs[0] for i in (*model.network.relus, *model.curves, *model.points)}
-    return {i: source for i, source in sorted(found.items()) if source != 0}
 
 
 def shrunk(model: BoundModel, bounds: Bounds, effort: Effort, deadline: Deadline | None = None) -> Bounds:

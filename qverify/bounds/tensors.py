@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from qverify.family.kernels import Kernel
     from qverify.family.points import Point
     from qverify.network import Network
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -214,18 +216,26 @@ class Bounds(Brief):
     `activation[i]`: the activation radii in force, (size,), or (N, size) where the scheme clips and at dynamic rounding
     points; where these compute in float32, every layer has one, of what that gets wrong. `least_high[i]`
     (N, size): lower bounds on the upper end of what layer i may give, `W x + R |x| + b + r_b`, where they were sought;
-    only of `BoundModel.fused` layers. At least `lower[i]`. `lines[i]`: those made around an activation, and of what
-    (curves.py).
+    only of `BoundModel.fused` layers. At least `lower[i]`.
     """
 
     lower: list[Tensor]
     upper: list[Tensor]
     activation: dict[int, Tensor]
     least_high: dict[int, Tensor] = field(default_factory=dict)
-    lines: dict[int, Any] = field(default_factory=dict)
+    _made: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self.lower[0])
+
+    def once(self, key: Any, made_of: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made again only if one of `made_of` is not the object that it was: many passes go over the
+        same bounds."""
+        kept = self._made.get(key)
+        if kept is None or not all(one is other for one, other in zip(kept[0], made_of, strict=True)):
+            kept = self._made[key] = made_of, make()
+        found: T = kept[1]
+        return found
 
     def take(self, samples: Any) -> Bounds:
         """The bounds of a subset of samples (a slice, or an index tensor)."""

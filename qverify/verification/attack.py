@@ -3,8 +3,8 @@
 The relational variables make falsification cheap. Per sample, the descent runs over the position
 `t` in [-1, 1] of every dense neuron in its range (1), `z = W x + b + t (R |x| + r_b)`; over the kernel
 itself, `W + d R`, for convolutions, because a kernel is shared by all positions; over the activation
-offsets and over the input box. Every evaluation is a real member; gradients are those of leaky activations, so that
-neurons that are off may be turned on. `Positions` keeps where it ended, and
+offsets and over the input box, or over where activations lie between their two ends (`between`). Every evaluation is a
+real member. `Positions` keeps where it ended, and
 `Positions.choice` turns it into a witness through `members.realise`, which evaluates it afresh by a
 plain forward pass. Nothing here ever proves anything: a failed attack means nothing.
 """
@@ -12,6 +12,7 @@ plain forward pass. Nothing here ever proves anything: a failed attack means not
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,7 @@ from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.moved import former_names
 from qverify.text.brief import Brief
+from qverify.verification.between import BetweenEnds, placed
 from qverify.verification.positions import Positions
 
 if TYPE_CHECKING:
@@ -42,11 +44,10 @@ STEPS = 12
 """Descent steps per start; on both published reference models 8 steps break as many samples as 100 do."""
 STARTS = 4
 """Starts per sample: one against the hardest rival as it changes, the rest against single rivals."""
+_FIRST, _SHRINKS = 2.0, 0.9
+"""The first step, from one end of a position to the other, and what the next ones are of those before."""
 _COPIES, _PASSES = 12, 4
 """Tensors of the size of all layers that a descent holds per sample, and forward passes that a step costs."""
-_LEAK = 0.1
-"""The least slope of an activation in the gradients of a descent. Measured (performance.md): of 300 samples of the
-published normal 4x256 at 10 bits it breaks 228 where true gradients break 187."""
 _CLEAR = 1e-9
 """A margin below 0 by this much, relative to the outputs, stays there when the member is evaluated afresh."""
 
@@ -92,10 +93,12 @@ def member_outputs(model: BoundModel, bounds: Bounds, positions: Positions) -> T
     """Outputs (N, n_out) of the members at `positions`: a true forward pass, differentiable."""
     values: list[Tensor] = []
     for i, layer in enumerate(model.network.layers):
-        values.append(
-            FORWARD[type(layer)](_MemberLayer(model, bounds, positions, i), [values[j] for j in layer.inputs])
-        )
+        values.append(_layer_outputs(model, bounds, positions, i, [values[j] for j in layer.inputs]))
     return values[-1]
+
+
+def _layer_outputs(model: BoundModel, bounds: Bounds, positions: Positions, index: int, x: list[Tensor]) -> Tensor:
+    return FORWARD[type(model.network.layers[index])](_MemberLayer(model, bounds, positions, index), x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,9 +121,7 @@ class _MemberLayer(Brief):
         return scale * x[0] + shift
 
     def relu(self, x: list[Tensor]) -> Tensor:
-        y = _leaking(x[0].clamp(min=0), x[0])
-        moved = y + self.positions.offset[self.index] * self.bounds.activation[self.index]
-        return _leaking(moved.clamp(min=0), moved)
+        return (x[0].clamp(min=0) + self.positions.offset[self.index] * self.bounds.activation[self.index]).clamp(min=0)
 
     def activation(self, x: list[Tensor]) -> Tensor:
         curve, index = self.model.curves[self.index], self.index
@@ -130,7 +131,7 @@ class _MemberLayer(Brief):
     def rounding(self, x: list[Tensor]) -> Tensor:
         index, point = self.index, self.model.points[self.index]
         offset = self.positions.offset[index] * point.freedom(torch, self.bounds.activation[index])
-        y = _leaking(member_value(torch, point, offset, x[0]), x[0] + offset)
+        y: Tensor = member_value(torch, point, offset, x[0])
         if not bool((point.step > 0).any()):
             return y
         step = torch.where(point.step > 0, point.step, torch.ones_like(point.step))
@@ -152,13 +153,6 @@ class _MemberLayer(Brief):
 
     def gather(self, x: list[Tensor]) -> Tensor:
         return self.model.gathered(self.index, x)
-
-
-def _leaking(y: Tensor, x: Tensor) -> Tensor:
-    """y, with a gradient as if it rose with x a little more: where a neuron is off, descent has to see that it may be
-    turned on."""
-    rest = x - y
-    return y + _LEAK * (rest - rest.detach())
 
 
 FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
@@ -197,14 +191,15 @@ def attack(
     rivals: Tensor,
     start: Positions | None = None,
     deadline: Deadline | None = None,
+    starts: int | None = None,
 ) -> Attack:
     """The worst members found, by descent on their margins. Heuristic: it proves nothing, and each is a true member.
 
     `bounds`: IBP of the samples (N), for the input box and activation radii. `rivals` (N, classes): lower
     bounds on the margins; the starts after the first aim at the lowest ones. `start`: positions to
     descend from first, else the middle. A sample is left alone as soon as its margin is clearly negative, so that
-    the member found for it fails, and is seldom the worst there is. Where the deadline passes, what was found by then
-    counts; inf where nothing was.
+    the member found for it fails, and is seldom the worst there is. `starts`: of a sample, else `STARTS`. Where the
+    deadline passes, what was found by then counts; inf where nothing was.
     """
     deadline = deadline or Deadline()
     parts: list[Attack] = []
@@ -212,7 +207,7 @@ def attack(
     for begin in range(0, len(labels), step):
         some = slice(begin, begin + step)
         first = None if start is None else start.take(some)
-        parts.append(_attack_chunk(model, bounds.take(some), labels[some], rivals[some], first, deadline))
+        parts.append(_attack_chunk(model, bounds.take(some), labels[some], rivals[some], first, deadline, starts))
     return Attack(
         margin=torch.cat([part.margin for part in parts]),
         positions=Positions.concatenate([part.positions for part in parts]),
@@ -228,7 +223,13 @@ def _samples_at_once(model: BoundModel) -> int:
 
 
 def _attack_chunk(
-    model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, start: Positions | None, deadline: Deadline
+    model: BoundModel,
+    bounds: Bounds,
+    labels: Tensor,
+    rivals: Tensor,
+    start: Positions | None,
+    deadline: Deadline,
+    starts: int | None,
 ) -> Attack:
     """`attack` on samples that fit into the memory together."""
     order, count = rivals.argsort(1), len(labels)
@@ -238,8 +239,8 @@ def _attack_chunk(
         lower=bounds.lower[0],
         upper=bounds.upper[0],
     )
-    starts = 1 if start is not None else min(STARTS, model.network.output_size)
-    for number in range(starts):
+    most = 1 if start is not None else min(starts or STARTS, model.network.output_size)
+    for number in range(most):
         open_ = torch.nonzero(found.margin > 0, as_tuple=True)[0]
         if not len(open_) or deadline.passed():
             break
@@ -250,6 +251,7 @@ def _attack_chunk(
             bounds=bounds.take(open_),
             labels=labels[open_],
             target=None if number == 0 else order[open_, number - 1],
+            between=start is None or number > 0,
         )
         _descend(model, under_way, found, deadline)
     return found
@@ -259,7 +261,7 @@ def _attack_chunk(
 class _Descent(Brief):
     """N samples under descent: their places among all `samples` (N,), where their members lie, bounds and labels (N,).
 
-    `target` (N,): the rivals aimed at; None for the hardest one as it changes.
+    `target` (N,): the rivals aimed at; None for the hardest one as it changes. `between`: positions are between ends.
     """
 
     samples: Tensor
@@ -267,6 +269,7 @@ class _Descent(Brief):
     bounds: Bounds
     labels: Tensor
     target: Tensor | None
+    between: bool
 
     def take(self, chosen: Tensor) -> _Descent:
         """The same for a subset of them."""
@@ -276,19 +279,33 @@ class _Descent(Brief):
             bounds=self.bounds.take(chosen),
             labels=self.labels[chosen],
             target=None if self.target is None else self.target[chosen],
+            between=self.between,
         )
+
+    def outputs(self, model: BoundModel, positions: Positions) -> Tensor:
+        """Those (N, n_out) of the members at these positions."""
+        if not self.between:
+            return member_outputs(model, self.bounds, positions)
+        usual = partial(_layer_outputs, model, self.bounds, positions)
+        return BetweenEnds(model, self.bounds, positions, usual).run()
+
+    def members(self, model: BoundModel, positions: Positions) -> Positions:
+        """Positions in (1) and of errors of the same members."""
+        if not self.between:
+            return positions
+        return placed(model, self.bounds, positions, partial(_layer_outputs, model, self.bounds, positions))
 
 
 def _descend(model: BoundModel, descent: _Descent, found: Attack, deadline: Deadline) -> None:
     """Sign-gradient descent with a shrinking step; members that are worse than those in `found` go there."""
-    step = 1.0
+    step, best = _FIRST, _Best(descent)
     for number in range(STEPS + 1):
         positions = descent.positions.map(lambda t: t.detach().requires_grad_(True))
-        output, labels = member_outputs(model, descent.bounds, positions), descent.labels
+        output, labels = descent.outputs(model, positions), descent.labels
         own = output.gather(1, labels[:, None])
         margins = (own - output).scatter(1, labels[:, None], torch.inf)
         worst = margins.detach().amin(1)
-        found.keep_worse(descent.samples, worst, positions)
+        best.take_in(descent.samples, worst, positions)
         open_ = torch.nonzero(worst >= -_CLEAR * output.detach().abs().amax(1), as_tuple=True)[0]
         if number == STEPS or not len(open_) or deadline.passed():
             break
@@ -296,4 +313,40 @@ def _descend(model: BoundModel, descent: _Descent, found: Attack, deadline: Dead
         signs = positions.gradient_signs(aim.sum())
         with torch.no_grad():
             descent = replace(descent, positions=positions.moved(step, signs)).take(open_)
-        step = max(0.02, step * 0.85)
+        step = max(0.02, step * _SHRINKS)
+    best.tell(model, found)
+
+
+class _Best:
+    """The worst member of each of some samples on one descent, by what that computed; `tell` evaluates it."""
+
+    def __init__(self, descent: _Descent):
+        self._descent = descent
+        self._margin = torch.full(descent.labels.shape, torch.inf, dtype=descent.positions.entry.dtype)
+        self._margin = self._margin.to(descent.labels.device)
+        self._positions = descent.positions.map(torch.clone)
+
+    def take_in(self, samples: Tensor, margin: Tensor, positions: Positions) -> None:
+        """Margins (N,) of some of the samples."""
+        where = torch.searchsorted(self._descent.samples, samples)
+        lower = margin < self._margin[where]
+        where = where[lower]
+        self._margin[where] = margin[lower]
+        self._positions.zip_map(partial(_put, where, lower), positions)
+
+    def tell(self, model: BoundModel, found: Attack) -> None:
+        """Hand the members to `found`, each by what a forward pass says of it."""
+        descent, margin = self._descent, self._margin
+        members = descent.members(model, self._positions)
+        if descent.between:
+            with torch.no_grad():
+                output = member_outputs(model, descent.bounds, members)
+            own = output.gather(1, descent.labels[:, None])
+            true = (own - output).scatter(1, descent.labels[:, None], torch.inf).amin(1)
+            margin = torch.where(margin.isfinite(), true, margin)
+        found.keep_worse(descent.samples, margin, members)
+
+
+def _put(where: Tensor, chosen: Tensor, kept: Tensor, new: Tensor) -> Tensor:
+    kept[where] = new.detach()[chosen]
+    return kept

@@ -38,6 +38,7 @@ from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
 from qverify.verification.attack import attack
+from qverify.verification.branching import PairStages
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
 from qverify.verification.positions import Positions
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from qverify.family.radii import Radii
 
 _ONLY_BOUNDS = "bounds prove too little, and dynamic steps have neither members to search for nor an exact step"
+_STARTS = 8
+"""Starts of the second attack: the hardest rivals are known by then, and few samples are left."""
 _TOGETHER = 64
 """Samples whose layers are refined together by BP; what they prove is told before the next ones."""
 
@@ -232,7 +235,7 @@ class Cascade:
                     self._optimised_stages(part, tell)
             batch.join(parts)
             if not self.programs and not self.stop.is_set():
-                stage, why = ("bp-layers", _ONLY_BOUNDS) if self.only_bounds else ("bp-optimised", self._smooth)
+                stage, why = ("bp-layers", _ONLY_BOUNDS) if self.only_bounds else ("bp-branched", self._smooth)
                 self._give_up(batch, tell, stage, "time limit" if batch.cut else why)
         if method in ("ibp", "bp") and not self.stop.is_set():
             sought = "found" if self.attacks else "looked for"
@@ -253,8 +256,10 @@ class Cascade:
         rest = [batch.part(~affordable)] if not affordable.all() else []
         batch.keep(affordable)
         self._stage(batch, tell, "bp-optimised", self._optimised)
+        if self.attacks and len(batch.open):  # now that is known which rivals are the hardest
+            self._attack(batch, tell, _STARTS)
         if self.options.method != "exact":  # there the margin itself is wanted, however far above 0
-            self._stage(batch, tell, "bp-optimised", self._assumed)
+            self._pair_stages(batch, tell)
         batch.join([batch.part(np.ones(len(batch.open), dtype=bool)), *rest])
 
     def _stage(
@@ -300,19 +305,29 @@ class Cascade:
         proved = self.model.tensor(batch.lower[batch.open])
         return pairs.optimised_margins(self.model, batch.bounds, self._labels(batch), proved, deadline)
 
-    def _assumed(self, batch: Batch, deadline: Deadline) -> Tensor:
-        proved = self.model.tensor(batch.lower[batch.open])
-        half = deadline.share(0.5)  # the rest is for the exact step
-        return pairs.assumed_margins(self.model, batch.bounds, self._labels(batch), proved, half)
+    def _pair_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
+        """Rounds under the assumption of a counterexample, and branch and bound."""
+        deadline = self._begun(batch, "bp-optimised")
+        if deadline is None:
+            return
 
-    def _attack(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
+        def proved(mask: Any, stage: str) -> None:
+            self._proved(batch, mask, tell, stage)
+
+        def say(where: str) -> None:
+            self.where = where
+
+        PairStages(self.setup, batch, proved, say, self.programs).run(deadline)
+        batch.cut = batch.cut or deadline.left <= 0.0
+
+    def _attack(self, batch: Batch, tell: Callable[[Verdict], None], starts: int | None = None) -> None:
         """Descend; what seems to fail is made and evaluated afresh, the rest keeps its recipe for later."""
         deadline = self._begun(batch, "attack")
         if deadline is None:
             return
         began = time.perf_counter()
         rivals = self.model.tensor(batch.lower[batch.open])
-        found = attack(self.model, batch.bounds, self._labels(batch), rivals, deadline=deadline)
+        found = attack(self.model, batch.bounds, self._labels(batch), rivals, deadline=deadline, starts=starts)
         margin = found.margin.cpu().numpy()
         for position in np.flatnonzero(margin < batch.attained[batch.open]).tolist():
             if self.stop.is_set():

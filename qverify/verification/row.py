@@ -80,7 +80,7 @@ class Row:
 # -- what may stand in a line ---------------------------------------------------------------------
 
 _DECIDED_BY = {
-    Status.VERIFIED.value: ("ibp", "bp", "bp-layers", "bp-optimised", "exact"),
+    Status.VERIFIED.value: ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "exact"),
     Status.FALSIFIED.value: ("attack", "exact"),
     Status.UNKNOWN.value: STAGES,
     Status.MISCLASSIFIED.value: ("forward",),

@@ -67,7 +67,9 @@ class Tally:
     @property
     def bp(self) -> int:
         """Verified by bounds alone."""
-        return sum(self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers", "bp-optimised"))
+        return sum(
+            self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched")
+        )
 
     @property
     def guaranteed(self) -> int:

@@ -89,6 +89,7 @@ def random_rows(rng: np.random.Generator, count: int) -> list[Line]:
         ("verified", "bp"),
         ("verified", "bp-layers"),
         ("verified", "bp-optimised"),
+        ("verified", "bp-branched"),
         ("verified", "exact"),
         ("falsified", "attack"),
         ("falsified", "exact"),

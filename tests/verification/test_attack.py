@@ -12,7 +12,7 @@ import torch
 
 from qverify.arrays import Array
 from qverify.bounds.interval import interval_bounds
-from qverify.bounds.tensors import BoundModel, Bounds
+from qverify.bounds.tensors import BoundModel
 from qverify.family.family import Family
 from qverify.family.members import membership
 from qverify.family.radii import Radii
@@ -25,15 +25,15 @@ from tests.support.networks import NETWORKS, inputs, mlp, random_points, random_
 
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The number of members in every forward pass, as it is made."""
+    """The number of members in every forward pass of a descent, as it is made."""
     counts: list[int] = []
-    outputs = module.member_outputs
+    outputs = module._Descent.outputs
 
-    def counted(model: BoundModel, bounds: Bounds, positions: Positions) -> torch.Tensor:
+    def counted(self: module._Descent, model: BoundModel, positions: Positions) -> torch.Tensor:
         counts.append(len(positions.entry))
-        return outputs(model, bounds, positions)
+        return outputs(self, model, positions)
 
-    monkeypatch.setattr(module, "member_outputs", counted)
+    monkeypatch.setattr(module._Descent, "outputs", counted)
     return counts
 
 

@@ -19,7 +19,7 @@ from qverify.analysis import unstable
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.analysis.factors import largest_factors
 from qverify.analysis.grid import Grid
-from qverify.bounds import refinement
+from qverify.bounds import pairs, refinement
 from qverify.budget import Deadline
 from qverify.errors import UsageError
 from qverify.exact import search
@@ -71,7 +71,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def weak(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack that leaves something to every stage."""
-    monkeypatch.setattr(attack, "_LEAK", 0.0)
+    monkeypatch.setattr(attack, "STEPS", 1)
 
 
 @pytest.fixture
@@ -245,9 +245,12 @@ def test_the_time_of_the_cheap_stages_is_taken_off_the_solver_s(clock: Clock, mo
     assert given == [pytest.approx(LIMIT / 2, abs=2.0)]
 
 
-def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(clock: Clock) -> None:
+def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Thirty samples have thirty limits together: one stage may take twenty of them."""
     network, x, y = problem()
+    monkeypatch.setattr(pairs, "MOST", 0.0)  # a stage after the attack, with another attack
     clock.on(cascade, "attack", seconds=20 * LIMIT)
     found = verify(network, x, y, RADII, options())
     assert all(v.limit is None and v.status is not Status.UNKNOWN for v in found)

@@ -14,7 +14,7 @@ from qverify.verification.row import Row, Status
 from tests.support.runs_on_disk import row
 
 STAGES = {
-    Status.VERIFIED: ("ibp", "bp", "bp-layers", "bp-optimised", "exact"),
+    Status.VERIFIED: ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "exact"),
     Status.FALSIFIED: ("attack", "exact"),
     Status.UNKNOWN: ("ibp", "bp", "exact"),
     Status.MISCLASSIFIED: ("forward",),

@@ -1,0 +1,116 @@
+"""The last stages of bounds: rounds under the assumption of a counterexample, then branch and bound. Sound.
+
+Of each sample the margin over one rival after the other is taken on, the lowest first: all of them have to be positive.
+Rounds (bounds/pairs.py) while they pay, then many subproblems of many samples at once (bounds/branched.py), each sample
+within its own time. What is left over goes on to the exact step, which gets its share of the time.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from qverify.bounds.branched import Branching
+from qverify.bounds.pairs import Rounds
+from qverify.verification.contradictions import refuse_contradictions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from qverify.bounds.pairs import Pairs
+    from qverify.budget import Deadline
+    from qverify.verification.setup import Setup
+    from qverify.verification.undecided import Batch
+
+_ROUNDS = 0.5
+"""Share of the time left that rounds take at most."""
+_BEFORE_PROGRAMS = 0.5
+"""Share of the time left after rounds that branching takes of a sample, where an exact step may follow."""
+_UNTIMED = 120.0
+"""Seconds that branching takes of a sample where no time limit was set and an exact step may follow."""
+
+
+class PairStages:
+    """Rounds and branching for the open samples of a batch, whose bounds are `batch.bounds`.
+
+    `proved(mask, stage)` is told the open samples whose margins are all positive, one entry each, and what proved them;
+    `say(where)` how far it is.
+    """
+
+    def __init__(
+        self, setup: Setup, batch: Batch, proved: Callable[[Any, str], None], say: Callable[[str], None], programs: bool
+    ):
+        self.setup, self.batch, self._proved, self._say = setup, batch, proved, say
+        self.model, self._samples, self._programs = setup.model, batch.open.copy(), programs
+        labels = torch.as_tensor(batch.labels[batch.open], device=self.model.device)
+        self._rounds = Rounds(self.model, batch.bounds, labels, self.model.tensor(batch.lower[batch.open]))
+
+    def run(self, deadline: Deadline) -> None:
+        """Both stages; the deadline is that of all samples together."""
+        self._say(f"bp-optimised: {len(self.batch.open)} open")
+        everything = torch.nonzero((self._rounds.lower <= 0).any(1)).squeeze(1)
+        stuck = self._stuck(everything, "bp-optimised", deadline.share(_ROUNDS))
+        if stuck is None or deadline.passed() or not Branching.possible(stuck):
+            return
+        tree = Branching(self.model, stuck, self._seconds(stuck))
+        charged = tree.used.clone()
+        while len(tree.nodes) and not deadline.passed():
+            count = len(torch.unique(tree.nodes.pair))
+            self._say(f"bp-branched: {count} open, {len(tree.nodes)} nodes")
+            tree.step(deadline)
+            charged = self._charge(tree, charged)
+            done = torch.nonzero(tree.closed.to(self.model.device) & (self._known(tree) <= 0)).squeeze(1)
+            if not len(done):
+                continue
+            closed = tree.pairs.take(done)
+            self._rounds.prove(closed, torch.full_like(closed.margin, torch.inf))
+            again = closed.samples[(self._rounds.lower[closed.samples] <= 0).any(1)]
+            stuck = self._stuck(again, "bp-branched", deadline)
+            if stuck is not None and not deadline.passed():
+                tree.add(stuck, self._seconds(stuck))
+                charged = torch.cat([charged, charged.new_zeros(len(stuck))])
+        self._rounds.prove(tree.pairs, tree.bound())
+        self._tell("bp-branched")
+
+    def _stuck(self, samples: Tensor, stage: str, deadline: Deadline) -> Pairs | None:
+        """Take the lowest margins of some samples through rounds, and tell what is proved; the pairs left over."""
+        began = time.perf_counter()
+        self._rounds.begin(samples)
+        self._rounds.run(deadline)
+        if len(samples):
+            numbers = self._samples[samples.cpu().numpy()]
+            self.batch.seconds[numbers] += (time.perf_counter() - began) / len(samples)
+        self._tell(stage)
+        return self._rounds.take_stuck()
+
+    def _tell(self, stage: str) -> None:
+        """Tell which samples are proved by now."""
+        batch, proved = self.batch, self._rounds.lower.cpu().numpy()
+        batch.lower[self._samples] = np.maximum(batch.lower[self._samples], proved)
+        refuse_contradictions(self.setup, batch)
+        done = (batch.lower[batch.open] > 0).all(1)
+        if done.any():
+            self._proved(done, stage)
+
+    def _charge(self, tree: Branching, charged: Tensor) -> Tensor:
+        """Add what pairs took since it was `charged` (P,) to the time of their samples; what they took in all."""
+        numbers = self._samples[tree.pairs.samples.cpu().numpy()]
+        np.add.at(self.batch.seconds, numbers, (tree.used - charged).numpy())
+        return tree.used.clone()
+
+    def _seconds(self, pairs: Pairs) -> Tensor:
+        """Seconds (P,) for branching on each of some pairs."""
+        limit, spent = self.setup.options.seconds, self.batch.seconds[self._samples[pairs.samples.cpu().numpy()]]
+        if limit is None:
+            return torch.full((len(pairs),), _UNTIMED if self._programs else torch.inf, dtype=torch.float64)
+        share = _BEFORE_PROGRAMS if self._programs else 1.0
+        return torch.as_tensor(share * np.maximum(0.0, limit - spent))
+
+    def _known(self, tree: Branching) -> Tensor:
+        """What is known (P,) of the margins of the pairs in a tree."""
+        return self._rounds.lower[tree.pairs.samples, tree.pairs.rivals]
