@@ -25,9 +25,9 @@ from qverify.family.radii import Radii
 from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
-from tests.bounds.test_optimised import ALL, EFFORT, SIZES, any_setting, upper_ends
 from tests.support.bounds import TOLERANCE, assert_contained, members
 from tests.support.networks import inputs, mlp, sample_members, smooth
+from tests.support.optimised import ALL, EFFORT, SIZES, any_setting, upper_ends
 
 
 def values_read(family: Family, model: BoundModel, values: list[Array]) -> Array:
@@ -87,7 +87,7 @@ def test_any_multipliers_bound_the_members_of_a_subproblem(name: str, size: floa
 
 
 def begun(network: Network, x: Array, labels: Array, radii: Radii) -> tuple[Family, Branching | None]:
-    """The tree of the lowest margin of each open sample, by interval bounds alone, so that splits have to do the work."""
+    """The tree of the lowest margin of each open sample, by interval bounds alone, which leave splits work to do."""
     family = Family.of(network, radii)
     model = BoundModel.of(family)
     low, high = family.box(x)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import threading
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from qverify.arrays import Array
@@ -29,19 +27,9 @@ from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support.bounds import TOLERANCE, assert_contained, assert_margins_hold, box_ends, members, setting
-from tests.support.networks import EVERY, inputs, mlp
+from tests.support.networks import inputs, mlp
+from tests.support.optimised import ALL, EFFORT, SIZES, any_setting, upper_ends
 from tests.support.rationals import corner_member, exact
-
-EFFORT = Effort(steps=4, length=0.5, decay=0.8)
-SIZES = pytest.mark.parametrize("size", [0.03, 0.2], ids=["small", "large"])
-
-
-def upper_ends(family: Family, values: list[Array], index: int) -> Array:
-    """`W x + R |x| + b + r_b` (M, n) of a dense layer, at the inputs of members (M, n_in)."""
-    layer: Any = family.network.layers[index]
-    x, zero = values[layer.inputs[0]], np.zeros(())
-    radius = np.broadcast_to(family.weight.get(index, zero), layer.weight.shape)
-    return np.asarray(x @ layer.weight.T + abs(x) @ radius.T + layer.bias + family.bias.get(index, zero))
 
 
 def assert_high_contained(family: Family, bounds: Bounds, row: int, values: list[Array]) -> None:
@@ -49,24 +37,6 @@ def assert_high_contained(family: Family, bounds: Bounds, row: int, values: list
         ends = upper_ends(family, values, index)
         assert (ends >= least[row].numpy() - TOLERANCE).all()
         assert (ends <= bounds.upper[index][row].numpy() + TOLERANCE).all()
-
-
-def rounded_setting(seed: int, size: float) -> tuple[Any, ...]:
-    """As `setting`, of a dense network that is requantised after every Relu, with saturation, and its input too."""
-    rng = np.random.default_rng(seed)
-    network = mlp(rng, 4, 8, 7, 6, 3)
-    x = inputs(network, rng)
-    radii = Radii.from_bits(4 if size > 0.1 else 6, "channel", "nearest", network, x[:2])
-    family = Family.of(network, radii)
-    model = BoundModel.of(family)
-    return family, model, x, interval_bounds(model, *box_ends(model, family.box(x))), rng
-
-
-def any_setting(name: str, seed: int, size: float) -> tuple[Any, ...]:
-    return rounded_setting(seed, size) if name == "rounded" else setting(name, seed, None, size)
-
-
-ALL = pytest.mark.parametrize("name", [*EVERY, "rounded"])
 
 
 # --- soundness ------------------------------------------------------------------------------------------------
