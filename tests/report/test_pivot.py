@@ -74,7 +74,6 @@ def test_what_falls_into_one_cell_has_rows_of_its_own(tmp_path: Path, rng: np.ra
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (("--pivot", "guaranteed", "--format", "html", "--out", "p.html"), "The page has all cases and no --pivot"),
         (("--caption", "a"), "are for LaTeX"),
         (("--label", "a", "--format", "latex"), "--label goes with a --caption"),
         (("--label", "a}b", "--caption", "c", "--format", "latex"), "is made of letters"),
@@ -84,3 +83,16 @@ def test_what_falls_into_one_cell_has_rows_of_its_own(tmp_path: Path, rng: np.ra
 def test_senseless_options(runs: list[Path], more: tuple[str, ...], why: str) -> None:
     found = qverify("report", *runs, *more)
     assert found.exit_code == 2 and why in found.stderr and not found.stdout
+
+
+def test_the_page_has_the_table_in_columns_that_have_room(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / str(bits), [row(0)], bits=bits, method=method)
+        for bits in range(4, 9)
+        for method in ("bp", "ibp")
+    ]
+    out = tmp_path / "page.html"
+    result = qverify("report", *runs, "--format", "html", "--out", out, "--pivot", "guaranteed")
+    assert result.exit_code == 0, result.stderr
+    (found,) = [one for one in [Parsed(out.read_text()).tables[""]] if one]
+    assert found
