@@ -22,8 +22,8 @@ _FIELD, _EDGE, _NAMES, _AXIS = 150, 8, 18, 52
 """Heights of a field of brackets, of the room above and below them and of the names below; the width of its axis."""
 _BENT = 50.0
 """The ratio of the largest to the smallest number from which on a scale is logarithmic."""
-_APART, _LABELLED = 15, 24
-"""Units between two ticks, and brackets that have a name below them."""
+_APART, _LABELLED = 15, 12
+"""Units between two ticks, and the most names of brackets that have room beside each other."""
 _PLACES = 16
 """So many places of an axis are labelled themselves; more get round numbers."""
 _FEWEST = 10
@@ -89,7 +89,7 @@ def lines(series: Sequence[Series], across: str, said: str) -> str:
 def brackets(marks: Sequence[Mark], said: str, line: float = 0.0) -> str:
     """Brackets beside each other, upwards, with a line at the number `line`; `said`: the drawing in words.
 
-    The scale is linear near `line` and logarithmic far from it. Names stand below few brackets.
+    The scale is linear near `line` and logarithmic far from it. Of many brackets only some have their names below them.
     """
     numbers = [end for mark in marks for end in (mark.low, mark.high, *(mark.met or ())) if end is not None]
     sizes = sorted(abs(end - line) for end in numbers if end != line) or [1.0]
@@ -102,17 +102,18 @@ def brackets(marks: Sequence[Mark], said: str, line: float = 0.0) -> str:
         return _EDGE + (1 - part) * (_FIELD - 2 * _EDGE)
 
     bars, step = [], 100 / max(len(marks), _FEWEST)
-    named = len(marks) <= _LABELLED and any(mark.name for mark in marks)
+    named = any(mark.name for mark in marks)
+    every = -(-len(marks) // _LABELLED)
     for place, mark in enumerate(marks):
         across = (place + _GAP / 2) * step, (1 - _GAP) * step
         top, bottom = (0.0 if mark.high is None else y(mark.high)), (_FIELD if mark.low is None else y(mark.low))
         bars.append(_bar(f"{mark.style} proved" if mark.met else mark.style, across, top, bottom))
         if mark.met is not None:
             bars.append(_bar(mark.style, across, y(mark.met[1]), y(mark.met[0])))
-        if named:
+        if named and place % every == 0:
             spot = f'x="{(place + 0.5) * step:.2f}%" y="{_FIELD + 13}"'
             bars.append(f'<text {spot} text-anchor="middle">{_text(mark.name)}</text>')
-    ticks = _spread([(y(value), value) for value in _round(line, unit, min(line, *numbers), max(line, *numbers))])
+    ticks = _spread([(y(value), value) for value in _round(line, unit, min([line, *numbers]), max([line, *numbers]))])
     return _plot(bars, [(y(value), value) for value in ticks], line, _FIELD + _NAMES * named, said)
 
 

@@ -58,7 +58,7 @@ def page(
     total = sum(line.tally.samples for line in lines)
     models = ", ".join(dict.fromkeys(line.model for line in lines))
     names = labels(lines)
-    cases = f"{len(lines)} {'case' if len(lines) == 1 else 'cases'}, {total} verdicts: {models}."
+    cases = f"{_counted(len(lines), 'case')}, {_counted(total, 'verdict')}: {models}."
     more = ", ".join(dict.fromkeys(section.name for section in around.sections))
     said = [*([cases] if lines else []), *([f"Also: {more}." if lines else f"{more}."] if more else [])]
     anchors = [*(_ANCHORS[:-1] if lines else []), *links(around.sections), *(_ANCHORS[-1:] if lines else [])]
@@ -76,6 +76,10 @@ def page(
         scripts=f"{data}<script>{script}</script>" if lines else "",
         version=html(__version__),
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 _ANCHORS = [(name, name) for name in ("accuracy", "margins", "falsified", "layers")] + [("manifest", "appendix")]

@@ -75,7 +75,7 @@ def listing(table: Listing) -> str:
         cells = ""
         for place, (name, cell) in enumerate(zip(table.headings, row, strict=True)):
             kind = f' class="name" style="--letters:{min(LETTERS, len(cell))}"' if place < table.texts else number
-            cells += f'<td data-label="{html(name)}"{kind}><span>{html(cell)}</span></td>'
+            cells += f'<td data-label="{html(name)}"{kind}><span>{html(cell).replace(" %", "&nbsp;%")}</span></td>'
         body += f"<tr>{cells}</tr>"
     said = f'<p class="legend">{html(table.said)}</p>' if table.said else ""
     small = " small" if not table.texts and len(table.headings) <= _FEW else ""

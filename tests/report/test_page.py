@@ -131,7 +131,7 @@ def test_curves_are_of_cases_that_differ_by_bits_alone(
     cases = lines_of(read_runs([str(two_cases[0]), *map(str, others)]))
     (curve,) = curves(cases)
     assert [line.case.bits for line in curve.lines] == [6, 8]
-    assert curve.title == "net on data.npz, samples 0:120, scheme paper, rounding any, method auto"
+    assert curve.title == "net (aaaaaaaa) on data.npz, samples 0:120, scheme paper, rounding any, method auto"
     text = page(cases)
     for name, rows in two_cases[1].items():
         share = 10000 * sum(r["status"] == "verified" for r in rows) // 120

@@ -15,7 +15,8 @@ from qverify.report.pivot import pivot
 from qverify.report.table import ACCURACIES, Line, lines_of
 from qverify.runs.reading import read_runs
 from tests.support.commands import qverify
-from tests.support.runs_on_disk import random_rows, write_run
+from tests.support.pages import Parsed
+from tests.support.runs_on_disk import random_rows, row, write_run
 
 
 @pytest.fixture
@@ -86,13 +87,23 @@ def test_senseless_options(runs: list[Path], more: tuple[str, ...], why: str) ->
 
 
 def test_the_page_has_the_table_in_columns_that_have_room(tmp_path: Path) -> None:
-    runs = [
-        write_run(tmp_path / str(bits), [row(0)], bits=bits, method=method)
+    """Ten families of one model: two tables below each other, with the cells of the long one."""
+    paths = [
+        write_run(
+            tmp_path / f"{bits}{method}",
+            [row(0), row(1, "unknown", "exact") if bits % 2 else row(1)],
+            bits=bits,
+            method=method,
+        )
         for bits in range(4, 9)
         for method in ("bp", "ibp")
     ]
     out = tmp_path / "page.html"
-    result = qverify("report", *runs, "--format", "html", "--out", out, "--pivot", "guaranteed")
+    result = qverify("report", *paths, "--format", "html", "--out", out, "--pivot", "guaranteed")
     assert result.exit_code == 0, result.stderr
-    (found,) = [one for one in [Parsed(out.read_text()).tables[""]] if one]
-    assert found
+    text = out.read_text().partition('id="accuracy"')[2].partition("</section>")[0]
+    pieces = text.split('<table class="found')[1:]
+    tables = [Parsed("<table>" + piece.partition(">")[2].partition("</table>")[0]).tables[""] for piece in pieces]
+    assert [len(table[0]) for table in tables] == [7, 5] and tables[0][1][0] == tables[1][1][0] == "net"
+    cells = dict(zip(tables[0][0][1:] + tables[1][0][1:], tables[0][1][1:] + tables[1][1][1:], strict=True))
+    assert cells == {f"{b} bits, {m}": "50.00 %" if b % 2 else "100.00 %" for b in range(4, 9) for m in ("bp", "ibp")}
