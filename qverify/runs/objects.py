@@ -41,13 +41,16 @@ from qverify.runs.found import (
 from qverify.runs.question import Question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _CROSSED = 1e-6
 """By how much, relative to its size, an end that is met may lie beyond the one proved: both are rounded."""
 
 
-def object_of(found: dict[str, Any]) -> Discrepancies | Properties | Comparison | Coverage | Runtimes:
+AnyObject = Discrepancies | Properties | Comparison | Coverage | Runtimes
+
+
+def object_of(found: dict[str, Any]) -> AnyObject:
     """What an object of `--json` says, told by its keys. Raises ValueError."""
     for keys, read in _KINDS:
         if found.keys() >= keys:
@@ -88,8 +91,6 @@ def _properties(found: dict[str, Any]) -> Properties:
 
 def _comparison(found: dict[str, Any]) -> Comparison:
     own = {
-        "rounding": word(*get_args(Rounding)),
-        "input_radius": at_least_0,
         "input": word("rounded", "exact"),
         "clip_input": optional(ascending(number)),
         "epsilon": optional(at_least_0),
@@ -114,8 +115,7 @@ def _comparison(found: dict[str, Any]) -> Comparison:
         about=about,
         trained=_named(found, "float"),
         file=_named(found, "file"),
-        rounding=named["rounding"],
-        input_radius=named["input_radius"],
+        **_checked(found, {"rounding": word(*get_args(Rounding)), "input_radius": at_least_0}),
         on_grid=named["input"] == "exact",
         clip=_pair(named, "clip_input"),
         epsilon=epsilon,
@@ -162,7 +162,7 @@ def _runtimes(found: dict[str, Any]) -> Runtimes:
     return Runtimes(about=about, file=Named(**_checked(found, _NAMED)), **own, rows=rows)
 
 
-_KINDS: Sequence[tuple[Collection[str], Callable[[dict[str, Any]], Any]]] = (
+_KINDS: Sequence[tuple[set[str], Callable[[dict[str, Any]], AnyObject]]] = (
     ({"float", "file", "parts", "covered"}, _coverage),
     ({"float", "file", "tensors", "rows"}, _comparison),
     ({"rules", "same", "differs", "rows"}, _runtimes),

@@ -191,8 +191,7 @@ def _case(run: StoredRun, name: str, question: Question, rows: list[Row], notes:
     if latest and question.semantics != SEMANTICS:
         other = "decided by another version of qverify, whose verdicts may mean something else; run it again"
         said.append(f"{title}: {other}.")
-    if len(latest) < stop - start:
-        said.append(f"{title}: {len(latest)} of {stop - start} samples are decided; accuracies refer to these.")
+    said += not_all(title, len(latest), stop - start)
     return StoredCase(
         run=run,
         name=name,
@@ -201,6 +200,11 @@ def _case(run: StoredRun, name: str, question: Question, rows: list[Row], notes:
         rows=[latest[index] for index in sorted(latest)],
         notes=tuple(said),
     )
+
+
+def not_all(title: str, decided: int, asked: int) -> list[str]:
+    """The note on a case of which not all samples are decided."""
+    return [f"{title}: {decided} of {asked} samples are decided; accuracies refer to these."] * (decided < asked)
 
 
 def _limit(seconds: float | None) -> str:

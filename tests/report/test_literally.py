@@ -96,6 +96,18 @@ def test_a_run_that_was_interrupted(tmp_path: Path) -> None:
     assert result.exit_code == 1 and "20.00 % (2 of 10 samples)" in result.stdout
 
 
+def test_parts_that_are_not_whole_alone_may_be_whole_together(tmp_path: Path) -> None:
+    """Accuracies of the sum are about its samples, not about those that one part has."""
+    runs = [write_run(tmp_path / "a", [row(k) for k in range(6)]), write_run(tmp_path / "b", [row(8), row(9)])]
+    for run, samples in zip(runs, ([0, 8], [5, 10]), strict=True):
+        asked = json.loads((run / "run.json").read_text()) | {"samples": samples}
+        (run / "run.json").write_text(json.dumps(asked))
+    notes = [line for line in qverify("report", *runs).stdout.splitlines() if "are decided" in line]
+    assert notes == ["a + b: 8 of 10 samples are decided; accuracies refer to these."]
+    (runs[1] / "samples.jsonl").write_text("".join(json.dumps(row(k)) + "\n" for k in (6, 7, 8, 9)))
+    assert "are decided" not in qverify("report", *runs).stdout
+
+
 def test_what_became_of_the_others(tmp_path: Path) -> None:
     rows = [
         row(0),

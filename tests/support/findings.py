@@ -143,7 +143,7 @@ def write_sweep(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Pat
 
 def bracket(index: int, lower: float | None, upper: float | None, **more: Any) -> dict[str, Any]:
     wrong = lower is None and upper == 0
-    base = {"index": index, "label": 1, "predicted": 2 if wrong else 1, "lower": lower, "upper": upper}
+    base: dict[str, Any] = {"index": index, "label": 1, "predicted": 2 if wrong else 1, "lower": lower, "upper": upper}
     base |= {
         "proved_by": "" if lower is None else "bp",
         "broken_by": "forward" if wrong else "" if upper is None else "attack",
