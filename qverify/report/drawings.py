@@ -31,6 +31,7 @@ _FEWEST = 10
 _GAP = 0.25
 """The part of a bracket's room that is left between two."""
 _THINNEST = 2.0
+_FARTHEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ def brackets(marks: Sequence[Mark], said: str, line: float = 0.0) -> str:
     numbers = [end for mark in marks for end in (mark.low, mark.high, *(mark.met or ())) if end is not None]
     sizes = sorted(abs(end - line) for end in numbers if end != line) or [1.0]
     unit = sizes[len(sizes) // 2]
-    ends = [math.asinh((end - line) / unit) for end in (line, *numbers)]
+    ends = [_bent(end - line, unit) for end in (line, *numbers)]
     low, high = min(ends), max(ends)
 
     def y(value: float) -> float:
-        part = (math.asinh((value - line) / unit) - low) / (high - low) if high > low else 0.5
+        part = (_bent(value - line, unit) - low) / (high - low) if high > low else 0.5
         return _EDGE + (1 - part) * (_FIELD - 2 * _EDGE)
 
     bars, step = [], 100 / max(len(marks), _FEWEST)
@@ -149,11 +150,16 @@ def _bar(style: str, across: tuple[float, float], top: float, bottom: float) -> 
 # -- scales ---------------------------------------------------------------------------------------
 
 
+def _bent(value: float, unit: float) -> float:
+    """Linear near 0 and logarithmic far from it, and finite however far."""
+    return math.asinh(max(-_FARTHEST, min(_FARTHEST, value / unit)))
+
+
 def _scale(places: Sequence[float]) -> Callable[[float], float]:
     """The scale of an axis with these ascending numbers from 0 on: logarithmic if they differ by decades."""
     positive = [place for place in places if place > 0]
     if positive and positive[-1] / positive[0] >= _BENT:
-        return lambda value: math.asinh(value / positive[0])
+        return lambda value: _bent(value, positive[0])
     return float
 
 

@@ -181,10 +181,7 @@ def _about(found: dict[str, Any]) -> About:
 
 
 def _named(found: dict[str, Any], key: str) -> Named:
-    own = found[key]
-    if not isinstance(own, dict):
-        raise ValueError(f"{key} is senseless")
-    return Named(**_checked(own, _NAMED))
+    return Named(**_checked(found[key], _NAMED))
 
 
 def _pair(own: dict[str, Any], key: str) -> tuple[float, float] | None:
@@ -203,8 +200,10 @@ def _list(found: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return own
 
 
-def _checked(found: dict[str, Any], table: Mapping[str, Fits]) -> dict[str, Any]:
-    """The values under the keys of `table`."""
+def _checked(found: Any, table: Mapping[str, Fits]) -> dict[str, Any]:
+    """The values under the keys of `table`, of what should be an object."""
+    if not isinstance(found, dict):
+        raise ValueError("something that should be an object is none")
     if missing := [key for key in table if key not in found]:
         raise ValueError(f"{missing[0]} is missing")
     if wrong := faults(found, table):

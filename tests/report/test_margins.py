@@ -71,7 +71,15 @@ def test_bars_lie_where_the_axis_says() -> None:
     assert float(bars[4][3]) + float(bars[4][4]) == 150 and float(bars[5][3]) == 0
 
 
-@pytest.mark.parametrize("marks", [[Mark("a", 0.0, 0.0)], [Mark("a", None, None)], [Mark("a", 5.0, 5.0, (5.0, 5.0))]])
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [Mark("a", 0.0, 0.0)],
+        [Mark("a", None, None)],
+        [Mark("a", 5.0, 5.0, (5.0, 5.0))],
+        [Mark("a", 5e-324, 1e-300), Mark("a", -1.7e308, 1.7e308)],
+    ],
+)
 def test_degenerate_brackets(marks: list[Mark]) -> None:
     assert "nan" not in brackets(marks, "x") and "inf" not in brackets(marks, "x")
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qverify.errors import DataError, UsageError
+from qverify.report.sections import sections_of
 from qverify.runs.findings import sorted_out
 from tests.support import findings as made
 from tests.support.runs_on_disk import row, write_run
@@ -131,3 +133,28 @@ def test_damaged_folders(tmp_path: Path) -> None:
     (sweep / "sweep.json").write_text(json.dumps(asked | {"samples": [4, 1]}))
     with pytest.raises(DataError, match="samples missing or senseless"):
         sorted_out([str(sweep)])
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to all values in an object."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([path] if path else []), *(found for key, one in inner for found in places(one, (*path, key)))]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_any_value_anywhere_is_read_or_refused(tmp_path: Path, kind: str, rng: np.random.Generator) -> None:
+    """And what is read has sections."""
+    whole = KINDS[kind]()
+    strange = [None, True, -1, 0, 2**53, 1e308, 5e-324, "", "x" * 300, [], {}, [[]], [1e308, -1e308], {"a": []}]
+    paths, refused = places(whole), 0
+    for _ in range(150):
+        path, value = paths[rng.integers(len(paths))], strange[rng.integers(len(strange))]
+        one = str(made.write_object(tmp_path / "o.json", changed(whole, *path, to=value)))
+        try:
+            _, found = sorted_out([one])
+        except DataError:
+            refused += 1
+            continue
+        (section,) = sections_of(found)
+        assert "nan" not in section.drawing and "inf%" not in section.drawing, (path, value)
+    assert 20 < refused < 150
