@@ -62,9 +62,10 @@ def listing(line: Line) -> Listing:
         for row in rows
     ]
     return Listing(
-        headings=("status", "decided by", "sample", "label", "network answers", "margin from", "to"),
+        headings=("status", "decided by", "sample", "label", "answers", "lower", "upper"),
         texts=2,
         rows=tuple(cells),
+        said="Answers: the class that the network itself gives. What decides is explained in the appendix.",
     )
 
 

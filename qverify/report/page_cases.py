@@ -79,7 +79,8 @@ def margins(line: Line, name: str, alone: bool) -> str:
     head = "The sample" if count == 1 else f"The {count} samples with the lowest margins"
     return (
         f'<h3>{html(name)}</h3><figure class="found">{drawn.drawing(line)}<figcaption>{html(drawn.extent(line))}'
-        f"</figcaption></figure><details{' open' if alone else ''}><summary>{head}</summary>{listing(table)}</details>"
+        f'</figcaption></figure><details class="worst"{" open" if alone else ""}><summary>{head}</summary>'
+        f"{listing(table)}</details>"
     )
 
 

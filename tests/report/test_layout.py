@@ -75,6 +75,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     two = write_batch(folder / "two", short, [r | {"case": c} for c in short for r in random_rows(rng, 60)])
     large = write_run(folder / "large", random_rows(rng, 3000), model=f"m/{LONG}.onnx")
     rows = random_rows(rng, 50)
+    long_numbers = {"margin_lower": -1.23456e-05, "margin_upper": -1.23456e-06, "predicted": rows[0]["label"]}
+    rows[0] |= {"status": "falsified", "method": "attack", **long_numbers}
     parts = [
         write_run(folder / f"part{k}", [r for r in rows if r["index"] // 30 == k], model=f"m/{LONG}.onnx")
         for k in (0, 1)

@@ -99,4 +99,4 @@ def test_the_page_needs_no_script_for_them(tmp_path: Path) -> None:
     assert section.count('class="plot"') == 2 and section.count('<table class="found">') == 2
     assert '<details id="explorer" hidden>' in section
     alone = written(runs[0]).partition('id="margins"')[2]
-    assert "<details open><summary>The 2 samples with the lowest margins" in alone
+    assert '<details class="worst" open><summary>The 2 samples with the lowest margins' in alone

@@ -106,4 +106,6 @@ def test_the_page_has_the_table_in_columns_that_have_room(tmp_path: Path) -> Non
     tables = [Parsed("<table>" + piece.partition(">")[2].partition("</table>")[0]).tables[""] for piece in pieces]
     assert [len(table[0]) for table in tables] == [7, 5] and tables[0][1][0] == tables[1][1][0] == "net"
     cells = dict(zip(tables[0][0][1:] + tables[1][0][1:], tables[0][1][1:] + tables[1][1][1:], strict=True))
-    assert cells == {f"{b} bits, {m}": "50.00 %" if b % 2 else "100.00 %" for b in range(4, 9) for m in ("bp", "ibp")}
+    assert cells == {
+        f"{b} bits, {m}": "50.00\u00a0%" if b % 2 else "100.00\u00a0%" for b in range(4, 9) for m in ("bp", "ibp")
+    }
