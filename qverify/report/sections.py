@@ -68,8 +68,9 @@ def markdown_sections(sections: Sequence[Section]) -> str:
 
 
 def _markdown(listing: Listing) -> list[str]:
-    rules = ["---"] * listing.texts + ["---:"] * (len(listing.headings) - listing.texts)
-    rows = [rules, *([escapes.markdown(cell) for cell in row] for row in listing.rows)]
+    texts = listing.texts
+    rules = ["---"] * texts + ["---:"] * (len(listing.headings) - texts)
+    rows = [rules, *([*map(escapes.markdown, row[:texts]), *row[texts:]] for row in listing.rows)]
     table = [list(map(escapes.markdown, listing.headings)), *rows]
     lines = "\n".join("| " + " | ".join(row) + " |" for row in table)
     return [lines, *([escapes.markdown(listing.said)] if listing.said else [])]
@@ -82,7 +83,11 @@ def latex_sections(sections: Sequence[Section]) -> str:
         said = [f"{KINDS[section.kind][0]}: {section.name}. {section.claim}", *section.more, *section.notes]
         for listing in section.listings:
             columns = "l" * listing.texts + "r" * (len(listing.headings) - listing.texts)
-            rows = [list(map(escapes.latex, row)) for row in (listing.headings, *listing.rows)]
+            rows = [list(map(_latex, row)) for row in (listing.headings, *listing.rows)]
             parts.append("\n" + tabular(columns, rows, [*said, *([listing.said] if listing.said else [])]))
             said = []
     return "".join(parts)
+
+
+def _latex(cell: str) -> str:
+    return escapes.latex(cell).replace("\u2212", "$-$")

@@ -203,6 +203,13 @@ def test_every_form_has_every_section(tmp_path: Path) -> None:
     assert all(f'<section id="{kind}">' in page and f'href="#{kind}"' in page for kind in KINDS)
 
 
+def test_numbers_in_latex_and_markdown(tmp_path: Path) -> None:
+    """A minus that LaTeX knows; and no escapes in numbers."""
+    path = made.write_object(tmp_path / "d.json", made.discrepancies(1, 1))
+    assert "0 & $-$1 & +1 & $-$0.5 & +0.5 \\\\\n" in qverify("report", path, "--format", "latex").stdout
+    assert "| 0 | \u22121 | +1 | \u22120.5 | +0.5 |\n" in qverify("report", path, "--format", "markdown").stdout
+
+
 def test_reports_without_a_verification(tmp_path: Path) -> None:
     """They have neither tables of accuracy nor a script."""
     paths = made.write_all(tmp_path / "all")

@@ -145,7 +145,22 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_any_value_anywhere_is_read_or_refused(tmp_path: Path, kind: str, rng: np.random.Generator) -> None:
     """And what is read has sections."""
     whole = KINDS[kind]()
-    strange = [None, True, -1, 0, 2**53, 1e308, 5e-324, "", "x" * 300, [], {}, [[]], [1e308, -1e308], {"a": []}]
+    strange: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        2**53,
+        1e308,
+        5e-324,
+        "",
+        "x" * 300,
+        [],
+        {},
+        [[]],
+        [1e308, -1e308],
+        {"a": []},
+    ]
     paths, refused = places(whole), 0
     for _ in range(150):
         path, value = paths[rng.integers(len(paths))], strange[rng.integers(len(strange))]
