@@ -15,6 +15,7 @@ from qverify.report.section import (
     Moved,
     Section,
     bare,
+    by_method,
     least,
     most,
     moved,
@@ -59,7 +60,7 @@ def discrepancy_section(finding: Finding[Discrepancies]) -> Section:
     beyond = [*_BEYOND, *([f"what the notes say of {doubted} samples"] if doubted else [])]
     claim = (
         f"On {samples_of(len(rows), question.samples, question.data)}, {bound} between {file_name(question.model)} and"
-        f" any network of its family [{family_words(question)}], proved by method {question.method}"
+        f" any network of its family [{family_words(question)}], proved {by_method(question, finding.found.solvers)}"
         f"{'' if met is None else f', and some member moves one by {least(met)}'};"
         f" {source(question)}; {not_covered(asked - len(rows), *beyond)}"
     )
@@ -93,7 +94,8 @@ def property_section(finding: Finding[Properties]) -> Section:
     claim = (
         f"Of {samples_of(len(rows), question.samples, question.data)}, {counts['holds']}"
         f" ({share(counts['holds'], asked)}) are proved to have this property for every network of the family of"
-        f" {file_name(question.model)} [{family_words(question)}]: {words}; {source(question)};"
+        f" {file_name(question.model)} [{family_words(question)}]: {words}; that is decided"
+        f" {by_method(question, ())}; {source(question)};"
         f" {not_covered(asked - counts['holds'], *_BEYOND)}"
     )
     meanings = {

@@ -11,8 +11,9 @@ from qverify.files.names import file_name
 from qverify.report.claim import family_words
 from qverify.report.drawings import Series, lines
 from qverify.report.numbers import percent
-from qverify.report.section import Listing, Section, bare, least, most, not_covered, samples_of, source
+from qverify.report.section import Listing, Section, bare, by_method, least, most, not_covered, samples_of, source
 from qverify.runs.gate import share
+from qverify.runs.start import used_solvers
 from qverify.text.escapes import printable
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def _sweep(finding: Finding[Sweep], rows: Sequence[SweepRow], model: str) -> Sec
     claim = (
         f"At each point below, so many of {samples_of(stop - start, question.samples, question.data)} are proved to be"
         f" classified as they are labelled by every network of the family of {name} at that point"
-        f" [{axis_words(question)}; kinds outside the part exact], by method {question.method}; {done};"
-        f" {source(question, swept.starts)}; not covered: other points, and what is not proved at these."
+        f" [{axis_words(question)}; kinds outside the part exact], {by_method(question, used_solvers(swept.starts))};"
+        f" {done}; {source(question, swept.starts)}; not covered: other points, and what is not proved at these."
     )
     parts = [part for part in PARTS if any(row.part == part for row in rows)]
     said = f"guaranteed accuracy of {name}, %, a line a part"
@@ -115,7 +116,7 @@ def radius_section(finding: Finding[Factors]) -> Section:
     claim = (
         f"Of {samples_of(len(rows), question.samples, question.data)}, {proved} by every network of the family of"
         f" {file_name(question.model)} [{family_words(question)}], and the table has the factors on these radii up to"
-        f" which that holds, by method {question.method}; {source(question, search.starts)};"
+        f" which that holds, {by_method(question, used_solvers(search.starts))}; {source(question, search.starts)};"
         f" {not_covered(asked - held, 'larger factors than those', 'inputs and quantisers beyond these radii')}"
     )
     return Section(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qverify.files.names import file_name, without_folders
 from qverify.report.claim import origin
-from qverify.report.numbers import outward
+from qverify.report.numbers import outward, trust
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
 
@@ -106,6 +106,14 @@ def source(question: Question, starts: Sequence[Start] = ()) -> str:
 
 def _sha256(hashes: Mapping[str, str]) -> list[str]:
     return [value for name, value in hashes.items() if name == "model_sha256"]
+
+
+def by_method(question: Question, solvers: Sequence[str]) -> str:
+    """By which method, and what its exact step rests on, if it has one; `solvers`: those that are known."""
+    if question.method not in ("auto", "exact"):
+        return f"by method {question.method}"
+    rests = f", {trust(question, solvers)}" if solvers else " by a solver that is not named"
+    return f"by method {question.method}, with an exact step{rests}"
 
 
 def not_covered(missing: int, *others: str) -> str:

@@ -56,9 +56,10 @@ class Named:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Discrepancies(Brief):
-    """How far outputs move over a family (`discrepancy`)."""
+    """How far outputs move over a family (`discrepancy`). `solvers`: those of the exact step, with their versions."""
 
     question: Question
+    solvers: tuple[str, ...]
     rows: tuple[SampleFound, ...]
 
 

@@ -78,7 +78,9 @@ def _discrepancies(found: dict[str, Any]) -> Discrepancies:
     table = _INDEX | _PROVED | {name: optional(_NUMBERS) for name in _MET} | {"complete": truth}
     question = Question.of_summary(found)
     rows = _rows(found, question.samples, table, {"detail": text})
-    return Discrepancies(question=question, rows=rows)
+    solver = found.get("solver")
+    named = () if solver is None else tuple(_checked(solver, {"name": text, "version": text}).values())
+    return Discrepancies(question=question, solvers=(" ".join(named),) if named else (), rows=rows)
 
 
 def _properties(found: dict[str, Any]) -> Properties:

@@ -133,6 +133,23 @@ def test_discrepancies_are_rounded_outwards(tmp_path: Path) -> None:
     assert "some member" not in plain.claim and plain.listings[0].headings == ("output", "at least", "at most")
 
 
+def test_claims_say_what_an_exact_step_rests_on(tmp_path: Path) -> None:
+    duals, word = (
+        "from the duals of every linear program it solved",
+        "in which the solver's own bound counts less 1e-08",
+    )
+    rows = [made.sweep_row("all", 4, 2)]
+    assert duals in only(made.write_sweep(tmp_path / "s", rows)).claim
+    assert duals in only(made.write_radius(tmp_path / "r", BRACKETS)).claim
+    for solver, said in (("highs", duals), ("gurobi", word)):
+        found = made.discrepancies(solver={"name": solver, "version": "9"})
+        claim = only(made.write_object(tmp_path / f"{solver}.json", found)).claim
+        assert said in claim and (said == word or word not in claim)
+    assert "by a solver that is not named" in only(made.write_object(tmp_path / "p.json", made.properties())).claim
+    plain = only(made.write_object(tmp_path / "bp.json", made.discrepancies(met=False)))
+    assert "proved by method bp; " in plain.claim and "exact step" not in plain.claim
+
+
 def test_what_is_not_certain_is_said(tmp_path: Path) -> None:
     found = made.discrepancies(3, sample_range=[0, 5])
     found["rows"][1]["detail"] = "sums may leave int32"
