@@ -132,17 +132,35 @@ MEASURE = """
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["one", "two", "large", "many", "sections", "alone"])
-def test_it_can_be_read_at_every_width(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
-    frames = "".join(
-        f'<iframe srcdoc="{escape(pages[name])}" width="{width}" height="900"></iframe>' for width in WIDTHS
-    )
+def measure(text: str, browser: Callable[..., Any], widths: tuple[int, ...]) -> dict[str, Any]:
+    """What `MEASURE` finds of a page, by width."""
+    frames = "".join(f'<iframe srcdoc="{escape(text)}" width="{width}" height="900"></iframe>' for width in widths)
     script = f'window.addEventListener("load", () => {{{MEASURE}}});'
     parsed = browser(f"<!DOCTYPE html><body>{frames}<script>{script}</script></body>")
     (body,) = [found for tag, found in parsed.elements if tag == "body"]
-    measured = json.loads(body["data-found"] or "")
-    assert set(measured) == {str(width) for width in WIDTHS}
+    measured: dict[str, Any] = json.loads(body["data-found"] or "")
+    assert set(measured) == {str(width) for width in widths}
+    return measured
+
+
+PAPER = 718
+"""Pixels between the margins of a sheet of A4 (186 mm are 703), and those of a scrollbar."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one", "many", "sections", "alone"])
+def test_it_can_be_read_on_paper(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
+    """The rules of print hold for a frame as wide as a sheet."""
+    text = pages[name].replace("@media print", "@media all").replace("@media screen", "@media not all")
+    (found,) = measure(text, browser, (PAPER,)).values()
+    assert found["inner"] == found["content"], found["outside"][:3]
+    assert found["narrow"] == found["outside"] == found["cut"] == found["over"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one", "two", "large", "many", "sections", "alone"])
+def test_it_can_be_read_at_every_width(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
+    measured = measure(pages[name], browser, WIDTHS)
     for width, found in measured.items():
         assert int(width) - 30 < found["inner"] == found["content"], f"sticks out at {width}: {found['outside'][:3]}"
         assert found["narrow"] == [] and found["outside"] == [] and found["cut"] == [], f"at {width}"
