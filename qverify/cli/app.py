@@ -281,6 +281,9 @@ def runtimes(
 def report(runs: tuple[str, ...], require: float | None, **shown: Any) -> int:
     """Sum up each RUN, a directory that `qverify verify --out` or `qverify batch` wrote: a line a case.
 
+    Beside these a RUN is a directory of sweep or radius, or a file that holds what discrepancy, property, compare,
+    covers or runtimes printed with --json: a section each.
+
     Runs over parts of the samples of one question, as 0:20 and 20:40, are added up to one line.
 
     The page also has curves, the margins of every sample, pictures of falsified samples, and what the result rests

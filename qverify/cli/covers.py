@@ -21,6 +21,7 @@ from qverify.runs.reading import read_runs
 from qverify.text.brief import Brief
 from qverify.text.escapes import printable
 from qverify.text.shortened import listed
+from qverify.version import __version__
 
 if TYPE_CHECKING:
     from qverify.family.radii import Radii
@@ -43,6 +44,7 @@ def run(given: Given, *, file: str, run: str | None, rule: str | None, as_json: 
         parts = coverage(trained, integers, family.family, rule)
         found = _Covered(family=family, parts=tuple(parts))
     result = {
+        "qverify": __version__,
         "float": {"model": given.model, "model_sha256": file_sha256(given.model)},
         "file": {"model": file, "model_sha256": file_sha256(file)},
         "convention": family.convention,

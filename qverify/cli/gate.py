@@ -11,7 +11,7 @@ from qverify.console.output import say
 from qverify.console.signals import INTERRUPTED
 from qverify.errors import UsageError
 from qverify.report.summary import job_summary
-from qverify.report.table import Line
+from qverify.report.table import marked
 from qverify.runs.folder import writing
 from qverify.runs.gate import Gate, failed, read_baseline, read_baselines
 
@@ -74,7 +74,7 @@ class GateGiven:
             asked = bool(self.fail_on or self.baseline is not None or self.fail_under is not None)
             passed = "interrupted before all samples were decided." if interrupted else sentence
             with writing(path), path.open("a", encoding="utf-8") as file:
-                file.write(job_summary(list(map(Line, cases)), passed, asked))
+                file.write(job_summary(marked(cases), passed, asked))
         if interrupted:
             return INTERRUPTED
         if sentence:

@@ -15,6 +15,7 @@ from qverify.files.names import file_name
 from qverify.report.numbers import outward, trust
 from qverify.runs.gate import below, share
 from qverify.runs.given import option
+from qverify.verification.row import STATUSES
 from qverify.verification.verdict import SEMANTICS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from qverify.report.table import Line
     from qverify.runs.question import Question
     from qverify.runs.reading import StoredCase
+    from qverify.runs.start import Start
     from qverify.verification.row import Row
 
 _DIGITS = 4
@@ -34,19 +36,25 @@ def claim(line: Line) -> str:
     start, stop = question.samples
     asked, verified = case.asked, line.tally.guaranteed
     decided = "" if line.tally.samples == asked else f", {line.tally.samples} of them decided"
-    family = f"{case.bare(question.radii.convention)}; radii {_radii(question.radii.largest)}{_clip(question)}"
+    family = family_words(question)
     exact = line.tally.decided["exact", "verified"]
     rests = f" ({exact} of them by the exact step, {trust(question, case.run.solvers)})" if exact else ""
     return case.bare(
         f"Of the {asked} samples {start}:{stop} of {case.data}{_all(question)}{decided}, {verified}"
         f" ({share(verified, asked)}) are proved to be classified as they are labelled by every network of the family"
         f" of {file_name(question.model)} [{family}]{rests}; {_origin(case)}; command: {command(case)};"
-        f" {_hashes(case)}; not covered: {_not_covered(asked - verified)}."
+        f" {_hashes(case)}; not covered: {_not_covered(asked - verified, _others(line))}."
     )
 
 
 def _all(question: Question) -> str:
     return "" if question.data_samples is None else f", which has {question.data_samples}"
+
+
+def family_words(question: Question) -> str:
+    """The family in words: what a quantiser is taken to do, and no more than the radii that follow."""
+    stated = question.radii
+    return f"{stated.convention}; radii {_radii(stated.largest)}{_clip(question)}"
 
 
 def _radii(largest: Mapping[str, float]) -> str:
@@ -64,11 +72,17 @@ def _clip(question: Question) -> str:
 
 def _origin(case: StoredCase) -> str:
     """The dates of the starts, and the versions that asked."""
-    versions = dict.fromkeys(one.question.qverify for one in case.sources if one.question.qverify)
-    days = sorted({start.started[:10] for start in case.run.starts if start.started})
+    return origin([one.question for one in case.sources], case.run.starts)
+
+
+def origin(questions: Sequence[Question], starts: Sequence[Start]) -> str:
+    """By which versions of qverify questions were asked, and when runs that answer them were started."""
+    versions = dict.fromkeys(one.qverify for one in questions if one.qverify)
+    days = sorted({start.started[:10] for start in starts if start.started})
     when = f" on {days[0]}" if len(days) == 1 else f" from {days[0]} to {days[-1]}" if days else ""
-    older = f" in rows of semantics {case.question.semantics}, which may mean something else than those of today"
-    older = "" if case.question.semantics == SEMANTICS else older
+    semantics = questions[0].semantics
+    older = f" in rows of semantics {semantics}, which may mean something else than those of today"
+    older = "" if semantics == SEMANTICS else older
     return f"decided by qverify {' and '.join(versions) or 'of an unknown version'}{when}{older}"
 
 
@@ -78,8 +92,15 @@ def _hashes(case: StoredCase) -> str:
     return "sha256 of " + ", ".join(f"{name} {value or 'not recorded'}" for name, value in hashes.items())
 
 
-def _not_covered(left: int) -> str:
-    others = "" if not left else "the other sample, " if left == 1 else f"the other {left} samples, "
+def _others(line: Line) -> str:
+    """What became of the samples that are not verified, in words."""
+    counts = {status: line.tally.statuses[status] for status in STATUSES if status != "verified"}
+    counts["not decided"] = line.case.asked - line.tally.samples
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+
+
+def _not_covered(left: int, others: str) -> str:
+    others = "" if not left else f"the other {'sample' if left == 1 else f'{left} samples'} ({others}), "
     return f"{others}inputs beyond these radii around the samples, and quantisers that leave these radii"
 
 
@@ -98,7 +119,8 @@ def command(case: StoredCase) -> str:
     words = ["qverify", "verify", file_name(question.model), "--data", file_name(question.data)]
     words += ["--samples", f"{start}:{stop}"]
     calibration = stated.calibration or "all samples"
-    given: list[tuple[str, object]] = [("input_scale", question.input_scale), ("bits", stated.bits)]
+    given: list[tuple[str, object]] = [("output", question.output), ("input_scale", question.input_scale)]
+    given += [("bits", stated.bits)]
     given += [(name, getattr(stated, name)) for name in QUANTISER]
     given += [("calibration", None if calibration.startswith("all ") else file_name(calibration))]
     given += [("radii", None if stated.file is None else file_name(stated.file))]

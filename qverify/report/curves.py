@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qverify.files.places import PLACES
+from qverify.report.numbers import percent
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ class Curve(Brief):
     @property
     def title(self) -> str:
         """The heading of the drawing: all that its lines share."""
-        case = self.lines[0].case
-        first, stop = case.question.samples
-        return f"{case.model} on {case.data}, samples {first}:{stop}, {case.convention}, method {case.method}"
+        line = self.lines[0]
+        first, stop = line.case.question.samples
+        how = f"{line.case.convention}, method {line.case.method}"
+        return f"{line.model} on {line.data}, samples {first}:{stop}, {how}"
 
 
 def curves(lines: Sequence[Line]) -> list[Curve]:
@@ -42,7 +44,7 @@ def curves(lines: Sequence[Line]) -> list[Curve]:
     groups: dict[str, dict[int, Line]] = {}
     for line in lines:
         case = line.case
-        if case.bits is None or not line.tally.samples:
+        if case.bits is None or case.radii != f"{case.bits} bits" or not line.tally.samples:
             continue
         asked = {key: value for key, value in case.question.to_json().items() if key not in _SET_APART}
         key = json.dumps([case.model, case.convention, asked], sort_keys=True)
@@ -72,12 +74,13 @@ def svg(curve: Curve) -> str:
     )
     parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">bits</text>')
     for name in _CURVES:
-        shares = [100 * line.count(name) / line.tally.samples for line in curve.lines]
+        counts = [(line.count(name), line.tally.samples) for line in curve.lines]
+        shares = [100 * count / samples for count, samples in counts]
         points = [(x(bit), y(share)) for bit, share in zip(bits, shares, strict=True)]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
         dots = "".join(
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3"><title>{name}, {bit} bits: {share:.2f} %</title></circle>'
-            for (px, py), bit, share in zip(points, bits, shares, strict=True)
+            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3"><title>{name}, {bit} bits: {percent(*count)}</title></circle>'
+            for (px, py), bit, count in zip(points, bits, counts, strict=True)
         )
         parts.append(f'<g class="curve {name}"><path d="M{path}"/>{dots}</g>')
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="accuracy in %">{"".join(parts)}</svg>'

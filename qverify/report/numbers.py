@@ -133,12 +133,13 @@ def widths(largest: Mapping[str, float]) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share in per cent, to hundredths; 100.00 % means all and 0.00 % none, however many there are."""
+    """A share in per cent, rounded down to hundredths: what is proved must not look like more.
+
+    100.00 % means all and 0.00 % none, however many there are.
+    """
     if not whole:
         return "-"
-    shown = round(10000 * part / whole)
-    if 0 < part < whole:
-        shown = min(max(shown, 1), 9999)
+    shown = max(10000 * part // whole, 1 if part else 0)
     return f"{shown / 100:.2f} %"
 
 

@@ -2,13 +2,14 @@
 // The choice stands in the address after #, so that it can be kept as a link.
 (function () {
   "use strict";
-  const PAGE = 50, PRINTED = 120, LETTERS = 24;
+  const PAGE = 50, LETTERS = 24;
   const data = JSON.parse(document.getElementById("rows").textContent);
   const form = document.getElementById("filters");
   const canvas = document.getElementById("overview");
   const body = document.querySelector("#brackets tbody");
   const pager = document.getElementById("pager");
   const table = document.getElementById("brackets");
+  const explorer = document.getElementById("explorer");
   const root = document.documentElement;
   const names = ["case", "status", "method", "label", "sort"];
   const orders = [["index", "sample"], ["lower", "lower end"], ["upper", "upper end"], ["width", "width, widest first"], ["ms", "time, longest first"]];
@@ -195,7 +196,7 @@
   }
 
   function stack() { // whether a case's name has a line of its own
-    const wide = "printing" in root.dataset || window.matchMedia("(min-width: 72rem)").matches;
+    const wide = window.matchMedia("(min-width: 72rem)").matches;
     table.classList.toggle("stacked", data.cases.length > 1 && (longest > LETTERS || !wide));
   }
 
@@ -205,29 +206,21 @@
 
   // -- printing ------------------------------------------------------------------------------------
 
-  function beforePrinting() { // light, more of the rows selected, and every manifest open
+  function beforePrinting() { // all that is folded; the table with filters stays on the screen
     root.dataset.printing = "";
-    const said = names.filter(name => form.elements[name].selectedIndex > 0 || name === "sort");
-    const choice = said.map(name => (name === "sort" ? "order" : name) + " " + form.elements[name].selectedOptions[0].text);
-    const count = chosen.length > PRINTED ? "the first " + PRINTED + " of " + chosen.length : "all " + chosen.length;
-    document.getElementById("printed").textContent = "Printed: " + count + " samples selected (" + choice.join(", ") + "). Fewer can be selected on the page.";
-    fill(0, PRINTED);
-    stack();
-    draw();
-    for (const one of document.querySelectorAll("details:not([open])")) { one.open = true; one.dataset.closed = ""; }
+    for (const one of document.querySelectorAll("details:not([open]):not(#explorer)")) { one.open = true; one.dataset.closed = ""; }
   }
 
   function afterPrinting() {
     delete root.dataset.printing;
     for (const one of document.querySelectorAll("details[data-closed]")) { one.open = false; delete one.dataset.closed; }
-    show();
-    stack();
-    draw();
   }
 
+  explorer.hidden = false;
+  explorer.addEventListener("toggle", draw); // folded it has no width
   offerAll();
   for (const head of document.querySelectorAll("#brackets th.of")) head.hidden = data.cases.length < 2;
-  document.querySelectorAll("#summary .name span, h3, summary").forEach(breakable);
+  document.querySelectorAll(".name span, h3, summary").forEach(breakable);
   table.style.setProperty("--letters", longest);
   window.addEventListener("beforeprint", beforePrinting);
   window.addEventListener("afterprint", afterPrinting);
@@ -240,10 +233,10 @@
     show();
     writeAddress();
   });
-  window.addEventListener("hashchange", () => { if (readAddress()) refresh(); });
+  window.addEventListener("hashchange", () => { if (readAddress()) { explorer.open = true; refresh(); } });
   window.addEventListener("resize", () => { stack(); draw(); });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  readAddress();
+  if (readAddress()) explorer.open = true;
   stack();
   refresh();
   root.dataset.shown = performance.now().toFixed(0); // milliseconds until all is there

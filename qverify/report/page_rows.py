@@ -26,7 +26,7 @@ def packed(cases: Sequence[StoredCase], labels: Sequence[str]) -> str:
     Per case, under its label, a column a key; status, method and detail are positions in lists that all cases share.
     Margins are rounded outwards, so that what is shown is still proved; seconds become milliseconds.
     """
-    details = ["", *sorted({_detail(row) for case in cases for row in case.rows} - {""})]
+    details = ["", *sorted({remark(row) for case in cases for row in case.rows} - {""})]
     place = {detail: number for number, detail in enumerate(details)}
     found = {
         "statuses": STATUSES,
@@ -47,14 +47,14 @@ def _columns(rows: Sequence[Row], details: Mapping[str, int]) -> dict[str, Any]:
         "predicted": [row.predicted for row in rows],
         "status": [STATUSES.index(row.status.value) for row in rows],
         "method": [STAGES.index(row.method) for row in rows],
-        "detail": [details[_detail(row)] for row in rows],
+        "detail": [details[remark(row)] for row in rows],
         "lower": [_rounded(row.margin_lower, _DOWN) for row in rows],
         "upper": [_rounded(row.margin_upper, _UP) for row in rows],
         "ms": [_short(1000 * row.seconds) for row in rows],
     }
 
 
-def _detail(row: Row) -> str:
+def remark(row: Row) -> str:
     """The remark on a row beside its verdict: the scope of the exact step, and why it is unknown."""
     return printable("; ".join(part for part in (row.scope, row.detail) if part and part != "exact"))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from qverify.report.numbers import percent
+from qverify.report.section import Listing
 from qverify.report.table import HEADINGS, Line
 from qverify.report.text import tabular
 from qverify.text import escapes
@@ -22,6 +23,8 @@ from qverify.text.brief import Brief
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_BESIDE = 6
+"""Columns that have room beside the names."""
 NOTHING = ""
 """In a cell that no case falls into."""
 
@@ -46,8 +49,8 @@ class Pivot(Brief):
 def pivot(lines: Sequence[Line]) -> Pivot:
     """The table of these lines, rows and columns in their order."""
     names = {
-        "model": [line.case.model for line in lines],
-        "data": [line.case.data for line in lines],
+        "model": [line.model for line in lines],
+        "data": [line.data for line in lines],
         "range": ["{}:{}".format(*line.case.question.samples) for line in lines],
     }
     headings = [name for name, cells in names.items() if name == "model" or len(set(cells)) > 1]
@@ -91,6 +94,17 @@ def markdown_pivot(table: Pivot, accuracy: str) -> str:
     rules = ["---"] * len(table.headings) + ["---:"] * len(table.columns)
     body = [[*map(escapes.markdown, row), *cells] for row, cells in zip(table.rows, table.texts(accuracy), strict=True)]
     return "\n".join([*("| " + " | ".join(row) + " |" for row in (head, rules, *body)), "", said(accuracy)]) + "\n"
+
+
+def listed_pivot(table: Pivot, accuracy: str) -> list[Listing]:
+    """The table for the page; where it has more columns than have room beside each other, several below each other."""
+    found, texts = [], table.texts(accuracy)
+    for first in range(0, len(table.columns), _BESIDE):
+        some = slice(first, first + _BESIDE)
+        rows = tuple((*row, *cells[some]) for row, cells in zip(table.rows, texts, strict=True))
+        headings = (*table.headings, *table.columns[some])
+        found.append(Listing(headings=headings, texts=len(table.headings), rows=rows, said=said(accuracy)))
+    return found
 
 
 def csv_pivot(table: Pivot, accuracy: str) -> str:

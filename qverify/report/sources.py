@@ -26,6 +26,7 @@ from qverify.loading import load
 from qverify.remarks import quiet
 from qverify.runs.problem import calibrated_on_all
 from qverify.text.escapes import printable
+from qverify.text.shortened import listed
 from qverify.verification.verdict import SEMANTICS
 
 if TYPE_CHECKING:
@@ -145,6 +146,21 @@ class Sources:
             raise found
         answer: T = found
         return answer
+
+
+def strange_labels(cases: Sequence[StoredCase], sources: Sources) -> list[str]:
+    """A note on each case with rows whose labels are not those of its data, where these are found."""
+    found = []
+    for case in cases:
+        try:
+            labels = sources.samples(case).y
+        except DataError:
+            continue
+        wrong = [row.index for row in case.rows if row.index >= len(labels) or labels[row.index] != row.label]
+        if wrong:
+            named = listed([str(index) for index in wrong])
+            found.append(f"{case.title}: {len(wrong)} rows have labels that the data have not (samples {named}).")
+    return found
 
 
 def clipping(case: StoredCase) -> tuple[float, float] | None:

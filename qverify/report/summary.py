@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def job_summary(lines: Sequence[Line], failure: str, asked: bool) -> str:
     """The summary; `failure`: why the gate is shut, empty if it is not; `asked`: whether there is a gate."""
-    models = ", ".join(dict.fromkeys(line.case.model for line in lines))
+    models = ", ".join(dict.fromkeys(line.model for line in lines))
     word = f"**Failed:** {escapes.markdown(failure)}" if failure else "**Passed.**" if asked else ""
     claims = [f"- {escapes.markdown(claim(line))}" for line in lines]
     parts = [f"## qverify: {escapes.markdown(models)}", word, markdown_table(lines).rstrip(), "\n".join(claims)]

@@ -38,9 +38,23 @@ EXACT_ONLY = "Method exact sends every sample to the solver, so its IBP and BP a
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Line(Brief):
-    """A line of the table: one case, and the counts of its rows."""
+    """A line of the table: one case, and the counts of its rows.
+
+    `marks`: what tells its model and its data from others of the same name, empty where there are none.
+    """
 
     case: StoredCase
+    marks: tuple[str, str] = ("", "")
+
+    @property
+    def model(self) -> str:
+        """The name of the model, as no other model of the report has it."""
+        return self.case.model + self.marks[0]
+
+    @property
+    def data(self) -> str:
+        """The name of the data, as no other data of the report have it."""
+        return self.case.data + self.marks[1]
 
     @cached_property
     def tally(self) -> Tally:
@@ -92,16 +106,32 @@ def lines_of(cases: Sequence[StoredCase]) -> list[Line]:
         rest = (case.radii, case.method)
         return (*map(_natural, texts), bits, *map(_natural, rest), case.question.samples, _natural(case.title))
 
-    return [Line(case) for case in sorted(cases, key=place)]
+    return marked(sorted(cases, key=place))
+
+
+def marked(cases: Sequence[StoredCase]) -> list[Line]:
+    """The lines in the order of the cases; files of one name and other bytes get their sha256 behind it."""
+    models = _marks([(case.model, case.question.model_sha256) for case in cases])
+    data = _marks([(case.data, case.question.data_sha256) for case in cases])
+    return [Line(*found) for found in zip(cases, zip(models, data, strict=True), strict=True)]
+
+
+def _marks(files: Sequence[tuple[str, str | None]]) -> list[str]:
+    several = {name for name, own in files if any(other == name and sha256 != own for other, sha256 in files)}
+    return [f" ({printable((own or 'unknown')[:_HASH])})" if name in several else "" for name, own in files]
+
+
+_HASH = 8
+"""Digits of a hash that tell files apart."""
 
 
 def identities(lines: Sequence[Line]) -> tuple[dict[str, list[str]], str]:
     """The columns that tell the lines apart, heading -> cells; and in one phrase what is the same for all."""
     columns = {
-        "model": [line.case.model for line in lines],
+        "model": [line.model for line in lines],
         "radii": [line.case.radii for line in lines],
         "convention": [line.case.convention for line in lines],
-        "data": [line.case.data for line in lines],
+        "data": [line.data for line in lines],
         "range": ["{}:{}".format(*line.case.question.samples) for line in lines],
         "method": [line.case.method for line in lines],
     }

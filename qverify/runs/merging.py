@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qverify.errors import UsageError
 from qverify.files.names import file_name
-from qverify.runs.reading import StoredCase, StoredRun
+from qverify.runs.reading import StoredCase, StoredRun, not_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +84,8 @@ def _sum(parts: list[StoredCase]) -> StoredCase:
     title = " + ".join(part.title for part in parts)
     said = f"{title}: added up, samples {samples[0]}:{samples[1]} of one question"
     said += f"; {twice} that two of them have count once." if twice else "."
+    own = {note for part in parts for note in not_all(part.title, len(part.rows), part.asked)}  # true of parts alone
+    kept = [note for part in parts for note in part.notes if note not in own]
     run = StoredRun(
         first.run.folder,
         " + ".join(dict.fromkeys(part.run.name for part in parts)),
@@ -95,6 +97,6 @@ def _sum(parts: list[StoredCase]) -> StoredCase:
         title=title,
         question=replace(first.question, samples=samples),
         rows=[rows[index][0] for index in sorted(rows)],
-        notes=tuple(dict.fromkeys([said, *(note for part in parts for note in part.notes)])),
+        notes=tuple(dict.fromkeys([said, *kept, *not_all(title, len(rows), samples[1] - samples[0])])),
         parts=tuple(parts),
     )

@@ -150,6 +150,13 @@ class Question(Brief):
         places = own.get(PLACES)
         return Question(**own | {PLACES: places if isinstance(places, dict) else None})
 
+    @staticmethod
+    def of_summary(found: Mapping[str, Any]) -> Question:
+        """The question in the `--json` object of a command, without its solver. Raises ValueError, as `from_json`."""
+        names = [one.name for one in fields(Question) if one.name not in ("more", "samples", "solver")]
+        asked = {name: found[name] for name in names if name in found}
+        return Question.from_json(asked | {"samples": found.get("sample_range")})
+
     def summary(self) -> dict[str, Any]:
         """The question in the `--json` object of a command: there `samples` is how many, `sample_range` which."""
         found = {name: value for name, value in self.to_json().items() if name != "samples"}

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 QUESTION, ROWS, LAYERS = "radius.json", "factors.csv", "layers.csv"
 
-_BRACKETS = Columns(Bracket, "a search for factors")
-_LAYERS = Columns(LayerRow, "a search layer by layer")
+BRACKETS = Columns(Bracket, "a search for factors")
+LAYER_ROWS = Columns(LayerRow, "a search layer by layer")
 
 
 class RadiusDirectory(Directory):
@@ -61,7 +61,7 @@ class RadiusDirectory(Directory):
 
         `layers`: rows of layers will be added too.
         """
-        rows: dict[str, Reader] = {ROWS: _BRACKETS} | ({LAYERS: _LAYERS} if layers else {})
+        rows: dict[str, Reader] = {ROWS: BRACKETS} | ({LAYERS: LAYER_ROWS} if layers else {})
         others = () if layers else (LAYERS,)
         files = Files(
             folder=Path(path), question=QUESTION, rows=rows, may_differ=MAY_DIFFER, faults=record_faults, others=others
@@ -72,13 +72,13 @@ class RadiusDirectory(Directory):
     def add(self, bracket: Bracket) -> None:
         """Append one sample. Raises OutputError; the rows before it are kept."""
         with writing(self.path / ROWS, f"{len(self.brackets)} samples" if self.brackets else ""):
-            append(self.files[ROWS], _BRACKETS.text([bracket]).encode())
+            append(self.files[ROWS], BRACKETS.text([bracket]).encode())
         self.brackets[bracket.index] = bracket
 
     def add_layer(self, row: LayerRow) -> None:
         """Append one layer, where `start` was told so. Raises OutputError."""
         with writing(self.path / LAYERS, f"{len(self.brackets)} samples and {len(self.layers)} layers"):
-            append(self.files[LAYERS], _LAYERS.text([row]).encode())
+            append(self.files[LAYERS], LAYER_ROWS.text([row]).encode())
         self.layers[row.key] = row
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from qverify.choices import KINDS, QUANTISER
 from qverify.errors import DataError, UsageError
 from qverify.files.names import file_name, short_names, without_folders
 from qverify.runs.folder import RUNS, read_record
@@ -94,8 +95,14 @@ class StoredCase(Brief):
 
     @property
     def radii(self) -> str:
-        """The radii in a word: the bits, or else the convention."""
-        return self.bare(self.question.radii.convention) if self.bits is None else f"{self.bits} bits"
+        """The radii in a word: the bits, and those of single kinds where they are others; or else the convention."""
+        stated = self.question.radii
+        if self.bits is None:
+            return self.bare(stated.convention)
+        own = {kind: value for kind in KINDS if (value := getattr(stated, f"{kind}_bits")) is not None}
+        if own.keys() == {"weight", "activation"}:
+            return f"W{own['weight']}A{own['activation']} bits"
+        return ", ".join([f"{self.bits} bits", *(f"{kind} {value}" for kind, value in own.items())])
 
     def bare(self, text: str) -> str:
         """`text` for people: printable, and without the folders that files of this run lie in."""
@@ -111,9 +118,10 @@ class StoredCase(Brief):
     def convention(self) -> str:
         """The convention of the bits; empty for radii from a file."""
         stated, clip = self.question.radii, self.question.clip_input
-        scheme = f"scheme {stated.scheme}, rounding {stated.rounding}" if self.bits is not None else ""
-        clipped = f"inputs within {clip[0]:g} to {clip[1]:g}" if clip else ""
-        return printable(", ".join(part for part in (scheme, clipped) if part))
+        said = {name: getattr(stated, name) for name in QUANTISER if not name.endswith("_bits")}
+        words = [f"{name} {value}" for name, value in said.items() if value is not None and self.bits is not None]
+        words += [f"inputs within {clip[0]:g} to {clip[1]:g}"] if clip else []
+        return printable(", ".join(words))
 
     @property
     def method(self) -> str:
@@ -183,8 +191,7 @@ def _case(run: StoredRun, name: str, question: Question, rows: list[Row], notes:
     if latest and question.semantics != SEMANTICS:
         other = "decided by another version of qverify, whose verdicts may mean something else; run it again"
         said.append(f"{title}: {other}.")
-    if len(latest) < stop - start:
-        said.append(f"{title}: {len(latest)} of {stop - start} samples are decided; accuracies refer to these.")
+    said += not_all(title, len(latest), stop - start)
     return StoredCase(
         run=run,
         name=name,
@@ -193,6 +200,11 @@ def _case(run: StoredRun, name: str, question: Question, rows: list[Row], notes:
         rows=[latest[index] for index in sorted(latest)],
         notes=tuple(said),
     )
+
+
+def not_all(title: str, decided: int, asked: int) -> list[str]:
+    """The note on a case of which not all samples are decided."""
+    return [f"{title}: {decided} of {asked} samples are decided; accuracies refer to these."] * (decided < asked)
 
 
 def _limit(seconds: float | None) -> str:

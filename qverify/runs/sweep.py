@@ -51,7 +51,7 @@ QUESTION, ROWS = "sweep.json", "sweep.csv"
 _MAY_DIFFER = ("model_files", "data_source", "data_samples", PLACES, "runs")
 """Keys of sweep.json that do not belong to the question: files may move, their hashes count."""
 
-_COLUMNS = Columns(SweepRow, "a sweep")
+COLUMNS = Columns(SweepRow, "a sweep")
 
 
 class SweepDirectory(Directory):
@@ -65,7 +65,7 @@ class SweepDirectory(Directory):
     def start(path: str, question: Question, start: Start, resume: bool = False) -> SweepDirectory:
         """Begin a sweep in `path`, or go on with the one there; arguments and errors as `RunDirectory.start`."""
         files = Files(
-            folder=Path(path), question=QUESTION, rows={ROWS: _COLUMNS}, may_differ=_MAY_DIFFER, faults=sweep_faults
+            folder=Path(path), question=QUESTION, rows={ROWS: COLUMNS}, may_differ=_MAY_DIFFER, faults=sweep_faults
         )
         _, found = open_folder(files, question.to_json(), start.to_json(), resume)
         file, rows = found[ROWS]
@@ -80,7 +80,7 @@ class SweepDirectory(Directory):
 
 def sweep_csv(rows: Iterable[SweepRow], header: bool = False) -> str:
     """The rows as lines of sweep.csv; numbers are written so that they are read back as they were."""
-    return _COLUMNS.text(rows, header)
+    return COLUMNS.text(rows, header)
 
 
 @dataclass(frozen=True, kw_only=True)

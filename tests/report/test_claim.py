@@ -39,7 +39,7 @@ def test_a_claim_says_all_that_it_rests_on(run: Path) -> None:
         "(1 of them by the exact step, from the duals of every linear program it solved",
         "decided by qverify 0.1.0 on 2026-01-01",
         f"sha256 of model {'aa' * 32}, data {'cc' * 32}, rows ",
-        "not covered: the other 2 samples, inputs beyond these radii",
+        "not covered: the other 2 samples (1 falsified, 1 not decided), inputs beyond these radii",
     ):
         assert words in said, words
 
@@ -150,7 +150,7 @@ def test_the_page_begins_with_it(run: Path, tmp_path: Path) -> None:
         assert result.exit_code == (kind == "failed")
         header = text.partition("<header>")[2].partition("</header>")[0]
         assert "<h1>&lt;Mine&gt;</h1>" in header and "<title>&lt;Mine&gt;</title>" in text
-        assert header.index(f'<p class="{kind}">') < header.index('<p class="claim">Of the 4 samples 0:4')
+        assert header.index(f'<p class="{kind}">') < header.index('<p class="claim"><b>Of the 4 samples 0:4')
         assert ("FAILED: " in header) is (kind == "failed")
     plain = written(run)
     assert "<h1>qverify report</h1>" in plain and 'class="passed"' not in plain and Parsed(plain).tables["summary"]

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.commands import answer
+from tests.support.commands import answer, qverify
+from tests.support.findings import comparison, properties, runtimes, write_all, write_object
 from tests.support.pages import written
 from tests.support.paths import DIGITS
 from tests.support.runs_on_disk import question, random_rows, row, write_batch, write_run
@@ -42,6 +43,28 @@ def many(
     return write_batch(folder, cases, rows)
 
 
+def required(folder: Path, *runs: Path) -> str:
+    """A page with a title and a requirement that fails."""
+    out = folder / "required.html"
+    more = ("--require", 99, "--title", f"Acceptance of {LONG}", "--pivot", "guaranteed")
+    assert qverify("report", *runs, "--format", "html", "--out", out, *more).exit_code == 1
+    return out.read_text()
+
+
+def long_findings(folder: Path) -> list[Path]:
+    """Sections with long names, many outputs and long reasons."""
+    words = f"every output of {LONG} is less than 0.0001 from what the network itself gives"
+    detail = properties(("unknown",) * 12 + ("violated",) * 30, property=words)
+    for line in detail["rows"]:
+        line["detail"] = f"{DETAIL} ({line['index'] % 6})"
+    found = {
+        "wide": comparison(40, 60),
+        "property": detail,
+        "runtimes": runtimes(("same", "differs", "unknown") * 40, model=f"m/{LONG}.tflite"),
+    }
+    return [write_object(folder / f"{LONG}_{name}.json", one) for name, one in found.items()]
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Pages by name: of one case with pictures and long layers, of two with short names, and of many with long ones."""
@@ -51,7 +74,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     short = {f"at{bits}": question(bits, 60, model="net.onnx") for bits in (6, 8)}
     two = write_batch(folder / "two", short, [r | {"case": c} for c in short for r in random_rows(rng, 60)])
     large = write_run(folder / "large", random_rows(rng, 3000), model=f"m/{LONG}.onnx")
+    rows = random_rows(rng, 50)
+    long_numbers = {"margin_lower": -1.23456e-05, "margin_upper": -1.23456e-06, "predicted": rows[0]["label"]}
+    rows[0] |= {"status": "falsified", "method": "attack", **long_numbers}
+    parts = [
+        write_run(folder / f"part{k}", [r for r in rows if r["index"] // 30 == k], model=f"m/{LONG}.onnx")
+        for k in (0, 1)
+    ]
+    ranges = json.loads((parts[1] / "run.json").read_text()) | {"samples": [25, 50]}
+    (parts[1] / "run.json").write_text(json.dumps(ranges))
     return {
+        "sections": required(folder, *parts, folder / "one", *write_all(folder / "all"), *long_findings(folder)),
+        "alone": written(*write_all(folder / "again", LONG)),
         "one": written(folder / "one"),
         "two": written(two),
         "large": written(large),
@@ -62,39 +96,78 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 MEASURE = """
   const found = {};
   for (const frame of document.querySelectorAll("iframe")) {
-    const root = frame.contentDocument.documentElement, narrow = [], outside = [];
-    for (const one of root.querySelectorAll("td, th, h2, h3, dt, dd, label, figcaption, summary, li, p, td > span")) {
+    const root = frame.contentDocument.documentElement, narrow = [], outside = [], cut = [], over = [];
+    for (const one of root.querySelectorAll("details")) one.open = true;
+    const texts = "td, th, h1, h2, h3, dt, dd, label, figcaption, summary, li, p, td > span";
+    for (const one of root.querySelectorAll(texts)) {
       const text = one.textContent.trim(), box = one.getBoundingClientRect(), style = getComputedStyle(one);
       if (!text || !box.width || !box.height) continue;
       const room = box.width - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
       const word = Math.max(...text.split(/\\s+/).map(piece => piece.length));
       if (style.display !== "inline" && room < 0.45 * parseFloat(style.fontSize) * Math.min(8, word))
         narrow.push(one.tagName + ": " + text.slice(0, 40) + " in " + room);
+      if (style.overflowX !== "visible" && one.scrollWidth > one.clientWidth + 1)
+        cut.push(one.tagName + ": " + text.slice(0, 40));
       if (box.left < 0 || box.right > root.clientWidth + 0.5) outside.push(one.tagName + ": " + text.slice(0, 40));
     }
+    const cells = [...root.querySelectorAll("td > span, th, svg text, p, li, figcaption, h1, h2, h3")]
+      .filter(one => one.textContent.trim() && !one.closest("#brackets"));
+    const within = one => one.closest("tr, svg, section, header");
+    for (const parent of new Set(cells.map(within))) {
+      const boxes = cells.filter(one => within(one) === parent).map(one => [one, one.getBoundingClientRect()]);
+      for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+        const [a, p] = boxes[i], [b, q] = boxes[j];
+        if (a.contains(b) || b.contains(a) || !p.width || !q.width) continue;
+        const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+        const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+        if (wide > 1.5 && high > 3.5)
+          over.push(a.textContent.trim().slice(0, 30) + " | " + b.textContent.trim().slice(0, 30));
+      }
+    }
     const rows = [...root.querySelectorAll("#summary tbody tr, #brackets tbody tr")];
-    found[frame.width] = { inner: root.clientWidth, content: root.scrollWidth, narrow, outside,
-      rows: rows.length, tallest: Math.max(...rows.map(one => one.getBoundingClientRect().height)) };
+    found[frame.width] = { inner: root.clientWidth, content: root.scrollWidth, narrow, outside, cut, over,
+      rows: rows.length, tallest: Math.max(0, ...rows.map(one => one.getBoundingClientRect().height)) };
   }
   document.body.dataset.found = JSON.stringify(found);
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["one", "two", "large", "many"])
-def test_it_can_be_read_at_every_width(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
-    frames = "".join(
-        f'<iframe srcdoc="{escape(pages[name])}" width="{width}" height="900"></iframe>' for width in WIDTHS
-    )
+def measure(text: str, browser: Callable[..., Any], widths: tuple[int, ...]) -> dict[str, Any]:
+    """What `MEASURE` finds of a page, by width."""
+    frames = "".join(f'<iframe srcdoc="{escape(text)}" width="{width}" height="900"></iframe>' for width in widths)
     script = f'window.addEventListener("load", () => {{{MEASURE}}});'
     parsed = browser(f"<!DOCTYPE html><body>{frames}<script>{script}</script></body>")
     (body,) = [found for tag, found in parsed.elements if tag == "body"]
-    measured = json.loads(body["data-found"] or "")
-    assert set(measured) == {str(width) for width in WIDTHS}
+    measured: dict[str, Any] = json.loads(body["data-found"] or "")
+    assert set(measured) == {str(width) for width in widths}
+    return measured
+
+
+PAPER = 718
+"""Pixels between the margins of a sheet of A4 (186 mm are 703), and those of a scrollbar."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one", "many", "sections", "alone"])
+def test_it_can_be_read_on_paper(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
+    """The rules of print hold for a frame as wide as a sheet."""
+    text = pages[name].replace("@media print", "@media all").replace("@media screen", "@media not all")
+    (found,) = measure(text, browser, (PAPER,)).values()
+    assert found["inner"] == found["content"], found["outside"][:3]
+    assert found["narrow"] == found["outside"] == found["cut"] == found["over"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one", "two", "large", "many", "sections", "alone"])
+def test_it_can_be_read_at_every_width(pages: dict[str, str], browser: Callable[..., Any], name: str) -> None:
+    measured = measure(pages[name], browser, WIDTHS)
     for width, found in measured.items():
         assert int(width) - 30 < found["inner"] == found["content"], f"sticks out at {width}: {found['outside'][:3]}"
-        assert found["narrow"] == [] and found["outside"] == [], f"at {width}"
-        assert found["rows"] > 0 and found["tallest"] <= (420 if int(width) < 768 else 240), f"at {width}"
+        assert found["narrow"] == [] and found["outside"] == [] and found["cut"] == [], f"at {width}"
+        assert found["over"] == [], f"at {width}"
+        assert (found["rows"] > 0 or name == "alone") and found["tallest"] <= (420 if int(width) < 768 else 240), (
+            f"at {width}"
+        )
 
 
 Printer = Callable[[str], bytes]
@@ -128,18 +201,20 @@ def sheets(pdf: bytes) -> int:
     [
         ("one", 5),
         ("two", 7),
-        pytest.param("large", 6, marks=pytest.mark.slow),
+        pytest.param("large", 5, marks=pytest.mark.slow),
         pytest.param("many", 26, marks=pytest.mark.slow),
+        pytest.param("alone", 8, marks=pytest.mark.slow),
+        pytest.param("sections", 22, marks=pytest.mark.slow),
     ],
 )
 def test_few_sheets_of_paper(pages: dict[str, str], printer: Printer, name: str, most: int) -> None:
-    """One case takes four pages and its manifest at most, and a case more takes two more with its manifest."""
+    """One case takes four pages and an appendix at most, and so does each of many; sections are short."""
     number = sheets(printer(pages[name]))
     assert 2 <= number <= most
 
 
 def test_what_is_on_paper(pages: dict[str, str], printer: Printer, tmp_path: Path) -> None:
-    """No controls; all that is folded on the screen; and how many of the rows there are."""
+    """No controls and no table with filters; all that is folded on the screen; and how many of the rows are drawn."""
     if shutil.which("pdftotext") is None:
         pytest.skip("pdftotext is not on PATH")
 
@@ -149,11 +224,16 @@ def test_what_is_on_paper(pages: dict[str, str], printer: Printer, tmp_path: Pat
         return " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
     text = words(pages["one"])
-    assert "Printed: all 60 samples selected (order sample). Fewer can be selected on the page." in text
-    assert "page 1 of 2" not in text and "next" not in text and "The same as CSV" not in text
+    assert "All 60 samples decided; worst at the left." in text and "The 20 samples with the lowest margins" in text
+    assert (
+        "page 1 of 2" not in text
+        and "All samples, with filters" not in text
+        and "next" not in text
+        and "The same as CSV" not in text
+    )
     assert "network_sha256" in text and "start 1: solver.name highs" in text
     text = words(pages["large"])
-    assert "Printed: the first 120 of 3000 samples selected (order sample)." in text
+    assert "The 400 samples with the lowest margins, of 3000 decided" in text
     assert LONG in text.replace(" ", "")
 
 
@@ -162,7 +242,7 @@ def test_a_page_is_as_it_was_after_printing(pages: dict[str, str], browser: Call
       const count = () => document.querySelectorAll("#brackets tbody tr").length;
       const open = () => document.querySelectorAll("details[open]").length;
       const colour = () => getComputedStyle(document.documentElement).getPropertyValue("--ground").trim();
-      const seen = [[count(), open(), colour()]];
+      const seen = [document.querySelectorAll("details").length, [count(), open(), colour()]];
       document.querySelector("details").open = true;
       for (const name of ["beforeprint", "afterprint"]) {
         window.dispatchEvent(new Event(name));
@@ -173,8 +253,8 @@ def test_a_page_is_as_it_was_after_printing(pages: dict[str, str], browser: Call
     text = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", pages["many"])
     parsed = browser(text.replace("</body>", f"<script>{script}</script></body>"))
     (body,) = [found for tag, found in parsed.elements if tag == "body"]
-    before, during, after = json.loads(body["data-seen"] or "")
-    assert before[:2] == [50, 0] and during == [120, 15, "#ffffff"] and after[:2] == [50, 1]
+    total, before, during, after = json.loads(body["data-seen"] or "")
+    assert before[:2] == [50, 0] and during == [50, total - 1, "#ffffff"] and after[:2] == [50, 1]
     assert before[2] == after[2]
 
 

@@ -47,8 +47,9 @@ def check_summary(parsed: Parsed, runs: list[Any]) -> None:
     assert len(lines) == len(expected) > 0
     for line, record in zip(lines, expected, strict=True):
         for heading in ("clean", "IBP", "BP", "guaranteed", "attack"):
-            share = 100 * float(record[f"{heading.lower()}_accuracy"])
-            assert line[heading] == f"{share:.2f} % {record[heading.lower()]}"
+            count = int(record[heading.lower()])
+            share = 10000 * count // int(record["samples"])  # rounded downwards
+            assert line[heading] == f"{share / 100:.2f} % {count}"
         assert (line["samples"], line["unknown"]) == (record["samples"], record["unknown"])
         assert line["seconds"] == f"{float(record['seconds']):.2f}" and line["model"] == record["model"]
         assert line["radii"] == f"{record['bits']} bits"
@@ -130,11 +131,11 @@ def test_curves_are_of_cases_that_differ_by_bits_alone(
     cases = lines_of(read_runs([str(two_cases[0]), *map(str, others)]))
     (curve,) = curves(cases)
     assert [line.case.bits for line in curve.lines] == [6, 8]
-    assert curve.title == "net on data.npz, samples 0:120, scheme paper, rounding any, method auto"
+    assert curve.title == "net (aaaaaaaa) on data.npz, samples 0:120, scheme paper, rounding any, method auto"
     text = page(cases)
     for name, rows in two_cases[1].items():
-        share = 100 * sum(r["status"] == "verified" for r in rows) / 120
-        assert f"<title>guaranteed, {name[2:]} bits: {share:.2f} %</title>" in text
+        share = 10000 * sum(r["status"] == "verified" for r in rows) // 120
+        assert f"<title>guaranteed, {name[2:]} bits: {share / 100:.2f} %</title>" in text
     assert '<section id="curves" >' in text
     assert '<section id="curves" hidden>' in page(cases[-1:])
 

@@ -15,7 +15,8 @@ from qverify.report.pivot import pivot
 from qverify.report.table import ACCURACIES, Line, lines_of
 from qverify.runs.reading import read_runs
 from tests.support.commands import qverify
-from tests.support.runs_on_disk import random_rows, write_run
+from tests.support.pages import Parsed
+from tests.support.runs_on_disk import random_rows, row, write_run
 
 
 @pytest.fixture
@@ -74,7 +75,6 @@ def test_what_falls_into_one_cell_has_rows_of_its_own(tmp_path: Path, rng: np.ra
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (("--pivot", "guaranteed", "--format", "html", "--out", "p.html"), "The page has all cases and no --pivot"),
         (("--caption", "a"), "are for LaTeX"),
         (("--label", "a", "--format", "latex"), "--label goes with a --caption"),
         (("--label", "a}b", "--caption", "c", "--format", "latex"), "is made of letters"),
@@ -84,3 +84,28 @@ def test_what_falls_into_one_cell_has_rows_of_its_own(tmp_path: Path, rng: np.ra
 def test_senseless_options(runs: list[Path], more: tuple[str, ...], why: str) -> None:
     found = qverify("report", *runs, *more)
     assert found.exit_code == 2 and why in found.stderr and not found.stdout
+
+
+def test_the_page_has_the_table_in_columns_that_have_room(tmp_path: Path) -> None:
+    """Ten families of one model: two tables below each other, with the cells of the long one."""
+    paths = [
+        write_run(
+            tmp_path / f"{bits}{method}",
+            [row(0), row(1, "unknown", "exact") if bits % 2 else row(1)],
+            bits=bits,
+            method=method,
+        )
+        for bits in range(4, 9)
+        for method in ("bp", "ibp")
+    ]
+    out = tmp_path / "page.html"
+    result = qverify("report", *paths, "--format", "html", "--out", out, "--pivot", "guaranteed")
+    assert result.exit_code == 0, result.stderr
+    text = out.read_text().partition('id="accuracy"')[2].partition("</section>")[0]
+    pieces = text.split('<table class="found')[1:]
+    tables = [Parsed("<table>" + piece.partition(">")[2].partition("</table>")[0]).tables[""] for piece in pieces]
+    assert [len(table[0]) for table in tables] == [7, 5] and tables[0][1][0] == tables[1][1][0] == "net"
+    cells = dict(zip(tables[0][0][1:] + tables[1][0][1:], tables[0][1][1:] + tables[1][1][1:], strict=True))
+    assert cells == {
+        f"{b} bits, {m}": "50.00\u00a0%" if b % 2 else "100.00\u00a0%" for b in range(4, 9) for m in ("bp", "ibp")
+    }

@@ -274,7 +274,7 @@ def test_damaged_rows(tmp_path: Path, line: str) -> None:
 def test_other_refusals(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [row(0)])
     assert "holds neither run.json nor batch.json" in refused(tmp_path)
-    assert "holds neither" in refused(tmp_path / "nowhere") and "holds neither" in refused(run / "run.json")
+    assert "holds neither" in refused(tmp_path / "nowhere") and "is no object of" in refused(run / "run.json")
     assert "is given twice" in refused(run, Path(run) / ".." / "run")
     assert "give --out FILE.html too" in refused(run, "--format", "html")
     assert "name its --format too" in refused(run, "--out", tmp_path / "x")
@@ -328,7 +328,7 @@ def test_names_of_thousands_of_digits_are_in_order(tmp_path: Path) -> None:
         (59_999, 60_000, "99.99 %"),
         (1, 60_000, "0.01 %"),
         (1, 3, "33.33 %"),
-        (2, 3, "66.67 %"),
+        (2, 3, "66.66 %"),
     ],
 )
 def test_only_all_is_100_percent_and_only_none_is_0(part: int, whole: int, text: str) -> None:
