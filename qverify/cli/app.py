@@ -165,22 +165,22 @@ def train(**given: Any) -> int:
 @main.command(name="property", short_help="Does a property of the outputs hold, whatever the quantiser?")
 @property_options()
 @json_option
-def property_(file: str, fail_on: tuple[str, ...], as_json: bool, **given: Any) -> int:
-    """Decide for every sample whether a property of the outputs holds for all quantised versions of MODEL.
+def property_(file: str, fail_on: tuple[str, ...], fail_under: float | None, as_json: bool, **given: Any) -> int:
+    """Decide for every sample, or box of inputs, whether a property of the outputs holds for all quantised versions of
+    MODEL. A file states it:
 
     \b
-    property = "top-k"       # the label is among the k largest outputs
-    k = 2
+    [[holds]]                # an alternative: all of these comparisons of outputs hold
+    all = ["y[label] - y[3] >= 0.5", "y[0] <= 2"]
 
-    Others are margin (the label is above every other output by more than `margin`) and distance (outputs are less than
-    `distance` from the network's own; `outputs` chooses some).
+    Or property = "top-k", "margin" or "distance", with their numbers; the page of this command says more.
 
-    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 3 no solver or licence, 4 internal
-    error.
+    Exit status: 0 the run finished, 1 --fail-on or --fail-under was hit, 2 wrong usage or input, 3 no solver or
+    licence, 4 internal error.
     """
-    from qverify.cli.property import run
+    from qverify.cli.property import PropertyGate, run
 
-    return run(Given(**given), file=file, fail_on=fail_on, as_json=as_json)
+    return run(Given(**given), file=file, gate=PropertyGate(fail_on, fail_under), as_json=as_json)
 
 
 @main.command(short_help="How far can quantisation move the outputs?")
