@@ -182,10 +182,10 @@ class Distance:
     def words(self) -> str:
         """See `Property`."""
         which = "every output" if self.outputs is None else f"output {listed(list(map(str, self.outputs)))}"
-        reference = "target" if self.targets else "own"
-        of = f"{self.relative * 100:g} % of {'it' if self.targets else 'that'}" if self.relative else ""
-        reach = " plus ".join(part for part in (f"{self.distance:g}" if self.distance or not of else "", of) if part)
-        whose = f"its {reference}" if self.targets else "the network's own"
+        relative = f"{self.relative * 100:g} %" if self.relative else ""
+        absolute = f"{self.distance:g}" if self.distance or not relative else ""
+        reach = " + ".join(part for part in (absolute, relative) if part)
+        whose = "its target" if self.targets else "the network's own"
         return f"{which} is less than {reach} from {whose}"
 
 
