@@ -173,7 +173,7 @@ def property_(file: str, fail_on: tuple[str, ...], fail_under: float | None, as_
     [[holds]]                # an alternative: all of these comparisons of outputs hold
     all = ["y[label] - y[3] >= 0.5", "y[0] <= 2"]
 
-    Or property = "top-k", "margin" or "distance", with their numbers; the page of this command says more.
+    Or property = "top-k", "margin", "distance" or "score", with their numbers; the page of this command says more.
 
     Exit status: 0 the run finished, 1 --fail-on or --fail-under was hit, 2 wrong usage or input, 3 no solver or
     licence, 4 internal error.

@@ -66,10 +66,10 @@ def run(given: Given, *, file: str, gate: PropertyGate, as_json: bool) -> int:
 def _show(problem: PropertyProblem, rows: list[PropertyRow], seconds: float) -> None:
     what = "samples" if problem.regions.lower is None else "boxes"
     show(f"{problem.title}: {problem.wanted.words()}; {len(rows)} {what} in {duration(seconds)}", "")
-    names = {"holds": problem.wanted.met}
+    names = {"holds": problem.wanted.met()}
     width = max(map(len, ("network itself", *names.values())))
     where = "" if what == "samples" else "  (at the middles of the boxes)"
-    show(f"{'network itself':{width}}{sum(row.itself for row in rows):6}  {problem.wanted.met}{where}")
+    show(f"{'network itself':{width}}{sum(row.itself for row in rows):6}  {problem.wanted.met()}{where}")
     for status in STATUSES:
         own = [str(row.index) for row in rows if row.status == status]
         note = "proved for every member of the family" if status == "holds" else f"{what} {listed(own)}" if own else ""

@@ -8,13 +8,12 @@ formula    some alternative of linear comparisons of outputs holds
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import combinations
 from math import comb
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from qverify.errors import DataError, UsageError
 from qverify.properties.cases import Clause
@@ -25,6 +24,9 @@ from qverify.text.shortened import listed
 
 if TYPE_CHECKING:
     from qverify.arrays import Array
+    from qverify.family.radii import Radii
+    from qverify.network import Network
+    from qverify.properties.decide import Candidate
 
 MOST = 1_000
 """Clauses of a property."""
@@ -61,22 +63,33 @@ class Subject(Brief):
         return self.label
 
 
-class Property(Protocol):
-    """A property of the outputs on one subject."""
+class Property(ABC):
+    """A property on one subject, of numbers that follow from the outputs: of these themselves, if nothing is said."""
 
-    @property
-    def met(self) -> str:
-        """In a word or two what is true of a subject that has it."""
-        ...
+    @abstractmethod
+    def clauses(self, subject: Subject, values: Array) -> tuple[Clause, ...]:
+        """What violates it, one of these in full. `values`: those of the network itself in the middle of the subject.
+        Raises UsageError, and DataError where the subject lacks what the property is about."""
 
-    def clauses(self, subject: Subject, outputs: Array) -> tuple[Clause, ...]:
-        """What violates it, one of these in full. `outputs` (n_out,): those of the network itself in the middle of the
-        subject. Raises UsageError, and DataError where the subject lacks what the property is about."""
-        ...
-
+    @abstractmethod
     def words(self) -> str:
         """The property in words."""
-        ...
+
+    def met(self) -> str:
+        """In a word or two what is true of a subject that has it."""
+        return "holds"
+
+    def values(self, x: Array, outputs: Array) -> Array:
+        """The numbers that comparisons are about, of an input (n_in,) and the outputs (n_out,) for it."""
+        return outputs
+
+    def extended(self, network: Network, radii: Radii, subject: Subject) -> tuple[Network, Radii]:
+        """The network with layers behind it that give these numbers, and its radii. Raises UsageError."""
+        return network, radii
+
+    def judged(self, candidate: Candidate) -> Array:
+        """These numbers for a member of the family of that network, and its input."""
+        return candidate.outputs
 
 
 def above(first: int, second: int, by: Fraction = Fraction(0)) -> Linear:
@@ -95,21 +108,20 @@ def at_most(output: int, number: Fraction, strict: bool = False) -> Linear:
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(Property):
     """The label is among the k largest outputs: fewer than k others are as large. Violated where k others are."""
 
     k: int
-    met = "holds"
 
-    def clauses(self, subject: Subject, outputs: Array) -> tuple[Clause, ...]:
+    def clauses(self, subject: Subject, values: Array) -> tuple[Clause, ...]:
         """See `Property`. Raises UsageError where k classes of so many can be chosen in too many ways."""
-        label = subject.labelled(len(outputs))
-        others = [j for j in range(len(outputs)) if j != label]
+        label = subject.labelled(len(values))
+        others = [j for j in range(len(values)) if j != label]
         if self.k > len(others):
-            raise UsageError(f"Among {len(outputs)} outputs the label is always in the top {self.k}; give a smaller k.")
+            raise UsageError(f"Among {len(values)} outputs the label is always in the top {self.k}; give a smaller k.")
         if comb(len(others), self.k) > MOST:
             raise UsageError(
-                f"Top {self.k} of {len(outputs)} outputs has more than {MOST} alternatives; take a smaller k."
+                f"Top {self.k} of {len(values)} outputs has more than {MOST} alternatives; take a smaller k."
             )
         return tuple(tuple(above(j, label) for j in some) for some in combinations(others, self.k))
 
@@ -119,18 +131,17 @@ class TopK:
 
 
 @dataclass(frozen=True)
-class Margin:
+class Margin(Property):
     """The label's output is above every other by more than `margin`."""
 
     margin: float
-    met = "holds"
 
-    def clauses(self, subject: Subject, outputs: Array) -> tuple[Clause, ...]:
+    def clauses(self, subject: Subject, values: Array) -> tuple[Clause, ...]:
         """See `Property`."""
-        label, least = subject.labelled(len(outputs)), -Fraction(self.margin)
-        if len(outputs) < 2:
+        label, least = subject.labelled(len(values)), -Fraction(self.margin)
+        if len(values) < 2:
             raise UsageError("The network has 1 output, so there is no other; state a formula, or a distance.")
-        return tuple((above(j, label, least),) for j in range(len(outputs)) if j != label)
+        return tuple((above(j, label, least),) for j in range(len(values)) if j != label)
 
     def words(self) -> str:
         """See `Property`."""
@@ -138,7 +149,7 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Distance:
+class Distance(Property):
     """Every output, or those of `outputs`, is less than `distance + relative |r|` from its reference r: what the
     network itself gives in float64, or a target, which the data have for each of these outputs."""
 
@@ -147,17 +158,16 @@ class Distance:
     relative: float = 0.0
     targets: bool = False
 
-    @property
     def met(self) -> str:
         """See `Property`."""
         return "within tolerance"
 
-    def clauses(self, subject: Subject, outputs: Array) -> tuple[Clause, ...]:
+    def clauses(self, subject: Subject, values: Array) -> tuple[Clause, ...]:
         """See `Property`. Raises UsageError for an output that the network has not, and for boxes without targets."""
-        chosen = range(len(outputs)) if self.outputs is None else self.outputs
-        if any(i >= len(outputs) for i in chosen):
-            raise UsageError(f"The property names output {max(chosen)}, but the network has {len(outputs)}, from 0 on.")
-        references = self._targets(subject, len(chosen)) if self.targets else [outputs[i] for i in chosen]
+        chosen = range(len(values)) if self.outputs is None else self.outputs
+        if any(i >= len(values) for i in chosen):
+            raise UsageError(f"The property names output {max(chosen)}, but the network has {len(values)}, from 0 on.")
+        references = self._targets(subject, len(chosen)) if self.targets else [values[i] for i in chosen]
         if not self.targets and not subject.is_point:
             raise UsageError(
                 "The network's own outputs differ from input to input of a box; ask about samples, or give targets."
@@ -190,7 +200,7 @@ class Distance:
 
 
 @dataclass(frozen=True)
-class Holds:
+class Holds(Property):
     """Some alternative holds: all comparisons in one of `alternatives`, texts such as `y[0] - y[1] >= 0.5`, or
     `y[label] > y[3]` (expressions.py). `classes`: names of the outputs, in their order, or none.
 
@@ -201,7 +211,6 @@ class Holds:
     classes: tuple[str, ...] = ()
     where: str = "The formula"
     stated: tuple[Clause, ...] = field(init=False, compare=False, repr=False)
-    met = "holds"
 
     def __post_init__(self) -> None:
         if not self.alternatives or not all(self.alternatives):
@@ -217,19 +226,19 @@ class Holds:
         object.__setattr__(self, "stated", tuple(stated))
         self._violations(0)
 
-    def clauses(self, subject: Subject, outputs: Array) -> tuple[Clause, ...]:
+    def clauses(self, subject: Subject, values: Array) -> tuple[Clause, ...]:
         """See `Property`. Raises UsageError for an output that the network has not."""
         most = max(v.place for clause in self.stated for one in clause for v in one.terms)
-        if most >= len(outputs):
+        if most >= len(values):
             raise UsageError(
-                f"{self.where} names output {most}, but the network has {len(outputs)}, from 0 to {len(outputs) - 1}."
+                f"{self.where} names output {most}, but the network has {len(values)}, from 0 to {len(values) - 1}."
             )
-        if self.classes and len(self.classes) != len(outputs):
+        if self.classes and len(self.classes) != len(values):
             raise UsageError(
-                f"{self.where} names {len(self.classes)} classes, but the network has {len(outputs)} outputs."
+                f"{self.where} names {len(self.classes)} classes, but the network has {len(values)} outputs."
             )
         named = any(v.place == LABEL for clause in self.stated for one in clause for v in one.terms)
-        return self._violations(subject.labelled(len(outputs)) if named else 0)
+        return self._violations(subject.labelled(len(values)) if named else 0)
 
     def _violations(self, label: int) -> tuple[Clause, ...]:
         """The clauses of `not (some alternative)`: one comparison of every alternative fails."""
@@ -285,8 +294,9 @@ def _contradiction(clause: list[Linear]) -> str | None:
 
 def itself(wanted: Property, subject: Subject, outputs: Array) -> bool:
     """Whether the network itself, which gives `outputs` (n_out,) in float64 in the middle, has the property there."""
-    exact = [Fraction(float(number)) for number in np.asarray(outputs)]
-    for clause in wanted.clauses(subject, outputs):
+    values = wanted.values(subject.middle, outputs)
+    exact = [Fraction(float(number)) for number in values]
+    for clause in wanted.clauses(subject, values):
         sums = [sum((exact[v.place] * c for v, c in one.terms.items()), Fraction(0)) for one in clause]
         if all(one.compare(total) for one, total in zip(clause, sums, strict=True)):
             return False

@@ -12,6 +12,7 @@ from qverify.errors import UsageError
 from qverify.files.toml import read_hashed_toml
 from qverify.kinds import is_number
 from qverify.properties.kinds import Distance, Holds, Margin, TopK
+from qverify.properties.score import DECISIONS, SCORES, Score
 from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
@@ -117,6 +118,15 @@ def _formula(content: dict[str, Any], path: str) -> Holds:
     return Holds(tuple(tuple(table["all"]) for table in tables), tuple(classes), path)
 
 
+def _score(content: dict[str, Any], path: str) -> Score:
+    score, decision = content.get("score"), content.get("decision", "same")
+    if not isinstance(score, str) or score not in SCORES:
+        raise UsageError(f"{path}: score is {shown(score)}; give one of {', '.join(map(repr, SCORES))}.")
+    if decision not in DECISIONS:
+        raise UsageError(f"{path}: decision is {shown(decision)}; give one of {', '.join(map(repr, DECISIONS))}.")
+    return Score(score, _number(content, "threshold", path), decision)
+
+
 def _number(content: dict[str, Any], key: str, path: str, zero: bool = False) -> float:
     value: Any = content.get(key)
     if not is_number(value) or not (value >= 0 if zero else value > 0) or value == float("inf"):
@@ -140,6 +150,7 @@ _KINDS: dict[str, tuple[set[str], Callable[[dict[str, Any], str], Property]]] = 
     "top-k": ({"k"}, _top),
     "margin": ({"margin"}, _margin),
     "distance": ({"distance", "relative", "to", "outputs"}, _distance),
+    "score": ({"score", "threshold", "decision"}, _score),
     "formula": ({"holds", "classes"}, _formula),
 }
 """The keys that a kind has beside `property`, and what makes it of them."""

@@ -63,7 +63,8 @@ def decide_subjects(
     """
     outputs = network.evaluate(np.array([subject.middle for subject in subjects]))
     for subject, own in zip(subjects, outputs, strict=True):  # before hours of work
-        wanted.clauses(subject, own)
+        wanted.extended(network, radii, subject)
+        wanted.clauses(subject, wanted.values(subject.middle, own))
     for index, (subject, own) in enumerate(zip(subjects, outputs, strict=True)):
         if stop.is_set():
             return
@@ -92,7 +93,7 @@ def _decided(
     stop: threading.Event,
 ) -> Decision:
     """The answer on one subject, for whose middle the network itself gives `outputs` (n_out,)."""
-    clauses = wanted.clauses(subject, outputs)
+    clauses = wanted.clauses(subject, wanted.values(subject.middle, outputs))
     if not clauses:
         return Decision(answer=Answer.UNSAT, detail="whatever the outputs")
     ends = (tuple(Fraction(float(number)) for number in end) for end in (subject.lower, subject.upper))
@@ -101,7 +102,8 @@ def _decided(
     reach = radius_array(radii.input, network.input_shape, "input").ravel()
 
     def confirmed(candidate: Candidate) -> bool:
-        return satisfies(candidate, formula, reach)
+        return satisfies(replace(candidate, outputs=wanted.judged(candidate)), formula, reach)
 
-    question = Question(network=network, radii=radii, options=options, confirmed=confirmed)
+    extended, own = wanted.extended(network, radii, subject)
+    question = Question(network=extended, radii=own, options=options, confirmed=confirmed)
     return decide(question, [case], Deadline.after(options.seconds, stop))
