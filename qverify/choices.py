@@ -63,5 +63,5 @@ UNSTABLE_METHODS = ("ibp", "bp")
 FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("highs", "gurobi", "scip")
 SOLVER_CHOICES = ("auto", *SOLVERS)
-STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "bp-optimised", "exact")
+STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "bp-optimised", "halving", "exact")
 """What decides a sample, in order."""

@@ -164,8 +164,10 @@ def train(**given: Any) -> int:
 
 @main.command(name="property", short_help="Does a property of the outputs hold, whatever the quantiser?")
 @property_options()
+@click.option("--out", metavar="DIR", help="Keep the run there: run.json, and samples.jsonl with a line a sample.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR, also with more samples or time.")
 @json_option
-def property_(file: str, fail_on: tuple[str, ...], fail_under: float | None, as_json: bool, **given: Any) -> int:
+def property_(fail_on: tuple[str, ...], fail_under: float | None, **given: Any) -> int:
     """Decide for every sample, or box of inputs, whether a property of the outputs holds for all quantised versions of
     MODEL. A file states it:
 
@@ -180,7 +182,8 @@ def property_(file: str, fail_on: tuple[str, ...], fail_under: float | None, as_
     """
     from qverify.cli.property import PropertyGate, run
 
-    return run(Given(**given), file=file, gate=PropertyGate(fail_on, fail_under), as_json=as_json)
+    how = {name: given.pop(name) for name in ("file", "out", "resume", "as_json")}
+    return run(Given(**given), gate=PropertyGate(fail_on, fail_under), **how)
 
 
 @main.command(short_help="How far can quantisation move the outputs?")
@@ -279,7 +282,7 @@ def runtimes(
     help="Say for every line whether P percent of the samples asked about are verified; if not, exit with status 1.",
 )
 def report(runs: tuple[str, ...], require: float | None, **shown: Any) -> int:
-    """Sum up each RUN, a directory that `qverify verify --out` or `qverify batch` wrote: a line a case.
+    """Sum up each RUN, a directory that `qverify verify --out`, `property --out` or `batch` wrote: a line a case.
 
     Runs over parts of the samples of one question, as 0:20 and 20:40, are added up to one line.
 

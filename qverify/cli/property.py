@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import Pace, Progress, duration
 from qverify.console.signals import INTERRUPTED, stoppable
+from qverify.errors import UsageError
 from qverify.properties.samples import STATUSES, PropertyRow, decide_subjects
 from qverify.remarks import quiet
 from qverify.report.numbers import widths
 from qverify.runs.gate import below, share
-from qverify.runs.property import PropertyProblem
+from qverify.runs.property import PropertyProblem, found_in, kept, row_of
 from qverify.text.shortened import listed
 
 if TYPE_CHECKING:
     from qverify.runs.given import Given
+    from qverify.runs.verify import RunDirectory
 
 _FAILED = 1
 
@@ -40,12 +42,15 @@ class PropertyGate:
         return f"failed: {'; '.join(found)}." if found else ""
 
 
-def run(given: Given, *, file: str, gate: PropertyGate, as_json: bool) -> int:
+def run(given: Given, *, file: str, out: str | None, resume: bool, gate: PropertyGate, as_json: bool) -> int:
     """Run the command; returns the exit status."""
+    if resume and out is None:
+        raise UsageError("--resume needs a directory; give --out DIR too.")
     began = time.perf_counter()
     with stdout_kept_clean():
         problem = PropertyProblem.load(given, file)
-        rows = _computed(problem)
+        with kept(problem, file, out, resume) as directory:
+            rows = _computed(problem, directory)
     missing, counts = len(problem.regions) - len(rows), Counter(row.status for row in rows)
     seconds = time.perf_counter() - began
     if as_json:
@@ -55,8 +60,11 @@ def run(given: Given, *, file: str, gate: PropertyGate, as_json: bool) -> int:
         show_json(problem.family.question().summary() | found | {"rows": [asdict(row) for row in rows]})
     else:
         _show(problem, rows, seconds)
+        if out is not None:
+            show(f"Kept in {out}: run.json says what was asked, samples.jsonl has a line a sample.")
     if missing:
-        say(f"interrupted: {len(rows)} of {len(problem.regions)} are done.")
+        where = f" and kept in {out}; go on with the same command and --resume" if out else ""
+        say(f"interrupted: {len(rows)} of {len(problem.regions)} are done{where}.")
         return INTERRUPTED
     if failure := gate.failure(counts, len(rows)):
         say(failure)
@@ -64,7 +72,7 @@ def run(given: Given, *, file: str, gate: PropertyGate, as_json: bool) -> int:
 
 
 def _show(problem: PropertyProblem, rows: list[PropertyRow], seconds: float) -> None:
-    what = "samples" if problem.regions.lower is None else "boxes"
+    what = problem.what
     show(f"{problem.title}: {problem.wanted.words()}; {len(rows)} {what} in {duration(seconds)}", "")
     names = {"holds": problem.wanted.met()}
     width = max(map(len, ("network itself", *names.values())))
@@ -78,18 +86,28 @@ def _show(problem: PropertyProblem, rows: list[PropertyRow], seconds: float) -> 
     show("", f"Family: {radii.convention}; radii (half-widths) {widths(radii.largest)}.")
 
 
-def _computed(problem: PropertyProblem) -> list[PropertyRow]:
-    """A row for every subject, with its index in the data set; fewer after Ctrl-C."""
-    rows: list[PropertyRow] = []
-    family, subjects = problem.family, problem.subjects
-    options = family.options()
+def _computed(problem: PropertyProblem, directory: RunDirectory | None) -> list[PropertyRow]:
+    """A row for every subject, with its index in the data set, those that are kept included; fewer after Ctrl-C."""
+    family, options = problem.family, problem.family.options()
+    before = {} if directory is None else directory.rows
+    done = {i: row for i, row in before.items() if i in family.indices and row.settled(options.seconds)}
+    rows = [found_in(row, problem.regions.labelled) for row in done.values()]
+    todo = [index for index in family.indices if index not in done]
+    every = problem.subjects
+    subjects = [every[index - family.indices.start] for index in todo]
+    if done:
+        say(f"{len(done)} {problem.what} are decided already; {len(todo)} are left.")
+    if not todo:
+        return rows
     pace = Pace(len(subjects), True)
     with stoppable() as stop, Progress(pace, lambda: ["properties"]) as progress:
 
         def tell(row: PropertyRow) -> None:
-            rows.append(replace(row, index=family.indices[row.index]))
+            rows.append(replace(row, index=todo[row.index]))
+            if directory is not None:
+                directory.add(row_of(rows[-1]))
             progress.add(row.index, True)
 
         with contextlib.suppress(KeyboardInterrupt), quiet():
             decide_subjects(family.network, subjects, family.radii, problem.wanted, options, tell, stop)
-    return rows
+    return sorted(rows, key=lambda row: row.index)

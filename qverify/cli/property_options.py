@@ -26,7 +26,7 @@ def property_options() -> Callable[[Any], Any]:
             "file",
             required=True,
             metavar="FILE.toml",
-            help="The property: a formula, top-k, margin, distance or score; boxes of inputs, if it is not about --data.",
+            help="The property: a formula, top-k, margin, distance or score; boxes of inputs, if not about --data.",
         ),
         method_option(VERIFY_METHODS, "auto"),
         solver_option,

@@ -92,6 +92,11 @@ class Property(ABC):
         return candidate.outputs
 
 
+def as_stated(number: float) -> str:
+    """A number in as few digits as tell it from all others."""
+    return repr(float(number)).removesuffix(".0")
+
+
 def above(first: int, second: int, by: Fraction = Fraction(0)) -> Linear:
     """`y_first >= y_second + by`."""
     return Linear({Variable(True, second): Fraction(1), Variable(True, first): Fraction(-1)}, -by)
@@ -145,7 +150,7 @@ class Margin(Property):
 
     def words(self) -> str:
         """See `Property`."""
-        return f"the label is above every other output by more than {self.margin:g}"
+        return f"the label is above every other output by more than {as_stated(self.margin)}"
 
 
 @dataclass(frozen=True)
@@ -192,8 +197,8 @@ class Distance(Property):
     def words(self) -> str:
         """See `Property`."""
         which = "every output" if self.outputs is None else f"output {listed(list(map(str, self.outputs)))}"
-        relative = f"{self.relative * 100:g} %" if self.relative else ""
-        absolute = f"{self.distance:g}" if self.distance or not relative else ""
+        relative = f"{as_stated(self.relative)} |{'target' if self.targets else 'own'}|" if self.relative else ""
+        absolute = as_stated(self.distance) if self.distance or not relative else ""
         reach = " + ".join(part for part in (absolute, relative) if part)
         whose = "its target" if self.targets else "the network's own"
         return f"{which} is less than {reach} from {whose}"
@@ -209,7 +214,7 @@ class Holds(Property):
 
     alternatives: tuple[tuple[str, ...], ...]
     classes: tuple[str, ...] = ()
-    where: str = "The formula"
+    where: str = field(default="The formula", compare=False, repr=False)
     stated: tuple[Clause, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -36,7 +36,8 @@ class PropertyRow:
     """The answer for one sample or box: `holds` for all members of the family, `violated` by one, or `unknown`.
 
     `label` is None where there is none. `itself`: the network itself, before quantisation, has the property, of a box
-    at its middle.
+    at its middle. `method`, `margin_lower`, `margin_upper`: the stage that decided, and between which bounds the worst
+    margin of the property lies, None where there is none; above 0 it holds. `limit`: the seconds that ended it.
     """
 
     index: int
@@ -45,6 +46,10 @@ class PropertyRow:
     status: str
     seconds: float
     detail: str = ""
+    method: str = "forward"
+    margin_lower: float | None = None
+    margin_upper: float | None = None
+    limit: float | None = None
 
 
 def decide_subjects(
@@ -79,6 +84,10 @@ def decide_subjects(
             status=_STATUS[found.answer],
             seconds=round(time.perf_counter() - began, 6),
             detail="time limit" if found.answer is Answer.TIMED_OUT else found.detail,
+            method=found.method,
+            margin_lower=found.margin_lower if np.isfinite(found.margin_lower) else None,
+            margin_upper=found.margin_upper if np.isfinite(found.margin_upper) else None,
+            limit=options.seconds if found.answer is Answer.TIMED_OUT else None,
         )
         tell(row)
 
@@ -95,7 +104,7 @@ def _decided(
     """The answer on one subject, for whose middle the network itself gives `outputs` (n_out,)."""
     clauses = wanted.clauses(subject, wanted.values(subject.middle, outputs))
     if not clauses:
-        return Decision(answer=Answer.UNSAT, detail="whatever the outputs")
+        return Decision(answer=Answer.UNSAT, detail="whatever the outputs", margin_lower=np.inf)
     ends = (tuple(Fraction(float(number)) for number in end) for end in (subject.lower, subject.upper))
     lower, upper = ends
     case, formula = Case(lower=lower, upper=upper, clauses=clauses), Some(tuple(map(All, clauses)))

@@ -16,7 +16,7 @@ from qverify.activations.layer import Activation
 from qverify.errors import UsageError
 from qverify.family.radius_arrays import radius_array
 from qverify.layers import Add, Conv, Dense, Layer, Product, Scale
-from qverify.properties.kinds import MOST, Property, at_least, at_most
+from qverify.properties.kinds import MOST, Property, as_stated, at_least, at_most
 from qverify.properties.stated import free_name
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Score(Property):
             "same": "decided as the network itself decides",
             "label": "decided as it is labelled",
         }.get(self.decision, f"{self.decision}")
-        return f"by its {SCORES[self.score]}, anomalous above {self.threshold:g}, every input is {decided}"
+        return f"by its {SCORES[self.score]}, anomalous above {as_stated(self.threshold)}, every input is {decided}"
 
     # -- layers -----------------------------------------------------------------------------------
 

@@ -113,7 +113,9 @@ class StoredCase(Brief):
         stated, clip = self.question.radii, self.question.clip_input
         scheme = f"scheme {stated.scheme}, rounding {stated.rounding}" if self.bits is not None else ""
         clipped = f"inputs within {clip[0]:g} to {clip[1]:g}" if clip else ""
-        return printable(", ".join(part for part in (scheme, clipped) if part))
+        stated_property = self.question.wanted
+        wanted = f"property: {stated_property.get('words', 'not recorded')}" if stated_property is not None else ""
+        return printable(", ".join(part for part in (scheme, clipped, wanted) if part))
 
     @property
     def method(self) -> str:

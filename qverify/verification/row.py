@@ -80,8 +80,8 @@ class Row:
 # -- what may stand in a line ---------------------------------------------------------------------
 
 _DECIDED_BY = {
-    Status.VERIFIED.value: ("ibp", "bp", "bp-layers", "bp-optimised", "exact"),
-    Status.FALSIFIED.value: ("attack", "exact"),
+    Status.VERIFIED.value: ("ibp", "bp", "bp-layers", "bp-optimised", "halving", "exact"),
+    Status.FALSIFIED.value: ("attack", "halving", "exact"),
     Status.UNKNOWN.value: STAGES,
     Status.MISCLASSIFIED.value: ("forward",),
 }

@@ -67,7 +67,7 @@ class Tally:
     @property
     def bp(self) -> int:
         """Verified by bounds alone."""
-        return sum(self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers", "bp-optimised"))
+        return sum(self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers", "bp-optimised", "halving"))
 
     @property
     def guaranteed(self) -> int:

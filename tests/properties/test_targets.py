@@ -103,7 +103,7 @@ def test_the_command_speaks_of_tolerances(model: tuple[Path, Network], tmp_path:
     assert (found["holds"], found["violated"], found["itself"]) == (2, 1, 2)
     assert [(row["index"], row["label"]) for row in found["rows"]] == [(3, None), (4, None), (5, None)]
     result = qverify(*given)
-    assert "every output is less than 0.2 + 10 % from its target" in result.stdout
+    assert "every output is less than 0.2 + 0.1 |target| from its target" in result.stdout
     assert re.search(r"^within tolerance +5 +proved", result.stdout, re.MULTILINE)
     assert re.search(r"^violated +1 +samples 5", result.stdout, re.MULTILINE)
 
