@@ -18,7 +18,7 @@ from qverify.kinds import described
 from qverify.library.models import network_of
 from qverify.library.words import check_words, given_of, in_python
 from qverify.properties.kinds import Holds, Property
-from qverify.properties.reading import read_stated
+from qverify.properties.reading import read_property
 from qverify.properties.samples import PropertyRow, decide_subjects
 from qverify.runs.property import PropertyProblem
 
@@ -80,7 +80,7 @@ def verify_property(
 
 def _property(wanted: Any) -> tuple[Property, Regions | None]:
     if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and Path(wanted).suffix == ".toml"):
-        return read_stated(os.fspath(wanted))
+        return read_property(os.fspath(wanted))
     if isinstance(wanted, str):
         return Holds(((wanted,),)), None
     if not all(callable(getattr(wanted, name, None)) for name in ("clauses", "words")):

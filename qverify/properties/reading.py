@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 _TO = ("network", "targets")
 
 
-def read_property(path: str) -> Property:
-    """The property that a TOML file states. Raises UsageError, also where it has boxes."""
-    wanted, boxes = read_stated(path)
-    if boxes is not None:
-        raise UsageError(f"{path} has boxes of inputs; give a file that states the property alone.")
-    return wanted
-
-
-def read_stated(path: str) -> tuple[Property, Regions | None]:
+def read_property(path: str) -> tuple[Property, Regions | None]:
     """The property that a TOML file states, and its boxes of inputs, if it has any. Raises UsageError, DataError."""
     content, sha256 = read_hashed_toml(path, "property file", UsageError)
     boxes = _boxes(content.pop("boxes"), path, sha256) if "boxes" in content else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qverify.budget import Deadline
+from qverify.errors import DataError
 from qverify.family.radius_arrays import radius_array
 from qverify.properties.cases import Case
 from qverify.properties.decide import Answer, Candidate, Decision, Question, decide
@@ -68,6 +69,7 @@ def decide_subjects(
     """
     outputs = network.evaluate(np.array([subject.middle for subject in subjects]))
     for subject, own in zip(subjects, outputs, strict=True):  # before hours of work
+        _refuse_beyond(options.clip, subject)
         wanted.extended(network, radii, subject)
         wanted.clauses(subject, wanted.values(subject.middle, own))
     for index, (subject, own) in enumerate(zip(subjects, outputs, strict=True)):
@@ -90,6 +92,12 @@ def decide_subjects(
             limit=options.seconds if found.answer is Answer.TIMED_OUT else None,
         )
         tell(row)
+
+
+def _refuse_beyond(clip: tuple[float, float] | None, subject: Subject) -> None:
+    """Raise DataError for inputs outside the range that quantised ones are clipped to, as for samples of `verify`."""
+    if clip is not None and ((subject.lower < clip[0]).any() or (subject.upper > clip[1]).any()):
+        raise DataError(f"Some inputs lie outside --clip-input {clip[0]:g} {clip[1]:g}; widen it.")
 
 
 def _decided(

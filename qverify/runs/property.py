@@ -12,7 +12,7 @@ from qverify.datasets.regions import Regions, load_regions, selected
 from qverify.errors import DataError, UsageError
 from qverify.family.family import Family
 from qverify.properties.kinds import Holds, Margin, Property, Subject, TopK
-from qverify.properties.reading import read_stated
+from qverify.properties.reading import read_property
 from qverify.properties.samples import PropertyRow
 from qverify.runs.problem import FamilyProblem, Problem, doubted, read_network
 from qverify.runs.start import SolverUsed, Start
@@ -40,7 +40,7 @@ class PropertyProblem(Brief):
     @staticmethod
     def load(given: Given, file: str) -> PropertyProblem:
         """Read what is given, and the property in `file`; notes go to stderr. Raises what is wrong with it."""
-        wanted, boxes = read_stated(file)
+        wanted, boxes = read_property(file)
         if boxes is None and given.data is None:
             raise UsageError(
                 "The samples are missing; give --data NAME or --data FILE.npz, or boxes of inputs in the property file."

@@ -15,7 +15,7 @@ from qverify import Radii, onnx
 from qverify.errors import DataError, QVerifyError, UsageError
 from qverify.family.family import Family
 from qverify.properties.kinds import Distance, Holds, Margin
-from qverify.properties.reading import read_stated
+from qverify.properties.reading import read_property
 from tests.support.commands import answer, qverify
 from tests.support.networks import mlp, sample_members
 from tests.support.properties import decided_of, linear, subjects_of
@@ -75,6 +75,13 @@ def test_labels_and_targets_go_with_boxes() -> None:
         for wanted in (Margin(0.0), Margin(0.5), Distance(0.3, targets=True), Distance(0.1, targets=True))
     ]
     assert rows == ["violated", "violated", "holds", "violated"]
+
+
+def test_boxes_beyond_the_range_that_inputs_are_clipped_to_are_refused() -> None:
+    with pytest.raises(DataError, match="outside clip_input 0 1; widen it"):
+        package.verify_property(LINE, "y[0] > 0", (LOW, HIGH), radii=Radii(), clip_input=(0.0, 1.0))
+    (row,) = package.verify_property(LINE, "y[0] > -9", (LOW, HIGH), radii=Radii(input=9.0), clip_input=(-1.0, 1.0))
+    assert row.status == "holds"
 
 
 def test_the_networks_own_outputs_are_none_of_a_box() -> None:
@@ -146,7 +153,7 @@ def test_boxes_come_in_a_data_set(model: Path, tmp_path: Path) -> None:
 def test_senseless_boxes_are_refused(boxes: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text(f"{boxes}\n{PROPERTY}" if boxes.startswith("boxes") else f"{PROPERTY}{boxes}\n")
     with pytest.raises(QVerifyError, match=re.escape(words)):
-        read_stated(str(tmp_path / "p.toml"))
+        read_property(str(tmp_path / "p.toml"))
 
 
 @pytest.mark.parametrize(
