@@ -16,6 +16,7 @@ from math import comb
 from typing import TYPE_CHECKING
 
 from qverify.errors import DataError, UsageError
+from qverify.kinds import described, expected, is_number, is_whole
 from qverify.properties.cases import Clause
 from qverify.properties.expressions import LABEL, comparisons
 from qverify.properties.formula import All, Linear, Some, Variable, conjunctions
@@ -97,6 +98,11 @@ def as_stated(number: float) -> str:
     return repr(float(number)).removesuffix(".0")
 
 
+def _refuse_below_0(value: object, what: str) -> None:
+    if not is_number(value) or not 0 <= value < float("inf"):  # type: ignore[operator]
+        raise UsageError(f"{what} is {described(value)}; give a number from 0.")
+
+
 def above(first: int, second: int, by: Fraction = Fraction(0)) -> Linear:
     """`y_first >= y_second + by`."""
     return Linear({Variable(True, second): Fraction(1), Variable(True, first): Fraction(-1)}, -by)
@@ -117,6 +123,10 @@ class TopK(Property):
     """The label is among the k largest outputs: fewer than k others are as large. Violated where k others are."""
 
     k: int
+
+    def __post_init__(self) -> None:
+        if not is_whole(self.k) or self.k < 1:
+            raise UsageError(f"k is {described(self.k)}; give a whole number from 1.")
 
     def clauses(self, subject: Subject, values: Array) -> tuple[Clause, ...]:
         """See `Property`. Raises UsageError where k classes of so many can be chosen in too many ways."""
@@ -141,6 +151,9 @@ class Margin(Property):
 
     margin: float
 
+    def __post_init__(self) -> None:
+        _refuse_below_0(self.margin, "The margin")
+
     def clauses(self, subject: Subject, values: Array) -> tuple[Clause, ...]:
         """See `Property`."""
         label, least = subject.labelled(len(values)), -Fraction(self.margin)
@@ -162,6 +175,14 @@ class Distance(Property):
     outputs: tuple[int, ...] | None = None
     relative: float = 0.0
     targets: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse_below_0(self.distance, "The distance")
+        _refuse_below_0(self.relative, "The relative distance")
+        if not (self.distance or self.relative):
+            raise UsageError("The distance is 0; give one above 0, or a relative one.")
+        if self.outputs is not None and not (self.outputs and all(is_whole(i) and i >= 0 for i in self.outputs)):
+            raise UsageError(f"The outputs are {described(self.outputs)}; give a tuple of their numbers, from 0 on.")
 
     def met(self) -> str:
         """See `Property`."""
@@ -218,6 +239,10 @@ class Holds(Property):
     stated: tuple[Clause, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for one in (self.alternatives, *(self.alternatives if isinstance(self.alternatives, tuple) else ())):
+            expected(one, tuple, f"{self.where}: what holds", 'tuples of texts, such as (("y[0] >= 0.5",),)')
+        for text in (*self.classes, *(text for texts in self.alternatives for text in texts)):
+            expected(text, str, f"{self.where}: a comparison or class", "text")
         if not self.alternatives or not all(self.alternatives):
             raise UsageError(f"{self.where} has an alternative without comparisons; write all = [...] with some.")
         if len(set(self.classes)) < len(self.classes) or "label" in self.classes:

@@ -15,6 +15,7 @@ import numpy as np
 from qverify.activations.layer import Activation
 from qverify.errors import UsageError
 from qverify.family.radius_arrays import radius_array
+from qverify.kinds import described, is_number, is_word
 from qverify.layers import Add, Conv, Dense, Layer, Product, Scale
 from qverify.properties.kinds import MOST, Property, as_stated, at_least, at_most
 from qverify.properties.stated import free_name
@@ -45,6 +46,14 @@ class Score(Property):
     score: str
     threshold: float
     decision: str = "same"
+
+    def __post_init__(self) -> None:
+        if not is_word(self.score, SCORES):
+            raise UsageError(f"The score is {described(self.score)}; give one of {', '.join(SCORES)}.")
+        if not is_word(self.decision, DECISIONS):
+            raise UsageError(f"The decision is {described(self.decision)}; give one of {', '.join(DECISIONS)}.")
+        if not is_number(self.threshold) or not 0 < self.threshold < float("inf"):
+            raise UsageError(f"The threshold is {described(self.threshold)}; give a number above 0.")
 
     def met(self) -> str:
         """See `Property`."""

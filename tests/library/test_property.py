@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,9 +12,13 @@ import pytest
 import qverify
 from qverify import Radii
 from qverify.errors import DataError, UsageError
-from qverify.properties.kinds import Holds, Margin
+from qverify.properties.kinds import Distance, Holds, Margin, TopK
+from qverify.properties.score import Score
 from tests.support.paths import ROOT
 from tests.support.properties import linear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DIGITS = ROOT / "models" / "digits.onnx"
 LINE = linear([[1.0, 0.0], [0.3, 1.0]], [0.0, 0.0])
@@ -43,6 +47,28 @@ def test_samples_come_from_a_data_set_too() -> None:
 
 def row_label(index: int) -> int:
     return int(qverify.datasets.load("digits").y[index])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: TopK(0), "k is the int 0; give a whole number from 1"),
+        (lambda: TopK(True), "k is True; give a whole number from 1"),
+        (lambda: Margin(-1), "The margin is the int -1; give a number from 0"),
+        (lambda: Margin("1"), "The margin is the str '1'"),  # type: ignore[arg-type]
+        (lambda: Distance(float("inf")), "The distance is the float inf"),
+        (lambda: Distance(), "The distance is 0; give one above 0"),
+        (lambda: Distance(1.0, (-1,)), "The outputs are the tuple (-1,)"),
+        (lambda: Holds(("y[0] > 1",)), "what holds is the str 'y[0] > 1'"),  # type: ignore[arg-type]
+        (lambda: Holds(((1,),)), "a comparison or class is the int 1"),  # type: ignore[arg-type]
+        (lambda: Score("rmse", 1.0), "The score is the str 'rmse'; give one of mse, mae, linf"),
+        (lambda: Score("mse", 0.0), "The threshold is the float 0.0; give a number above 0"),
+        (lambda: Score("mse", 1.0, "other"), "The decision is the str 'other'"),
+    ],
+)
+def test_senseless_properties_are_refused(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 import qverify as package
-from qverify import Radii, onnx
+from qverify import Options, Radii, onnx
 from qverify.errors import DataError, QVerifyError, UsageError
 from qverify.family.family import Family
 from qverify.properties.kinds import Distance, Holds, Margin
 from qverify.properties.reading import read_property
+from qverify.properties.samples import PropertyRow, decide_subjects
 from tests.support.commands import answer, qverify
 from tests.support.networks import mlp, sample_members
 from tests.support.properties import decided_of, linear, subjects_of
@@ -65,7 +67,26 @@ def test_no_input_and_no_member_violates_what_holds() -> None:
         for x, corner in itertools.product(grid, (False, True)) if row.status == "holds" else ():
             y: Any = sample_members(family, x, rng, 20, corner)[-1]
             assert (y[:, 0] <= most + 1e-5).all() and (y[:, 1] >= least - 1e-5).all()
+            # Comparisons are scaled so that their largest factor, here 1, is from 1 to 2.
+            true = min(most - y[:, 0].max(), y[:, 1].min() - least)
+            assert row.margin_lower is not None and row.margin_lower / 2.0 <= true
     assert seen == {"holds", "violated"}
+
+
+def test_the_margin_proved_by_halving_is_below_that_of_every_input() -> None:
+    rng = np.random.default_rng(2)
+    network = mlp(rng, 2, 12, 12, 1)
+    low, high = np.array([[-1.0, -1.0]]), np.array([[1.0, 1.0]])
+    grid = np.array(list(itertools.product(np.linspace(-1, 1, 201), repeat=2)))
+    values = network.evaluate(grid)[:, 0]
+    limit = round(float(values.max() + 0.05 * (values.max() - values.min())), 6)
+    rows: list[PropertyRow] = []
+    options, stop = Options(method="bp", seconds=60.0, isolated=False), threading.Event()
+    wanted = Holds(((f"y[0] <= {limit}",),))
+    decide_subjects(network, subjects_of(low, upper=high), Radii(), wanted, options, rows.append, stop)
+    (row,) = rows
+    assert (row.status, row.method) == ("holds", "halving") and row.margin_lower is not None
+    assert 0 < row.margin_lower / 2.0 <= limit - values.max()
 
 
 def test_labels_and_targets_go_with_boxes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from fractions import Fraction
 
@@ -51,6 +52,13 @@ def test_any_sum_is_added_up(parts: list[tuple[str, int, int]]) -> None:
     limit = f"{total.numerator} / {total.denominator}" if total >= 0 else f"-({-total.numerator}) / {total.denominator}"
     assert met(f"{text} >= {limit}") is True
     assert met(f"{text} > {limit}") is False
+
+
+@given(st.text(alphabet="y[]0123.e+-*/()<>= labx", max_size=40))
+def test_any_text_states_comparisons_or_is_refused_in_a_sentence(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        found = comparisons(text, "f")
+        assert found and all(one.terms for one in found)
 
 
 def test_outputs_have_names() -> None:
