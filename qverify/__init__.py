@@ -24,6 +24,8 @@ _HOMES = {
     "Radii": "family.radii",
     "Quantiser": "family.steps",
     "verify": "library.verify",
+    "verify_property": "library.property",
+    "PropertyRow": "properties.samples",
     "Result": "library.result",
     "NotProved": "errors",
     "Options": "verification.verdict",
@@ -42,6 +44,7 @@ __all__ = [
     "Network",
     "NotProved",
     "Options",
+    "PropertyRow",
     "QVerifyWarning",
     "Quantiser",
     "Radii",
@@ -55,6 +58,7 @@ __all__ = [
     "same_on_runtimes",
     "save",
     "verify",
+    "verify_property",
     "worst_case_discrepancy",
 ]
 
@@ -64,10 +68,12 @@ if TYPE_CHECKING:
     from qverify.family.radii import Radii
     from qverify.family.steps import Quantiser
     from qverify.library.models import load
+    from qverify.library.property import verify_property
     from qverify.library.result import Result
     from qverify.library.verify import verify
     from qverify.network import Network
     from qverify.onnx.reader import save
+    from qverify.properties.samples import PropertyRow
     from qverify.runtimes.decide import RuntimeAnswer, RuntimeOptions, same_on_runtimes
     from qverify.verification.verdict import Options, Status, Verdict
 

@@ -63,5 +63,7 @@ UNSTABLE_METHODS = ("ibp", "bp")
 FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("highs", "gurobi", "scip")
 SOLVER_CHOICES = ("auto", *SOLVERS)
-STAGES = ("forward", "ibp", "attack", "bp", "bp-layers", "bp-optimised", "bp-branched", "exact")
+BOUNDS = ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched")
+"""Stages that prove by bounds alone."""
+STAGES = ("forward", "ibp", "attack", *BOUNDS[1:], "halving", "exact")
 """What decides a sample, in order."""

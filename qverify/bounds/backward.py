@@ -38,7 +38,7 @@ from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
 from qverify.bounds.lines import point_lines, relu_lines
 from qverify.bounds.pools import pool_lines
-from qverify.bounds.products import planes_above, planes_below
+from qverify.bounds.products import product_backward
 from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.moved import former_names
@@ -312,22 +312,6 @@ def _add(state: BackwardPass, index: int, a: Tensor) -> None:
         state.err((a.abs() @ mass.unsqueeze(2)).squeeze(2), 2, source)
 
 
-def _product(state: BackwardPass, index: int, a: Tensor) -> None:
-    first, second = state.model.network.layers[index].inputs
-    x, y = state.ends(first), state.ends(second)
-    share = state.share(index, torch.full_like(a, 0.5))
-    for rows, planes in ((a.clamp(min=0), planes_below(x, y)), (a.clamp(max=0), planes_above(x, y))):
-        for part, plane in zip((rows * share, rows * (1.0 - share)), planes, strict=True):
-            state.add(first, part * plane.first)
-            state.add(second, part * plane.second)
-            state.constant = state.constant + _dot(part, plane.constant)
-    if state.tracks:
-        tiny = state.model.rounding.tiny
-        reach = torch.maximum(x[0].abs(), x[1].abs()) + tiny, torch.maximum(y[0].abs(), y[1].abs()) + tiny
-        state.err(3.0 * _dot(a.abs(), reach[0] * reach[1]) + state.constant.abs(), a.shape[2] + 8, first)
-        state.err(torch.zeros_like(state.constant), 1, second)
-
-
 def _input(state: BackwardPass, index: int, a: Tensor) -> None:
     state.add(index, a)
 
@@ -343,6 +327,6 @@ BACKWARD: dict[type[Layer], Callable[[BackwardPass, int, Tensor], None]] = {
     MaxPool: _max_pool,
     DynamicRounding: _dynamic_rounding,
     Add: _add,
-    Product: _product,
+    Product: product_backward,
     Gather: gather_rows,
 }

@@ -164,23 +164,26 @@ def train(**given: Any) -> int:
 
 @main.command(name="property", short_help="Does a property of the outputs hold, whatever the quantiser?")
 @property_options()
+@click.option("--out", metavar="DIR", help="Keep the run there: run.json, and samples.jsonl with a line a sample.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR, also with more samples or time.")
 @json_option
-def property_(file: str, fail_on: tuple[str, ...], as_json: bool, **given: Any) -> int:
-    """Decide for every sample whether a property of the outputs holds for all quantised versions of MODEL.
+def property_(fail_on: tuple[str, ...], fail_under: float | None, **given: Any) -> int:
+    """Decide for every sample, or box of inputs, whether a property of the outputs holds for all quantised versions of
+    MODEL. A file states it:
 
     \b
-    property = "top-k"       # the label is among the k largest outputs
-    k = 2
+    [[holds]]                # an alternative: all of these comparisons of outputs hold
+    all = ["y[label] - y[3] >= 0.5", "y[0] <= 2"]
 
-    Others are margin (the label is above every other output by more than `margin`) and distance (outputs are less than
-    `distance` from the network's own; `outputs` chooses some).
+    Or property = "top-k", "margin", "distance" or "score", with their numbers; the page of this command says more.
 
-    Exit status: 0 the run finished, 1 --fail-on was hit, 2 wrong usage or input, 3 no solver or licence, 4 internal
-    error.
+    Exit status: 0 the run finished, 1 --fail-on or --fail-under was hit, 2 wrong usage or input, 3 no solver or
+    licence, 4 internal error.
     """
-    from qverify.cli.property import run
+    from qverify.cli.property import PropertyGate, run
 
-    return run(Given(**given), file=file, fail_on=fail_on, as_json=as_json)
+    how = {name: given.pop(name) for name in ("file", "out", "resume", "as_json")}
+    return run(Given(**given), gate=PropertyGate(fail_on, fail_under), **how)
 
 
 @main.command(short_help="How far can quantisation move the outputs?")
@@ -279,7 +282,7 @@ def runtimes(
     help="Say for every line whether P percent of the samples asked about are verified; if not, exit with status 1.",
 )
 def report(runs: tuple[str, ...], require: float | None, **shown: Any) -> int:
-    """Sum up each RUN, a directory that `qverify verify --out` or `qverify batch` wrote: a line a case.
+    """Sum up each RUN, a directory that `qverify verify --out`, `property --out` or `batch` wrote: a line a case.
 
     Beside these a RUN is a directory of sweep or radius, or a file that holds what discrepancy, property, compare,
     covers or runtimes printed with --json: a section each.

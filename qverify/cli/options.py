@@ -221,7 +221,7 @@ def _bound_options() -> tuple[Callable[[Any], Any], ...]:
 def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command], Command]:
     """Options for finding the answer."""
     return stacked(
-        click.option("--method", type=OneOf(methods), default=default, show_default=True, help=_METHODS[methods]),
+        method_option(methods, default),
         click.option(
             "--formulation",
             type=click.Choice(FORMULATIONS),
@@ -239,6 +239,11 @@ def solve_options(methods: tuple[str, ...], default: str) -> Callable[[Command],
             help="Samples the exact step works on at once.  [default: one a core]",
         ),
     )
+
+
+def method_option(methods: tuple[str, ...], default: str) -> Callable[[Any], Any]:
+    """How the answer is found, one of `methods`."""
+    return click.option("--method", type=OneOf(methods), default=default, show_default=True, help=_METHODS[methods])
 
 
 solver_option = click.option(

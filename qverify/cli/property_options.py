@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qverify.choices import VERIFY_METHODS
-from qverify.cli.options import problem_options, solver_option, stacked, timeout_option
-from qverify.cli.words import OneOf, words_of
+from qverify.cli.options import method_option, problem_options, solver_option, stacked, timeout_option
+from qverify.cli.words import Percent, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,22 +20,15 @@ FAILING = ("violated", "unknown")
 def property_options() -> Callable[[Any], Any]:
     """Model, samples, family and property, and how to decide."""
     return stacked(
-        problem_options(data_required=True),
+        problem_options(data_required=False),
         click.option(
             "--property",
             "file",
             required=True,
             metavar="FILE.toml",
-            help='The property: property = "top-k" with k, "margin" with margin, or "distance" with distance.',
+            help="The property: a formula, top-k, margin, distance or score; boxes of inputs, if not about --data.",
         ),
-        click.option(
-            "--method",
-            type=OneOf(VERIFY_METHODS),
-            default="auto",
-            show_default=True,
-            help="auto: from cheap to exact, each sample as far as it must. ibp, bp: an attack, and proofs by bounds "
-            "alone. exact: the solver on every sample that no attack breaks.",
-        ),
+        method_option(VERIFY_METHODS, "auto"),
         solver_option,
         timeout_option,
         click.option(
@@ -43,5 +36,11 @@ def property_options() -> Callable[[Any], Any]:
             callback=words_of(FAILING),
             metavar="LIST",
             help=f"Exit with status 1 if a sample is one of LIST: {', '.join(FAILING)}, joined by commas.",
+        ),
+        click.option(
+            "--fail-under",
+            type=Percent(),
+            metavar="P",
+            help="Exit with status 1 if it is proved for less than P percent of what is asked about.",
         ),
     )

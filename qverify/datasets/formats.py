@@ -66,12 +66,19 @@ class Format:
 
 def read_npz(path: Path, train: bool) -> RawSamples:
     """Read the arrays `x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`."""
+    found, sha256 = read_arrays(path, _NPZ_KEYS[train])
+    (x_key, x), (y_key, y) = found.items()
+    shown = shown_path(path)
+    return RawSamples(path=path, x=x, y=y, x_name=f"{x_key} of {shown}", y_name=f"{y_key} of {shown}", sha256=sha256)
+
+
+def read_arrays(
+    path: Path, wanted: tuple[tuple[str, ...], ...], more: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], str]:
+    """Of an .npz the arrays of the first of `wanted`, groups of names, of which it has all, in their order; then those
+    of `more` that it has. And the sha256 of the file. Raises DataError."""
     content = _content(path)
-    keys, x, y = _arrays(path, _plain(path, content), _NPZ_KEYS[train])
-    sha256, shown = hashlib.sha256(content).hexdigest(), shown_path(path)
-    return RawSamples(
-        path=path, x=x, y=y, x_name=f"{keys[0]} of {shown}", y_name=f"{keys[1]} of {shown}", sha256=sha256
-    )
+    return _arrays(path, _plain(path, content), wanted, more), hashlib.sha256(content).hexdigest()
 
 
 def read_cifar_npz(path: Path, train: bool) -> RawSamples:
@@ -158,8 +165,8 @@ def _plain(path: Path, content: bytes) -> bytes:
         raise DataError(f"{shown_path(path)} is damaged or was cut short ({cause}); fetch it again.") from error
 
 
-def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], Any, Any]:
-    """The first pair of `wanted` keys that the archive holds, and its two arrays."""
+def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, ...], ...], more: tuple[str, ...]) -> dict[str, Any]:
+    """The arrays of the first of `wanted` that the archive holds, and those of `more`, by their names."""
     shown, damaged = shown_path(path), "or fetch it again if it was cut short"
     if not zipfile.is_zipfile(io.BytesIO(content)) or recognised(content) == "a PyTorch file":
         raise DataError(_no_npz(path, content))
@@ -167,13 +174,13 @@ def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, str], ...]) -> 
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             for keys in wanted:
                 if all(key in archive.files for key in keys):
-                    return keys, archive[keys[0]], archive[keys[1]]
+                    return {key: archive[key] for key in (*keys, *more) if key in archive.files}
             found = listed(sorted(map(shortened, archive.files))) or "nothing"
     except Exception as error:  # A damaged archive raises nearly anything: zlib, struct, tokenize, memory errors ...
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise DataError(f"{shown} holds pickled objects, which are not read; store plain number arrays.") from error
         raise DataError(f"{shown} {_NO_NPZ}, {damaged} ({type(error).__name__}).") from error
-    expected = " or ".join(f"{x} and {y}" for x, y in wanted)
+    expected = " or ".join(" and ".join(keys) for keys in wanted)
     raise DataError(f"{shown} must hold {expected}, but holds {found}; rename its arrays.")
 
 

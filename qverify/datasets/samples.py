@@ -223,14 +223,14 @@ def _is_missing(path: Path) -> bool:
 
 def _checked(name: str, raw: data_files.RawSamples, source: str, scale: int = 255) -> Samples:
     """Check one pair of arrays; `scale` is what integer pixels are divided by, and their largest value."""
-    x, y = _pixels(raw.x_name, raw.x, scale), _labels(raw.y_name, raw.y)
+    x, y = real_numbers(raw.x_name, raw.x, scale), class_numbers(raw.y_name, raw.y)
     if len(x) != len(y):
         shown = shown_path(raw.path)
         raise DataError(f"{shown} holds {len(x)} samples but {len(y)} labels; store one label for each sample.")
     return Samples(name, x, y, raw.sha256, source)
 
 
-def _pixels(what: str, x: Any, scale: int) -> Array:
+def real_numbers(what: str, x: Any, scale: int) -> Array:
     """(N, *shape) of any real number type -> float64."""
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "uifb":
         raise DataError(f"{what} is not an array of real numbers; store floats, or integers from 0 to {scale}.")
@@ -255,7 +255,7 @@ def _pixels(what: str, x: Any, scale: int) -> Array:
     return values
 
 
-def _labels(what: str, y: Any) -> Labels:
+def class_numbers(what: str, y: Any) -> Labels:
     """(N,) or (N, 1) of any integer type -> (N,) int64."""
     if isinstance(y, np.ndarray) and y.shape[1:] == (1,):
         y = y[:, 0]

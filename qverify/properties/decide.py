@@ -60,10 +60,17 @@ class Answer(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The answer, and in a few words what decided it or what is missing."""
+    """The answer, and in a few words what decided it or what is missing.
+
+    `method`: the stage (`choices.STAGES`) that decided it, or was the last to try. `margin_lower` is proved to lie
+    below the margins of all members, `margin_upper` is that of one; above 0 the property holds, whatever their unit.
+    """
 
     answer: Answer
     detail: str = ""
+    method: str = "forward"
+    margin_lower: float = -np.inf
+    margin_upper: float = np.inf
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -165,7 +172,7 @@ class _Group:
         outputs = network.evaluate(middle[None])[0]
         candidate = Candidate(case=case, input=middle, member=network, entry=middle, outputs=outputs)
         if self.question.confirmed(candidate):
-            return Decision(answer=Answer.SAT, detail="any input of the box will do")
+            return Decision(answer=Answer.SAT, detail="any input of the box will do", margin_upper=-np.inf)
         return Decision(answer=Answer.UNKNOWN, detail="no input of the box could be confirmed")
 
     # -- the cascade ------------------------------------------------------------------------------
@@ -179,13 +186,15 @@ class _Group:
             return Decision(answer=Answer.TIMED_OUT)
         options = replace(self.question.options, seconds=seconds)
         (verdict,) = verdicts(self.stated.network, middle[None], np.zeros(1, np.int64), radii, options)
+        by: dict[str, Any] = {name: getattr(verdict, name) for name in ("method", "margin_lower", "margin_upper")}
         if verdict.status is Status.VERIFIED:
-            return Decision(answer=Answer.UNSAT, detail=f"by {verdict.method}")
+            return Decision(answer=Answer.UNSAT, detail=f"by {verdict.method}", **by)
         if verdict.status is not Status.UNKNOWN and self._failing(case, verdict, middle, deadline):
-            return Decision(answer=Answer.SAT, detail=f"by {verdict.method}")
+            return Decision(answer=Answer.SAT, detail=f"by {verdict.method}", **by)
+        by = {name: value for name, value in by.items() if name != "margin_upper"}  # of no member that was confirmed
         if verdict.limit is not None or deadline.passed():
-            return Decision(answer=Answer.TIMED_OUT)
-        return Decision(answer=Answer.UNKNOWN, detail=verdict.detail or self._unconfirmed())
+            return Decision(answer=Answer.TIMED_OUT, **by)
+        return Decision(answer=Answer.UNKNOWN, detail=verdict.detail or self._unconfirmed(), **by)
 
     def _unconfirmed(self) -> str:
         return f"{self.refused} violations were found that the model itself does not confirm"
@@ -262,18 +271,22 @@ class _Group:
             return any(self._confirmed(case, recipe) for case in near)
 
         result = Splitting(setup, confirmed).run(boxes, deadline)
-        looked = f"{result.count} boxes"
+        looked, by = f"{result.count} boxes", "halving"
         if result.found:
-            return Decision(answer=Answer.SAT, detail=f"by halving, {looked}")
+            detail, attained = f"by halving, {looked}", result.attained
+            return Decision(answer=Answer.SAT, detail=detail, method=by, margin_upper=attained)
         if not result.open:
-            return Decision(answer=Answer.UNSAT, detail=f"by halving, {looked}")
+            detail, proved = f"by halving, {looked}", result.proved
+            return Decision(answer=Answer.UNSAT, detail=detail, method=by, margin_lower=proved)
         if result.given_up:
-            return Decision(answer=Answer.UNKNOWN, detail=self._unconfirmed())
+            return Decision(answer=Answer.UNKNOWN, detail=self._unconfirmed(), method=by)
         if result.full:
-            return Decision(answer=Answer.UNKNOWN, detail=f"{result.open} open boxes take the memory; more: --memory")
+            detail = f"{result.open} open boxes take the memory; more: --memory"
+            return Decision(answer=Answer.UNKNOWN, detail=detail, method=by)
         if result.stuck < result.open:
-            return Decision(answer=Answer.TIMED_OUT, detail=f"{result.open} of {looked} are open")
-        return Decision(answer=Answer.UNKNOWN, detail=f"{result.stuck} boxes are too narrow to be halved")
+            return Decision(answer=Answer.TIMED_OUT, detail=f"{result.open} of {looked} are open", method=by)
+        detail = f"{result.stuck} boxes are too narrow to be halved"
+        return Decision(answer=Answer.UNKNOWN, detail=detail, method=by)
 
 
 def _first(deadline: Deadline) -> Deadline:

@@ -55,7 +55,8 @@ _SHARE = 0.3
 class Split(Brief):
     """What became of the boxes: `found` a member that was confirmed, else `open` are not decided; `count` were looked
     at. `stuck`: how many of them are too narrow to be halved; `refused`: failing members that were not confirmed;
-    `full`: open boxes took the memory."""
+    `full`: open boxes took the memory. `proved`: the least margin proved of a box that was closed, `attained`: that of
+    the member."""
 
     found: bool = False
     open: int = 0
@@ -63,6 +64,8 @@ class Split(Brief):
     count: int = 0
     refused: int = 0
     full: bool = False
+    proved: float = np.inf
+    attained: float = np.inf
 
     @property
     def given_up(self) -> bool:
@@ -124,12 +127,19 @@ class Splitting(Brief):
         boxes = tightened_bounds(self.setup.model, boxes, deadline)
         margin = self._margins(boxes, deadline)
         worst = margin[:, 1:].amin(1)  # class 0 has no margin
+        self._closed(worst)
         order = torch.argsort(worst, descending=True)  # the worst are looked at first
         left = order[~(worst[order] > 0)]
         boxes, margin = boxes.take(left), margin[left]
         if not len(boxes) or self._failing(boxes, margin, drawn, deadline):
             return [boxes]
         return self._halved(boxes, deadline)
+
+    def _closed(self, worst: Tensor) -> None:
+        """Take note of the margins of boxes (...) that are above 0: these are closed."""
+        above = worst[worst > 0]
+        if above.numel():
+            self.result.proved = min(self.result.proved, float(above.min()))
 
     def _margins(self, bounds: Bounds, deadline: Deadline) -> Tensor:
         return backward_margins(self.setup.model, bounds, self._labels(bounds), deadline)
@@ -151,7 +161,7 @@ class Splitting(Brief):
                 break
             middle = ((few.lower[0][place] + few.upper[0][place]) / 2.0).cpu().numpy()
             if self.confirmed(found.recipe(setup.own_family(few, place), middle, 0, place)):
-                self.result.found = True
+                self.result.found, self.result.attained = True, float(found.margin[place])
                 return True
             self.result.refused += 1
         return False
@@ -194,6 +204,7 @@ class Splitting(Brief):
         best = torch.stack(scores, 1).argmax(1)
         inputs = tried.gather(1, best[:, None]).squeeze(1)
         worst = torch.stack(margins, 2).gather(2, best.expand(2, -1).unsqueeze(2)).squeeze(2)
+        self._closed(worst)
         halves = [self._half(boxes, inputs, side, deadline) for side in (0, 1)]
         return [half.take(~(worst[side] > 0)) for side, half in enumerate(halves)]
 

@@ -64,7 +64,7 @@ def stated(network: Network, clauses: tuple[Clause, ...], deeper: float = 0.0) -
     off = np.array([row.off for row in rows]), np.array([row.bias_off for row in rows])
     inexact = bool(off[0].any() or off[1].any())
     taken, layers = {layer.name for layer in network.layers}, list(network.layers)
-    names = [_free(name, taken) for name in ("comparisons", "clauses", "margins")]
+    names = [free_name(name, taken) for name in ("comparisons", "clauses", "margins")]
 
     def dense(name: str, matrix: Array, shift: Array, quantised: bool) -> Dense:
         return Dense(name, (len(layers) - 1,), (len(shift),), weight=matrix, bias=shift, quantised=quantised)
@@ -86,9 +86,11 @@ def _largest(name: str, source: int, count: int, most: int) -> MaxPool:
     return MaxPool(name, (source,), (count, 1, 1), in_shape=(count, 1, most), kernel=(1, most))
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """A name that is not taken yet, like `name`; takes it."""
     while name in taken:
         name += "_"
+    taken.add(name)
     return name
 
 

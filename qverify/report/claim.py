@@ -40,11 +40,24 @@ def claim(line: Line) -> str:
     exact = line.tally.decided["exact", "verified"]
     rests = f" ({exact} of them by the exact step, {trust(question, case.run.solvers)})" if exact else ""
     return case.bare(
-        f"Of the {asked} samples {start}:{stop} of {case.data}{_all(question)}{decided}, {verified}"
-        f" ({share(verified, asked)}) are proved to be classified as they are labelled by every network of the family"
+        f"Of the {asked} {_what(question)} {start}:{stop} of {case.data}{_all(question)}{decided}, {verified}"
+        f" ({share(verified, asked)}) are proved {_proved(question)} every network of the family"
         f" of {file_name(question.model)} [{family}]{rests}; {_origin(case)}; command: {command(case)};"
-        f" {_hashes(case)}; not covered: {_not_covered(asked - verified, _others(line))}."
+        f" {_hashes(case)}; not covered: {_not_covered(asked - verified, _others(line), _what(question))}."
     )
+
+
+def _what(question: Question) -> str:
+    """Samples or boxes."""
+    return "boxes of inputs" if question.wanted is not None and question.wanted.get("of") == "boxes" else "samples"
+
+
+def _proved(question: Question) -> str:
+    """What is proved of a sample that is verified, up to the networks that it holds for."""
+    if question.wanted is None:
+        return "to be classified as they are labelled by"
+    every = " at every input of the box" if _what(question) != "samples" else ""
+    return f'to have the property "{question.wanted.get("words", "not recorded")}"{every} in'
 
 
 def _all(question: Question) -> str:
@@ -99,9 +112,10 @@ def _others(line: Line) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
-def _not_covered(left: int, others: str) -> str:
-    others = "" if not left else f"the other {'sample' if left == 1 else f'{left} samples'} ({others}), "
-    return f"{others}inputs beyond these radii around the samples, and quantisers that leave these radii"
+def _not_covered(left: int, others: str, what: str) -> str:
+    one = {"samples": "sample"}.get(what, "box of inputs")
+    others = "" if not left else f"the other {one if left == 1 else f'{left} {what}'} ({others}), "
+    return f"{others}inputs beyond these radii around the {what}, and quantisers that leave these radii"
 
 
 def rows_sha256(rows: Iterable[Row]) -> str:
@@ -116,7 +130,13 @@ def command(case: StoredCase) -> str:
     """The command that asks the same, whichever command asked it; files by their names alone."""
     question, stated = case.question, case.question.radii
     start, stop = question.samples
-    words = ["qverify", "verify", file_name(question.model), "--data", file_name(question.data)]
+    words, wanted = (
+        ["qverify", "verify", file_name(question.model), "--data", file_name(question.data)],
+        question.wanted,
+    )
+    if wanted is not None:
+        words[1], own = "property", file_name(wanted.get("file", "FILE.toml"))
+        words[3:] = ["--property", own] if own == file_name(question.data) else [*words[3:], "--property", own]
     words += ["--samples", f"{start}:{stop}"]
     calibration = stated.calibration or "all samples"
     given: list[tuple[str, object]] = [("output", question.output), ("input_scale", question.input_scale)]

@@ -35,6 +35,8 @@ _MEANING = {
     "bp": "backward bounds",
     "bp-layers": "backward bounds at every layer",
     "bp-optimised": "backward bounds with optimised lines, also for counterexamples alone",
+    "bp-branched": "the same on parts of the family, neurons split where lines lose most",
+    "halving": "boxes of inputs halved, with the bounds and the descent above",
     "exact": "the solver",
 }
 _BASIS = {
@@ -43,6 +45,8 @@ _BASIS = {
     "attack": "one float64 forward pass of the witness",
     "bp": "as ibp",
     "bp-layers": "as ibp",
+    "bp-branched": "as ibp",
+    "halving": "verified: as ibp; falsified: as attack",
     "bp-optimised": "as ibp",
 }
 """What a stage's answer rests on; of the exact step `trust` says it."""

@@ -54,6 +54,8 @@ class Baseline(Brief):
         Raises UsageError where the two are about other data, or share no sample.
         """
         before, name = self.case.question, printable(self.name)
+        if before.wanted is not None:
+            raise UsageError(f"--baseline {name} is a run of qverify property; name one that asks what this run asks.")
         data = before.data_sha256, before.input_scale
         if before.data_sha256 is None or data != (now.data_sha256, now.input_scale):
             raise UsageError(

@@ -132,6 +132,7 @@ class Question(Brief):
     max_factor: float | None = None
     precision: float | None = None
     attack: bool | None = None
+    wanted: Mapping[str, str] | None = None
     places: Mapping[str, Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     """Keys that this version does not know."""
@@ -175,7 +176,8 @@ class Question(Brief):
         radii |= {name: value for name in _MORE_STATED if (value := getattr(self.radii, name)) is not None}
         method = [self.method, self.formulation, self.solver]
         clip = self.clip_input and list(self.clip_input)
-        return [SEMANTICS, self.network_sha256, self.arrays_sha256, radii, clip, PROPERTY, method, self.tolerance]
+        wanted = PROPERTY if self.wanted is None else [self.wanted.get(name) for name in ("statement", "of")]
+        return [SEMANTICS, self.network_sha256, self.arrays_sha256, radii, clip, wanted, method, self.tolerance]
 
 
 _STATED = ("bits", "scheme", "rounding", "kernel", "batchnorm", "sha256", "calibration")
@@ -261,6 +263,7 @@ _ASKED: dict[str, Fits] = {
     "data_samples": whole,
     "max_factor": positive,
     "precision": positive,
+    "wanted": mapping(text),
     "models": mapping(mapping(text)),
     "model_files": every(text),
 }

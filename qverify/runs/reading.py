@@ -121,6 +121,8 @@ class StoredCase(Brief):
         said = {name: getattr(stated, name) for name in QUANTISER if not name.endswith("_bits")}
         words = [f"{name} {value}" for name, value in said.items() if value is not None and self.bits is not None]
         words += [f"inputs within {clip[0]:g} to {clip[1]:g}"] if clip else []
+        wanted = self.question.wanted
+        words += [f"property: {wanted.get('words', 'not recorded')}"] if wanted is not None else []
         return printable(", ".join(words))
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from qverify.choices import STAGES
+from qverify.choices import BOUNDS, STAGES
 from qverify.files.strict_json import Fits, at_least_0, faults, number, optional, positive, text, whole, word, written
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Row:
 # -- what may stand in a line ---------------------------------------------------------------------
 
 _DECIDED_BY = {
-    Status.VERIFIED.value: ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "exact"),
-    Status.FALSIFIED.value: ("attack", "exact"),
+    Status.VERIFIED.value: (*BOUNDS, "halving", "exact"),
+    Status.FALSIFIED.value: ("attack", "halving", "exact"),
     Status.UNKNOWN.value: STAGES,
     Status.MISCLASSIFIED.value: ("forward",),
 }

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qverify.choices import STAGES
+from qverify.choices import BOUNDS, STAGES
 from qverify.verification.row import STATUSES, Row, Status
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ class Tally:
     @property
     def bp(self) -> int:
         """Verified by bounds alone."""
-        return sum(
-            self.decided[stage, "verified"] for stage in ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched")
-        )
+        return sum(self.decided[stage, "verified"] for stage in (*BOUNDS, "halving"))
 
     @property
     def guaranteed(self) -> int:

@@ -1,34 +1,22 @@
-"""A query as both versions of VNN-LIB state it: variables of one network, and a formula that is to be satisfied.
-
-Comparisons are turned into linear ones in exact rationals: every number counts as it is written.
-"""
+"""A query as both versions of VNN-LIB state it: variables of one network, and a formula that is to be satisfied."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qverify.errors import UsageError
 from qverify.files import user as user_files
 from qverify.files.user import Kind
-from qverify.properties.formula import All, Formula, Linear, Some, Variable
 from qverify.text.brief import Brief
-from qverify.text.shortened import first_line, quoted
+from qverify.text.shortened import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from qverify.properties.formula import Formula
 
 _KIND = Kind("the .vnnlib file", "check the path of the query", UsageError)
 _MOST_BYTES = 1 << 31
-LARGEST = Fraction(10) ** 30
-"""The largest number that a query may state: products of such still are float64, and sums float32."""
-_EXPONENT = re.compile(r"[eE][+-]?0*([0-9]+)$")
-_DIGITS = 3
-"""Of an exponent."""
-_SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -74,10 +62,6 @@ class Query(Brief):
         """The name of an input in the query."""
         return self.input.element(index) if self.network else f"{self.input.name}_{index}"
 
-    def output_name(self, index: int) -> str:
-        """The name of an output in the query."""
-        return self.output.element(index) if self.network else f"{self.output.name}_{index}"
-
 
 def read_text(path: str) -> str:
     """The text of a query file, which may be compressed by gzip. Raises UsageError."""
@@ -94,97 +78,3 @@ def read_text(path: str) -> str:
     if not text.strip():
         raise UsageError(f"{shown} is empty; give a VNN-LIB query.")
     return text
-
-
-# -- comparisons ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Sum(Brief):
-    """A linear expression `terms + constant`."""
-
-    terms: dict[Variable, Fraction]
-    constant: Fraction
-
-    @staticmethod
-    def number(value: Fraction) -> Sum:
-        """A constant."""
-        return Sum({}, value)
-
-    @staticmethod
-    def variable(variable: Variable) -> Sum:
-        """A variable by itself."""
-        return Sum({variable: Fraction(1)}, Fraction(0))
-
-    def times(self, factor: Fraction) -> Sum:
-        """A multiple of it."""
-        return Sum({v: c * factor for v, c in self.terms.items()}, self.constant * factor)
-
-    def plus(self, other: Sum) -> Sum:
-        """The sum of both."""
-        terms = dict(self.terms)
-        for variable, factor in other.terms.items():
-            terms[variable] = terms.get(variable, Fraction(0)) + factor
-        return Sum(terms, self.constant + other.constant)
-
-
-def added(parts: Sequence[Sum]) -> Sum:
-    """The sum of all."""
-    terms: dict[Variable, Fraction] = {}
-    for part in parts:
-        for variable, factor in part.terms.items():
-            terms[variable] = terms.get(variable, Fraction(0)) + factor
-    return Sum(terms, sum((part.constant for part in parts), Fraction(0)))
-
-
-def subtracted(parts: Sequence[Sum]) -> Sum:
-    """The first less the others; of one alone its negative, as in `(- x)`."""
-    if len(parts) == 1:
-        return parts[0].times(Fraction(-1))
-    return parts[0].plus(added(parts[1:]).times(Fraction(-1)))
-
-
-def multiplied(parts: Sequence[Sum], where: str) -> Sum:
-    """The product of all, one of which at most has variables. Raises UsageError, which names the place."""
-    found, factor = Sum.number(Fraction(1)), Fraction(1)
-    some = [part for part in parts if part.terms]
-    if len(some) > 1:
-        raise UsageError(f"{where} multiplies variables; supported are linear comparisons: multiply by numbers only.")
-    for part in parts:
-        if part.terms:
-            found = part
-        else:
-            factor *= part.constant
-    return found.times(factor)
-
-
-def compared(sign: str, left: Sum, right: Sum) -> Formula:
-    """`left sign right` for one of `<= >= < > == !=`."""
-    if sign in (">=", ">"):
-        return compared({">=": "<=", ">": "<"}[sign], right, left)
-    if sign == "==":
-        return All((compared("<=", left, right), compared("<=", right, left)))
-    if sign == "!=":
-        return Some((compared("<", left, right), compared("<", right, left)))
-    apart = left.plus(right.times(Fraction(-1)))
-    terms = {variable: factor for variable, factor in apart.terms.items() if factor}
-    return Linear(terms, -apart.constant, strict=sign == "<")
-
-
-def number(text: str, where: str) -> Fraction:
-    """A number exactly as it is written, at most `LARGEST`. Raises UsageError, which names the place."""
-    exponent = _EXPONENT.search(text)
-    if exponent is not None and len(exponent[1]) > _DIGITS:  # which would take ages to be written out
-        raise UsageError(
-            f"{where} has {quoted(text[: _SHOWN * 4])}, an exponent of no number of a network; correct it."
-        )
-    try:
-        found = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{where} has {quoted(text[: _SHOWN * 4])} where a number is wanted; correct it.") from None
-    if abs(found) > LARGEST:
-        raise UsageError(
-            f"{where} has {quoted(text[: _SHOWN * 4])}, beyond {float(LARGEST):g}, where networks overflow; state a "
-            "smaller limit."
-        )
-    return found

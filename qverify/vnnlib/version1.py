@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from qverify.errors import UsageError
 from qverify.properties.formula import All, Formula, Linear, Some, Variable
+from qverify.properties.sums import Sum, added, compared, multiplied, number, subtracted
 from qverify.text.shortened import quoted
-from qverify.vnnlib.query import Query, Sum, Tensor, added, compared, multiplied, number, subtracted
+from qverify.vnnlib.query import Query, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from qverify.errors import PackageMissing, UsageError
 from qverify.properties.formula import All, Formula, Some, Variable
+from qverify.properties.sums import Sum, added, compared, multiplied, number, subtracted
 from qverify.text.shortened import first_line, quoted, shortened
-from qverify.vnnlib.query import Query, Sum, Tensor, added, compared, multiplied, number, subtracted
+from qverify.vnnlib.query import Query, Tensor
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qverify
-from qverify.bounds.products import planes_above, planes_below, product_interval
+from qverify.bounds.products import planes_above, planes_below, product_interval, tangent
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.layers import Dense, Input, Product
+from qverify.layers import Add, Dense, Input, Product, Scale
 from qverify.network import Network
 from qverify.verification.verdict import Options
 from tests.support.networks import NETWORKS, inputs, random_radii, sample_members
@@ -40,6 +40,39 @@ def test_planes_lie_on_their_sides_and_intervals_are_those_of_corners(
     assert (low, high) == (min(corners), max(corners))
     squared = [float(end) for end in product_interval(ends[0], ends[0], square=True)]
     assert squared == [0.0 if x[0] < 0 < x[1] else min(x[0] ** 2, x[1] ** 2), max(x[0] ** 2, x[1] ** 2)]
+
+
+@given(st.tuples(END, END), st.floats(0, 1), st.floats(0, 1))
+def test_a_tangent_lies_below_a_square_and_above_the_mixture_of_those_at_the_ends(
+    x: tuple[float, float], s: float, share: float
+) -> None:
+    ends = _tensor(min(x)), _tensor(max(x))
+    a = float(ends[0]) + s * float(ends[1] - ends[0])
+    plane, (first, second) = tangent(ends, _tensor(share)), planes_below(ends, ends)
+    value = float((plane.first + plane.second) * a + plane.constant)
+    at_ends = [float((p.first + p.second) * a + p.constant) for p in (first, second)]
+    assert share * at_ends[0] + (1.0 - share) * at_ends[1] - 1e-12 <= value <= a * a + 1e-12
+
+
+def parabola() -> Network:
+    """y = (x^2 - 4 x + 4.5, 0)."""
+    layers = (
+        Input("x", (), (1,)),
+        Product("s", (0, 0), (1,)),
+        Scale("four", (0,), (1,), np.array([-4.0]), np.zeros(1)),
+        Add("p", (1, 2), (1,)),
+        Dense("y", (3,), (2,), weight=np.array([[1.0], [0.0]]), bias=np.array([4.5, 0.0])),
+    )
+    return Network(layers)
+
+
+def test_the_least_of_a_parabola_is_found() -> None:
+    """On [1, 3] it is 0.5, at 2, where tangents at the ends and their mixtures prove no more than -0.5."""
+    family = Family.of(parabola(), Radii(input=1.0))
+    x, row = np.array([2.0]), np.array([1.0, -1.0])
+    assert optimum(relational(family, x), row) == pytest.approx(0.5, abs=1e-6)
+    (verdict,) = qverify.verify(parabola(), x[None], [0], Radii(input=1.0), Options(method="bp"))
+    assert verdict.margin_lower == pytest.approx(0.5, abs=1e-6)
 
 
 def gate(weights: tuple[float, float]) -> Network:

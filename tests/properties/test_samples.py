@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,14 @@ import pytest
 from qverify import Options, Radii, verify
 from qverify.errors import UsageError
 from qverify.family.family import Family
-from qverify.layers import Dense, Input
-from qverify.network import Network
-from qverify.properties.samples import Distance, Margin, Property, PropertyRow, TopK, decide_samples, read_property
+from qverify.properties.kinds import Distance, Margin, Property, Subject, TopK
+from qverify.properties.reading import read_property
 from tests.support.commands import answer, qverify
 from tests.support.networks import NETWORKS, sample_members
 from tests.support.paths import ROOT
+from tests.support.properties import decided, linear
 
 DIGITS = ROOT / "models" / "digits.onnx"
-
-
-def decided(network: Network, x: Any, labels: Any, radii: Radii, wanted: Property) -> list[PropertyRow]:
-    rows: list[PropertyRow] = []
-    options = Options(seconds=30.0, isolated=False)
-    decide_samples(network, x, np.asarray(labels), radii, wanted, options, rows.append, threading.Event())
-    assert [row.index for row in rows] == list(range(len(x)))
-    return rows
-
-
-def linear(weight: Any, bias: Any) -> Network:
-    weight = np.asarray(weight, dtype=np.float64)
-    layer = Dense("dense", (0,), (len(weight),), weight=weight, bias=np.asarray(bias, dtype=np.float64))
-    return Network((Input("x", (), (weight.shape[1],)), layer))
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.999, "violated"), (1.001, "holds")])
@@ -91,7 +76,7 @@ def test_no_member_violates_what_holds(name: str) -> None:
             seen.add(row.status)
             for corner in (False, True) if row.status == "holds" else ():
                 y = sample_members(family, x[row.index], rng, 200, corner)[-1]
-                assert not broken(wanted, y, row.label, outputs[row.index]).any()
+                assert not broken(wanted, y, labels[row.index], outputs[row.index]).any()
     assert "holds" in seen
 
 
@@ -146,7 +131,7 @@ def test_what_does_not_fit_the_network_is_refused(wanted: Property, words: str) 
 
 def test_many_alternatives_are_refused() -> None:
     with pytest.raises(UsageError, match="more than 1000 alternatives"):
-        TopK(10).clauses(0, np.zeros(100))
+        TopK(10).clauses(Subject(lower=np.zeros(1), upper=np.zeros(1), label=0), np.zeros(100))
 
 
 def test_the_command_counts_and_fails_on_what_is_asked(tmp_path: Path) -> None:

@@ -182,7 +182,17 @@ def test_the_page_trusts_what_the_terminal_trusts(tmp_path: Path, solver: str, f
     stages = {cells[0]: cells[1:] for cells in Parsed(text).tables["stages"][1:]}
     assert stages["exact"][1] == f"verified: {trusted}; falsified: as attack"
     assert text.count(word.replace("'", "&#x27;")) == 3 and "dual bound" not in text
-    assert list(stages) == ["forward", "ibp", "attack", "bp", "bp-layers", "bp-optimised", "bp-branched", "exact"]
+    assert list(stages) == [
+        "forward",
+        "ibp",
+        "attack",
+        "bp",
+        "bp-layers",
+        "bp-optimised",
+        "bp-branched",
+        "halving",
+        "exact",
+    ]
     shown = qverify("verify", DIGITS, "--data", "digits", "--bits", 6, "--samples", "0:40").stdout
     for name, (does, _) in stages.items():
         assert f"{name} = {does}" in shown or name not in shown.partition("Stages:")[2]

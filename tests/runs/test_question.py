@@ -34,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mixed widths": BATCH | {"radii": BATCH["radii"] | RANGES | MIXED},
     "sweep of bits": SWEEP | {"radii": {"bits": [4, 5], "scheme": "paper", "rounding": "any", "parts": ["all"]}},
     "sweep of values": SWEEP | {"radii": {"values": [0.0, 0.5], "parts": ["all", "input"]}},
+    "property": question(input_scale=None, wanted={"words": "y[0] > 1", "statement": "Holds(...)", "of": "samples"}),
     "of a later version": BATCH | {"shape": [1, 2], "radii": BATCH["radii"] | {"zero_points": "any"}},
 }
 

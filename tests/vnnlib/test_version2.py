@@ -44,7 +44,7 @@ def test_names_types_and_shapes() -> None:
     pytest.importorskip("vnnlib")
     query = parse(f"{NETWORK}(assert (<= Y[0,1] 0.5))", "q")
     assert (query.network, query.input.name, query.input.type, query.output.shape) == ("f", "X", "real", (2, 2))
-    assert (query.input_name(1), query.output_name(2)) == ("X[0,1]", "Y[1,0]")
+    assert (query.input_name(1), query.output.element(2)) == ("X[0,1]", "Y[1,0]")
 
 
 @pytest.mark.parametrize(
