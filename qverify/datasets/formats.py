@@ -26,7 +26,7 @@ from qverify.text.brief import Brief
 from qverify.text.shortened import listed, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 IDX_FILES = {
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -42,7 +42,8 @@ _NPZ_KEYS = {False: (("x_test", "y_test"), ("x", "y")), True: (("x_train", "y_tr
 class RawSamples(Brief):
     """Samples as stored at `path`, not yet checked: x and y of any type, and the words for each in refusals.
 
-    `sha256` is that of the bytes read; of several files, one after the other, in the order their reader states.
+    `named`: instead of x the arrays of a model's inputs, by their names. `sha256` is that of the bytes read; of several
+    files, one after the other, in the order their reader states.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class RawSamples(Brief):
     x_name: str
     y_name: str
     sha256: str
+    named: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,22 @@ class Format:
     read: Callable[[Path, bool], RawSamples]
 
 
-def read_npz(path: Path, train: bool) -> RawSamples:
-    """Read the arrays `x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`."""
+def read_npz(path: Path, train: bool, inputs: tuple[str, ...] = ()) -> RawSamples:
+    """Read the arrays `x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`. `inputs`: arrays of
+    these names with `y_test` or `y` come first, those of the inputs of a model that has several."""
     content = _content(path)
-    keys, x, y = _arrays(path, _plain(path, content), _NPZ_KEYS[train])
+    wanted = [(*inputs, label) for label in ("y_test", "y") if inputs and label not in inputs]
+    keys, arrays = _arrays(path, _plain(path, content), [*wanted, *_NPZ_KEYS[train]])
     sha256, shown = hashlib.sha256(content).hexdigest(), shown_path(path)
+    named = dict(zip(keys[:-1], arrays[:-1], strict=True)) if keys[:-1] == inputs else None
     return RawSamples(
-        path=path, x=x, y=y, x_name=f"{keys[0]} of {shown}", y_name=f"{keys[1]} of {shown}", sha256=sha256
+        path=path,
+        x=None if named else arrays[0],
+        y=arrays[-1],
+        x_name=f"{keys[0]} of {shown}",
+        y_name=f"{keys[-1]} of {shown}",
+        sha256=sha256,
+        named=named,
     )
 
 
@@ -158,8 +169,8 @@ def _plain(path: Path, content: bytes) -> bytes:
         raise DataError(f"{shown_path(path)} is damaged or was cut short ({cause}); fetch it again.") from error
 
 
-def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], Any, Any]:
-    """The first pair of `wanted` keys that the archive holds, and its two arrays."""
+def _arrays(path: Path, content: bytes, wanted: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[Any]]:
+    """The first of the `wanted` keys that the archive holds all of, and its arrays."""
     shown, damaged = shown_path(path), "or fetch it again if it was cut short"
     if not zipfile.is_zipfile(io.BytesIO(content)) or recognised(content) == "a PyTorch file":
         raise DataError(_no_npz(path, content))
@@ -167,13 +178,13 @@ def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, str], ...]) -> 
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             for keys in wanted:
                 if all(key in archive.files for key in keys):
-                    return keys, archive[keys[0]], archive[keys[1]]
+                    return keys, [archive[key] for key in keys]
             found = listed(sorted(map(shortened, archive.files))) or "nothing"
     except Exception as error:  # A damaged archive raises nearly anything: zlib, struct, tokenize, memory errors ...
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise DataError(f"{shown} holds pickled objects, which are not read; store plain number arrays.") from error
         raise DataError(f"{shown} {_NO_NPZ}, {damaged} ({type(error).__name__}).") from error
-    expected = " or ".join(f"{x} and {y}" for x, y in wanted)
+    expected = " or ".join(f"{listed([shortened(x) for x in keys[:-1]], 5)} and {keys[-1]}" for keys in wanted)
     raise DataError(f"{shown} must hold {expected}, but holds {found}; rename its arrays.")
 
 

@@ -100,12 +100,16 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     places = rounded_places(network, quantiser.points)
     points = {}
     if quantiser.input == "rounded":
-        points[network.layers[0].name] = quantiser.at_input().point(*found.outputs[0], place="input")
+        given = [0] if network.parts is None else sorted(network.entries - {0})  # each on a grid of its own
+        at_input = quantiser.at_input()
+        points = {network.layers[i].name: at_input.point(*found.outputs[i], place="input") for i in given}
     points |= {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
     # With a normalisation kept apart, what enters a Relu is not known to be 0 or more on any sample.
     empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*found.outputs[i])]
     dead, unsure = ([name for name in empty if (name in apart.before) is kept] for kept in (False, True))
-    rounded = [(network.layers[i].name, ends) for i in (0, *places) for ends in ranges[i]] + [*found.before.items()]
+    rounded = [(network.layers[i].name, ends) for i in {*network.entries, *places} for ends in ranges[i]] + [
+        *found.before.items()
+    ]
     unclear = [why for name, ends in rounded for why in borderline(name, *ends, quantiser.of_activations)]
     return {
         "layers": layers,
@@ -118,7 +122,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
 
 
 def rounded_places(network: Network, where: str) -> list[int]:
-    """The layers (by index, without the input) behind which values are rounded, by `where` of `choices.POINTS`.
+    """The layers (by index, without the inputs) behind which values are rounded, by `where` of `choices.POINTS`.
 
     Toolchains quantise the output of every layer, sums, averages and the network's own included; that of a layer which
     only a Relu reads is quantised behind it. That of a MaxPool has the scale of what it reads, and is on its grid; so
@@ -131,7 +135,7 @@ def rounded_places(network: Network, where: str) -> list[int]:
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
     pools = [isinstance(layer, MaxPool) for layer in network.layers]
     passed = [pool or passes_on(network, i, where) for i, pool in enumerate(pools)]
-    return [i for i in range(1, len(network.layers)) if not alone[i] and not passed[i]]
+    return [i for i in range(1, len(network.layers)) if not (alone[i] or passed[i] or i in network.entries)]
 
 
 def _refuse_late_relus(network: Network) -> None:
@@ -173,7 +177,7 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
             found[i] = read if pooled else tuple(dict.fromkeys((*read, ranges[i])))
         elif isinstance(layer, MaxPool):
             found[i] = found[layer.inputs[0]]
-        elif isinstance(layer, Gather) and len(layer.inputs) == 1:
+        elif isinstance(layer, Gather) and len(layer.inputs) == 1 and i not in network.entries:
             own = [ranges[i]] if leaves_out(network, layer) and quantiser.points != "tflite" else []
             found[i] = tuple(dict.fromkeys((*found[layer.inputs[0]], *own)))
     return found

@@ -223,8 +223,8 @@ def qlinear_softmax(node: Node, builder: NetworkBuilder) -> Value:
     builder.notes.append(f"{node.name}: so is the rounding of its result, by which classes may tie that are none here.")
     given = node.inputs[0]
     held = given.integers if isinstance(given, Tensor) else None
-    if held is None and builder.entry is not None:
-        held = builder.entry.integers
+    if held is None and isinstance(given, Tensor) and given.entry is not None:
+        held = builder.entries[builder.input_at(given.layer)].integers
     return replace(out, integers=grid, logits=Logits(node.proto.input[0], held))
 
 

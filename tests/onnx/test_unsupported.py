@@ -42,12 +42,6 @@ def _with_outputs(*names: str) -> onnx.ModelProto:
     return built
 
 
-def _two_inputs() -> onnx.ModelProto:
-    built = _chain(node("Add", "x z", "y"))
-    built.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
-    return built
-
-
 def _sparse() -> onnx.ModelProto:
     built = _chain(node("Gemm", "x w", "y"))
     values, indices = (
@@ -149,7 +143,6 @@ REFUSALS = {
         _with_outputs("a"),
         ["2 outputs ('y', 'a'); supported is one: name it with --output"],
     ),
-    "several inputs": (_two_inputs(), ["2 inputs ('x', 'z'); supported is one: make the others initializers"]),
     "constant output": (
         _chain(node("Constant", "", "y", value_floats=[1.0, 2.0]), node("Relu", "x", "z")),
         ["'y' does not depend on the input", "nothing uses its output"],
