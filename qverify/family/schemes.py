@@ -131,7 +131,8 @@ def rounded_places(network: Network, where: str) -> list[int]:
     """
     relus = set(network.relus)
     if where == "activations":
-        return sorted((*network.relus, *network.activations))
+        functions = {i: network.layers[i].curve.function for i in network.activations}  # type: ignore[attr-defined]
+        return sorted((*network.relus, *(i for i, function in functions.items() if not function.arithmetic)))
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
     pools = [isinstance(layer, MaxPool) for layer in network.layers]
     passed = [pool or passes_on(network, i, where) for i, pool in enumerate(pools)]

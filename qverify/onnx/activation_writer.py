@@ -203,6 +203,15 @@ def _softsign(s: _Steps, x: str) -> str:
     return s.last("Div", x, s.step("Add", "whole", s.step("Abs", "size", x), s.of("one", 1.0)))
 
 
+def _sqrt(s: _Steps, x: str, low: Any) -> str:
+    """`load` calls both nodes as the first."""
+    return s.step("Sqrt", "root", s.last("Max", x, s.of("low", low)))
+
+
+def _rsqrt(s: _Steps, x: str, low: Any) -> str:
+    return s.step("Div", "inverse", s.of("one", 1.0), _sqrt(s, x, low))
+
+
 _OPERATORS: dict[str, Callable[..., str]] = {
     "sigmoid": lambda s, x: s.last("Sigmoid", x),
     "tanh": lambda s, x: s.last("Tanh", x),
@@ -231,5 +240,7 @@ _DEFINED: dict[str, Callable[..., str]] = {
     "silu": _silu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
+    "sqrt": _sqrt,
+    "rsqrt": _rsqrt,
 }
 """Those that float32 has by the operator too, or by its definition."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qverify.onnx import classifiers, views
 from qverify.onnx import moving_operators as moving
+from qverify.onnx import normalisation_operators as normalisation
 from qverify.onnx import quantised_operators as quantised
 from qverify.onnx.activation_operators import activation, gelu, prelu
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, negated, relu
@@ -29,6 +30,7 @@ from qverify.onnx.largest_operators import reduce_largest
 from qverify.onnx.outputs import CLASSIC
 from qverify.onnx.reduce_operators import reduce_mean, reduce_sum
 from qverify.onnx.resize_operators import resize, upsample
+from qverify.onnx.root_operators import power, reciprocal, sqrt
 from qverify.onnx.transposed_operators import conv_transpose
 
 if TYPE_CHECKING:
@@ -104,9 +106,12 @@ OPERATORS: dict[str, Operator] = {
     "Gemm": _entry(gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),
     "GlobalMaxPool": _entry(global_max_pool),
+    "GroupNormalization": _entry(normalisation.group_normalisation, "epsilon num_groups stash_type"),
     "HardSigmoid": _entry(activation, "alpha beta"),
     "HardSwish": _entry(activation),
     "Identity": _entry(views.identity),
+    "InstanceNormalization": _entry(normalisation.instance_normalisation, "epsilon"),
+    "LayerNormalization": _entry(normalisation.layer_normalisation, "axis epsilon stash_type"),
     "LeakyRelu": _entry(activation, "alpha"),
     "LogSoftmax": _entry(views.softmax, "axis"),
     "MatMul": _entry(matmul),
@@ -119,6 +124,7 @@ OPERATORS: dict[str, Operator] = {
     "Neg": _entry(negated),
     "PRelu": _entry(prelu),
     "Pad": _entry(moving.pad, "mode pads value"),
+    "Pow": _entry(power),
     "QGemm": _own(quantised.qgemm, "alpha transA transB"),
     "QLinearAdd": _own(quantised.qlinear_add),
     "QLinearAveragePool": _own(quantised.qlinear_average_pool, f"{_WINDOW} ceil_mode channels_last count_include_pad"),
@@ -131,6 +137,7 @@ OPERATORS: dict[str, Operator] = {
     "QuantizeLinear": _entry(
         quantised.quantize_linear, "axis block_size output_dtype precision saturate", (*DOMAINS, ONNXRUNTIME)
     ),
+    "Reciprocal": _entry(reciprocal),
     "ReduceMax": _entry(reduce_largest, "axes keepdims noop_with_empty_axes"),
     "ReduceMean": _entry(reduce_mean, "axes keepdims noop_with_empty_axes"),
     "ReduceMin": _entry(reduce_largest, "axes keepdims noop_with_empty_axes"),
@@ -149,6 +156,7 @@ OPERATORS: dict[str, Operator] = {
     "Softsign": _entry(activation),
     "SpaceToDepth": _entry(moving.space_to_depth, "blocksize"),
     "Split": _entry(moving.split, "axis num_outputs split"),
+    "Sqrt": _entry(sqrt),
     "Squeeze": _entry(views.squeeze, "axes"),
     "Sub": _entry(arithmetic),
     "Tanh": _entry(activation),

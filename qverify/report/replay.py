@@ -56,6 +56,7 @@ _OPERATORS = frozenset(
         "Sigmoid",
         "Softplus",
         "Softsign",
+        "Sqrt",
         "Tanh",
         "Transpose",
         "Where",

@@ -144,7 +144,7 @@ def test_intervals_hold_and_are_attained(name: str, span: list[float], radius: f
     made = layer(name)
     out = Dense("d", (1,), (2,), weight=np.ones((2, 1)), bias=np.zeros(2))
     network = Network((Input("x", (), (1,)), made, out))
-    model = BoundModel.of(Family.of(network, Radii(activation=radius)))
+    model = BoundModel.of(Family.of(network, Radii(layers={"a": {"activation": radius}})))
     bounds = interval_bounds(model, *ends_of(low, high))
     least, most = reached(name, *made.parameters)
     y = curve(name, places(low, high), *(np.float64(p) for p in PARAMETERS[name]))

@@ -21,7 +21,6 @@ from tests.support.architectures import ARCHITECTURES
 
 EXPORTERS = ["torchscript", "dynamo", "dynamo_open_batch"]
 REFUSED = {
-    **{("layer_norm", exporter): "LayerNormalization" for exporter in EXPORTERS},
     # The newer exporter writes a Softplus that is x itself where x > 20, which it is not in real arithmetic.
     **{("softplus", exporter): "Where" for exporter in EXPORTERS[1:]},
 }

@@ -180,7 +180,7 @@ REFUSALS = {
         ["(Hardmax): the operator is not supported (export the model without it"],
     ),
     "statistics of the sample": (
-        _chain(node("LayerNormalization", "x s", "y"), s=_numbers(4)),
+        _chain(node("LpNormalization", "x", "y")),
         ["use BatchNormalization, whose statistics are constants"],
     ),
     "cast to integers": (

@@ -42,7 +42,7 @@ WAYS = {
         "Dense Scale",
     ),
     "statistics": (
-        chain(node("InstanceNormalization", "x scale offset", "y"), shape=IMAGE, **statistics(RNG, 2)),  # type: ignore[arg-type]
+        chain(node("MeanVarianceNormalization", "x", "y"), shape=IMAGE),
         "use BatchNormalization",
         chain(node("BatchNormalization", f"x {BN}", "y"), shape=IMAGE, **statistics(RNG, 2)),  # type: ignore[arg-type]
         "Conv",

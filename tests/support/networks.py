@@ -341,6 +341,8 @@ SMOOTH: dict[str, tuple[float, ...]] = {
     "silu": (),
     "gelu": (),
     "gelu_tanh": (),
+    "sqrt": (0.3,),
+    "rsqrt": (0.3,),
 }
 """The functions that are not piecewise linear, with parameters for `smooth`."""
 
@@ -489,6 +491,8 @@ def curve(function: str, x: Array, *p: Any) -> Array:
             "softsign": lambda: x / (1 + np.abs(x)),
             "hard_swish": lambda: x * np.maximum(0, np.minimum(1, x / 6 + 0.5)),
             "silu": lambda: x * logistic,
+            "sqrt": lambda: np.sqrt(np.where(x > p[0], x, p[0])),
+            "rsqrt": lambda: one / np.sqrt(np.where(x > p[0], x, p[0])),
             "gelu_tanh": lambda: 0.5 * x * (1 + np.tanh(np.sqrt(2 / (one * np.pi)) * (x + 0.044715 * x**3))),
         }
         return np.asarray(table[function](), dtype=np.float64)
@@ -501,6 +505,8 @@ def reached(function: str, *p: Any) -> tuple[Any, Any]:
         return np.where(p[0] > 0, -none, 0.0), none
     if function in ("clip", "elu", "celu", "selu"):
         return (p[0], p[1]) if function == "clip" else (-np.prod(p, axis=0), none)
+    if function in ("sqrt", "rsqrt"):
+        return (np.sqrt(p[0]), none) if function == "sqrt" else (0.0, 1.0 / np.sqrt(p[0]))
     least = {"tanh": -1.0, "softsign": -1.0, "erf": -1.0, "hard_swish": -0.375, "silu": -0.2784645, "gelu": -0.1699712}
     least |= {"gelu_tanh": -0.1700407}
     most = 1.0 if function in ("sigmoid", "hard_sigmoid", "tanh", "softsign", "erf") else none
