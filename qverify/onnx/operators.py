@@ -18,20 +18,14 @@ from qverify.onnx.arithmetic import arithmetic, clip, maximum, negated, relu
 from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.dynamic import dynamic_quantize_linear
 from qverify.onnx.graph import DOMAINS
-from qverify.onnx.image_operators import (
-    average_pool,
-    batch_normalisation,
-    conv,
-    global_average_pool,
-    global_max_pool,
-    max_pool,
-)
+from qverify.onnx.image_operators import batch_normalisation, global_average_pool, global_max_pool
 from qverify.onnx.largest_operators import reduce_largest
 from qverify.onnx.outputs import CLASSIC
 from qverify.onnx.reduce_operators import reduce_mean, reduce_sum
 from qverify.onnx.resize_operators import resize, upsample
 from qverify.onnx.root_operators import power, reciprocal, sqrt
 from qverify.onnx.transposed_operators import conv_transpose
+from qverify.onnx.volume_operators import average_pool, conv, max_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -273,8 +273,8 @@ REFUSALS = {
         _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"mean": _numbers(3)}),  # type: ignore[arg-type]
         ["one number for each of the 4 channels"],
     ),
-    "3-d convolution": (
-        _image("Conv", _numbers(3, 2, 2, 2, 2), shape=["N", 2, 5, 4, 3]),
+    "4-d convolution": (
+        _image("Conv", _numbers(3, 2, 1, 2, 2, 2), shape=["N", 2, 1, 5, 4, 3]),
         ["supported is (1, channels"],
     ),
     "misfit kernel": (_image("Conv", _numbers(3, 3, 2, 2)), ["in 1 groups does not fit 2 channels"]),
