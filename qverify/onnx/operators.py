@@ -13,10 +13,11 @@ from qverify.onnx import classifiers, views
 from qverify.onnx import moving_operators as moving
 from qverify.onnx import normalisation_operators as normalisation
 from qverify.onnx import quantised_operators as quantised
-from qverify.onnx.activation_operators import activation, gelu, prelu
+from qverify.onnx.activation_operators import activation, gelu, prelu, softplus
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, negated, relu
 from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.dynamic import dynamic_quantize_linear
+from qverify.onnx.fusing import THRESHOLD
 from qverify.onnx.graph import DOMAINS
 from qverify.onnx.image_operators import batch_normalisation, global_average_pool, global_max_pool
 from qverify.onnx.largest_operators import reduce_largest
@@ -146,7 +147,7 @@ OPERATORS: dict[str, Operator] = {
     "Size": _entry(views.size),
     "Slice": _entry(moving.slice_, "axes ends starts"),
     "Softmax": _entry(views.softmax, "axis"),
-    "Softplus": _entry(activation),
+    "Softplus": _entry(softplus, THRESHOLD),
     "Softsign": _entry(activation),
     "SpaceToDepth": _entry(moving.space_to_depth, "blocksize"),
     "Split": _entry(moving.split, "axis num_outputs split"),

@@ -42,6 +42,7 @@ from qverify.onnx.check import compare, quantised
 from qverify.onnx.file import checked, read_model
 from qverify.onnx.folding import FOLDABLE, fold
 from qverify.onnx.functions import inlined
+from qverify.onnx.fusing import fused
 from qverify.onnx.gathers import pruned
 from qverify.onnx.graph import (
     DOMAINS,
@@ -112,7 +113,7 @@ def load(source: str | PathLike[str] | onnx.ModelProto, output: str | None = Non
 def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
     """The network of a checked model, compared with it; `short` is what it is called."""
     flat = inlined(model, name)
-    walk = _Walk(flat)
+    walk = _Walk(fused(flat))
     output = walk.run()
     if walk.refusals or walk.operators:
         supported = list(OPERATORS) if walk.operators else []
