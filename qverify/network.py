@@ -202,8 +202,13 @@ class Network(Brief):
 
     def grid_of(self, index: int) -> int:
         """The layer whose numbers layer `index` gives: its own, or those that a MaxPool, or a Gather of one layer,
-        passes on."""
-        while isinstance(self.layers[index], (MaxPool, Gather)) and len(self.layers[index].inputs) == 1:
+        passes on. Each of several inputs has its own."""
+        passing = (MaxPool, Gather)
+        while (
+            isinstance(self.layers[index], passing)
+            and len(self.layers[index].inputs) == 1
+            and index not in self.entries
+        ):
             (index,) = self.layers[index].inputs
         return index
 

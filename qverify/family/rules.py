@@ -138,7 +138,9 @@ def point_error(network: Network, index: int, rule: str) -> Array:
     if rule in ("single", "double"):
         error = error + np.where(size > _WIDE, size * 2.0**-15, 0.0)
     read = network.layers[source]
-    if network.grid_of(source) == 0:  # the host rounds samples, and divides in float32 whatever the rule is
+    if (
+        network.grid_of(source) in network.entries
+    ):  # the host rounds samples, and divides in float32 whatever the rule is
         return np.asarray(np.maximum(error, _SHARE[rule] + size * 2.0**-22))
     if isinstance(read, (Dense, Conv)) and read.grid is not None:
         return np.asarray(error + (_second_rounding(network, source, layer) if rule == "double" else 0.0))

@@ -130,7 +130,38 @@ def test_files_of_onnxruntime_are_covered(form: str, model: Path, given: dict[st
     found = answer("covers", model, tmp_path / "q.onnx", "--data", tmp_path / "wide.npz", *words)
     points = {part["float"]: part["covered"] for part in found["parts"] if part["kind"] == "point"}
     assert points["a"] and points["b"] and found["covered"], found
+    at = answer("radii", model, "--out", tmp_path / "r.toml", "--calibration", tmp_path / "q.onnx", *words)
+    assert at["points"] == len(points)
+    again = answer("covers", model, tmp_path / "q.onnx", "--radii", tmp_path / "r.toml", "--rule", "nearest")
+    assert again["covered"], again
     checked = qverify("compare", model, tmp_path / "q.onnx", "--data", tmp_path / "wide.npz")
     assert checked.exit_code == 0, checked.stderr
     refused = qverify("runtimes", tmp_path / "q.onnx", "--data", tmp_path / "wide.npz")
     assert refused.exit_code == 2 and "it has several inputs; supported is one" in refused.stderr
+
+
+def test_families_with_ranges_hold_a_quantiser(model: Path, given: dict[str, Any], tmp_path: Path) -> None:
+    """Each input is rounded to a grid of its own range: what is verified, a quantiser of that kind gets right."""
+    weights = {t.name: onnx.numpy_helper.to_array(t).astype(float) for t in onnx.load(str(model)).graph.initializer}
+    joined = {"a": given["a"], "b": 0.1 * given["b"]}
+    y = answers(onnx.load(str(model)), joined).argmax(1)
+    np.savez(tmp_path / "own.npz", **joined, y=y)
+    seen = set()
+    for bits in (8, 6, 5, 4):
+        words = ["--bits", bits, "--scheme", "channel", "--rounding", "nearest"]
+        qverify("verify", model, "--data", tmp_path / "own.npz", *words, "--out", tmp_path / str(bits))
+        steps = {n: (max(0.0, v.max()) - min(0.0, v.min())) / (2**bits - 1) for n, v in joined.items()}
+        rounded = {n: np.rint(v / steps[n]) * steps[n] for n, v in joined.items()}
+        changed = onnx.load(str(model))
+        for tensor in changed.graph.initializer:
+            value = weights[tensor.name]
+            if value.ndim > 1:  # a step a channel; biases and Relus as they are
+                step = abs(value).reshape(len(value), -1).max(1) / (2 ** (bits - 1) - 1)
+                step = step.reshape(-1, *[1] * (value.ndim - 1))
+                value = np.rint(value / step) * step
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float32), tensor.name))
+        predicted = answers(changed, rounded).argmax(1)
+        for row in read_rows(tmp_path / str(bits)):
+            seen.add(row["status"])
+            assert row["status"] != "verified" or predicted[row["index"]] == row["label"]
+    assert {"verified", "falsified"} <= seen
