@@ -48,7 +48,7 @@ def _check(name: str, exporter: str) -> None:
     torch.manual_seed(0)
     module = ARCHITECTURES[name]()
     for each in module.modules():
-        if isinstance(each, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(each, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.uniform_(each.running_mean, -0.5, 0.5)  # type: ignore[arg-type]
             nn.init.uniform_(each.running_var, 0.5, 2.0)  # type: ignore[arg-type]
     model = exported(module, exporter)
