@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _FREE = ("source", "notes")
 """Fields of a `Network` that are for people."""
-_LATER = ("grid",)
+_LATER = ("grid", "parts")
 """Fields of layers that count only where they are given: networks without them keep the hash they had before."""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -22,6 +22,9 @@ from qverify.errors import ModelError
 from qverify.kinds import expected, whole_numbers
 from qverify.moved import former_names
 from qverify.text.brief import Brief
+
+if TYPE_CHECKING:
+    from qverify.parts import Part
 
 __getattr__ = former_names(__name__, {"forward": "qverify.forward_pass:forward"})
 
@@ -50,7 +53,14 @@ class Layer(Brief):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Input(Layer):
-    """The network's input, of the given shape."""
+    """The network's input, of the given shape. `parts`: what is joined in it, where the model has several inputs."""
+
+    parts: tuple[Part, ...] | None = None
+
+    def __post_init__(self) -> None:
+        freeze(self)
+        if self.parts is not None and sum(part.size for part in self.parts) != self.size:
+            raise ModelError(f"Layer {self.name!r}: its parts have not {self.size} numbers together.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -12,6 +12,7 @@ Conventions, relied on everywhere:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -39,6 +40,7 @@ from qverify.layers import (
     Rounding,
     Scale,
 )
+from qverify.parts import Part, joined, slices
 from qverify.text.brief import Brief
 
 __all__ = [
@@ -113,6 +115,23 @@ class Network(Brief):
             raise ModelError(f"{self.source}: the output of layer {unused[0]!r} is never used.")
 
     @property
+    def parts(self) -> tuple[Part, ...] | None:
+        """The inputs of a model that has several, whose numbers are joined in this order; None for one."""
+        first = self.layers[0]
+        return first.parts if isinstance(first, Input) else None
+
+    @cached_property
+    def entries(self) -> frozenset[int]:
+        """Indices of the layers that give samples as they are: the input, and each of several inputs of the model."""
+        found = {0}
+        if self.parts is not None:
+            own = [np.arange(at.start, at.stop) for at in slices(self.parts)]
+            for i, layer in enumerate(self.layers):
+                if isinstance(layer, Gather) and layer.inputs == (0,):
+                    found |= {i for part in own if np.array_equal(layer.index, part)}
+        return frozenset(found)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return self.layers[0].shape
@@ -183,8 +202,13 @@ class Network(Brief):
 
     def grid_of(self, index: int) -> int:
         """The layer whose numbers layer `index` gives: its own, or those that a MaxPool, or a Gather of one layer,
-        passes on."""
-        while isinstance(self.layers[index], (MaxPool, Gather)) and len(self.layers[index].inputs) == 1:
+        passes on. Each of several inputs has its own."""
+        passing = (MaxPool, Gather)
+        while (
+            isinstance(self.layers[index], passing)
+            and len(self.layers[index].inputs) == 1
+            and index not in self.entries
+        ):
             (index,) = self.layers[index].inputs
         return index
 
@@ -209,13 +233,22 @@ class Network(Brief):
         raise KeyError(name)
 
     def flat(self, x: Any) -> Array:
-        """(N, *input_shape) or (N, input_size), any number type -> (N, input_size) float64."""
-        array = numbers(x, "The samples")
+        """(N, *input_shape) or (N, input_size), any number type -> (N, input_size) float64. Of a model with several
+        inputs also arrays (N, ...) by their names."""
+        array = self.joined(x)
         if not array.ndim or array.size != len(array) * self.input_size:
             raise DataError(
                 f"The samples have shape {array.shape}, but the network reads {self.input_shape}; give (N, ...)."
             )
         return array.reshape(len(array), self.input_size)
+
+    def joined(self, x: Any) -> Array:
+        """Samples as one array: arrays by the names of the inputs joined, all else as it is. Raises DataError."""
+        if not isinstance(x, Mapping):
+            return numbers(x, "The samples")
+        if self.parts is None:
+            raise DataError("The samples are arrays by names, but the network has one input; give one array.")
+        return joined(self.parts, x, "The samples")
 
     def evaluate_all(self, x: Any) -> list[Array]:
         """The output of every layer, each (N, size), by plain float64 arithmetic."""
@@ -242,6 +275,10 @@ class Network(Brief):
     def with_layers(self, changes: dict[int, Layer]) -> Network:
         """A copy in which the layers at the given indices are replaced."""
         return replace(self, layers=tuple(changes.get(i, layer) for i, layer in enumerate(self.layers)))
+
+    def with_one_input(self) -> Network:
+        """The same network, but for the names of its inputs: these are joined."""
+        return self if self.parts is None else self.with_layers({0: replace(self.layers[0], parts=None)})  # type: ignore[call-arg]
 
 
 def _check_index(network: Network, layer: Gather) -> None:

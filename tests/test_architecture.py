@@ -14,6 +14,7 @@ FLOORS = (
     ("errors",),
     ("kinds", "console", "rounding"),
     ("arrays", "files", "budget", "processes", "remarks"),
+    ("parts",),
     ("layers",),
     ("activations",),
     ("gather",),

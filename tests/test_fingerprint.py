@@ -27,6 +27,7 @@ from qverify.layers import (
     Scale,
 )
 from qverify.network import Network
+from qverify.parts import Part
 from tests.support.networks import conv, dense, known_layers, mlp, scale
 
 RNG = np.random.default_rng(3)
@@ -65,6 +66,7 @@ OTHER: dict[str, Any] = {
     "quantised": False,
     "offset": None,
     "grid": np.ones((1, 1)),
+    "parts": (Part("a", (1,)), Part("b", (2,))),
     "kernel": True,
     "function": "hard_sigmoid",
 }

@@ -44,8 +44,9 @@ class Curve(Brief):
         return self.xp.minimum(self.xp.maximum(y, 0.0 * y + low), 0.0 * y + high)
 
     def allowance(self, size: Any) -> Any:
-        """What float64 may get wrong in values of at most this absolute size."""
-        return self.function.error * (size + self.function.scale(self.xp, *self.parameters))
+        """What float64 may get wrong in values of at most this absolute size, and the function itself by its jumps."""
+        function = self.function
+        return function.error * (size + function.scale(self.xp, *self.parameters)) + function.slack
 
     def inside(self, x: Any, lower: Any, upper: Any) -> Any:
         """A number or array moved into [lower, upper]."""

@@ -34,6 +34,8 @@ class Function:
     function, else None; `touching(xp, a, k, *p)`: about the x of piece k with derivative a, None: to be searched;
     `extrema(*p)`: where besides the ends of an interval the function may be largest or smallest; `ends(xp, *p)`: the
     range of all that it gives, outwards; `refused(*p)`: why it is no such function with these parameters, if so.
+    `arithmetic`: it is a step of a computation, such as a root to divide by, and no activation: it has a radius only
+    where one is stated for it. `slack`: how far the function jumps from the one that the rest describes, at most.
     """
 
     value: Callable[..., Any]
@@ -47,6 +49,8 @@ class Function:
     ends: Callable[..., tuple[Any, Any]] = lambda xp, *p: (-INF, INF)
     scale: Callable[..., Any] = lambda xp, *p: 1.0
     refused: Callable[..., str] = lambda *p: ""
+    arithmetic: bool = False
+    slack: float = 0.0
 
     @property
     def linear(self) -> bool:

@@ -99,6 +99,8 @@ def _silu_derivative(xp: Any, x: Any, k: int) -> Any:
     return s * (1.0 + x * sigmoid(xp, -x))
 
 
+_LEAST_THRESHOLD = 20.0
+"""Above it a Softplus and its argument differ by 2.07e-9 at most."""
 _BEND = sqrt(2.0 / pi)
 
 
@@ -140,6 +142,17 @@ SMOOTH: dict[str, Function] = {
         curvature=(1,),
         touching=lambda xp, a, k: _logit(xp, clamp(xp, a, 1e-300, 1.0 - 2.0**-53)),
         ends=lambda xp: (0.0, INF),
+    ),
+    # PyTorch's: x itself above a threshold, where it is less by log(1 + exp(-threshold)) at most.
+    "softplus_threshold": Function(
+        value=lambda xp, x, threshold: xp.where(x > threshold, x, _softplus(xp, x)),
+        derivative=lambda xp, x, k, threshold: sigmoid(xp, x),
+        parameters=("threshold",),
+        curvature=(1,),
+        touching=lambda xp, a, k, threshold: _logit(xp, clamp(xp, a, 1e-300, 1.0 - 2.0**-53)),
+        ends=lambda xp, threshold: (0.0, INF),
+        refused=lambda threshold: "" if (threshold >= _LEAST_THRESHOLD).all() else "its threshold is below 20",
+        slack=2.1e-9,
     ),
     "elu": Function(
         value=_elu,

@@ -75,7 +75,7 @@ class _Stated(Brief):
 def _stated(given: Given, trained: Network) -> _Stated:
     """The family of the radii given."""
     given.require_radii()
-    radii, _ = stated_radii(given, trained, read_samples(given))
+    radii, _ = stated_radii(given, trained, read_samples(given, trained))
     assert radii is not None
     say_hints(trained, radii, None)
     return _family(trained, radii, given.clip_input)

@@ -77,7 +77,8 @@ class Inspected(Brief):
     @staticmethod
     def read(given: Given) -> Inspected:
         """Read what is given; notes and hints go to stderr. Raises what is wrong with it."""
-        network, everything = read_network(given), read_samples(given)
+        network = read_network(given)
+        everything = read_samples(given, network)
         samples = None if everything is None else datasets.select(everything, given.samples)[0]
         radii, _ = stated_radii(given, network, everything)
         family = None if radii is None else Family.of(network, radii, given.clip_input)

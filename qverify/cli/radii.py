@@ -20,7 +20,8 @@ def run(given: Given, *, out: str, as_json: bool) -> int:
     """Run the command; returns the exit status."""
     with stdout_kept_clean():
         given.check()
-        network, everything = read_network(given), read_samples(given)
+        network = read_network(given)
+        everything = read_samples(given, network)
         given.require_radii(network.rounds)
         if everything is not None:
             doubted(network, everything)

@@ -42,7 +42,8 @@ _NPZ_KEYS = {False: (("x_test", "y_test"), ("x", "y")), True: (("x_train", "y_tr
 class RawSamples(Brief):
     """Samples as stored at `path`, not yet checked: x and y of any type, and the words for each in refusals.
 
-    `sha256` is that of the bytes read; of several files, one after the other, in the order their reader states.
+    `named`: instead of x the arrays of a model's inputs, by their names. `sha256` is that of the bytes read; of several
+    files, one after the other, in the order their reader states.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class RawSamples(Brief):
     x_name: str
     y_name: str
     sha256: str
+    named: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,22 @@ class Format:
     read: Callable[[Path, bool], RawSamples]
 
 
-def read_npz(path: Path, train: bool) -> RawSamples:
-    """Read the arrays `x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`."""
-    found, sha256 = read_arrays(path, _NPZ_KEYS[train])
-    (x_key, x), (y_key, y) = found.items()
-    shown = shown_path(path)
-    return RawSamples(path=path, x=x, y=y, x_name=f"{x_key} of {shown}", y_name=f"{y_key} of {shown}", sha256=sha256)
+def read_npz(path: Path, train: bool, inputs: tuple[str, ...] = ()) -> RawSamples:
+    """Read the arrays `x_test, y_test` or, failing these, `x, y`; for training `x_train, y_train`. `inputs`: arrays of
+    these names with `y_test` or `y` come first, those of the inputs of a model that has several."""
+    wanted = [(*inputs, label) for label in ("y_test", "y") if inputs and label not in inputs]
+    found, sha256 = read_arrays(path, (*wanted, *_NPZ_KEYS[train]))
+    *keys, last = found
+    shown, named = shown_path(path), {key: found[key] for key in keys} if tuple(keys) == inputs else None
+    return RawSamples(
+        path=path,
+        x=None if named else found[keys[0]],
+        y=found[last],
+        x_name=f"{keys[0]} of {shown}",
+        y_name=f"{last} of {shown}",
+        sha256=sha256,
+        named=named,
+    )
 
 
 def read_arrays(
@@ -180,7 +192,7 @@ def _arrays(path: Path, content: bytes, wanted: tuple[tuple[str, ...], ...], mor
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise DataError(f"{shown} holds pickled objects, which are not read; store plain number arrays.") from error
         raise DataError(f"{shown} {_NO_NPZ}, {damaged} ({type(error).__name__}).") from error
-    expected = " or ".join(" and ".join(keys) for keys in wanted)
+    expected = " or ".join(f"{listed([shortened(x) for x in keys[:-1]], 5)} and {keys[-1]}" for keys in wanted)
     raise DataError(f"{shown} must hold {expected}, but holds {found}; rename its arrays.")
 
 

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +25,14 @@ from qverify.errors import DataError, UsageError
 from qverify.files.user import did_you_mean, shown_path
 from qverify.kinds import NETWORK, SAMPLES, described, expected, is_number, path_like
 from qverify.network import Network
+from qverify.parts import joined
 from qverify.text.brief import Brief
-from qverify.text.shortened import quoted, shortened
+from qverify.text.shortened import listed, quoted, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qverify.parts import Part
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
@@ -77,16 +83,18 @@ class Samples(Brief):
         return tuple(self.x.shape[1:])
 
 
-def load(name_or_path: str | os.PathLike[str]) -> Samples:
+def load(name_or_path: str | os.PathLike[str], parts: Sequence[Part] | None = None) -> Samples:
     """The samples to verify: the test split of one of `NAMES`, or the path of an `.npz`.
 
-    The `.npz` holds `x_test, y_test` or, failing these, `x, y`; labels are (N,) or (N, 1). Integer pixels (0 to 255)
-    are divided by 255, those of `digits` (0 to 16) by 16; floats are taken as they are. Images of `cifar10` are
-    (3, 32, 32); a `cifar10.npz` whose colours come last is transposed, an `.npz` given by its path is not.
+    The `.npz` holds `x_test, y_test` or, failing these, `x, y`; labels are (N,) or (N, 1). For a network of several
+    inputs, whose `Network.parts` are given as `parts`, it may hold an array for each by its name, beside `y_test` or
+    `y`: the samples are these joined. Integer pixels (0 to 255) are divided by 255, those of `digits` (0 to 16) by 16;
+    floats are taken as they are. Images of `cifar10` are (3, 32, 32); a `cifar10.npz` whose colours come last is
+    transposed, an `.npz` given by its path is not.
 
     Raises DataError if the file is missing, damaged, or holds anything but finite samples and labels.
     """
-    return _read(name_or_path, train=False)
+    return _read(name_or_path, train=False, parts=parts)
 
 
 def load_at(name: str, path: Path) -> Samples:
@@ -154,7 +162,9 @@ def flatten(samples: Samples, network: Network) -> Array:
     expected(network, Network, "The network", NETWORK, DataError)
     have, want = samples.shape, network.input_shape
     if samples.x[0].size != network.input_size:
-        raise DataError(f"The samples of {samples.name} have shape {have}, but the network reads {want}; use its data.")
+        names = listed([quoted(part.name) for part in network.parts or ()], 5)
+        way = f"give one array for each of its inputs, {names}" if names else "use its data"
+        raise DataError(f"The samples of {samples.name} have shape {have}, but the network reads {want}; {way}.")
     core, wanted_core = ([n for n in shape if n != 1] for shape in (have, want))
     if core != wanted_core and len(core) > 1 and len(wanted_core) > 1:
         raise DataError(
@@ -196,7 +206,7 @@ def fit(samples: Samples, network: Network) -> tuple[Array, Labels]:
     return x, samples.y
 
 
-def _read(name_or_path: str | os.PathLike[str], train: bool) -> Samples:
+def _read(name_or_path: str | os.PathLike[str], train: bool, parts: Sequence[Part] | None = None) -> Samples:
     path_like(name_or_path, "The data set", f"{', '.join(map(repr, NAMES))}, or the path of an .npz file", DataError)
     name = os.fspath(name_or_path)
     if name == "digits":
@@ -211,7 +221,8 @@ def _read(name_or_path: str | os.PathLike[str], train: bool) -> Samples:
             f"There is no data set or file {shown_path(name)!r}; name {', '.join(map(repr, NAMES))}, or the path of"
             f" an .npz file{did_you_mean(path)}{several}."
         )
-    return _checked(shortened(path.stem), data_files.read_npz(path, train), str(path))
+    inputs = tuple(part.name for part in parts or ())
+    return _checked(shortened(path.stem), data_files.read_npz(path, train, inputs), str(path), parts=parts)
 
 
 def _is_missing(path: Path) -> bool:
@@ -221,9 +232,16 @@ def _is_missing(path: Path) -> bool:
         return False
 
 
-def _checked(name: str, raw: data_files.RawSamples, source: str, scale: int = 255) -> Samples:
+def _checked(
+    name: str, raw: data_files.RawSamples, source: str, scale: int = 255, parts: Sequence[Part] | None = None
+) -> Samples:
     """Check one pair of arrays; `scale` is what integer pixels are divided by, and their largest value."""
-    x, y = real_numbers(raw.x_name, raw.x, scale), class_numbers(raw.y_name, raw.y)
+    if parts is not None and raw.named is not None:
+        arrays = {part.name: _part(part, raw.named[part.name], shown_path(raw.path), scale) for part in parts}
+        x = joined(parts, arrays, f"The samples of {shown_path(raw.path)}")
+    else:
+        x = real_numbers(raw.x_name, raw.x, scale)
+    y = class_numbers(raw.y_name, raw.y)
     if len(x) != len(y):
         shown = shown_path(raw.path)
         raise DataError(f"{shown} holds {len(x)} samples but {len(y)} labels; store one label for each sample.")
@@ -253,6 +271,12 @@ def real_numbers(what: str, x: Any, scale: int) -> Array:
         first = tuple(int(i) for i in bad[0])
         raise DataError(f"{what} holds {len(bad)} NaN or infinite values, the first at index {first}; repair the data.")
     return values
+
+
+def _part(part: Part, x: Any, shown: str, scale: int) -> Array:
+    """The array of one of several inputs; of one number a sample also (N,)."""
+    column = isinstance(x, np.ndarray) and x.ndim == 1 and part.size == 1
+    return real_numbers(f"{shortened(part.name)} of {shown}", x[:, None] if column else x, scale)
 
 
 def class_numbers(what: str, y: Any) -> Labels:

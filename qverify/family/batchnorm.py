@@ -33,7 +33,7 @@ import numpy as np
 
 from qverify.errors import RadiiError
 from qverify.family.kernels import IntegerLayer, overflowing
-from qverify.layers import BatchNorm, Conv, Dense, Input, Relu
+from qverify.layers import BatchNorm, Conv, Dense, Relu
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _add_norm(found: Separate, network: Network, quantiser: Quantiser, norm: Bat
         found.integers.append(own)
         weight, bias = _around_folded(norm, quantiser, own, scaling)
         found.weight[norm.layer], found.bias[norm.layer] = weight, bias + r_offset
-    if norm.before is not None or not isinstance(network.layers[source], (Relu, Input)):
+    if norm.before is not None or not (isinstance(network.layers[source], Relu) or source in network.entries):
         lows, highs = quantiser.ends(*z_range)
         moved = [error * abs(end - norm.mean) + r_offset for end in (*lows, *highs)]
         between = _RoundingBetween(

@@ -240,13 +240,20 @@ def _no_radius(layer: Layer, radii: Radii) -> dict[str, Array]:
     return {}
 
 
+def _resolved_activation(layer: Any, radii: Radii) -> dict[str, Array]:
+    stated = "activation" in radii.layers.get(layer.name, {})
+    if layer.curve.function.arithmetic and not stated:
+        return {"activation": np.zeros(layer.size)}
+    return _resolved_relu(layer, radii)
+
+
 RESOLVED: dict[type[Layer], Callable[[Any, Radii], dict[str, Array]]] = {
     Input: _no_radius,  # its radius is the family's own
     Dense: _resolved_affine,
     Conv: _resolved_affine,
     Scale: _no_radius,
     Relu: _resolved_relu,
-    Activation: _resolved_relu,
+    Activation: _resolved_activation,
     Rounding: _no_radius,  # its radius is that of its point
     MaxPool: _no_radius,
     DynamicRounding: _no_radius,  # its radius follows from each sample

@@ -112,7 +112,7 @@ def _by_calibrator(network: Network, x: Array, kind: str) -> list[Range]:
     plain = replace(network, layers=tuple(named), batchnorms=(), added_biases=(), oddities=())
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = str(Path(folder) / "model.onnx")
-        save(plain, path)
+        save(plain.with_one_input(), path)
         calibrator = calibrators.create_calibrator(
             path,
             augmented_model_path=str(Path(folder) / "augmented.onnx"),

@@ -38,7 +38,7 @@ from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point
 from qverify.gather import Gather
 from qverify.kinds import is_word
-from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Relu, Rounding
+from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Relu, Rounding
 from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
@@ -123,9 +123,10 @@ def _before(network: Network, index: int) -> int:
 def _exact_at_zero(network: Network, index: int) -> bool:
     """Whether the value that a rounding point is given is known exactly where it is 0: an integer sum is, and a sample;
     branches and averages are multiplied before they are added, so that what cancels may come out below 0."""
-    layer = network.layers[_before(network, index)]
+    before = _before(network, index)
+    layer = network.layers[before]
     kernel = getattr(network.layers[index], "kernel", False)
-    return isinstance(layer, Input) or (kernel and isinstance(layer, (Dense, Conv)) and layer.grid is not None)
+    return before in network.entries or (kernel and isinstance(layer, (Dense, Conv)) and layer.grid is not None)
 
 
 def point_error(network: Network, index: int, rule: str) -> Array:
@@ -137,7 +138,9 @@ def point_error(network: Network, index: int, rule: str) -> Array:
     if rule in ("single", "double"):
         error = error + np.where(size > _WIDE, size * 2.0**-15, 0.0)
     read = network.layers[source]
-    if network.grid_of(source) == 0:  # the host rounds samples, and divides in float32 whatever the rule is
+    if (
+        network.grid_of(source) in network.entries
+    ):  # the host rounds samples, and divides in float32 whatever the rule is
         return np.asarray(np.maximum(error, _SHARE[rule] + size * 2.0**-22))
     if isinstance(read, (Dense, Conv)) and read.grid is not None:
         return np.asarray(error + (_second_rounding(network, source, layer) if rule == "double" else 0.0))

@@ -98,14 +98,18 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     ranges = _possible(quantiser, network, found.outputs)
     layers, integers = _affine_radii(quantiser, network, ranges, apart)
     places = rounded_places(network, quantiser.points)
+    given = [0] if network.parts is None else sorted(network.entries - {0})  # each on a grid of its own
     points = {}
     if quantiser.input == "rounded":
-        points[network.layers[0].name] = quantiser.at_input().point(*found.outputs[0], place="input")
+        at_input = quantiser.at_input()
+        points = {network.layers[i].name: at_input.point(*found.outputs[i], place="input") for i in given}
     points |= {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
     # With a normalisation kept apart, what enters a Relu is not known to be 0 or more on any sample.
     empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*found.outputs[i])]
     dead, unsure = ([name for name in empty if (name in apart.before) is kept] for kept in (False, True))
-    rounded = [(network.layers[i].name, ends) for i in (0, *places) for ends in ranges[i]] + [*found.before.items()]
+    rounded = [(network.layers[i].name, ends) for i in (*given, *places) for ends in ranges[i]] + [
+        *found.before.items()
+    ]
     unclear = [why for name, ends in rounded for why in borderline(name, *ends, quantiser.of_activations)]
     return {
         "layers": layers,
@@ -118,7 +122,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
 
 
 def rounded_places(network: Network, where: str) -> list[int]:
-    """The layers (by index, without the input) behind which values are rounded, by `where` of `choices.POINTS`.
+    """The layers (by index, without the inputs) behind which values are rounded, by `where` of `choices.POINTS`.
 
     Toolchains quantise the output of every layer, sums, averages and the network's own included; that of a layer which
     only a Relu reads is quantised behind it. That of a MaxPool has the scale of what it reads, and is on its grid; so
@@ -127,11 +131,12 @@ def rounded_places(network: Network, where: str) -> list[int]:
     """
     relus = set(network.relus)
     if where == "activations":
-        return sorted((*network.relus, *network.activations))
+        functions = {i: network.layers[i].curve.function for i in network.activations}  # type: ignore[attr-defined]
+        return sorted((*network.relus, *(i for i, function in functions.items() if not function.arithmetic)))
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
     pools = [isinstance(layer, MaxPool) for layer in network.layers]
     passed = [pool or passes_on(network, i, where) for i, pool in enumerate(pools)]
-    return [i for i in range(1, len(network.layers)) if not alone[i] and not passed[i]]
+    return [i for i in range(1, len(network.layers)) if not (alone[i] or passed[i] or i in network.entries)]
 
 
 def _refuse_late_relus(network: Network) -> None:
@@ -173,7 +178,7 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
             found[i] = read if pooled else tuple(dict.fromkeys((*read, ranges[i])))
         elif isinstance(layer, MaxPool):
             found[i] = found[layer.inputs[0]]
-        elif isinstance(layer, Gather) and len(layer.inputs) == 1:
+        elif isinstance(layer, Gather) and len(layer.inputs) == 1 and i not in network.entries:
             own = [ranges[i]] if leaves_out(network, layer) and quantiser.points != "tflite" else []
             found[i] = tuple(dict.fromkeys((*found[layer.inputs[0]], *own)))
     return found
@@ -186,7 +191,9 @@ def _point(
     place: Place = "behind Relu" if index in network.relus else "inside"
     before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
     points = []
-    entry = isinstance(layer, Gather) and network.grid_of(index) == 0  # on the input's grid, or on one of its own
+    entry = (
+        isinstance(layer, Gather) and network.grid_of(index) in network.entries
+    )  # on the input's grid, or on one of its own
     for own, ends in product([quantiser, quantiser.at_input()] if entry else [quantiser], ranges[index]):
         error = before
         if quantiser.rounding == "double":
@@ -211,7 +218,7 @@ def _second_rounding(
     layer: Any = network.layers[source]
     if source not in network.weighted:
         return 2.0**-18 * quantiser.levels
-    reading = quantiser.at_input() if network.grid_of(layer.inputs[0]) == 0 else quantiser
+    reading = quantiser.at_input() if network.grid_of(layer.inputs[0]) in network.entries else quantiser
     top = float(abs(layer.weight).max()) / quantiser.at_layer(layer.name).weight_levels
     entry = max(reading.activation_step(*ends) for ends in ranges[layer.inputs[0]])
     _, exponent = np.frexp(1.001 * top * entry / step)
@@ -236,7 +243,7 @@ def _affine_radii(
             layers[layer.name] = {"weight": apart.weight[layer.name], "bias": apart.bias[layer.name]}
             continue
         (source,) = layer.inputs
-        reading = quantiser.at_input() if network.grid_of(source) == 0 else quantiser
+        reading = quantiser.at_input() if network.grid_of(source) in network.entries else quantiser
         mine = reading.at_layer(layer.name)
         forms = [integer_layer(layer, mine, reading.activation_step(*r), reading.range(*r)) for r in ranges[source]]
         own = max(forms, key=lambda form: form.entry)

@@ -32,7 +32,7 @@ def load(
     of modules of `training.live_network.LiveNetwork.trace`: what was read is compared with onnxruntime, or with the
     module itself. Raises ModelError, and UsageError for a module without a shape, or a shape with a file.
     """
-    if not _is_module(source):
+    if not is_module(source):
         if input_shape is not None:
             raise UsageError("input_shape is for torch modules; a file says itself what it reads, so leave it out.")
         return loading.load(source, output)  # type: ignore[arg-type]
@@ -57,10 +57,10 @@ def network_of(model: Any, shape: tuple[int, ...], output: str | None = None) ->
         if output is not None:
             raise UsageError("output is for ONNX models with several; a Network has one, so leave it out.")
         return model
-    return load(model, shape if _is_module(model) else None, output=output)
+    return load(model, shape if is_module(model) else None, output=output)
 
 
-def _is_module(source: object) -> bool:
+def is_module(source: object) -> bool:
     """Whether this is a torch module; no torch is loaded to see that it is none."""
     torch: Any = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.nn.Module)

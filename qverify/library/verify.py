@@ -16,7 +16,7 @@ from qverify.console.progress import Pace, Progress
 from qverify.datasets import Samples
 from qverify.errors import DataError, UsageError
 from qverify.family.radii import Radii
-from qverify.library.models import network_of
+from qverify.library.models import is_module, network_of
 from qverify.library.result import About, Result
 from qverify.library.words import METHOD, check_words, given_of, in_python
 from qverify.network import Network
@@ -57,7 +57,8 @@ def verify(
     """The verdict on every sample: whether all members of its quantised family answer right.
 
     `network`: a path, an ONNX model, a torch module (its shape is that of the samples), or a `Network`. Samples: x (N,
-    *input_shape) or (N, n_in) with y (N,) integers; or x alone, `datasets.Samples`, a name or the path of an .npz, also
+    *input_shape) or (N, n_in) with y (N,) integers, of a model with several inputs also a dictionary of their arrays
+    (N, ...) by name; or x alone, `datasets.Samples`, a name or the path of an .npz, also
     as `data`. `radii`: `Radii`, a number of bits, "W8A8", or the path of a radii file; none for a model that is
     quantised already. Further keywords are the options of `qverify verify` (words.py), all resolved as there; method,
     limits and the like may come as `options` instead. `progress=True` tells on stderr how far it is.
@@ -117,8 +118,12 @@ def _asked(model: Any, x: Any, y: Any, radii: Any, words: dict[str, Any], option
         about = About(model, radii, _DATA, range(len(labels)), options)
         return _Asked(model, (flat, labels), radii, options, about)
     given = given_of(words, radii)
-    everything = _samples(x, y, given)
-    network = network_of(model, everything.shape, given.output)
+    if is_module(model):  # which reads what the samples are
+        everything = _samples(x, y, given, None)
+        network = network_of(model, everything.shape, given.output)
+    else:
+        network = network_of(model, (), given.output)
+        everything = _samples(x, y, given, network)
     given = replace(given, model=network.source, data=everything.name)
     if options is not None:
         given = replace(given, clip_input=options.clip)
@@ -133,18 +138,19 @@ def _asked(model: Any, x: Any, y: Any, radii: Any, words: dict[str, Any], option
     return _Asked(network, (problem.inputs(), problem.samples.y), radii, options, about)
 
 
-def _samples(x: Any, y: Any, given: Given) -> Samples:
-    """The whole data set, its inputs scaled as asked. Raises DataError, UsageError."""
+def _samples(x: Any, y: Any, given: Given, network: Network | None) -> Samples:
+    """The whole data set for a network, or for a module, its inputs scaled as asked. Raises DataError, UsageError."""
     if given.data is not None and x is not None:
         raise UsageError("x and data exclude each other; give the samples once.")
     data, scale = x if given.data is None else given.data, given.input_scale
     if isinstance(data, (str, os.PathLike, Samples)):
         if y is not None:
             raise UsageError("y goes with an array x; a data set has its own labels, so leave it out.")
-        return datasets.scaled(data if isinstance(data, Samples) else datasets.load(data), scale)
+        parts = None if network is None else network.parts
+        return datasets.scaled(data if isinstance(data, Samples) else datasets.load(data, parts), scale)
     if x is None or y is None:
         raise UsageError("The samples are missing; give x and y, or data, such as data='digits'.")
-    x = numbers(x, "The samples")
+    x = numbers(x, "The samples") if network is None else network.joined(x)
     labels = label_array(y)
     labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
     if x.ndim < 2 or not x.size or not np.isfinite(x).all():

@@ -16,6 +16,7 @@ import numpy as np
 from qverify.activations.functions import FUNCTIONS
 from qverify.activations.layer import Activation
 from qverify.layers import DynamicRounding, Layer, Rounding, Scale
+from qverify.onnx.fusing import THRESHOLD
 from qverify.onnx.graph import NetworkBuilder, Node, Refusal, Tensor, Value
 
 if TYPE_CHECKING:
@@ -77,6 +78,14 @@ def activation(node: Node, builder: NetworkBuilder) -> Value:
     """An operator that is one function of one tensor, with numbers as attributes."""
     values = [float(node.attributes.get(name, usual)) for name, usual in _DEFAULTS.get(node.op, {}).items()]
     return activated(node, builder, node.tensor(0), _NAMES[node.op], *values)
+
+
+def softplus(node: Node, builder: NetworkBuilder) -> Value:
+    """A Softplus, or one that is its argument above a threshold (fusing.py)."""
+    threshold = node.attributes.get(THRESHOLD)
+    if threshold is None:
+        return activation(node, builder)
+    return activated(node, builder, node.tensor(0), "softplus_threshold", float(threshold))
 
 
 def prelu(node: Node, builder: NetworkBuilder) -> Value:

@@ -138,6 +138,15 @@ def _softplus(s: _Steps, x: str) -> str:
     return s.last("Add", s.step("Max", "above", x, s.of("zero", 0.0)), log)
 
 
+def _softplus_threshold(s: _Steps, x: str, threshold: Any) -> str:
+    if s.writer.double:
+        log = s.step("Log", "log", s.step("Add", "more", _small(s, x), s.of("one", 1.0)))
+        soft = s.step("Add", "soft", s.step("Max", "above", x, s.of("zero", 0.0)), log)
+    else:
+        soft = s.step("Softplus", "soft", x)
+    return s.last("Where", s.step("Greater", "beyond", x, s.of("threshold", threshold)), x, soft)
+
+
 def _exponential(s: _Steps, x: str, alpha: Any, gamma: Any, rate: Any) -> str:
     """gamma x above 0, gamma alpha (exp(rate x) - 1) below."""
     zero = s.of("zero", 0.0)
@@ -203,6 +212,15 @@ def _softsign(s: _Steps, x: str) -> str:
     return s.last("Div", x, s.step("Add", "whole", s.step("Abs", "size", x), s.of("one", 1.0)))
 
 
+def _sqrt(s: _Steps, x: str, low: Any) -> str:
+    """`load` calls both nodes as the first."""
+    return s.step("Sqrt", "root", s.last("Max", x, s.of("low", low)))
+
+
+def _rsqrt(s: _Steps, x: str, low: Any) -> str:
+    return s.step("Div", "inverse", s.of("one", 1.0), _sqrt(s, x, low))
+
+
 _OPERATORS: dict[str, Callable[..., str]] = {
     "sigmoid": lambda s, x: s.last("Sigmoid", x),
     "tanh": lambda s, x: s.last("Tanh", x),
@@ -221,6 +239,7 @@ _DEFINED: dict[str, Callable[..., str]] = {
     "sigmoid": lambda s, x: s.last("Div", *_sigmoid_of(s, x)),
     "tanh": _tanh,
     "softplus": _softplus,
+    "softplus_threshold": _softplus_threshold,
     "elu": _elu,
     "selu": _selu,
     "celu": _celu,
@@ -231,5 +250,7 @@ _DEFINED: dict[str, Callable[..., str]] = {
     "silu": _silu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
+    "sqrt": _sqrt,
+    "rsqrt": _rsqrt,
 }
 """Those that float32 has by the operator too, or by its definition."""

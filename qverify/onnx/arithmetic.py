@@ -19,6 +19,7 @@ from qverify.onnx.dynamic import with_step
 from qverify.onnx.gathers import Moved, gathered, on_batch
 from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Shape, Step, Tensor, Value
 from qverify.onnx.largest_operators import largest_of_tensors
+from qverify.onnx.root_operators import over_root
 
 if TYPE_CHECKING:
     from qverify.arrays import Array
@@ -121,9 +122,14 @@ def arithmetic(node: Node, builder: NetworkBuilder) -> Value:
     zero = np.zeros(x.size)
     if node.op == "Sub":
         return _scaled(node, builder, x, zero - 1.0, flat, shape)
-    if node.op == "Div":
-        if constant_left:
-            raise Refusal("it divides by a computed tensor; supported is division by a constant")
+    if node.op == "Div" and constant_left:
+        inverse = over_root(builder, x)
+        if inverse is None:
+            raise Refusal("it divides by a computed tensor; supported is division by a constant, or by a Sqrt")
+        x = inverse
+        if (flat == 1.0).all():
+            return replace(x, shape=shape)
+    elif node.op == "Div":
         if not flat.all():
             raise Refusal("it divides by a constant that holds zeros")
         flat = 1.0 / flat
@@ -156,14 +162,16 @@ def _branches(node: Node, builder: NetworkBuilder) -> Value:
     if node.op == "Div":
         if (found := quotient(builder, left, right)) is not None:
             return found
-        raise Refusal("it divides two computed tensors; one of them must be a constant")
+        if (root := over_root(builder, right)) is None:
+            raise Refusal("it divides two computed tensors; one of them must be a constant, or the divisor a Sqrt")
+        right = root
     if node.op == "Mul" and (found := product(builder, left, right)) is not None:
         return found
     shape = _broadcast(left.shape, right.shape)
     if shape is None:
         raise Refusal(f"its branches have the shapes {left.shape} and {right.shape}, which do not fit")
     left, right = (_enlarged(node, builder, x, shape) for x in (left, right))
-    if node.op == "Mul":
+    if node.op in ("Mul", "Div"):
         return builder.new(Product, node.name, (left, right), shape)
     if node.op == "Sub":
         if left.layer == right.layer:

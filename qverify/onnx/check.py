@@ -11,9 +11,11 @@ from onnx import TensorProto, helper
 
 from qverify.errors import ModelError
 from qverify.forward_pass import forward
+from qverify.gather import Gather
 from qverify.layers import LEVELS, Conv, Dense, Layer, Rounding
 from qverify.onnx import session as onnx_session
 from qverify.onnx.grid import Grid
+from qverify.onnx.inputs import Feed
 from qverify.text.brief import Brief
 from qverify.text.shortened import first_line, listed
 
@@ -23,15 +25,6 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.network import Network
     from qverify.onnx.graph import NetworkBuilder, Tensor
-
-FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
-INTEGERS = {
-    TensorProto.UINT8: np.uint8,
-    TensorProto.INT8: np.int8,
-    TensorProto.UINT16: np.uint16,
-    TensorProto.INT16: np.int16,
-}
-"""Types that an input may have, if a node says what its integers stand for."""
 
 # How far onnxruntime may be from `Network.evaluate`, as (part of the sample's largest output, part of its largest
 # value anywhere). float32 rounds at 6e-8; sums of a thousand terms over a dozen layers were seen to reach 3e-6 of
@@ -57,20 +50,18 @@ def quantised(network: Network) -> bool:
 
 def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, output: Tensor) -> list[str]:
     """Run eight inputs through the model and the network read from it, one at a time; raises ModelError where they
-    differ. `builder` and `output` say what the model's input and logits are called and how they are stored.
+    differ. `builder` and `output` say what the model's inputs and logits are called and how they are stored.
 
     Rounding points of a quantised file are compared one by one, on what onnxruntime has before them. Returns remarks.
     """
-    kind = next(i for i in model.graph.input if i.name == builder.input_name).type.tensor_type.elem_type
-    relative, floor = TOLERANCES[TensorProto.FLOAT if builder.single or kind not in FLOATS else kind]
+    single = builder.single or any(one.kind != TensorProto.DOUBLE for one in builder.inputs)
+    relative, floor = TOLERANCES[TensorProto.FLOAT if single else TensorProto.DOUBLE]
     runtime, points = _runtime(model, network, builder, output), _Points(network, builder)
+    feed = Feed.of(builder)
     for sample in _probes(network):
-        given = sample.astype(FLOATS.get(kind, np.float64))
-        if builder.entry is not None and builder.entry.integers is not None:
-            numbers = builder.entry.integers.integers(sample)
-            given, sample = numbers.astype(INTEGERS[kind]), builder.entry.integers.numbers(numbers)
-        theirs, at_points = runtime(given.reshape(builder.input_shape))
-        values = points.followed(given if builder.entry is None else sample, at_points)
+        given, seen = feed.split(sample)
+        theirs, at_points = runtime(given)
+        values = points.followed(seen, at_points)
         ours = values[-1][0]
         if theirs.shape != ours.shape:
             raise ModelError(
@@ -78,7 +69,7 @@ def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, o
             )
         if not np.isfinite(theirs).all():
             raise ModelError(
-                f"{network.source}: onnxruntime overflows on inputs up to {np.abs(sample).max():.3g}, so the model "
+                f"{network.source}: onnxruntime overflows on inputs up to {np.abs(seen).max():.3g}, so the model "
                 "cannot be checked; scale its constants down or export it in float64."
             )
         difference = np.abs(ours - theirs).max()
@@ -172,18 +163,29 @@ def _probes(network: Network) -> list[Array]:
     """The inputs to compare on: pixels, both signs, raw bytes, and zeros, where a lost bias is all there is to see; or
     the range of the rounding points on the input, and some beyond."""
     rng, size = np.random.default_rng(0), network.input_size
-    first = [layer for layer in network.layers if isinstance(layer, Rounding) and layer.inputs == (0,)]
-    if not first:
+    read = {0: np.arange(size)}  # by layer, which inputs it gives
+    for index, layer in enumerate(network.layers):
+        if isinstance(layer, Gather) and layer.inputs == (0,) and not layer.constant.any():
+            read[index] = layer.index
+    points = [
+        (layer, read[layer.inputs[0]])
+        for layer in network.layers
+        if isinstance(layer, Rounding) and layer.inputs[0] in read
+    ]
+    if not points:
         pixels = [rng.random(size) for _ in range(3)]
         return [*pixels, *rng.normal(size=(3, size)), rng.uniform(0.0, 255.0, size), np.zeros(size)]
-    low, high = np.min([p.low for p in first], axis=0), np.max([p.high for p in first], axis=0)
+    low, high = np.full(size, np.inf), np.full(size, -np.inf)
+    for layer, places in points:
+        low[places], high[places] = np.minimum(low[places], layer.low), np.maximum(high[places], layer.high)
+    low, high = np.where(low > high, 0.0, low), np.where(low > high, 1.0, high)  # what no point rounds
     spread = [low + (high - low) * rng.random(size) for _ in range(4)]
     return [*spread, *(0.25 * (high - low) * rng.normal(size=(2, size))), 1.2 * spread[0], np.zeros(size)]
 
 
 def _runtime(
     model: onnx.ModelProto, network: Network, builder: NetworkBuilder, output: Tensor
-) -> Callable[[np.ndarray], tuple[Array, dict[int, Array]]]:
+) -> Callable[[dict[str, np.ndarray]], tuple[Array, dict[int, Array]]]:
     """The model in onnxruntime, up to the tensor `output.logits` if a Softmax was dropped; raises ModelError.
 
     Gives the output and what it has at rounding points, by layer, all as flat numbers. A quantised model is run node by
@@ -207,9 +209,9 @@ def _runtime(
             "export it in float32 and with an opset that onnxruntime knows."
         ) from error
 
-    def run(x: np.ndarray) -> tuple[Array, dict[int, Array]]:
+    def run(given: dict[str, np.ndarray]) -> tuple[Array, dict[int, Array]]:
         try:
-            found = session.run(None, {builder.input_name: x})
+            found = session.run(None, given)
         except onnx_session.errors() as error:
             raise ModelError(f"{network.source}: onnxruntime cannot run the model ({first_line(error)}).") from error
         flat = [np.asarray(array).astype(np.float64).reshape(-1) for array in found]

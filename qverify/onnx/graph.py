@@ -258,20 +258,33 @@ class DynamicPoint:
     zero: str
 
 
+@dataclass(frozen=True, repr=False)
+class GraphInput(Brief):
+    """An input of the model: its name, its full shape at batch 1, and its type, a `TensorProto.DataType`."""
+
+    name: str
+    shape: Shape
+    kind: int = 1
+
+
+def sample_shape(shape: Shape, batched: bool) -> Shape:
+    """The shape of one sample, given the full ONNX shape at batch 1; `batched`: its first axis may be the batch."""
+    return shape[1:] if batched and len(shape) > 1 and shape[0] == 1 else shape
+
+
 @dataclass(repr=False, kw_only=True)
 class NetworkBuilder(Brief):
     """A network being built: its layers so far.
 
-    `batched`: the first axis of the model's input is a batch axis. `single`: some of a model that reads float64
-    computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entry`: the input
-    as the numbers that its integers stand for, where it is one of integers. `dynamic`: None, or in a dynamically
+    `batched`: the first axis of some input of the model is a batch axis. `single`: some of a model that reads float64
+    computes in float32. `points`: by layer, where the rounding points of a quantised file are in it; `entries`: inputs
+    of integers, by name, as the numbers that these stand for. `dynamic`: None, or in a dynamically
     quantised model where its points are: no two nodes become one Scale then, whose float32 would hide that of both.
     `shared`: layers that several nodes read.
     `read_by_gathers`: by layer, what each Gather reads.
     """
 
-    input_name: str
-    input_shape: Shape
+    inputs: tuple[GraphInput, ...]
     batched: bool
     layers: list[Layer] = field(init=False)
     notes: list[str] = field(default_factory=list)
@@ -281,17 +294,22 @@ class NetworkBuilder(Brief):
     oddities: list[tuple[str, str]] = field(default_factory=list)
     single: bool = False
     points: dict[int, Point] = field(default_factory=dict)
-    entry: Tensor | None = None
+    entries: dict[str, Tensor] = field(default_factory=dict)
     dynamic: dict[int, DynamicPoint] | None = None
     shared: set[int] = field(default_factory=set)
     read_by_gathers: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.layers = [Input(layer_name(self.input_name), (), self.sample_shape(self.input_shape))]
+        first = self.inputs[0]
+        self.layers = [Input(layer_name(first.name), (), self.sample_shape(first.shape))]
 
     def sample_shape(self, shape: Shape) -> Shape:
         """The shape of one sample, given the full ONNX shape at batch 1."""
-        return shape[1:] if self.batched and len(shape) > 1 and shape[0] == 1 else shape
+        return sample_shape(shape, self.batched)
+
+    def input_at(self, layer: int) -> str:
+        """The name of the input whose numbers layer `layer` gives: the first layer, or the one of a part of it."""
+        return self.inputs[max(0, layer - 1)].name
 
     def new(self, kind: type[Layer], name: str, inputs: tuple[Tensor, ...], shape: Shape, **fields: Any) -> Tensor:
         """Append a layer of this kind; `shape` is the full ONNX shape of its output."""

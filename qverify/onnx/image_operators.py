@@ -105,8 +105,8 @@ def _padded(axis: WindowAxis, auto_pad: str) -> WindowAxis:
     return replace(axis, begin=less, end=more) if auto_pad == "SAME_UPPER" else replace(axis, begin=more, end=less)
 
 
-def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Window:
-    """Kernel, strides, dilations, pads and auto_pad, checked against the image."""
+def window_axes(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> list[WindowAxis]:
+    """Kernel, strides, dilations, pads and auto_pad, axis by axis, checked against the image."""
     rank = len(sizes)
     strides = node.attributes.get("strides", [1] * rank)
     dilations = node.attributes.get("dilations", [1] * rank)
@@ -132,13 +132,18 @@ def _window(node: Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) -> Wind
         axes = [_padded(axis, auto_pad) for axis in axes]
     if any(axis.span > axis.size + axis.begin + axis.end for axis in axes):
         raise Refusal(f"its kernel {tuple(kernel)} does not fit into the padded image {tuple(sizes)}")
-    axes = [WindowAxis()] * (2 - rank) + axes
-    return Window((axes[0], axes[1]), rank)
+    return axes
+
+
+def _window(axes: list[WindowAxis]) -> Window:
+    """The window with one axis or two."""
+    height, width = [WindowAxis()] * (2 - len(axes)) + axes
+    return Window((height, width), len(axes))
 
 
 def _image(node: Node, integers: bool = False) -> Tensor:
     """Input 0 as an image; `integers`: of integers, too, as the numbers that they stand for."""
-    x = node.tensor(0) if not integers else _passed_on(node)
+    x = node.tensor(0) if not integers else passed_on(node)
     if len(x.shape) not in (3, 4) or x.shape[0] != 1:
         raise Refusal(f"its input has shape {x.shape} at batch 1; supported is {_IMAGE}{_ONE_SAMPLE}")
     return x
@@ -146,16 +151,9 @@ def _image(node: Node, integers: bool = False) -> Tensor:
 
 def conv(node: Node, builder: NetworkBuilder) -> Value:
     """A Conv over one or two axes."""
-    x, weight = _image(node), node.numbers(1)
-    kernel, groups = weight.shape[2:], node.attributes.get("group", 1)
-    if weight.ndim != len(x.shape) or tuple(node.attributes.get("kernel_shape", kernel)) != kernel:
-        raise Refusal(f"a weight of shape {weight.shape} does not fit its kernel_shape or its input of {x.shape}")
-    if groups < 1 or weight.shape[1] * groups != x.shape[1] or len(weight) % groups:
-        raise Refusal(f"a weight of shape {weight.shape} in {groups} groups does not fit {x.shape[1]} channels")
-    bias = node.numbers(2) if node.has(2) else np.zeros(len(weight))
-    if bias.shape != (len(weight),):
-        raise Refusal(f"a bias of shape {bias.shape} does not fit {len(weight)} output channels")
-    window = _window(node, kernel, x.shape[2:])
+    x = _image(node)
+    weight, bias, groups = kernel_of(node, x)
+    window = _window(window_axes(node, weight.shape[2:], x.shape[2:]))
     grid = node.grid(1)
     if grid is not None:
         grid = uncovered(grid.reshape(*weight.shape[:2], *window.kernel))
@@ -169,6 +167,20 @@ def conv(node: Node, builder: NetworkBuilder) -> Value:
     weight, shape = weight.reshape(*weight.shape[:2], *window.kernel), (1, len(weight), *window.output)
     out = builder.new(Conv, node.name, (x,), shape, weight=weight, bias=bias, **fields)
     return builder.uses(out, node.sources(1, 2))
+
+
+def kernel_of(node: Node, x: Tensor) -> tuple[Array, Array, int]:
+    """The weight of a Conv, its bias or zeros, and its groups, checked against the input."""
+    weight = node.numbers(1)
+    kernel, groups = weight.shape[2:], node.attributes.get("group", 1)
+    if weight.ndim != len(x.shape) or tuple(node.attributes.get("kernel_shape", kernel)) != kernel:
+        raise Refusal(f"a weight of shape {weight.shape} does not fit its kernel_shape or its input of {x.shape}")
+    if groups < 1 or weight.shape[1] * groups != x.shape[1] or len(weight) % groups:
+        raise Refusal(f"a weight of shape {weight.shape} in {groups} groups does not fit {x.shape[1]} channels")
+    bias = node.numbers(2) if node.has(2) else np.zeros(len(weight))
+    if bias.shape != (len(weight),):
+        raise Refusal(f"a bias of shape {bias.shape} does not fit {len(weight)} output channels")
+    return weight, bias, groups
 
 
 def batch_normalisation(node: Node, builder: NetworkBuilder) -> Value:
@@ -223,57 +235,71 @@ def _normalised(node: Node, builder: NetworkBuilder, x: Tensor, norm: dict[str, 
 def average_pool(node: Node, builder: NetworkBuilder) -> Value:
     """A depthwise Conv of constant weights, and a Scale where windows at the border count fewer elements."""
     x = _image(node)
-    window = _window(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
-    h, w = window.axes
-    same = node.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME")
-    if same and (h.stride > h.kernel or w.stride > w.kernel):
-        raise Refusal("runtimes disagree on auto_pad with strides larger than the kernel; write the pads out")
-    pads = [(a.begin, a.end) if node.attributes.get("count_include_pad", 0) else (0, 0) for a in (h, w)]
-    if node.attributes.get("ceil_mode", 0):
-        h, w = h.rounded_up(), w.rounded_up()
-    divisors = np.outer(h.counted(*pads[0]), w.counted(*pads[1])).reshape(-1)
-    if not divisors.all():
-        raise Refusal("some of its windows lie wholly in the padding, where an average is not defined")
+    axes, divisors = pooled_axes(node, x)
     largest = divisors.max()
-    window = Window((h, w), window.rank)
-    out = _average(node, builder, x, window, 1.0 / largest)
+    out = _average(node, builder, x, _window(axes), 1.0 / largest)
     if (divisors == largest).all():
         return out
     scale = np.tile(largest / divisors, x.shape[1])
     return builder.new(Scale, f"{node.name}/border", (out,), out.shape, scale=scale, shift=0.0 * scale)
 
 
+def pooled_axes(node: Node, x: Tensor) -> tuple[list[WindowAxis], Array]:
+    """The window of an AveragePool, axis by axis, and by how much each place divides, flat."""
+    axes = window_axes(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
+    _refuse_gaps(node, axes)
+    count = node.attributes.get("count_include_pad", 0)
+    pads = [(axis.begin, axis.end) if count else (0, 0) for axis in axes]
+    if node.attributes.get("ceil_mode", 0):
+        axes = [axis.rounded_up() for axis in axes]
+    divisors = np.ones(1)
+    for axis, (begin, end) in zip(axes, pads, strict=True):
+        divisors = np.outer(divisors, axis.counted(begin, end)).reshape(-1)
+    if not divisors.all():
+        raise Refusal("some of its windows lie wholly in the padding, where an average is not defined")
+    return axes, divisors
+
+
+def _refuse_gaps(node: Node, axes: list[WindowAxis]) -> None:
+    same = node.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME")
+    if same and any(axis.stride > axis.kernel for axis in axes):
+        raise Refusal("runtimes disagree on auto_pad with strides larger than the kernel; write the pads out")
+
+
 def max_pool(node: Node, builder: NetworkBuilder) -> Value:
     """A MaxPool, of numbers or of integers, whose grid it leaves as it is."""
     x = _image(node, integers=True)
+    return largest(node, builder, x, _window(largest_axes(node, x)))
+
+
+def largest_axes(node: Node, x: Tensor) -> list[WindowAxis]:
+    """The window of a MaxPool, axis by axis."""
     if any(node.proto.output[1:]):
         raise Refusal("it gives the places of the largest numbers, too; supported is one that gives the numbers alone")
     if node.attributes.get("storage_order", 0):
         raise Refusal("storage_order 1 is not supported; export the model with storage_order 0")
-    window = _window(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
-    h, w = window.axes
-    if max(h.dilation, w.dilation) > 1:
+    axes = window_axes(node, tuple(node.attributes["kernel_shape"]), x.shape[2:])
+    if any(axis.dilation > 1 for axis in axes):
         raise Refusal("its window has dilations, which are not supported for a MaxPool; supported is a dense window")
-    if node.attributes.get("auto_pad", b"NOTSET").startswith(b"SAME") and (h.stride > h.kernel or w.stride > w.kernel):
-        raise Refusal("runtimes disagree on auto_pad with strides larger than the kernel; write the pads out")
+    _refuse_gaps(node, axes)
     if node.attributes.get("ceil_mode", 0):
-        h, w = h.rounded_up(), w.rounded_up()
-    if not (h.counted(0, 0).all() and w.counted(0, 0).all()):
+        axes = [axis.rounded_up() for axis in axes]
+    if not all(axis.counted(0, 0).all() for axis in axes):
         raise Refusal("some of its windows lie wholly in the padding, where there is no largest number")
-    return _largest(node, builder, x, Window((h, w), window.rank))
+    return axes
 
 
 def global_max_pool(node: Node, builder: NetworkBuilder) -> Value:
     """A GlobalMaxPool: the largest number of each channel."""
-    x = _passed_on(node)
+    x = passed_on(node)
     if len(x.shape) < 3 or x.shape[0] != 1:
         raise Refusal(f"its input has shape {x.shape} at batch 1; supported is (1, channels, ...){_ONE_SAMPLE}")
     positions = prod(x.shape[2:])
     window = Window((WindowAxis(), WindowAxis(size=positions, kernel=positions)), rank=1)
-    return replace(_largest(node, builder, x, window), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
+    return replace(largest(node, builder, x, window), shape=x.shape[:2] + (1,) * (len(x.shape) - 2))
 
 
-def _passed_on(node: Node) -> Tensor:
+def passed_on(node: Node) -> Tensor:
     """Input 0, numbers or integers of one scale, of which some are passed on as they are."""
     x = node.view(0)
     if x.logits is not None or x.entry is not None or x.integers is None:
@@ -283,7 +309,7 @@ def _passed_on(node: Node) -> Tensor:
     return x
 
 
-def _largest(node: Node, builder: NetworkBuilder, x: Tensor, window: Window) -> Tensor:
+def largest(node: Node, builder: NetworkBuilder, x: Tensor, window: Window) -> Tensor:
     """A MaxPool layer with this window."""
     fields = {name: window.fields[name] for name in ("strides", "pads")}
     shape, in_shape = (*x.shape[:2], *window.output), (x.shape[1], *window.sizes)

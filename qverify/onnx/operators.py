@@ -11,25 +11,22 @@ from typing import TYPE_CHECKING
 
 from qverify.onnx import classifiers, views
 from qverify.onnx import moving_operators as moving
+from qverify.onnx import normalisation_operators as normalisation
 from qverify.onnx import quantised_operators as quantised
-from qverify.onnx.activation_operators import activation, gelu, prelu
+from qverify.onnx.activation_operators import activation, gelu, prelu, softplus
 from qverify.onnx.arithmetic import arithmetic, clip, maximum, negated, relu
 from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.dynamic import dynamic_quantize_linear
+from qverify.onnx.fusing import THRESHOLD
 from qverify.onnx.graph import DOMAINS
-from qverify.onnx.image_operators import (
-    average_pool,
-    batch_normalisation,
-    conv,
-    global_average_pool,
-    global_max_pool,
-    max_pool,
-)
+from qverify.onnx.image_operators import batch_normalisation, global_average_pool, global_max_pool
 from qverify.onnx.largest_operators import reduce_largest
 from qverify.onnx.outputs import CLASSIC
 from qverify.onnx.reduce_operators import reduce_mean, reduce_sum
 from qverify.onnx.resize_operators import resize, upsample
+from qverify.onnx.root_operators import power, reciprocal, sqrt
 from qverify.onnx.transposed_operators import conv_transpose
+from qverify.onnx.volume_operators import average_pool, conv, max_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,9 +101,12 @@ OPERATORS: dict[str, Operator] = {
     "Gemm": _entry(gemm, "alpha beta transA transB"),
     "GlobalAveragePool": _entry(global_average_pool),
     "GlobalMaxPool": _entry(global_max_pool),
+    "GroupNormalization": _entry(normalisation.group_normalisation, "epsilon num_groups stash_type"),
     "HardSigmoid": _entry(activation, "alpha beta"),
     "HardSwish": _entry(activation),
     "Identity": _entry(views.identity),
+    "InstanceNormalization": _entry(normalisation.instance_normalisation, "epsilon"),
+    "LayerNormalization": _entry(normalisation.layer_normalisation, "axis epsilon stash_type"),
     "LeakyRelu": _entry(activation, "alpha"),
     "LogSoftmax": _entry(views.softmax, "axis"),
     "MatMul": _entry(matmul),
@@ -119,6 +119,7 @@ OPERATORS: dict[str, Operator] = {
     "Neg": _entry(negated),
     "PRelu": _entry(prelu),
     "Pad": _entry(moving.pad, "mode pads value"),
+    "Pow": _entry(power),
     "QGemm": _own(quantised.qgemm, "alpha transA transB"),
     "QLinearAdd": _own(quantised.qlinear_add),
     "QLinearAveragePool": _own(quantised.qlinear_average_pool, f"{_WINDOW} ceil_mode channels_last count_include_pad"),
@@ -131,6 +132,7 @@ OPERATORS: dict[str, Operator] = {
     "QuantizeLinear": _entry(
         quantised.quantize_linear, "axis block_size output_dtype precision saturate", (*DOMAINS, ONNXRUNTIME)
     ),
+    "Reciprocal": _entry(reciprocal),
     "ReduceMax": _entry(reduce_largest, "axes keepdims noop_with_empty_axes"),
     "ReduceMean": _entry(reduce_mean, "axes keepdims noop_with_empty_axes"),
     "ReduceMin": _entry(reduce_largest, "axes keepdims noop_with_empty_axes"),
@@ -145,10 +147,11 @@ OPERATORS: dict[str, Operator] = {
     "Size": _entry(views.size),
     "Slice": _entry(moving.slice_, "axes ends starts"),
     "Softmax": _entry(views.softmax, "axis"),
-    "Softplus": _entry(activation),
+    "Softplus": _entry(softplus, THRESHOLD),
     "Softsign": _entry(activation),
     "SpaceToDepth": _entry(moving.space_to_depth, "blocksize"),
     "Split": _entry(moving.split, "axis num_outputs split"),
+    "Sqrt": _entry(sqrt),
     "Squeeze": _entry(views.squeeze, "axes"),
     "Sub": _entry(arithmetic),
     "Tanh": _entry(activation),

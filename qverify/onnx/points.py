@@ -63,20 +63,22 @@ def _holds(layer: Rounding, fields: dict[str, Any], pooled: bool) -> bool:
 
 
 def entered(builder: NetworkBuilder, x: Tensor, grid: Grid) -> Tensor:
-    """The network's input, integers, as a rounding point behind the numbers that they stand for."""
-    if builder.entry is None:
-        name = builder.layers[0].name
+    """An input of the network, integers, as a rounding point behind the numbers that they stand for."""
+    which = builder.input_at(x.layer)
+    if which not in builder.entries:
+        name = builder.layers[x.layer].name
         out = builder.new(Rounding, f"{name}/rounded", (x,), x.shape, **_fields(x, grid))
-        builder.entry = replace(out, integers=grid, exclusive=False)
+        builder.entries[which] = replace(out, integers=grid, exclusive=False)
         ends = grid.numbers(grid.integers(np.array([-np.inf, np.inf])[:, None]))
         builder.notes.append(
             f"{name}: integers ({grid.kind}) in the file; samples are the numbers that they stand for, "
             f"from {ends.min():g} to {ends.max():g}."
         )
-    assert builder.entry.integers is not None
-    if not grid.same(builder.entry.integers):
+    entry = builder.entries[which]
+    assert entry.integers is not None
+    if not grid.same(entry.integers):
         raise Refusal("it reads the network's input with another scale or zero point than another node does")
-    return replace(builder.entry, shape=x.shape, integers=None)
+    return replace(entry, shape=x.shape, integers=None)
 
 
 def entered_as_floats(builder: NetworkBuilder, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.dynamic import dynamic_sums
 from qverify.onnx.graph import Constant, Logits, NetworkBuilder, Node, Point, Refusal, Tensor, Value
 from qverify.onnx.grid import Grid, kind_of
-from qverify.onnx.image_operators import average_pool, conv, global_average_pool
+from qverify.onnx.image_operators import global_average_pool
 from qverify.onnx.integers import (
     Place,
     bias,
@@ -35,6 +35,7 @@ from qverify.onnx.integers import (
 from qverify.onnx.moving_operators import concat
 from qverify.onnx.points import entered, rounded
 from qverify.onnx.views import softmax
+from qverify.onnx.volume_operators import average_pool, conv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -223,8 +224,8 @@ def qlinear_softmax(node: Node, builder: NetworkBuilder) -> Value:
     builder.notes.append(f"{node.name}: so is the rounding of its result, by which classes may tie that are none here.")
     given = node.inputs[0]
     held = given.integers if isinstance(given, Tensor) else None
-    if held is None and builder.entry is not None:
-        held = builder.entry.integers
+    if held is None and isinstance(given, Tensor) and given.entry is not None:
+        held = builder.entries[builder.input_at(given.layer)].integers
     return replace(out, integers=grid, logits=Logits(node.proto.input[0], held))
 
 

@@ -1,7 +1,8 @@
 """ONNX -> Network, and the way back (`to_onnx`, `save`, from `writer.py`).
 
 The network is the ONNX model run at batch 1: a first input axis that is symbolic or 1 is the batch if there are
-others, else the model is unbatched and the whole shape is one sample. Everything a model holds is consumed or
+others, else the model is unbatched and the whole shape is one sample. Of several inputs the numbers are joined, in the
+order of the graph (inputs.py). Everything a model holds is consumed or
 refused; all refusals are collected and raised together, one a kind. At last the result is compared with onnxruntime.
 What is made from something refused is judged only by what holds whatever it is.
 
@@ -37,19 +38,17 @@ from qverify.kinds import path_like
 from qverify.layers import Rounding
 from qverify.network import Network
 from qverify.onnx.activation_operators import refuse_between
-from qverify.onnx.check import FLOATS, INTEGERS, compare, quantised
+from qverify.onnx.check import compare, quantised
 from qverify.onnx.file import checked, read_model
 from qverify.onnx.folding import FOLDABLE, fold
 from qverify.onnx.functions import inlined
+from qverify.onnx.fusing import fused
 from qverify.onnx.gathers import pruned
 from qverify.onnx.graph import (
     DOMAINS,
     Constant,
-    DynamicPoint,
-    NetworkBuilder,
     Node,
     Refusal,
-    Shape,
     Step,
     Tensor,
     Unknown,
@@ -57,6 +56,7 @@ from qverify.onnx.graph import (
     Value,
     label,
 )
+from qverify.onnx.inputs import FLOATS, given_inputs, read_inputs
 from qverify.onnx.integers import LINEAR, fold_linear
 from qverify.onnx.operators import ONNXRUNTIME, OPERATORS
 from qverify.onnx.order import captured, in_order
@@ -71,11 +71,12 @@ from qverify.text.shortened import first_line, listed, quoted, shortened
 if TYPE_CHECKING:
     from os import PathLike
 
+    from qverify.onnx.graph import NetworkBuilder
+
 __all__ = ["load", "save", "to_onnx"]
 
 OLDEST_OPSET = 7
 DYNAMIC = "DynamicQuantizeLinear"
-_INPUTS = "supported are float32 and float64, and integers of 8 or 16 bits where a DequantizeLinear reads them"
 _WANTED = "the path of an .onnx file, or an onnx.ModelProto (torch.onnx.export writes a torch module as one)"
 
 # What these make of a computed tensor does not depend on its numbers.
@@ -112,7 +113,7 @@ def load(source: str | PathLike[str] | onnx.ModelProto, output: str | None = Non
 def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
     """The network of a checked model, compared with it; `short` is what it is called."""
     flat = inlined(model, name)
-    walk = _Walk(flat)
+    walk = _Walk(fused(flat))
     output = walk.run()
     if walk.refusals or walk.operators:
         supported = list(OPERATORS) if walk.operators else []
@@ -161,7 +162,7 @@ class _Walk:
         initializers = [tensor for tensor in self.graph.initializer if self.reads[tensor.name]]
         for tensor in initializers:
             self.values[tensor.name] = self._read_initializer(tensor)
-        self._read_input()
+        self._read_inputs()
         self._ignore_unread()
         for node in self.graph.node:
             self._read_node(node)
@@ -196,48 +197,15 @@ class _Walk:
             advice = ": name it with --output (qverify.load(..., output=...))" if names else ""
             self.refusals.add(f"{len(names)} outputs ({listed(names, 5)}); supported is one{advice}")
 
-    def _read_input(self) -> None:
-        """The one graph input that is no initializer (old models list those as inputs, too)."""
-        given = {t.name for t in self.graph.initializer} | {t.values.name for t in self.graph.sparse_initializer}
-        inputs = [i for i in self.graph.input if i.name not in given]
-        self.values.update({i.name: Unknown(computed=True) for i in inputs})
-        if len(inputs) != 1:
-            names = listed([quoted(i.name) for i in inputs], 5)
-            advice = ": make the others initializers of the values they are to have" if inputs else ""
-            self.refusals.add(f"{len(inputs)} inputs ({names}); supported is one{advice}")
-        self.builder = NetworkBuilder(input_name="input", input_shape=(1,), batched=False)
-        if not inputs:
-            return
-        name, kind = inputs[0].name, inputs[0].type.tensor_type
-        if kind.elem_type not in {*FLOATS, *INTEGERS}:
-            known = kind.elem_type in TensorProto.DataType.values() and kind.elem_type
-            found = TensorProto.DataType.Name(kind.elem_type).lower() if known else "no tensor of a known type"
-            self.refusals.add(f"input {quoted(name)} is {found}; {_INPUTS}")
-            if kind.elem_type != TensorProto.FLOAT16:  # which the nodes behind it may say more about
-                return
-        found_shape = self._input_shape(name, kind)
-        if found_shape is not None:
-            shape, batched = found_shape
-            dynamic: dict[int, DynamicPoint] | None = {} if any(n.op_type == DYNAMIC for n in self.graph.node) else None
-            self.builder = NetworkBuilder(input_name=name, input_shape=shape, batched=batched, dynamic=dynamic)
-            entry = np.dtype(INTEGERS[kind.elem_type]).name if kind.elem_type in INTEGERS else None
-            self.values[name] = Tensor(layer=0, shape=shape, double=kind.elem_type == TensorProto.DOUBLE, entry=entry)
-
-    def _input_shape(self, name: str, kind: onnx.TypeProto.Tensor) -> tuple[Shape, bool] | None:
-        """The full shape at batch 1, and whether its first axis is the batch; None if it is not known."""
-        if not kind.HasField("shape"):
-            self.refusals.add(f"input {quoted(name)} has no shape; export the model with one")
-            return None
-        lengths = [d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in kind.shape.dim]
-        batched = len(lengths) > 1 and lengths[0] in (None, 1)
-        if None in lengths[1 if batched else 0 :] or 0 in lengths:
-            shown = listed([shortened(str(d.dim_param or d.dim_value or "?"), 20) for d in kind.shape.dim])
-            self.refusals.add(
-                f"input {quoted(name)} has shape ({shown}); only the first of several axes, the batch, may be open: "
-                "export it with the others fixed"
-            )
-            return None
-        return tuple(length or 1 for length in lengths), batched
+    def _read_inputs(self) -> None:
+        """The graph inputs that are no initializers."""
+        self.values.update({i.name: Unknown(computed=True) for i in given_inputs(self.graph)})
+        dynamic = any(n.op_type == DYNAMIC for n in self.graph.node)
+        self.builder, tensors = read_inputs(self.graph, self.refusals, dynamic)
+        self.values.update(tensors)
+        unread = [shortened(name) for name in tensors if len(tensors) > 1 and not self.reads[name]]
+        if unread:
+            self.builder.notes.append(f"inputs that no node reads: {listed(unread, 5)}.")
 
     def _ignore_unread(self) -> None:
         """A note of the initializers that nothing reads."""

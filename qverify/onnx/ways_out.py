@@ -12,8 +12,7 @@ _ACTIVATIONS = """
     FastGelu Mish QuickGelu Swish
 """
 _NORMALISATIONS = """
-    GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization
-    RMSNormalization
+    LRN LpNormalization MeanVarianceNormalization RMSNormalization
 """
 OPTIMISED = "give the model as it was before onnxruntime optimised it"
 _QUANTISED = "leave it out of quantisation, by nodes_to_exclude or op_types_to_quantize"

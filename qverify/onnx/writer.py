@@ -1,7 +1,8 @@
 """Network -> ONNX, so that networks and the witnesses found for them can be run elsewhere.
 
-The model has one input `input` (N, *input_shape) and one output `output` (N, output_size), opset 17. Nodes are
-called as their layers. A `Relu` with an offset becomes Relu, Add, Relu.
+The model has one input `input` (N, *input_shape), or the several of the model that the network was read from, and one
+output `output` (N, output_size), opset 17. Nodes are called as their layers. A `Relu` with an offset becomes Relu,
+Add, Relu.
 
 In float32 weights are rounded to the nearest float32, and `load` reads the model again; of `quantised`, only
 that average pooling is not survives, where an AveragePool can say what the layer does (ONNX has no such mark).
@@ -26,10 +27,11 @@ from qverify.kinds import NETWORK, expected, path_like
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network
 from qverify.onnx.activation_writer import write_activation
+from qverify.onnx.input_writer import declared, entered, part_layers
 from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from os import PathLike
 
 OPSET, IR_VERSION = 17, 8  # what every onnxruntime since 1.12 (2022) runs
@@ -55,21 +57,27 @@ def save(network: Network, path: str | PathLike[str], dtype: str = "float32") ->
 def to_onnx(network: Network, dtype: str = "float32") -> onnx.ModelProto:
     """The network as an ONNX model, in "float32" or "float64".
 
-    Raises UsageError for another dtype, and ModelError if a weight is too large for float32.
+    Raises UsageError for another dtype, and ModelError if a weight is too large for float32, or an input is called
+    as the output.
     """
     expected(network, Network, "The network to write", NETWORK)
     if not isinstance(dtype, str) or dtype not in _TYPES:
         raise UsageError(f"dtype {shown(dtype)} is unknown; choose 'float32' or 'float64'.")
-    input_shape = network.input_shape or (1,)  # with the batch axis alone, `load` could not tell it from a vector
-    writer = _Writer(dtype, network, input_shape)
-    for layer in network.layers[1:]:
-        writer.values.append(_WRITERS[type(layer)](writer, layer))
+    own = part_layers(network)
+    writer = Writer(dtype, network, own)
+    writer.values.append(entered(writer, network))
+    for index, layer in enumerate(network.layers[1:], start=1):
+        if index in own and network.parts is not None:
+            part = network.parts[own[index]]
+            writer.values.append((part.name, part.shape))
+        else:
+            writer.values.append(_WRITERS[type(layer)](writer, layer))
     writer.finish(network.output_size)
     kind = _TYPES[dtype][1]
     graph = helper.make_graph(
         writer.nodes,
         "qverify",
-        [helper.make_tensor_value_info("input", kind, ["N", *input_shape])],
+        declared(network, kind),
         [helper.make_tensor_value_info("output", kind, ["N", network.output_size])],
         list(writer.constants.values()),
     )
@@ -78,15 +86,18 @@ def to_onnx(network: Network, dtype: str = "float32") -> onnx.ModelProto:
     )
 
 
-class _Writer:
+class Writer:
     """A model being written: nodes and constants. `values`: one a layer, (N, *shape), by name and shape."""
 
-    def __init__(self, dtype: str, network: Network, input_shape: _Shape) -> None:
+    def __init__(self, dtype: str, network: Network, own: Mapping[int, int]) -> None:
         self.number, self.double = _TYPES[dtype][0], dtype == "float64"
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.values: list[tuple[str, _Shape]] = [("input", input_shape)]
-        self._taken = {"input", "output", *(layer.name for layer in network.layers[1:])}
+        self.values: list[tuple[str, _Shape]] = []
+        inputs = ["input"] if network.parts is None else [part.name for part in network.parts]
+        names = [layer.name for index, layer in enumerate(network.layers) if index and index not in own]
+        self._taken = {*inputs, "output", *names}
+        self._given = {*inputs, "", "output"}
 
     def _fresh(self, name: str) -> str:
         """A name not taken yet: this one, or with a number appended if a layer, a node or a constant has it."""
@@ -110,7 +121,7 @@ class _Writer:
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Append the node that gives a layer's output and has its name; returns the name of the output."""
         # An empty name means "absent" in ONNX.
-        output = self._fresh(f"{name}/output") if name in ("", "input", "output") else name
+        output = self._fresh(f"{name}/output") if name in self._given else name
         self.nodes.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
         return output
 
@@ -141,14 +152,14 @@ class _Writer:
         self.nodes[-1].output[0] = "output"  # no node reads the last layer, and it was written last
 
 
-def _dense(writer: _Writer, layer: Dense) -> tuple[str, _Shape]:
+def _dense(writer: Writer, layer: Dense) -> tuple[str, _Shape]:
     inputs = [writer.input(layer, (layer.fan_in,)), writer.constant(f"{layer.name}.weight", layer.weight)]
     if layer.has_bias or layer.bias.any():
         inputs.append(writer.constant(f"{layer.name}.bias", layer.bias))
     return writer.node("Gemm", inputs, layer.name, transB=1), (layer.size,)
 
 
-def _conv(writer: _Writer, layer: Conv) -> tuple[str, _Shape]:
+def _conv(writer: Writer, layer: Conv) -> tuple[str, _Shape]:
     """Conv or AveragePool, over one axis where the layer's shape says so."""
     if writer.double:
         return _gathered_conv(writer, layer)
@@ -182,7 +193,7 @@ def _is_average(layer: Conv) -> bool:
     return bool(not layer.quantised and not layer.has_bias and depthwise and even and fits)
 
 
-def _gathered_conv(writer: _Writer, layer: Conv) -> tuple[str, _Shape]:
+def _gathered_conv(writer: Writer, layer: Conv) -> tuple[str, _Shape]:
     """A Conv by a gather: a zero before the flat image, (N, groups, positions, fan_in) picked, times the kernels."""
     name, size = layer.name, prod(layer.in_shape)
     pads = writer.constant(f"{name}/pads", [0, 1, 0, 0])
@@ -215,7 +226,7 @@ def _taps(layer: Conv) -> np.ndarray:
     return taps.reshape(layer.groups, rows * columns, layer.fan_in)
 
 
-def _scale(writer: _Writer, layer: Scale) -> tuple[str, _Shape]:
+def _scale(writer: Writer, layer: Scale) -> tuple[str, _Shape]:
     shape = layer.shape
     scale = writer.constant(f"{layer.name}.scale", layer.scale.reshape(shape))
     shift = writer.constant(f"{layer.name}.shift", layer.shift.reshape(shape))
@@ -223,7 +234,7 @@ def _scale(writer: _Writer, layer: Scale) -> tuple[str, _Shape]:
     return writer.step("Add", [scaled, shift], f"{layer.name}/shifted"), shape  # `load` calls both as the first
 
 
-def _relu(writer: _Writer, layer: Relu) -> tuple[str, _Shape]:
+def _relu(writer: Writer, layer: Relu) -> tuple[str, _Shape]:
     x, name, shape = writer.input(layer, layer.shape), layer.name, layer.shape
     if layer.offset is not None:
         offset = writer.constant(f"{name}.offset", layer.offset.reshape(shape))
@@ -231,12 +242,12 @@ def _relu(writer: _Writer, layer: Relu) -> tuple[str, _Shape]:
     return writer.node("Relu", [x], name), shape
 
 
-def _activation(writer: _Writer, layer: Activation) -> tuple[str, _Shape]:
+def _activation(writer: Writer, layer: Activation) -> tuple[str, _Shape]:
     shape = layer.shape
     return write_activation(writer, layer, writer.input(layer, shape), shape), shape
 
 
-def _rounding(writer: _Writer, layer: Rounding) -> tuple[str, _Shape]:
+def _rounding(writer: Writer, layer: Rounding) -> tuple[str, _Shape]:
     """The parts of the layer's definition, one node each."""
     x, name, shape = writer.input(layer, layer.shape), layer.name, layer.shape
 
@@ -265,7 +276,7 @@ def _rounding(writer: _Writer, layer: Rounding) -> tuple[str, _Shape]:
     return writer.node("Min", [y, high], name), shape
 
 
-def _max_pool(writer: _Writer, layer: MaxPool) -> tuple[str, _Shape]:
+def _max_pool(writer: Writer, layer: MaxPool) -> tuple[str, _Shape]:
     """MaxPool, over one axis where the layer's shape says so; in float64, which onnxruntime's takes as well."""
     top, _, bottom, _ = layer.pads
     flat = len(layer.shape) == 2 and layer.in_shape[1] == layer.kernel[0] == 1 and top == bottom == 0
@@ -280,21 +291,21 @@ def _max_pool(writer: _Writer, layer: MaxPool) -> tuple[str, _Shape]:
     return writer.node("MaxPool", [x], layer.name, **window), (out[0], *out[1:][first:])
 
 
-def _dynamic_rounding(writer: _Writer, layer: DynamicRounding) -> tuple[str, _Shape]:
+def _dynamic_rounding(writer: Writer, layer: DynamicRounding) -> tuple[str, _Shape]:
     raise ModelError(f"Layer {layer.name!r} rounds to steps of its own input; keep the file that it was read from.")
 
 
-def _add(writer: _Writer, layer: Add) -> tuple[str, _Shape]:
+def _add(writer: Writer, layer: Add) -> tuple[str, _Shape]:
     inputs = [writer.input(layer, layer.shape, which) for which in (0, 1)]
     return writer.node("Add", inputs, layer.name), layer.shape
 
 
-def _product(writer: _Writer, layer: Product) -> tuple[str, _Shape]:
+def _product(writer: Writer, layer: Product) -> tuple[str, _Shape]:
     inputs = [writer.input(layer, layer.shape, which) for which in (0, 1)]
     return writer.node("Mul", inputs, layer.name), layer.shape
 
 
-def _gather(writer: _Writer, layer: Gather) -> tuple[str, _Shape]:
+def _gather(writer: Writer, layer: Gather) -> tuple[str, _Shape]:
     """Concat of several flat layers, and a Gather unless they stay in order; a constant behind them is read where one
     stands, and where there are several they are added, behind a 0."""
     name, sizes = layer.name, [prod(writer.values[i][1]) for i in layer.inputs]
@@ -313,7 +324,7 @@ def _gather(writer: _Writer, layer: Gather) -> tuple[str, _Shape]:
     return writer.node("Add", [x, writer.constant(f"{name}.fill", layer.fill.reshape(layer.shape))], name), layer.shape
 
 
-_WRITERS: dict[type[Layer], Callable[[_Writer, Any], tuple[str, _Shape]]] = {
+_WRITERS: dict[type[Layer], Callable[[Writer, Any], tuple[str, _Shape]]] = {
     Dense: _dense,
     Conv: _conv,
     Scale: _scale,

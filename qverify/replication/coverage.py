@@ -16,7 +16,7 @@ import numpy as np
 
 from qverify.family.rules import file_kernel, file_points, point_error
 from qverify.gather import Gather
-from qverify.layers import Conv, Dense, Input, Relu, Rounding, Scale
+from qverify.layers import Conv, Dense, Relu, Rounding, Scale
 from qverify.replication.matching import Match, match
 from qverify.text.brief import Brief
 
@@ -234,7 +234,7 @@ def _exact_at_zero(file: Network, j: int) -> bool:
         (source,) = file.layers[source].inputs
     read, point = file.layers[source], file.layers[j]
     integers = isinstance(read, (Dense, Conv)) and read.grid is not None
-    return isinstance(read, Input) or (integers and isinstance(point, Rounding) and point.kernel)
+    return source in file.entries or (integers and isinstance(point, Rounding) and point.kernel)
 
 
 def _against_point(names: dict[str, Any], layer: Rounding, error: Array, point: Point, summed: bool) -> Part:

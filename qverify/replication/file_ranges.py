@@ -31,7 +31,7 @@ def ranges_of_file(trained: Network, file: Network, quantiser: Quantiser) -> Ran
     for j, i in enumerate(found.layers):
         layer = file.layers[j]
         if isinstance(layer, Rounding):
-            own = quantiser.at_input() if i == 0 else quantiser
+            own = quantiser.at_input() if i in trained.entries else quantiser
             low, high, step = float(layer.low.min()), float(layer.high.max()), float(layer.step.max())
             if abs((high - low) / step - own.levels) > 1.0:
                 raise RadiiError(

@@ -20,7 +20,7 @@ from qverify.errors import ModelError
 from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
 from qverify.text.brief import Brief
-from qverify.text.shortened import quoted
+from qverify.text.shortened import listed, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,6 +153,8 @@ def _partner(trained: Network, file: Network, index: int, before: list[int], tak
     if isinstance(layer, Input):
         if layer.size != trained.input_size:
             raise _Departure(index, f"it reads {layer.shape} and the network {trained.input_shape}")
+        if layer.parts != trained.parts:
+            raise _Departure(index, f"it reads {_inputs(file)} and the network {_inputs(trained)}")
         return 0
     if isinstance(layer, Rounding):
         return _rounded(trained, file, index, before[0])
@@ -225,6 +227,13 @@ def _distance(one: Layer, other: Layer) -> float:
 def _base(name: str) -> str:
     """A layer's name without folders and endings that toolchains add."""
     return re.sub(r"(/rounded|_quantized?|_quant|_DequantizeLinear.*|_QuantizeLinear.*)$", "", PurePath(name).name)
+
+
+def _inputs(network: Network) -> str:
+    """The inputs of a network for people."""
+    if network.parts is None:
+        return "one input"
+    return f"the inputs {listed([quoted(part.name) + ' ' + str(part.shape) for part in network.parts], 5)}"
 
 
 def _what(layer: Layer) -> str:

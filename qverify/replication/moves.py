@@ -13,7 +13,7 @@ import numpy as np
 
 from qverify.errors import ModelError
 from qverify.family.rules import file_points
-from qverify.layers import Conv, Dense, Input
+from qverify.layers import Conv, Dense
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _move(network: Network, index: int, point: Point, rule: str) -> Move:
     layer: Any = network.layers[index]
     radius = np.ravel(point.radius)
     read = network.layers[layer.inputs[0]]
-    sample = isinstance(read, Input)
+    sample = layer.inputs[0] in network.entries
     relative = _RELATIVE["float32"] if sample and rule in _RELATIVE else _RELATIVE.get(rule, 0.0)
     once = sample or (layer.kernel and isinstance(read, (Dense, Conv)) and read.grid is not None)
     if not (relative and once):

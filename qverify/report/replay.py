@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from qverify.errors import DataError
 from qverify.onnx import session as onnx_session
-from qverify.onnx.check import FLOATS
+from qverify.onnx.inputs import FLOATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +56,7 @@ _OPERATORS = frozenset(
         "Sigmoid",
         "Softplus",
         "Softsign",
+        "Sqrt",
         "Tanh",
         "Transpose",
         "Where",

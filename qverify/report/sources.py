@@ -77,11 +77,20 @@ class Sources:
             return samples
 
         if name not in datasets.NAMES:
-            return self._file(case, "data", name, sha256, lambda path: same(datasets.load(path)), f"{arrays} {scale}")
+            return self._npz(case, same, f"{arrays} {scale}")
         paths = _places(case, "data", None) if name in data_sources.LAYOUTS else []
         ways: list[Callable[[], Samples]] = [lambda: same(_named(name))]
         ways += [lambda path=path: same(datasets.load_at(name, path)) for path in paths]  # type: ignore[misc]
         return self._once(("data", name, sha256, arrays, scale, *paths), paths, lambda: _first(ways))
+
+    def _npz(self, case: StoredCase, same: Callable[[Samples], Samples], *more: str) -> Samples:
+        """Samples from a file, in an array for each input where the network has several."""
+        try:
+            parts = self.network(case).parts
+        except DataError:  # it is the samples that are asked for
+            parts = None
+        name, sha256, known = case.question.data, case.question.data_sha256, [] if parts is None else [repr(parts)]
+        return self._file(case, "data", name, sha256, lambda path: same(datasets.load(path, parts)), *known, *more)
 
     def radii(self, case: StoredCase) -> Radii:
         """Made again as `qverify verify` made them, on the whole data set where the scheme needs ranges."""

@@ -67,13 +67,16 @@ class Assembly:
         self._plan, self._folder = plan, folder
         self._packed: dict[tuple[str, ...], str] = {}
         self._hinted: set[tuple[str, ...]] = set()
-        data = {name: datasets.scaled(datasets.load(name), plan.input_scale) for name in plan.data}
+        read: dict[tuple[Any, ...], Samples] = {}
         for model in plan.models:
             network = read_network(Given(model=model), f"{Path(model).name}: ")
-            for name, samples in data.items():
-                doubted(network, samples, f"{network.source} on {name}: ")
+            for name in plan.data:
+                key = name, network.parts
+                if key not in read:
+                    read[key] = datasets.scaled(datasets.load(name, network.parts), plan.input_scale)
+                doubted(network, read[key], f"{network.source} on {name}: ")
             for entry in (entry for entry in plan.entries() if entry.model == model):
-                self._add(entry, network, data[entry.data])
+                self._add(entry, network, read[entry.data, network.parts])
         self._refuse_twins()
 
     def _add(self, entry: Entry, network: Network, everything: Samples) -> None:
@@ -85,15 +88,16 @@ class Assembly:
         arrays, places = everything.arrays_sha256, problem.places(self._folder)
         question = replace(problem.question(), arrays_sha256=arrays, places=places)
         self.solver = SolverUsed.of(options) or self.solver
-        if (entry.data,) not in self._packed:
+        packed = (entry.data, repr(network.parts))
+        if packed not in self._packed:
             labelled = (problem.indices.start, problem.inputs(), problem.samples.y)
-            self._packed[(entry.data,)] = self.parcels.add(labelled)
+            self._packed[packed] = self.parcels.add(labelled)
         if (entry.model,) not in self._packed:
             self._packed[(entry.model,)] = self.parcels.add(network)
         task = Task(
             case=case_id(entry.name, question.identity()),
             network=self._packed[(entry.model,)],
-            samples=self._packed[(entry.data,)],
+            samples=self._packed[packed],
             setting=self.parcels.add(Setting(problem.radii, options)),
             limit=None if options.seconds is None else options.seconds + GRACE,
         )

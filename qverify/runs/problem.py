@@ -57,7 +57,8 @@ class Problem(Brief):
         `classifies`: labels are outputs of the network, and there are at least two.
         """
         cls._check(given)
-        network, everything = read_network(given), read_samples(given)
+        network = read_network(given)
+        everything = read_samples(given, network)
         if everything is None:
             raise UsageError("The samples are missing; give --data NAME or --data FILE.npz.")
         problem = cls.of(given, network, everything, classifies)
@@ -217,9 +218,11 @@ def read_file_of(given: Given, trained: Network, path: str, where: str = "") -> 
     return file
 
 
-def read_samples(given: Given) -> Samples | None:
-    """The whole data set, its inputs multiplied as asked; None if none is named."""
-    return None if given.data is None else datasets.scaled(datasets.load(given.data), given.input_scale)
+def read_samples(given: Given, network: Network | None = None) -> Samples | None:
+    """The whole data set, its inputs multiplied as asked, and joined for a network of several; None if none is
+    named."""
+    parts = None if network is None else network.parts
+    return None if given.data is None else datasets.scaled(datasets.load(given.data, parts), given.input_scale)
 
 
 def doubted(network: Network, everything: Samples, where: str = "") -> tuple[str, ...]:
@@ -259,7 +262,9 @@ def _ranged(given: Given, quantiser: Quantiser, network: Network, everything: Sa
         return Radii.of(quantiser, network, ranges_of_file(network, file, quantiser))
     if given.calibration is not None:
         name, _, part = given.calibration.removesuffix("]").partition("[")
-        samples, _ = datasets.select(datasets.scaled(datasets.load(name), given.input_scale), part or None)
+        samples, _ = datasets.select(
+            datasets.scaled(datasets.load(name, network.parts), given.input_scale), part or None
+        )
     if samples is None:
         raise UsageError("Ranges of activations are taken from samples; give --data or --calibration too.")
     return Radii.of(quantiser, network, datasets.flatten(samples, network))

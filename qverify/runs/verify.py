@@ -91,7 +91,7 @@ class RunDirectory(Directory):
                 margin=witness.margin,
             )
         try:
-            onnx_io.save(witness.network, folder / f"{index}.onnx", dtype="float64")
+            onnx_io.save(witness.network.with_one_input(), folder / f"{index}.onnx", dtype="float64")
         except ModelError as error:
             raise OutputError(str(error)) from error
 

@@ -127,6 +127,8 @@ class _Derivation:
                 "it is quantised dynamically, so its steps are floats of each sample and no integers are the same on "
                 "all runtimes; verify it, or quantise the model statically"
             )
+        if self.network.parts is not None:
+            raise self._refused("it has several inputs; supported is one: verify it, or join its inputs in the model")
         for index, layer in enumerate(layers):
             source = layers[layer.inputs[0]] if layer.inputs else None
             if isinstance(layer, Rounding) and isinstance(source, Input):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from qverify import datasets
-from qverify.arrays import Array, numbers
 from qverify.errors import DataError, RadiiError, UsageError
 from qverify.family.radii import Radii
 from qverify.kinds import NETWORK, OPTIONS, RADII, described, expected
 from qverify.network import Network
 from qverify.text.escapes import shown
 from qverify.verification.verdict import Options
+
+if TYPE_CHECKING:
+    from qverify.arrays import Array
 
 
 def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
@@ -30,9 +32,12 @@ def checked(network: Network, x: Any, y: Any) -> tuple[Array, Any]:
 
 
 def checked_inputs(network: Network, x: Any) -> Array:
-    """Samples x (N, n_in) in float64 that fit the network. Raises DataError, and UsageError for what is no network."""
+    """Samples x (N, n_in) in float64 that fit the network; of several inputs perhaps by their names.
+
+    Raises DataError, and UsageError for what is no network.
+    """
     expected(network, Network, "The network", NETWORK)
-    x = numbers(x, "The samples")
+    x = network.joined(x)
     if x.ndim < 2 or not x.size:
         raise DataError(f"The samples have shape {x.shape}; give (N, ...) with at least one sample.")
     if not np.isfinite(x).all():

@@ -107,7 +107,8 @@ def _not_rounded(network: Network, quantiser: Quantiser) -> list[str]:
 
 def _on_grid(radii: Radii, x: Array | None) -> list[str]:
     """Whether samples lie on the grid of the input already, so that rounding moves nothing."""
-    entry = next((point for point in radii.points.values() if point.entry), None)
+    entries = [point for point in radii.points.values() if point.entry]
+    entry = entries[0] if len(entries) == 1 else None  # one step for all samples
     if entry is None or x is None or radii.quantiser is None:
         return []
     step = (entry.high[1] - entry.low[0]) / radii.quantiser.at_input().levels

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from qverify.errors import UnsupportedModel, UsageError
 from qverify.onnx import reader
 from qverify.onnx.file import read_model
+from qverify.onnx.inputs import given_inputs
+from qverify.parts import slices
 from qverify.text.brief import Brief
 from qverify.text.shortened import listed, quoted
 
@@ -27,10 +29,11 @@ ORDER_ONLY = ("Softmax", "LogSoftmax", "QLinearSoftmax")
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Model(Brief):
-    """A model as the file has it, and the network that was read from it."""
+    """A model as the file has it, the network that was read from it, and the query, its inputs where that has them."""
 
     proto: onnx.ModelProto
     network: Network
+    query: Query
 
 
 def model_of(query: Query, named: Sequence[str]) -> Model:
@@ -52,9 +55,46 @@ def model_of(query: Query, named: Sequence[str]) -> Model:
             network.source,
             [f"{found[0]}, whose numbers a property sees: cut it off and state the property of its input"],
         )
-    _check(query.input, proto.graph.input, network.input_size, network.source, "reads")
+    begins = _begins(query, network, given_inputs(proto.graph))
     _check(query.output, proto.graph.output, network.output_size, network.source, "gives")
-    return Model(proto=proto, network=network)
+    return Model(proto=proto, network=network, query=query.placed(begins))
+
+
+def _begins(query: Query, network: Network, given: Sequence[onnx.ValueInfoProto]) -> list[int]:
+    """Where the numbers of each declared input begin in the network's input. Raises UsageError.
+
+    By their names in the model if the query says these, else in the order of the model.
+    """
+    if network.parts is None or not query.network:
+        if len(query.inputs) > 1:
+            raise UsageError(_other_count(query, network, 1))
+        _check(query.inputs[0], given, network.input_size, network.source, "reads")
+        return [0]
+    parts = {part.name: (part, at) for part, at in zip(network.parts, slices(network.parts), strict=True)}
+    if len(query.inputs) != len(parts):
+        raise UsageError(_other_count(query, network, len(parts)))
+    names = [tensor.onnx_name for tensor in query.inputs]
+    if all(name is None for name in names):
+        names = list(parts)
+    elif None in names or len(set(names)) < len(names):
+        raise UsageError(
+            "The query says for some inputs only what they are called in the model, or the same for two; say it for"
+            " each, or for none, which are then in the model's order."
+        )
+    begins = []
+    for tensor, name in zip(query.inputs, names, strict=True):
+        part, at = parts.get(str(name), (None, slice(0)))
+        _check(tensor, given, tensor.size if part is None else part.size, network.source, "reads")
+        begins.append(at.start)
+    return begins
+
+
+def _other_count(query: Query, network: Network, count: int) -> str:
+    names = listed([quoted(tensor.name) for tensor in query.inputs], 5)
+    return (
+        f"The query declares {len(query.inputs)} inputs ({names}), but {network.source} reads {count}; give the model"
+        " that the query is about."
+    )
 
 
 def _path(query: Query, named: Sequence[str]) -> str:

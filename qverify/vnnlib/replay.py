@@ -15,6 +15,7 @@ import numpy as np
 
 from qverify.errors import ModelError
 from qverify.onnx.session import errors, open_session
+from qverify.parts import Part, slices
 from qverify.properties.cases import rounded
 from qverify.properties.formula import holds
 from qverify.text.brief import Brief
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
     from qverify.arrays import Array
+    from qverify.network import Network
     from qverify.properties.cases import Case
     from qverify.vnnlib.query import Query
 
@@ -43,34 +45,62 @@ class Assignment(Brief):
     stand_ins: int = 0
 
 
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class _Given(Brief):
+    """An input of the model: its name, type and shape there, and where its numbers are among those of all."""
+
+    name: str
+    kind: Any
+    shape: tuple[int, ...]
+    at: slice
+
+    @staticmethod
+    def of(given: Any, at: slice) -> _Given:
+        """As a session describes it. Raises ModelError for other types."""
+        if given.type not in _KINDS:
+            raise ModelError(f"The input {given.name!r} of the model is {given.type}; supported are float and double.")
+        lengths = [length if isinstance(length, int) and length > 0 else 1 for length in given.shape]
+        size = at.stop - at.start
+        shape = tuple(lengths) if int(np.prod(lengths)) == size else (1, size)
+        return _Given(name=given.name, kind=_KINDS[given.type], shape=shape, at=at)
+
+
 class Replay:
     """A session of the model of a query. Raises ModelError where onnxruntime cannot run it."""
 
-    def __init__(self, model: onnx.ModelProto, query: Query, input_size: int):
+    def __init__(self, model: onnx.ModelProto, query: Query, network: Network):
         self.query = query
         try:
             self._session = open_session(model.SerializeToString())
         except errors() as error:
             raise ModelError(f"onnxruntime cannot run the model ({first_line(error)}); export it again.") from error
-        given = self._session.get_inputs()[0]
-        self._name = given.name
-        if given.type not in _KINDS:
-            raise ModelError(f"The input {given.name!r} of the model is {given.type}; supported are float and double.")
-        self.kind: Any = _KINDS[given.type]
-        lengths = [length if isinstance(length, int) and length > 0 else 1 for length in given.shape]
-        self._shape = tuple(lengths) if int(np.prod(lengths)) == input_size else (1, input_size)
+        given = {one.name: one for one in self._session.get_inputs()}
+        parts = network.parts or (Part(next(iter(given)), (network.input_size,)),)
+        ends = zip(parts, slices(parts), strict=True)
+        self._inputs = [_Given.of(given[part.name], at) for part, at in ends]
+
+    @property
+    def kind(self) -> str:
+        """The word for the type of the model's inputs."""
+        return " or ".join(dict.fromkeys(one.kind.__name__ for one in self._inputs))
+
+    def own(self, x: Array) -> Array:
+        """Numbers (n_in,) rounded to the types of the model's inputs."""
+        return np.concatenate([x[one.at].astype(one.kind) for one in self._inputs])
 
     def run(self, x: Array) -> Array:
-        """The outputs (n_out,) of the model for an input (n_in,) of its own type. Raises ModelError."""
+        """The outputs (n_out,) of the model for an input (n_in,) of its own types. Raises ModelError."""
+        fed = {one.name: x[one.at].astype(one.kind).reshape(one.shape) for one in self._inputs}
         try:
-            return np.asarray(self._session.run(None, {self._name: x.reshape(self._shape)})[0]).ravel()
+            return np.asarray(self._session.run(None, fed)[0]).ravel()
         except errors() as error:
             raise ModelError(f"onnxruntime cannot run the model ({first_line(error)}); export it again.") from error
 
     def inside(self, case: Case) -> tuple[Array, Array, Any]:
         """The smallest and largest numbers (n_in,) of the model's type in the box, and a mask of the inputs for which
         there is none: these have the nearest number as both."""
-        low, high = rounded(case.lower, 1, self.kind), rounded(case.upper, -1, self.kind)
+        low = np.concatenate([rounded(case.lower[one.at], 1, one.kind) for one in self._inputs])
+        high = np.concatenate([rounded(case.upper[one.at], -1, one.kind) for one in self._inputs])
         none = low > high
         middle = tuple((a + b) / 2 for a, b in zip(case.lower, case.upper, strict=True))
         for place in np.flatnonzero(none):
@@ -82,7 +112,7 @@ class Replay:
     def confirmed(self, case: Case, x: Array) -> Assignment | None:
         """The assignment at the input of the box nearest to x (n_in,), if the model violates the query there."""
         low, high, none = self.inside(case)
-        near = np.clip(x.astype(self.kind), low, high)
+        near = np.clip(self.own(x), low, high)
         output = self.run(near)
         if not np.isfinite(output).all():
             return None
@@ -98,7 +128,8 @@ class Replay:
         inputs of the box; relative to the outputs, inf where there are not as many."""
         low, high, _ = self.inside(case)
         shares = np.random.default_rng(0).random((_POINTS, len(low)))
-        points = np.clip((low + shares * (high.astype(np.float64) - low)).astype(self.kind), low, high)
+        inside = low + shares * (high.astype(np.float64) - low)
+        points = np.array([np.clip(self.own(x), low, high) for x in inside])
         theirs, ours = np.array([self.run(x) for x in points], dtype=np.float64), evaluate(points.astype(np.float64))
         if theirs.shape != ours.shape:
             return float("inf")

@@ -45,8 +45,9 @@ def answer(
     """
     query = read_query(path)
     model = model_of(query, networks)
-    own = cases(query.formula, query.input.size, query.input_name)
-    replay = Replay(model.proto, query, model.network.input_size)
+    query = model.query
+    own = cases(query.formula, query.input_size, query.input_name)
+    replay = Replay(model.proto, query, model.network)
     if replay.distance(own[0], model.network.evaluate) > CLOSE:
         raise ModelError(
             f"{model.network.source}: its outputs in the box of the query are not those of the network that was read;"
@@ -106,7 +107,7 @@ class _Judge:
         said = ["confirmed on the model by onnxruntime, without a tolerance"]
         if self.found.stand_ins:
             said.append(
-                f"{self.found.stand_ins} inputs are fixed to numbers that {self.replay.kind.__name__} lacks, and have"
+                f"{self.found.stand_ins} inputs are fixed to numbers that {self.replay.kind} lacks, and have"
                 " the nearest one"
             )
         return said

@@ -116,7 +116,7 @@ class _Reader:
         return Query(
             version="1.0",
             network="",
-            input=Tensor(name="X", type="real", shape=(sizes["X"],)),
+            inputs=(Tensor(name="X", type="real", shape=(sizes["X"],)),),
             output=Tensor(name="Y", type="real", shape=(sizes["Y"],)),
             formula=All(tuple(self.parts)),
         )

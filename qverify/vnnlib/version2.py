@@ -1,12 +1,13 @@
 """VNN-LIB 2.0, read by the standard's own parser, the package `vnnlib` (the extra `qverify[vnnlib]`).
 
-Supported are queries about one network with one input and one output of type real, limits on single inputs, and linear
-comparisons of outputs. What else the standard has is refused in a sentence.
+Supported are queries about one network with one output, of type real as its inputs are, limits on single inputs, and
+linear comparisons of outputs. What else the standard has is refused in a sentence.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qverify.errors import PackageMissing, UsageError
@@ -53,6 +54,7 @@ class _Reader:
 
     def __init__(self, ast: ModuleType, source: str, found: Any):
         self.ast, self.source, self.found = ast, source, found
+        self.begins: dict[str, int] = {}
         self.signs = {
             ast.LessEqual: "<=",
             ast.GreaterEqual: ">=",
@@ -65,12 +67,17 @@ class _Reader:
     def query(self) -> Query:
         """The query, if it is of the supported kind. Raises UsageError."""
         network = self._network()
-        (given,), (made,) = network.inputs, network.outputs
+        inputs, begin = [], 0
+        for given in network.inputs:
+            inputs.append(replace(self._tensor(given), begin=begin))
+            begin += inputs[-1].size
+        self.begins = {tensor.name: tensor.begin for tensor in inputs}
+        (made,) = network.outputs
         parts = tuple(self._formula(one.expr) for one in self.found.assertions)
         return Query(
             version="2.0",
             network=network.name,
-            input=self._tensor(given),
+            inputs=tuple(inputs),
             output=self._tensor(made),
             formula=All(parts),
         )
@@ -85,10 +92,11 @@ class _Reader:
             raise self._refused(
                 f"the hidden node {quoted(network.hidden[0].name)}", "comparisons of inputs and outputs"
             )
-        for what, declared in (("inputs", network.inputs), ("outputs", network.outputs)):
-            if len(declared) != 1:
-                names = ", ".join(quoted(one.name) for one in declared)
-                raise self._refused(f"{len(declared)} {what} ({names})", "one input and one output")
+        if len(network.outputs) != 1 or not network.inputs:
+            names = ", ".join(quoted(one.name) for one in network.outputs)
+            raise self._refused(
+                f"{len(network.inputs)} inputs and {len(network.outputs)} outputs ({names})", "inputs and one output"
+            )
         return network
 
     def _tensor(self, declared: Any) -> Tensor:
@@ -140,7 +148,8 @@ class _Reader:
         kinds = {self.ast.SymbolKind.Input: False, self.ast.SymbolKind.Output: True}
         if node.kind not in kinds:
             raise self._refused(f"the hidden node {quoted(node.name)}", "comparisons of inputs and outputs")
-        return Sum.variable(Variable(kinds[node.kind], index))
+        begin = 0 if kinds[node.kind] else self.begins[node.name]
+        return Sum.variable(Variable(kinds[node.kind], begin + index))
 
 
 def _written(kind: str) -> str:

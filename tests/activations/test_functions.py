@@ -26,6 +26,8 @@ def parameters(name: str, rng: np.random.Generator, count: int) -> tuple[np.ndar
         return low, high
     if name == "hard_sigmoid":
         return rng.uniform(0.05, 2.0, count), rng.normal(size=count)
+    if name == "softplus_threshold":
+        return (rng.uniform(20.0, 30.0, count),)
     return tuple(rng.uniform(0.2, 2.5, count) for _ in FUNCTIONS[name].parameters)
 
 

@@ -53,7 +53,21 @@ def lines(side: _Side, radius: float = 0.0) -> list[tuple[float, float]]:
 
 def places(low: float, high: float) -> np.ndarray:
     near = [low + (high - low) * 2.0**-k for k in range(1, 40)] + [high - (high - low) * 2.0**-k for k in range(1, 40)]
-    special = [-3.0, 3.0, -2.4, 2.4, -(2.0**0.5), 2.0**0.5, 0.0, -1.2784645427610737, -0.7517915246935644, -1.5, 1.1]
+    special = [
+        -3.0,
+        3.0,
+        -2.4,
+        2.4,
+        -(2.0**0.5),
+        2.0**0.5,
+        0.0,
+        -1.2784645427610737,
+        -0.7517915246935644,
+        -1.5,
+        1.1,
+        20.0,
+    ]
+    special.append(float(np.nextafter(20.0, 30.0)))
     x = np.concatenate([np.linspace(low, high, 1501), near, special])
     return np.asarray(np.clip(x, low, high))
 
@@ -86,6 +100,22 @@ def _lines_hold(name: str, span: list[float], slope: float) -> None:
         asked = [(slope, float(side.intercept(torch.full((1, 1, 1), slope, dtype=torch.float64)))), *lines(side)]
         for tilt, intercept in asked:
             assert (sign * y >= tilt * x + intercept).all()
+
+
+@pytest.mark.parametrize(
+    "span", [(19.0, 21.0), (20.0, 20.0 + 1e-12), (20.0 - 1e-9, 20.0 + 1e-9), (19.9, 19.9 + 0.2), (20.0, 60.0)]
+)
+def test_a_jump_is_inside(span: tuple[float, float]) -> None:
+    """At 20 the Softplus of PyTorch falls by 2e-9, which lines and intervals allow for on either side."""
+    _lines_hold("softplus_threshold", list(span), 1.0)
+    x = np.clip([span[0], 20.0, np.nextafter(20.0, 30.0), span[1]], *span)
+    y = curve("softplus_threshold", x, np.float64(20.0))
+    made = layer("softplus_threshold")
+    out = Dense("d", (1,), (2,), weight=np.ones((2, 1)), bias=np.zeros(2))
+    bounds = interval_bounds(
+        BoundModel.of(Family.of(Network((Input("x", (), (1,)), made, out)), Radii())), *ends_of(*span)
+    )
+    assert float(bounds.lower[1]) <= y.min() and y.max() <= float(bounds.upper[1])
 
 
 @pytest.mark.slow
@@ -144,13 +174,17 @@ def test_intervals_hold_and_are_attained(name: str, span: list[float], radius: f
     made = layer(name)
     out = Dense("d", (1,), (2,), weight=np.ones((2, 1)), bias=np.zeros(2))
     network = Network((Input("x", (), (1,)), made, out))
-    model = BoundModel.of(Family.of(network, Radii(activation=radius)))
+    model = BoundModel.of(Family.of(network, Radii(layers={"a": {"activation": radius}})))
     bounds = interval_bounds(model, *ends_of(low, high))
     least, most = reached(name, *made.parameters)
     y = curve(name, places(low, high), *(np.float64(p) for p in PARAMETERS[name]))
-    ends = np.clip([y.min() - radius, y.max() + radius], least, most).ravel()
+    ends = np.array([y.min() - radius, y.max() + radius])
+    if radius:  # which is all that leaves the range of the function
+        ends = np.clip(ends, least, most).ravel()
     found = [float(bounds.lower[1]), float(bounds.upper[1])]
-    off = 2e-7 * (radius > 0) + 1e-11 * (1.0 + abs(ends).max())  # `reached` has seven digits
+    off = (
+        2e-7 * (radius > 0) + 2.0 * made.curve.function.slack + 1e-11 * (1.0 + abs(ends).max())
+    )  # `reached` has seven digits
     assert found[0] <= ends[0] + 2e-7 * (radius > 0) and ends[1] <= found[1]
     assert abs(np.array(found) - ends).max() <= off + 1e-3 * (y.max() - y.min())
     assert activation_interval(model, bounds, 1)[0].shape == (1, 1)

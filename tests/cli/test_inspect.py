@@ -96,6 +96,6 @@ def test_inputs_beyond_the_paper_convention_are_pointed_out(
 ) -> None:
     monkeypatch.setattr(problem, "load", lambda path, output=None: networks.mlp(rng, 4, 3))
     data = Samples("far", np.array([[-2.0, 0.0, 3.0, 1.0]]), np.array([1]), "", "")
-    monkeypatch.setattr(datasets, "load", lambda name: data)
+    monkeypatch.setattr(datasets, "load", lambda name, parts: data)
     result = qverify("inspect", DIGITS, "--data", "far", "--bits", 8)
     assert "inputs go from -2 to 3" in result.stderr

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from qverify.activations.layer import Activation
 from qverify.errors import UnsupportedModel
 from qverify.onnx.reader import load
 from qverify.onnx.writer import to_onnx
@@ -155,6 +156,43 @@ def test_what_is_written_is_read_back(name: str, rng: np.random.Generator) -> No
     assert [type(layer) for layer in again.layers] == [type(layer) for layer in network.layers]
     x = rng.normal(size=(50, 9))
     np.testing.assert_allclose(again.evaluate(x), network.evaluate(x), rtol=1e-5, atol=1e-5)
+
+
+def _torch_softplus(threshold: float, *more: onnx.NodeProto, compared: str = "x", soft: str = "x") -> onnx.ModelProto:
+    nodes = [node("Softplus", soft, "s"), node("Greater", f"{compared} t", "c"), node("Where", "c x s", "z")]
+    return model([*more, *nodes, node("Neg", "z", "y")], {"t": np.array(threshold)}, ["N", 4])
+
+
+@pytest.mark.parametrize("threshold", [20.0, 25.0])
+def test_the_softplus_of_pytorch_is_one_layer(threshold: float, rng: np.random.Generator) -> None:
+    built = _torch_softplus(threshold)
+    network = load(built)
+    first: Any = network.layers[1]
+    assert (first.function, first.name) == ("softplus_threshold", "z_node") and not network.notes
+    assert (first.parameters[0] == threshold).all() and len(network.layers) == 3
+    agree(network, built, rng)
+    wide = np.array([[19.0, 21.0, -3.0, 200.0]])
+    assert np.abs(network.evaluate(wide) - run(built, wide)).max() < 1e-5
+    again = load(to_onnx(network)).layers[1]
+    assert isinstance(again, Activation) and again.function == "softplus_threshold"
+
+
+def test_other_choices_are_none() -> None:
+    for built in (
+        _torch_softplus(19.0),
+        _torch_softplus(20.0, node("Neg", "x", "n"), compared="n"),
+        _torch_softplus(20.0, node("Neg", "x", "n"), soft="n"),
+    ):
+        with pytest.raises(UnsupportedModel, match="Where"):
+            load(built)
+
+
+def test_a_softplus_that_others_read_stays(rng: np.random.Generator) -> None:
+    nodes = [node("Softplus", "x", "s"), node("Greater", "x t", "c"), node("Where", "c x s", "z")]
+    built = model([*nodes, node("Add", "z s", "y")], {"t": np.array(20.0)}, ["N", 4])
+    network = load(built)
+    assert [la.function for la in network.layers if isinstance(la, Activation)] == ["softplus", "softplus_threshold"]
+    agree(network, built, rng)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -10,7 +10,7 @@ from onnx import helper
 
 from qverify.layers import Dense, Input
 from qverify.onnx.folding import fold
-from qverify.onnx.graph import Constant, Logits, NetworkBuilder, Node, Refusal, Tensor, label, layer_name
+from qverify.onnx.graph import Constant, GraphInput, Logits, NetworkBuilder, Node, Refusal, Tensor, label, layer_name
 from qverify.onnx.session import open_session
 
 
@@ -82,7 +82,7 @@ def test_names_of_layers_can_be_typed() -> None:
 
 
 def test_layers_get_names_of_their_own_and_the_shape_of_one_sample() -> None:
-    builder = NetworkBuilder(input_name="x", input_shape=(1, 3), batched=True)
+    builder = NetworkBuilder(inputs=(GraphInput("x", (1, 3)),), batched=True)
     assert [(type(layer), layer.shape) for layer in builder.layers] == [(Input, (3,))]
     fields = {"weight": np.ones((2, 3)), "bias": np.zeros(2)}
     made = [builder.new(Dense, "x", (COMPUTED,), (1, 2), **fields) for _ in range(3)]

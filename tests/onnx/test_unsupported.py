@@ -42,12 +42,6 @@ def _with_outputs(*names: str) -> onnx.ModelProto:
     return built
 
 
-def _two_inputs() -> onnx.ModelProto:
-    built = _chain(node("Add", "x z", "y"))
-    built.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
-    return built
-
-
 def _sparse() -> onnx.ModelProto:
     built = _chain(node("Gemm", "x w", "y"))
     values, indices = (
@@ -149,7 +143,6 @@ REFUSALS = {
         _with_outputs("a"),
         ["2 outputs ('y', 'a'); supported is one: name it with --output"],
     ),
-    "several inputs": (_two_inputs(), ["2 inputs ('x', 'z'); supported is one: make the others initializers"]),
     "constant output": (
         _chain(node("Constant", "", "y", value_floats=[1.0, 2.0]), node("Relu", "x", "z")),
         ["'y' does not depend on the input", "nothing uses its output"],
@@ -187,7 +180,7 @@ REFUSALS = {
         ["(Hardmax): the operator is not supported (export the model without it"],
     ),
     "statistics of the sample": (
-        _chain(node("LayerNormalization", "x s", "y"), s=_numbers(4)),
+        _chain(node("LpNormalization", "x", "y")),
         ["use BatchNormalization, whose statistics are constants"],
     ),
     "cast to integers": (
@@ -280,8 +273,8 @@ REFUSALS = {
         _chain(node("BatchNormalization", f"x {BN}", "y"), **STATISTICS | {"mean": _numbers(3)}),  # type: ignore[arg-type]
         ["one number for each of the 4 channels"],
     ),
-    "3-d convolution": (
-        _image("Conv", _numbers(3, 2, 2, 2, 2), shape=["N", 2, 5, 4, 3]),
+    "4-d convolution": (
+        _image("Conv", _numbers(3, 2, 1, 2, 2, 2), shape=["N", 2, 1, 5, 4, 3]),
         ["supported is (1, channels"],
     ),
     "misfit kernel": (_image("Conv", _numbers(3, 3, 2, 2)), ["in 1 groups does not fit 2 channels"]),

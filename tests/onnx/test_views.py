@@ -67,12 +67,12 @@ def test_views_that_cannot_be_are_refused(view: tuple[str, dict[str, Any]], cons
     from onnx import helper
 
     from qverify.onnx import views
-    from qverify.onnx.graph import Constant, NetworkBuilder, Node, Refusal, Tensor
+    from qverify.onnx.graph import Constant, GraphInput, NetworkBuilder, Node, Refusal, Tensor
 
     kind, attributes = view
     inputs: list[Any] = [Tensor(layer=0, shape=SHAPE), *([] if constant is None else [Constant(np.array(constant))])]
     proto = helper.make_node(kind, ["x", "c"][: len(inputs)], ["y"], **attributes)
-    builder = NetworkBuilder(input_name="x", input_shape=SHAPE, batched=True)
+    builder = NetworkBuilder(inputs=(GraphInput("x", SHAPE),), batched=True)
     with pytest.raises(Refusal, match=words):
         getattr(views, kind.lower())(Node(proto, tuple(inputs), 17, attributes), builder)
 

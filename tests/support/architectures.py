@@ -169,4 +169,16 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
         lambda m, x: m.c(F.relu(m.b(m.a(x.flatten(1))))),
         a=nn.Linear(64, 32), b=nn.LayerNorm(32), c=nn.Linear(32, CLASSES),
     ),
+    "group_norm": lambda: Function(
+        lambda m, x: m.c(F.relu(m.b(m.a(x))).flatten(1)),
+        a=nn.Conv2d(1, 4, 3), b=nn.GroupNorm(2, 4), c=nn.Linear(144, CLASSES),
+    ),
+    "instance_norm": lambda: Function(
+        lambda m, x: m.c(F.relu(m.b(m.a(x))).flatten(1)),
+        a=nn.Conv2d(1, 4, 3), b=nn.InstanceNorm2d(4, affine=True), c=nn.Linear(144, CLASSES),
+    ),
+    "volume": lambda: Function(
+        lambda m, x: m.d(F.avg_pool3d(F.max_pool3d(F.relu(m.b(m.a(x.view(-1, 1, 4, 4, 4)))), 2, 1), 2, 1).flatten(1)),
+        a=nn.Conv3d(1, 4, 3, padding=1), b=nn.BatchNorm3d(4), d=nn.Linear(32, CLASSES),
+    ),
 }  # fmt: skip

@@ -331,6 +331,7 @@ SMOOTH: dict[str, tuple[float, ...]] = {
     "sigmoid": (),
     "tanh": (),
     "softplus": (),
+    "softplus_threshold": (20.0,),
     "elu": (1.3,),
     "selu": (1.67326, 1.0507),
     "celu": (0.7,),
@@ -341,6 +342,8 @@ SMOOTH: dict[str, tuple[float, ...]] = {
     "silu": (),
     "gelu": (),
     "gelu_tanh": (),
+    "sqrt": (0.3,),
+    "rsqrt": (0.3,),
 }
 """The functions that are not piecewise linear, with parameters for `smooth`."""
 
@@ -482,6 +485,7 @@ def curve(function: str, x: Array, *p: Any) -> Array:
             "sigmoid": lambda: logistic,
             "tanh": lambda: np.tanh(x),
             "softplus": lambda: np.where(x > 0, x + np.log1p(np.exp(-np.abs(x))), np.log1p(np.exp(-np.abs(x)))),
+            "softplus_threshold": lambda: np.where(x > p[0], x, np.where(x > 0, x, 0.0) + np.log1p(np.exp(-np.abs(x)))),
             "elu": lambda: np.where(x < 0, p[0] * np.expm1(np.minimum(x, 0)), x),
             "selu": lambda: p[1] * np.where(x < 0, p[0] * np.expm1(np.minimum(x, 0)), x),
             "celu": lambda: np.maximum(0, x) + np.minimum(0, p[0] * np.expm1(np.minimum(x, 0) / p[0])),
@@ -489,6 +493,8 @@ def curve(function: str, x: Array, *p: Any) -> Array:
             "softsign": lambda: x / (1 + np.abs(x)),
             "hard_swish": lambda: x * np.maximum(0, np.minimum(1, x / 6 + 0.5)),
             "silu": lambda: x * logistic,
+            "sqrt": lambda: np.sqrt(np.where(x > p[0], x, p[0])),
+            "rsqrt": lambda: one / np.sqrt(np.where(x > p[0], x, p[0])),
             "gelu_tanh": lambda: 0.5 * x * (1 + np.tanh(np.sqrt(2 / (one * np.pi)) * (x + 0.044715 * x**3))),
         }
         return np.asarray(table[function](), dtype=np.float64)
@@ -501,6 +507,8 @@ def reached(function: str, *p: Any) -> tuple[Any, Any]:
         return np.where(p[0] > 0, -none, 0.0), none
     if function in ("clip", "elu", "celu", "selu"):
         return (p[0], p[1]) if function == "clip" else (-np.prod(p, axis=0), none)
+    if function in ("sqrt", "rsqrt"):
+        return (np.sqrt(p[0]), none) if function == "sqrt" else (0.0, 1.0 / np.sqrt(p[0]))
     least = {"tanh": -1.0, "softsign": -1.0, "erf": -1.0, "hard_swish": -0.375, "silu": -0.2784645, "gelu": -0.1699712}
     least |= {"gelu_tanh": -0.1700407}
     most = 1.0 if function in ("sigmoid", "hard_sigmoid", "tanh", "softsign", "erf") else none

@@ -43,7 +43,7 @@ def test_assertions_mean_what_they_say(assertion: str, y0: str, wanted: bool) ->
 def test_several_assertions_hold_together() -> None:
     query = parse(f"{DECLARED}(assert (<= Y_0 1))(assert (>= Y_0 1))", "q")
     assert [holds(query.formula, [Fraction(0)], [Fraction(v), Fraction(0)]) for v in (0, 1, 2)] == [False, True, False]
-    assert (query.input.size, query.output.size, query.input_name(0)) == (1, 2, "X_0")
+    assert (query.input_size, query.output.size, query.input_name(0)) == (1, 2, "X_0")
 
 
 @pytest.mark.parametrize(

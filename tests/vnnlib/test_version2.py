@@ -43,7 +43,7 @@ def test_assertions_mean_what_they_say(assertion: str, wanted: bool) -> None:
 def test_names_types_and_shapes() -> None:
     pytest.importorskip("vnnlib")
     query = parse(f"{NETWORK}(assert (<= Y[0,1] 0.5))", "q")
-    assert (query.network, query.input.name, query.input.type, query.output.shape) == ("f", "X", "real", (2, 2))
+    assert (query.network, query.inputs[0].name, query.inputs[0].type, query.output.shape) == ("f", "X", "real", (2, 2))
     assert (query.input_name(1), query.output.element(2)) == ("X[0,1]", "Y[1,0]")
 
 
@@ -70,9 +70,8 @@ def test_names_types_and_shapes() -> None:
             "the query has 2 networks ('f', 'g')",
         ),
         (
-            NETWORK.replace("(declare-output", "(declare-input V real [3])\n(declare-output")
-            + "(assert (<= V[0] 1.0))",
-            "the query has 2 inputs ('X', 'V')",
+            NETWORK.replace(")\n)", ")\n(declare-output V real [3])\n)") + "(assert (<= V[0] 1.0))",
+            "the query has 1 inputs and 2 outputs ('Y', 'V')",
         ),
     ],
 )
