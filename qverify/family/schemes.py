@@ -26,6 +26,7 @@ import numpy as np
 
 from qverify.activations.layer import Activation
 from qverify.errors import RadiiError
+from qverify.family.activation_points import clips, errors_before, fixed_range, refuse_activations, unrounded
 from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
 from qverify.family.checked import check, refuse_constants, refuse_gathers
 from qverify.family.gathers import leaves_out, passes_on
@@ -34,10 +35,11 @@ from qverify.family.points import Point
 from qverify.family.ranges import Range, Ranges, calibrate
 from qverify.gather import Gather
 from qverify.kinds import NETWORK, expected
-from qverify.layers import Conv, Dense, MaxPool, Relu
+from qverify.layers import Conv, Dense, MaxPool, Relu, Scale
 from qverify.network import Network
 
 if TYPE_CHECKING:
+    from qverify.arrays import Array
     from qverify.family.steps import Place, Quantiser
 
 
@@ -74,7 +76,8 @@ def _placed(quantiser: Quantiser, network: Network) -> str:
     if quantiser.points == "activations":
         named = "Relus and other activations" if network.activations else "Relus"
         return f"{entry}, {named} are, and outputs, averages and sums before a Relu are not"
-    return f"{entry}, and what every layer gives, as {quantiser.points} does"
+    files = " in QDQ files" if quantiser.points == "onnxruntime" and network.activations else ""
+    return f"{entry}, and what every layer gives, as {quantiser.points} does{files}"
 
 
 def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
         refuse_constants(network)
     if quantiser.points != "activations":
         _refuse_late_relus(network)
-        _refuse_activations(network, quantiser.points)
+        refuse_activations(network, quantiser)
         refuse_gathers(network, quantiser.points)
     norms = kept_apart(network, quantiser)
     found = calibration
@@ -101,7 +104,8 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     points = {}
     if quantiser.input == "rounded":
         points[network.layers[0].name] = quantiser.at_input().point(*found.outputs[0], place="input")
-    points |= {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
+    wrong = errors_before(network, quantiser, ranges, places) if quantiser.points != "activations" else {}
+    points |= {network.layers[i].name: _point(quantiser, network, i, ranges, apart, wrong.get(i)) for i in places}
     # With a normalisation kept apart, what enters a Relu is not known to be 0 or more on any sample.
     empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*found.outputs[i])]
     dead, unsure = ([name for name in empty if (name in apart.before) is kept] for kept in (False, True))
@@ -129,9 +133,10 @@ def rounded_places(network: Network, where: str) -> list[int]:
     if where == "activations":
         return sorted((*network.relus, *network.activations))
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
+    skipped = unrounded(network, where)
     pools = [isinstance(layer, MaxPool) for layer in network.layers]
     passed = [pool or passes_on(network, i, where) for i, pool in enumerate(pools)]
-    return [i for i in range(1, len(network.layers)) if not alone[i] and not passed[i]]
+    return [i for i in range(1, len(network.layers)) if not alone[i] and not passed[i] and i not in skipped]
 
 
 def _refuse_late_relus(network: Network) -> None:
@@ -147,16 +152,6 @@ def _refuse_late_relus(network: Network) -> None:
             )
 
 
-def _refuse_activations(network: Network, points: str) -> None:
-    """Raise RadiiError for activations other than Relu: toolchains fuse some, and have tables and ranges for others."""
-    for i in network.activations:
-        layer: Any = network.layers[i]
-        raise RadiiError(
-            f"Toolchains differ in where they round around {layer.name!r} ({layer.function}), so --points {points} is"
-            " not known for it; use --points activations, --scheme paper or --radii."
-        )
-
-
 def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[tuple[Range, ...]]:
     """The ranges that a toolchain may take for the output of each layer: an average has that of what it reads in
     TensorFlow Lite, unless it is a mean over all positions, and in onnxruntime's QDQ files, and its own elsewhere; a
@@ -164,6 +159,8 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
     layers its own."""
     found: list[tuple[Range, ...]] = [(ends,) for ends in ranges]
     for i, layer in enumerate(network.layers):
+        if (fixed := fixed_range(layer, quantiser.points)) is not None:
+            found[i] = (fixed,)
         if isinstance(layer, Conv) and not layer.quantised and quantiser.points != "activations":
             read = found[layer.inputs[0]]
             if abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1).max() > 1.0 + 1e-9:
@@ -180,11 +177,19 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
 
 
 def _point(
-    quantiser: Quantiser, network: Network, index: int, ranges: list[tuple[Range, ...]], apart: Separate
+    quantiser: Quantiser,
+    network: Network,
+    index: int,
+    ranges: list[tuple[Range, ...]],
+    apart: Separate,
+    wrong: Array | None,
 ) -> Point:
+    """The point behind layer `index`; `wrong`: what runtimes get wrong in its function or product."""
     layer = network.layers[index]
     place: Place = "behind Relu" if index in network.relus else "inside"
     before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
+    if wrong is not None:
+        before = before + wrong.reshape(layer.shape)
     points = []
     entry = isinstance(layer, Gather) and network.grid_of(index) == 0  # on the input's grid, or on one of its own
     for own, ends in product([quantiser, quantiser.at_input()] if entry else [quantiser], ranges[index]):
@@ -206,11 +211,13 @@ def _second_rounding(
     """What the second of two roundings adds at the point of this step behind layer `index`, in steps (rules.py), at
     most: of the coarsest channel, and of sums and averages, whose multipliers have 20 bits."""
     source = index
-    while isinstance(network.layers[source], (Relu, Activation)):
+    fused = (Relu, Activation) if quantiser.points == "activations" else Relu
+    while isinstance(network.layers[source], fused) or clips(network.layers[source]):
         (source,) = network.layers[source].inputs
     layer: Any = network.layers[source]
     if source not in network.weighted:
-        return 2.0**-18 * quantiser.levels
+        scaled = isinstance(layer, Scale) and bool((layer.scale != 1.0).any())
+        return 2.0**-18 * quantiser.levels + 0.25 * scaled
     reading = quantiser.at_input() if network.grid_of(layer.inputs[0]) == 0 else quantiser
     top = float(abs(layer.weight).max()) / quantiser.at_layer(layer.name).weight_levels
     entry = max(reading.activation_step(*ends) for ends in ranges[layer.inputs[0]])

@@ -129,6 +129,7 @@ def _gated(builder: NetworkBuilder, x: Tensor, factor: Tensor) -> Tensor | None:
         and _all_near(layer.parameters[0], 1 / 6)
         and _all_near(layer.parameters[1], 0.5)
     ):
+        builder.composed.append(layer.name)
         return builder.change(factor, function="hard_swish", parameters=())
     return None
 
