@@ -131,9 +131,11 @@ def not_in_programs(layer: Layer) -> UsageError:
 
 
 def _before(network: Network, index: int) -> int:
-    """The layer that layer `index` reads, looking through Relus."""
+    """The layer that layer `index` reads, looking through Relus and Clips, which kernels fuse."""
     (source,) = network.layers[index].inputs
-    return _before(network, source) if isinstance(network.layers[source], Relu) else source
+    read = network.layers[source]
+    fused = isinstance(read, Relu) or (isinstance(read, Activation) and read.function == "clip")
+    return _before(network, source) if fused else source
 
 
 def _exact_at_zero(network: Network, index: int) -> bool:
@@ -161,10 +163,12 @@ def point_error(network: Network, index: int, rule: str) -> Array:
         error = error + 0.5
     if rule in ("double", "any") and isinstance(read, Conv) and read.positions == 1:
         error = error + 1.0 / read.fan_in
-    if rule != "nearest":
+    if rule == "nearest":
+        return np.asarray(error)
+    if not isinstance(read, (Activation, Product)):
         error = error + _FIXED * (size + _both_branches(network, source) / layer.step)
-        if isinstance(read, (Activation, Product, Scale)):
-            error = error + kernel_error(read, [input_step(network, source, i) for i in read.inputs], layer, rule)
+    if isinstance(read, (Activation, Product, Scale)):
+        error = error + kernel_error(read, [input_step(network, source, i) for i in read.inputs], layer, rule)
     return np.asarray(error)
 
 
