@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import erf, expit
 
-from tests.support.tflite_models import RANGES, Array, Graph
+from tests.support.tflite_models import RANGES, RELU6, WINDOW, Array, Graph
 
 OPERATOR = {
     "sigmoid": "LOGISTIC",
@@ -95,3 +95,38 @@ def outputs(name: str, case: Made, resolver: str) -> Array:
     interpreter.set_tensor(given["index"], np.arange(case.low, case.high + 1).astype(given["dtype"])[None])
     interpreter.invoke()
     return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0].astype(np.float64))
+
+
+def gated(rng: np.random.Generator, function: str, kind: str = "INT8", constants: bool = True) -> Graph:
+    """A convolution, a function, a gate of squeeze and excite, a product with constants, a dense layer."""
+    zero = 0 if kind == "INT8" else 128
+
+    def tensor(shape: tuple[int, ...], step: float, at: int) -> int:
+        return graph.tensor(kind, shape, step, at + zero)
+
+    graph, weights = Graph(kind, (1, 4, 4, 2), 0.02, 3 + zero), "INT8" if kind == "INT8" else "UINT8"
+    scales: Any = [0.01, 0.02, 0.03] if kind == "INT8" else 0.02
+    middle = 0 if kind == "INT8" else 128
+    kernel = graph.constant(weights, rng.integers(-120, 120, (3, 3, 3, 2)) + middle, scales, middle)
+    unit = np.float32(0.02) * np.asarray(scales, np.float32)
+    bias = graph.constant("INT32", [10, -20, 30], unit)
+    conv, shape = tensor((1, 4, 4, 3), 0.04, -7), (1, 4, 4, 3)
+    graph.add("CONV_2D", [0, kernel, bias], conv, **WINDOW, dilationHFactor=1, dilationWFactor=1)
+    grids = {"sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
+    made_by = tensor(shape, *grids.get(function, (0.03, -60)))
+    graph.add(OPERATOR[function], [conv], made_by, **({"alpha": 0.2} if function == "leaky_relu" else {}))
+    mean = tensor((1, 1, 1, 3), 0.02, -30)
+    graph.add("MEAN", [made_by, graph.constant("INT32", [1, 2])], mean, keepDims=True)
+    gate = tensor((1, 1, 1, 3), 1 / 256, -128)
+    graph.add("LOGISTIC", [mean], gate)
+    product = tensor(shape, 0.02, -60)
+    graph.add("MUL", [gate, made_by], product, fusedActivationFunction=RELU6 if function == "tanh" else 0)
+    factors = graph.constant(kind, np.asarray([30, -50, 100]) + zero, 0.01, zero)
+    scaled = tensor(shape, 0.015, -10)
+    if constants:
+        graph.add("MUL", [product, factors], scaled)
+    flat = tensor((1, 48), *((0.015, -10) if constants else (0.02, -60)))
+    graph.add("RESHAPE", [scaled if constants else product, graph.constant("INT32", [1, 48])], flat)
+    dense = graph.constant(weights, rng.integers(-90, 90, (4, 48)) + middle, 0.02, middle)
+    graph.add("FULLY_CONNECTED", [flat, dense, -1], tensor((1, 4), 0.04, 5))
+    return graph

@@ -17,8 +17,8 @@ from qverify.family.radii import Radii
 from qverify.gather import Gather
 from qverify.layers import Product, Rounding, Scale
 from qverify.tflite import load, runtime
-from tests.support.tflite_functions import FUNCTIONS, OPERATOR, TRUTH, Made, content, made, outputs
-from tests.support.tflite_models import RELU6, WINDOW, Graph, LiteRT, stored
+from tests.support.tflite_functions import FUNCTIONS, OPERATOR, TRUTH, Made, content, gated, made, outputs
+from tests.support.tflite_models import WINDOW, Graph, LiteRT, stored
 
 Rng = np.random.Generator
 CONV = {**WINDOW, "dilationHFactor": 1, "dilationWFactor": 1}
@@ -54,40 +54,6 @@ def test_floats(tmp_path: Path, rng: Rng, name: str) -> None:
     network = load(stored(graph.content(), tmp_path))
     x = 3.0 * rng.normal(size=(4, 50))
     np.testing.assert_allclose(network.evaluate(x), TRUTH[name](x, 0.3), rtol=1e-6, atol=1e-6)
-
-
-def gated(rng: Rng, function: str, kind: str = "INT8") -> Graph:
-    """A convolution, a function, a gate of squeeze and excite, a product with constants, a dense layer."""
-    zero = 0 if kind == "INT8" else 128
-
-    def tensor(shape: tuple[int, ...], step: float, at: int) -> int:
-        return graph.tensor(kind, shape, step, at + zero)
-
-    graph, weights = Graph(kind, (1, 4, 4, 2), 0.02, 3 + zero), "INT8" if kind == "INT8" else "UINT8"
-    scales: Any = [0.01, 0.02, 0.03] if kind == "INT8" else 0.02
-    middle = 0 if kind == "INT8" else 128
-    kernel = graph.constant(weights, rng.integers(-120, 120, (3, 3, 3, 2)) + middle, scales, middle)
-    unit = np.float32(0.02) * np.asarray(scales, np.float32)
-    bias = graph.constant("INT32", [10, -20, 30], unit)
-    conv, shape = tensor((1, 4, 4, 3), 0.04, -7), (1, 4, 4, 3)
-    graph.add("CONV_2D", [0, kernel, bias], conv, **CONV)
-    grids = {"sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
-    made_by = tensor(shape, *grids.get(function, (0.03, -60)))
-    graph.add(OPERATOR[function], [conv], made_by, **({"alpha": 0.2} if function == "leaky_relu" else {}))
-    mean = tensor((1, 1, 1, 3), 0.02, -30)
-    graph.add("MEAN", [made_by, graph.constant("INT32", [1, 2])], mean, keepDims=True)
-    gate = tensor((1, 1, 1, 3), 1 / 256, -128)
-    graph.add("LOGISTIC", [mean], gate)
-    product = tensor(shape, 0.02, -60)
-    graph.add("MUL", [gate, made_by], product, fusedActivationFunction=RELU6 if function == "tanh" else 0)
-    factors = graph.constant(kind, np.asarray([30, -50, 100]) + zero, 0.01, zero)
-    scaled = tensor(shape, 0.015, -10)
-    graph.add("MUL", [product, factors], scaled)
-    flat = tensor((1, 48), 0.015, -10)
-    graph.add("RESHAPE", [scaled, graph.constant("INT32", [1, 48])], flat)
-    dense = graph.constant(weights, rng.integers(-90, 90, (4, 48)) + middle, 0.02, middle)
-    graph.add("FULLY_CONNECTED", [flat, dense, -1], tensor((1, 4), 0.04, 5))
-    return graph
 
 
 @pytest.mark.parametrize("kind", ["INT8", "UINT8"])
