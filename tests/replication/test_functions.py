@@ -266,3 +266,48 @@ def test_covers_and_compare_on_the_command_line(tmp_path: Path, rng: Rng) -> Non
 
 
 assert set(FILES) <= set(ACTIVATIONS)
+
+
+# --- clips that a file has not ---
+
+
+def clipped(rng: Rng, low: float, high: float, ends: tuple[int, int]) -> tuple[Network, Network]:
+    """A network with a Clip, and a file of it without, whose point in its place has steps of 1/20 and these ends."""
+    first = Dense("fc0", (0,), (5,), weight=rng.normal(size=(5, 4)), bias=rng.normal(size=5))
+    last = Dense("out", (2,), (3,), weight=rng.normal(size=(3, 5)), bias=rng.normal(size=3))
+    clip = Activation("clip", (1,), (5,), "clip", (np.full(5, low), np.full(5, high)))
+    network = Network((Input("x", (), (4,)), first, clip, last))
+
+    def on_grid(layer: Dense, source: int) -> Dense:
+        grid = np.full((1, 1), 0.01)
+        return replace(layer, inputs=(source,), weight=np.rint(layer.weight / grid) * grid, grid=grid)
+
+    layers = (
+        network.layers[0],
+        Rounding.on_grid("x/rounded", 0, (4,), 0.02, (-128, 127)),
+        on_grid(first, 1),
+        Rounding.on_grid("mid", 2, (5,), 0.05, ends, kernel=True),
+        on_grid(last, 3),
+        Rounding.on_grid("y", 4, (3,), 0.05, (-128, 127), kernel=True),
+    )
+    return network, Network(layers, source="file")
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.2])
+def test_a_file_without_the_clip_is_within_what_is_proved(radius: float, rng: Rng) -> None:
+    """Its ends are those of the Clip, half a step off at most."""
+    network, file = clipped(rng, -0.52, 0.48, (-10, 10))
+    found, matched = Gaps(match(network, file), "double", Region(radius=radius)), match(network, file)
+    assert [type(layer) for layer in matched.file.layers].count(Activation) == 1
+    moved = {i: move.absolute * (1 - 1e-9) for i, move in moves(file, "double").items()}
+    for index, sample in enumerate(rng.normal(size=(6, 4))):
+        gap = found.at(index, sample)
+        given = sample + radius * rng.choice([-1.0, 1.0, 0.3], (RUNTIMES, 4))
+        met = sample_runtimes(file, moved, given, rng)[-1] - network.evaluate(given)
+        assert (met >= gap.lower - 1e-9).all() and (met <= gap.upper + 1e-9).all()
+
+
+def test_a_point_beyond_the_clip_is_not_in_its_place(rng: Rng) -> None:
+    for low, high, ends in ((-0.52, 0.48, (-12, 10)), (-0.52, 0.48, (-10, 11)), (0.1, 0.48, (0, 10))):
+        with pytest.raises(ModelError, match=r"it has Dense 'out' 3 x 5, and the network has clip"):
+            match(*clipped(rng, low, high, ends))
