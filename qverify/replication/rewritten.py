@@ -77,5 +77,5 @@ def takes_up(point: Rounding, clip: Any) -> bool:
     low, high = clip.parameters
     if (low > 0).any() or (high < 0).any():
         return False
-    room = 0.499 * point.step
+    room = 0.5 * point.step
     return bool((point.low >= low - room).all() and (point.high <= high + room).all())

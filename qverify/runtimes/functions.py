@@ -1,4 +1,4 @@
-"""Functions of a tensor, and products of two, in integer networks: what they make of exact integers and of intervals.
+"""Functions of a tensor, and products, in integer networks: what they make of exact integers and of intervals.
 
 What they give is no sum, but like one it is exact for exact integers, and its ends bound an interval: a function is
 looked up at both ends and where it turns, a product at the four corners. Runtimes differ by how far the rounded result
@@ -7,6 +7,7 @@ is from it (family/function_errors.py), so that all ways of such a stage are one
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,21 +15,39 @@ import torch
 
 from qverify.family.float_errors import float_errors
 from qverify.family.rules import point_error
+from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from qverify.activations.curve import Curve
+    from qverify.arrays import Array
     from qverify.network import Network
 
 _FLOAT64 = 2.0**-30
 """What the arithmetic here may get wrong, in steps and relative to the largest of them, generously."""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Factor(Brief):
+    """The function x -> factor x of tensors, `factor` (size,)."""
+
+    factor: Array
+
+    def value(self, x: Array) -> Array:
+        """The products (N, size)."""
+        return x * self.factor
+
+    def span(self, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """The least and the largest of inputs in [lower, upper]."""
+        ends = self.value(lower), self.value(upper)
+        return np.minimum(*ends), np.maximum(*ends)
+
+
 class Looked:
     """The values (N, size), in steps of `unit`, of a function of integers (N, size) in steps of `step`."""
 
-    def __init__(self, curve: Curve, step: float, unit: float):
+    def __init__(self, curve: Curve | Factor, step: float, unit: float):
         self.curve, self.step, self.unit = curve, step, unit
 
     def exact(self, x: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from qverify.activations.layer import Activation
 from qverify.choices import RUNTIME_RULES
 from qverify.errors import UnsupportedModel
 from qverify.gather import Gather
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding
-from qverify.runtimes.functions import slacks
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
+from qverify.runtimes.functions import Factor, slacks
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Stage(Brief):
     places: np.ndarray[Any, np.dtype[np.int64]] | None = None
     window: int = 1
     mixed: bool = False
-    curve: Curve | None = None
+    curve: Curve | Factor | None = None
     entry: float = 1.0
     slack: Mapping[str, float] = field(default_factory=dict)
 
@@ -124,6 +124,11 @@ class IntegerNetwork(Brief):
         return float(last.steps[0].flat[0]) if last.step is None else last.step
 
 
+def _computes(layer: Layer) -> bool:
+    """Whether a layer is a function of a tensor, or a product, that is rounded behind."""
+    return isinstance(layer, (Activation, Product)) or (isinstance(layer, Scale) and not layer.shift.any())
+
+
 class _Derivation:
     """The way from layers to stages."""
 
@@ -158,7 +163,7 @@ class _Derivation:
                 self._add_stage(index, self._picked(layer))
             elif index == len(layers) - 1:
                 self._add_stage(index, self._last(layer))
-            elif not isinstance(layer, (Input, Dense, Conv, Add, Relu, Activation, Product)):
+            elif not isinstance(layer, (Input, Dense, Conv, Add, Relu)) and not _computes(layer):
                 raise self._refused(_NOT_INTEGER.format(layer.name, type(layer).__name__))
         assert host is not None  # a tensor was made of it, or `_sources` refused
         return IntegerNetwork(
@@ -197,22 +202,22 @@ class _Derivation:
         index = rounding.inputs[0]
         while isinstance(self.network.layers[index], Relu) and index not in self.tensor:
             index, low = self.network.layers[index].inputs[0], max(low, 0)
-        if index not in self.tensor and isinstance(self.network.layers[index], (Activation, Product)):
+        if index not in self.tensor and _computes(self.network.layers[index]):
             return replace(self._computed(rounding, index, step), low=low, high=high)
         stage = self._copy(rounding, index) if index in self.tensor else self._accumulated(self.network.layers[index])
         return replace(stage, step=step, low=low, high=high, size=rounding.size)
 
     def _computed(self, rounding: Rounding, index: int, step: float) -> Stage:
-        """A function of a tensor, or the product of two, and the rounding point behind it."""
+        """A function of a tensor, or a product, and the rounding point behind it."""
         layer: Any = self.network.layers[index]
         sources = self._sources(layer)
         units, reaches = [self.step[tensor] for tensor in sources], [self.reaches[tensor] for tensor in sources]
         if max(reaches) >= _BITS_8:
             raise self._refused(f"layer {layer.name!r} computes with integers of more than 8 bits")
-        kind, entry, curve = Kind.PRODUCT, prod(units), None
-        reach = float(prod(reaches)) * entry / step
-        if isinstance(layer, Activation):
-            kind, curve = Kind.FUNCTION, layer.curve
+        kind, entry = Kind.PRODUCT, prod(units)
+        reach, curve = float(prod(reaches)) * entry / step, None
+        if not isinstance(layer, Product):
+            kind, curve = Kind.FUNCTION, Factor(layer.scale) if isinstance(layer, Scale) else layer.curve
             ends = curve.span(*(np.full(layer.size, end * units[0]) for end in (-reaches[0], reaches[0])))
             reach = float(np.max(np.abs(ends))) / step
         slack = slacks(self.network, self.network.index(rounding.name), RUNTIME_RULES, reach)

@@ -311,3 +311,20 @@ def test_a_point_beyond_the_clip_is_not_in_its_place(rng: Rng) -> None:
     for low, high, ends in ((-0.52, 0.48, (-12, 10)), (-0.52, 0.48, (-10, 11)), (0.1, 0.48, (0, 10))):
         with pytest.raises(ModelError, match=r"it has Dense 'out' 3 x 5, and the network has clip"):
             match(*clipped(rng, low, high, ends))
+
+
+def test_a_leaky_relu_of_tensorflow_lite_is_covered(rng: Rng) -> None:
+    """XNNPACK's multiplier and gemmlowp's two roundings alike."""
+    layers = (
+        Input("x", (), (4,)),
+        Dense("fc0", (0,), (5,), weight=rng.normal(size=(5, 4)), bias=rng.normal(size=5)),
+        activation("leaky_relu", "leaky", 1, 5),
+        Dense("out", (2,), (3,), weight=rng.normal(size=(3, 5)), bias=rng.normal(size=3)),
+    )
+    network = Network(layers)
+    x = rng.normal(size=(50, 4))
+    family = Family.of(network, Radii.of(Quantiser(8, "channel", "nearest", points="tflite"), network, x))
+    file = quantised(network, x)
+    assert all(part.covered for part in coverage(network, file, family, "float32"))
+    (part,) = [part for part in coverage(network, file, family, "double") if part.name == "leaky"]
+    assert part.covered and part.share is not None and 0.7 < part.share < 0.8
