@@ -74,6 +74,16 @@ def _read_rounded(network: Network, index: int) -> bool:
     )
 
 
+def _given_rounded(network: Network, index: int) -> bool:
+    """Whether what layer `index` gives has a point in QDQ files where this module says, whatever node it comes from: a
+    mean, a factor or a Gather may be a node that onnxruntime leaves in floating point."""
+    layer = network.layers[index]
+    if isinstance(layer, (Relu, MaxPool)) or clips(layer):
+        return _given_rounded(network, layer.inputs[0])
+    weighted = isinstance(layer, Dense) or (isinstance(layer, Conv) and layer.quantised)
+    return weighted or isinstance(layer, (Add, Product, Activation))
+
+
 def _rounds(layer: Any) -> bool:
     """Whether onnxruntime rounds what a layer reads, whatever it is."""
     if isinstance(layer, Activation):
@@ -104,15 +114,12 @@ def _refused_by_onnxruntime(network: Network, index: int, layer: Any, quantiser:
         if quantiser.activations == "symmetric":
             return "onnxruntime rounds before a Clip where integers are symmetric"
         return _odd_clip(network, index, layer)
+    if layer.function != "sigmoid" and not _given_rounded(network, layer.inputs[0]):
+        return "what it reads may be left in floating point"
     if layer.function == "leaky_relu":
         return "" if _read_rounded(network, index) else "a LeakyRelu is rounded there and a PRelu is not"
-    if in_floats(layer):
-        if layer.inputs == (0,):
-            return "what it reads is not rounded"
-        if not _read_rounded(network, index) and not all(map(in_floats, users)):
-            return (
-                "onnxruntime leaves it in floating point, and what it gives is rounded behind what reads it, if at all"
-            )
+    if in_floats(layer) and not _read_rounded(network, index) and not all(map(in_floats, users)):
+        return "onnxruntime leaves it in floating point, and what it gives is rounded behind what reads it, if at all"
     return ""
 
 

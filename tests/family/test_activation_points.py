@@ -144,7 +144,7 @@ def test_a_verdict_holds_for_the_file(rng: Rng) -> None:
 # --- what is refused ---
 
 
-ENDS = {"high": 1.0, "low": 0.2, "below": -1.0, "zero": 0.0}
+ENDS = {"half": 0.5, "high": 1.0, "low": 0.2, "below": -1.0, "zero": 0.0}
 
 
 def behind(*nodes: onnx.NodeProto) -> onnx.ModelProto:
@@ -152,8 +152,8 @@ def behind(*nodes: onnx.NodeProto) -> onnx.ModelProto:
     return converted(model([start, *nodes], {"W": np.eye(4) + 0.1, "b": np.ones(4), **ENDS}, (4,), 4))
 
 
-def node(kind: str, inputs: str, output: str) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs.split(), [output], name=f"{output}_{kind.lower()}")
+def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], name=f"{output}_{kind.lower()}", **attributes)
 
 
 REFUSED = {
@@ -166,6 +166,11 @@ REFUSED = {
     "a LeakyRelu is rounded there and a PRelu is not": [behind(node("LeakyRelu", "z", "y"))],
     "the range behind it holds 0 and its own does not": [
         behind(node("Clip", "z low high", "c"), node("Gemm", "c W", "y"))
+    ],
+    "what it reads may be left in floating point": [
+        behind(node("ReduceMean", "z", "m", axes=[1]), node("Tanh", "m", "a"), node("Add", "a z", "y")),
+        behind(node("Mul", "z half", "m"), node("LeakyRelu", "m", "a"), node("Gemm", "a W", "y")),
+        converted(model([node("Tanh", "x", "a"), node("Gemm", "a W", "y")], {"W": np.eye(4)}, (4,), 4)),
     ],
     "what it gives is rounded behind what reads it": [behind(node("Tanh", "z", "a"), node("Relu", "a", "y"))],
     "a Clip is fused where it is all that reads": [
