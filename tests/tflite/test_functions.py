@@ -14,8 +14,10 @@ from qverify.bounds.tensors import BoundModel
 from qverify.errors import UnsupportedModel
 from qverify.family.family import Family
 from qverify.family.radii import Radii
+from qverify.family.rules import file_points
 from qverify.gather import Gather
-from qverify.layers import Product, Rounding, Scale
+from qverify.layers import Input, Product, Rounding, Scale
+from qverify.network import Network
 from qverify.tflite import load, runtime
 from tests.support.tflite_functions import FUNCTIONS, OPERATOR, TRUTH, Made, content, gated, made, outputs
 from tests.support.tflite_models import WINDOW, Graph, LiteRT, stored
@@ -158,3 +160,50 @@ def test_16_bits_of_a_leaky_relu(tmp_path: Path, rng: Rng) -> None:
     network = load(stored(alone("INT16", "LEAKY_RELU", (1e-4, 0), 1e-4, alpha=0.3), tmp_path))
     assert isinstance(network.layers[2], Activation)
     assert isinstance(made("tanh", "INT8", rng), Made)
+
+
+def test_the_gelu_by_tanh(tmp_path: Path, rng: Rng) -> None:
+    for kind, step, zero in (("FLOAT32", 1.0, 0), ("INT8", 0.03, -20)):
+        graph = Graph(kind, (1, 256), step, zero)
+        graph.add("GELU", [0], graph.tensor(kind, (1, 256), 0.017, -110), approximate=True)
+        network, litert = load(stored(graph.content(), tmp_path)), LiteRT(graph.content())
+        x = step * (np.arange(256)[None] - 128.0 - zero) if step < 1.0 else 3.0 * rng.normal(size=(4, 256))
+        layer = network.layers[2 if step < 1.0 else 1]
+        assert isinstance(layer, Activation) and layer.function == "gelu_tanh"
+        ours, theirs = network.evaluate(x), litert.run(x, litert.logits())
+        assert (abs(ours - theirs) > 1e-5).mean() < 0.02 and abs(ours - theirs).max() < 0.018
+
+
+@pytest.mark.parametrize("kind", ["INT8", "UINT8"])
+def test_all_pairs_of_integers_through_one_product(tmp_path: Path, rng: Rng, kind: str) -> None:
+    """One factor as a constant, which kernels treat alike; the radii of both readings."""
+    low, zero = (-128, 11) if kind == "INT8" else (0, 139)
+    first, second = (each.ravel() for each in np.meshgrid(np.arange(low, low + 256), np.arange(low, low + 256)))
+    for reach in (0.3, 0.9, 3.0):
+        steps = [float(np.float32(s)) for s in (0.02, rng.uniform(0.005, 0.05))]
+        out = float(np.float32(steps[0] * steps[1] * 255 * reach))
+        graph = Graph(kind, (1, 65536), steps[0], zero)
+        constant = graph.constant(kind, second[None], steps[1], zero)
+        graph.add("MUL", [0, constant], graph.tensor(kind, (1, 65536), out, zero - 5))
+        network = load(stored(graph.content(), tmp_path))
+        last = network.layers[-1]
+        assert isinstance(last, Rounding) and isinstance(network.layers[-2], Scale)
+        pair = Network(
+            (
+                Input("x", (), (1,)),
+                Rounding.on_grid("a", 0, (1,), steps[0], (-255, 255)),
+                Rounding.on_grid("b", 0, (1,), steps[1], (-255, 255)),
+                Product("ab", (1, 2), (1,)),
+                Rounding.on_grid(last.name, 3, (1,), out, (low - zero + 5, low + 260 - zero), kernel=True),
+            ),
+            "file",
+        )
+        exact = np.clip((first - zero) * steps[0] * ((second - zero) * steps[1]), last.low, last.high)
+        x = ((first - zero) * steps[0])[None]
+        for reference, rule in ((False, "float32"), (True, "double"), (True, "any"), (False, "any")):
+            litert = LiteRT(graph.content(), reference)
+            found = litert.run(x, litert.logits())[0]
+            for read in (network, pair):
+                radius = np.ravel(file_points(read, rule)[last.name].radius)
+                assert (abs(found - exact) <= radius + 1e-9).all(), rule
+            assert abs(found - exact).max() > 0.49 * out
