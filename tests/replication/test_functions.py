@@ -328,3 +328,33 @@ def test_a_leaky_relu_of_tensorflow_lite_is_covered(rng: Rng) -> None:
     assert all(part.covered for part in coverage(network, file, family, "float32"))
     (part,) = [part for part in coverage(network, file, family, "double") if part.name == "leaky"]
     assert part.covered and part.share is not None and 0.7 < part.share < 0.8
+
+
+def unrounded(file: Network) -> Network:
+    """The network of a file without its rounding points."""
+    layers: list[Layer] = []
+    place: dict[int, int] = {}
+    for index, layer in enumerate(file.layers):
+        if isinstance(layer, Rounding):
+            place[index] = place[layer.inputs[0]]
+            continue
+        layers.append(replace(layer, inputs=tuple(place[i] for i in layer.inputs)))
+        place[index] = len(layers) - 1
+    return Network(tuple(layers), source="float")
+
+
+@pytest.mark.parametrize("function", ["sigmoid", "tanh", "leaky_relu", "hard_swish", "gelu"])
+def test_kernels_of_litert_are_within_what_is_proved(function: str, tmp_path: Path, rng: Rng) -> None:
+    pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra tflite")
+    from tests.support.tflite_functions import gated as gated_file
+    from tests.support.tflite_models import LiteRT, stored
+
+    graph = gated_file(rng, function, constants=function != "tanh")
+    file = qverify.load(stored(graph.content(), tmp_path))
+    network, x = unrounded(file), 0.5 * rng.normal(size=(8, 2, 4, 4))
+    for reference, rule in ((False, "float32"), (True, "double")):
+        found, litert = Gaps(match(network, file), rule), LiteRT(graph.content(), reference)
+        theirs = litert.run(x, litert.logits())
+        for index, sample in enumerate(x.reshape(8, -1)):
+            gap, met = found.at(index, sample), theirs[index] - network.evaluate(sample[None])[0]
+            assert (met >= gap.lower - 1e-6).all() and (met <= gap.upper + 1e-6).all()
