@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _FREE = ("source", "notes")
 """Fields of a `Network` that are for people."""
-_LATER = ("grid", "parts")
-"""Fields of layers that count only where they are given: networks without them keep the hash they had before."""
+_LATER = ("grid", "parts", "composed")
+"""Fields that count only where they are given: networks without them keep the hash they had before."""
 
 
 def fingerprint(network: Network) -> str:

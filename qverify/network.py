@@ -74,7 +74,8 @@ class Network(Brief):
 
     How the model's file has it, where that matters to int8 toolchains: `added_biases`, the names of layers whose bias
     is added by a node of its own, which may be quantised to 8 bits like an activation; `batchnorms`; `oddities`,
-    layers (by name) in a form that toolchains quantise in ways of their own, and which.
+    layers (by name) in a form that toolchains quantise in ways of their own, and which; `composed`, names of
+    activations that are no nodes of their own, as a HardSwish of two nodes and a Relu by Max, or None.
 
     Raises ModelError if the layers are not in topological order or their sizes do not fit.
     """
@@ -85,6 +86,7 @@ class Network(Brief):
     added_biases: tuple[str, ...] = field(default=())
     batchnorms: tuple[BatchNorm, ...] = field(default=())
     oddities: tuple[tuple[str, str], ...] = field(default=())
+    composed: tuple[str, ...] | None = field(default=None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, tuple) or not all(isinstance(layer, Layer) for layer in self.layers):

@@ -130,6 +130,7 @@ def test_all_of_a_network_counts_but_what_is_for_people(rng: np.random.Generator
     others = [
         replace(network, added_biases=("fc0",)),
         replace(network, oddities=(("fc0", "why"),)),
+        replace(network, composed=("fc0",)),
         replace(network, batchnorms=(norm,)),
         replace(network, batchnorms=(replace(norm, before=None),)),
         replace(network, batchnorms=(replace(norm, mean=np.full(4, 5e-324)),)),
@@ -138,7 +139,7 @@ def test_all_of_a_network_counts_but_what_is_for_people(rng: np.random.Generator
     assert len({fingerprint(n) for n in (network, *others)}) == 1 + len(others)
     assert fingerprint(replace(network, source="elsewhere", notes=("a note",))) == fingerprint(network)
     assert {field.name for field in fields(Network)} == {
-        "layers", "source", "notes", "added_biases", "batchnorms", "oddities"
+        "layers", "source", "notes", "added_biases", "batchnorms", "oddities", "composed"
     }  # fmt: skip
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qverify.activations.function import INF
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qverify.activations.function import Function
+
+_DERIVATIVE = 1e-11
+"""What float64 may get wrong in derivatives, and in where pieces meet, generously."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,3 +85,22 @@ class Curve(Brief):
             y = self.value(x)
             least, most = self.xp.minimum(least, y), self.xp.maximum(most, y)
         return least, most
+
+    def steepness(self, lower: Any, upper: Any) -> tuple[Any, Any]:
+        """Bounds on f'(x) for x in [lower, upper], numpy arrays (..., size): outwards, with both sides at kinks.
+
+        On a piece that bends one way the derivative is largest and smallest at its ends.
+        """
+        xp, cuts = self.xp, self.breaks()
+        least, most = xp.full_like(lower, INF), xp.full_like(lower, -INF)
+        with xp.errstate(over="ignore", invalid="ignore"):
+            for piece, _ in enumerate(self.function.curvature):
+                left = lower if piece == 0 else xp.maximum(lower, cuts[piece - 1])
+                right = upper if piece == len(cuts) else xp.minimum(upper, cuts[piece])
+                for x in (left, right):
+                    found = self.derivative(self.inside(x, lower, upper), piece)
+                    known = ~xp.isnan(found)  # numbers that overflow have no bound
+                    least = xp.where(left <= right, xp.minimum(least, xp.where(known, found, -INF)), least)
+                    most = xp.where(left <= right, xp.maximum(most, xp.where(known, found, INF)), most)
+            error = _DERIVATIVE * (1.0 + xp.maximum(abs(least), abs(most)))
+        return least - error, most + error

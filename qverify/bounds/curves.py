@@ -103,6 +103,15 @@ def lines_around(state: BackwardPass, index: int) -> tuple[TwoLines, TwoLines]:
     return bounds.once(("curve", index), (curve, state.tracks, *ends, radius), made)
 
 
+def curve_lines(curve: Curve, v: Ends, y: Ends) -> tuple[Ends, Ends]:
+    """The line (slope, intercept) below and the one above f, each the nearest in the middle, for v in an interval on
+    which f lies in `y`; (size,) each, sound."""
+    none = torch.zeros_like(v[0])
+    below = _Side(curve, v, 1.0, True).lines(none, y[0])
+    above = _Side(curve, v, -1.0, True).lines(none, -y[1])
+    return (below.slope, below.intercept), (-above.slope, -above.intercept)
+
+
 class _Side:
     """Lines below `sign f(v)` for v in [lower, upper]."""
 

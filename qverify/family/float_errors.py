@@ -6,7 +6,7 @@ Between two rounding points numbers that are dequantised, multiplied and summed 
     e_z <= |W| e_x + g (|W| |x| + |b|),      g = (n + 8) u / (1 - (n + 8) u),      u = 2^-24
 
 for a sum of n products, the roundings of dequantised inputs, weights and biases included. `|x|` is bounded by the
-ranges of the rounding points before it.
+ranges of the rounding points before it. A function f of x is off by `max |f'| e_x`, and by what libraries get wrong.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _UNIT = 2.0**-24
 _AROUND = 8
 """Roundings around a sum."""
+_LINEAR, _SMOOTH = 2.0**-22, 2.0**-20
+"""What float32 may get wrong in a function, in parts of its largest number and its scale: the products and sums of
+piecewise linear ones; tables and polynomials of others, measured up to 2^-22.5 in onnxruntime's kernels."""
 _Pair = tuple[Any, Any]
 
 
@@ -95,8 +98,19 @@ def _dynamic(layer: Any, read: list[_Pair]) -> _Pair:
 
 
 def _activation(layer: Any, read: list[_Pair]) -> _Pair:
-    """Unbounded: runtimes compute such functions by tables and polynomials of their own."""
-    return np.full(layer.size, np.inf), np.full(layer.size, np.inf)
+    """What it reads is off by, times the steepest slope, and what float32 makes of the function itself."""
+    reach, error = read[0]
+    curve, function = layer.curve, layer.curve.function
+    limits = [np.broadcast_to(np.abs(end), layer.size) for end in function.ends(np, *curve.parameters)]
+    if not np.isfinite(reach + error).all():
+        return np.max(limits, axis=0), np.full(layer.size, np.inf)
+    around = reach + error
+    least, most = curve.steepness(-around, around)
+    size = np.max(np.abs(curve.span(-around, around)), axis=0)
+    own = (_LINEAR if curve.linear else _SMOOTH) * (size + function.scale(np, *curve.parameters) + 1.0)
+    moved = np.maximum(np.abs(least), np.abs(most)) * (error + 2.0 * _UNIT * reach)
+    found = (moved + own) * (1.0 + 2.0**-30)
+    return np.minimum(size, np.max(limits, axis=0)), np.where(np.isfinite(found), found, np.inf)
 
 
 FLOAT_ERRORS: dict[type[Layer], Callable[[Any, list[_Pair]], _Pair]] = {

@@ -18,7 +18,8 @@ s_y`, and `k` the right shift in `M = m 2^-k` with m in [1/2, 1).
 Not covered by `float32`: kernels that scale the bias apart from the products (TensorRT).
 
 Where a file has its operators in floating point between rounding points (QDQ), runtimes may compute them so: by every
-rule but `nearest` what float32 can get wrong then is added (float_errors.py).
+rule but `nearest` what float32 can get wrong then is added (float_errors.py), and so it is behind an activation other
+than Relu, of which kernels make a table; what those do that compute it in integers is in function_errors.py.
 
 The kernels of TensorFlow Lite for 16-bit activations keep 15 bits of the multiplier: `single` and `double` have
 |v| 2^-15 there. Sums of two branches and averages take more roundings on the way, by fixed-point multipliers of 20 bits
@@ -31,14 +32,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.choices import DYNAMIC_RULES, ROUNDINGS
 from qverify.errors import RadiiError, UsageError
 from qverify.family.float_errors import float_errors
+from qverify.family.function_errors import kernel_error, layer_reach
 from qverify.family.kernels import INT32, Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point
 from qverify.gather import Gather
 from qverify.kinds import is_word
-from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Layer, MaxPool, Relu, Rounding
+from qverify.layers import (
+    LEVELS,
+    Add,
+    Conv,
+    Dense,
+    DynamicRounding,
+    Layer,
+    MaxPool,
+    Product,
+    Relu,
+    Rounding,
+    Scale,
+)
 from qverify.text.escapes import shown
 
 if TYPE_CHECKING:
@@ -72,7 +87,7 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
     for i in network.roundings:
         layer: Any = network.layers[i]
         radius = layer.step * point_error(network, i, rule)
-        if errors and not layer.kernel:
+        if errors and (not layer.kernel or isinstance(network.layers[_before(network, i)], Activation)):
             radius = radius + errors[layer.inputs[0]]
             if not np.isfinite(radius).all():
                 raise RadiiError(
@@ -115,9 +130,11 @@ def not_in_programs(layer: Layer) -> UsageError:
 
 
 def _before(network: Network, index: int) -> int:
-    """The layer that layer `index` reads, looking through Relus."""
+    """The layer that layer `index` reads, looking through Relus and Clips, which kernels fuse."""
     (source,) = network.layers[index].inputs
-    return _before(network, source) if isinstance(network.layers[source], Relu) else source
+    read = network.layers[source]
+    fused = isinstance(read, Relu) or (isinstance(read, Activation) and read.function == "clip")
+    return _before(network, source) if fused else source
 
 
 def _exact_at_zero(network: Network, index: int) -> bool:
@@ -148,8 +165,12 @@ def point_error(network: Network, index: int, rule: str) -> Array:
         error = error + 0.5
     if rule in ("double", "any") and isinstance(read, Conv) and read.positions == 1:
         error = error + 1.0 / read.fan_in
-    if rule != "nearest":
+    if rule == "nearest":
+        return np.asarray(error)
+    if not isinstance(read, (Activation, Product)):
         error = error + _FIXED * (size + _both_branches(network, source) / layer.step)
+    if isinstance(read, (Activation, Product, Scale)):
+        error = error + kernel_error(read, [input_step(network, source, i) for i in read.inputs], layer, rule)
     return np.asarray(error)
 
 
@@ -168,6 +189,8 @@ def _reach(network: Network, index: int) -> float:
         return float(np.maximum(-layer.low, layer.high).max())
     if isinstance(layer, Gather):
         return max(float(abs(layer.fill).max()), *(_reach(network, i) for i in layer.inputs))
+    if isinstance(layer, Activation):
+        return layer_reach(layer, _reach(network, layer.inputs[0]))
     return _reach(network, layer.inputs[0]) if isinstance(layer, (Relu, MaxPool)) else np.inf
 
 
@@ -183,9 +206,12 @@ def _second_rounding(network: Network, source: int, point: Rounding) -> Array:
     return np.asarray(np.where(exponent < 0, np.ldexp(0.5, np.minimum(exponent, 0)), 0.0))
 
 
-def input_step(network: Network, index: int) -> float | None:
-    """The step of the grid that what layer `index` reads lies on; None where it is on no single one."""
-    points = _points_read(network, index)
+def input_step(network: Network, index: int, source: int | None = None) -> float | None:
+    """The step of the grid that what layer `index` reads lies on; None where it is on no single one.
+
+    `source`: which of several layers that it reads.
+    """
+    points = _points_read(network, index) if source is None else _points_of(network, source)
     if not points or any((point.step != points[0].step[0]).any() for point in points):
         return None
     return float(points[0].step[0])

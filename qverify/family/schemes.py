@@ -26,6 +26,7 @@ import numpy as np
 
 from qverify.activations.layer import Activation
 from qverify.errors import RadiiError
+from qverify.family.activation_points import clips, errors_before, fixed_range, refuse_activations, unrounded
 from qverify.family.batchnorm import Separate, integer_layer, kept_apart, separate
 from qverify.family.checked import check, refuse_constants, refuse_gathers
 from qverify.family.gathers import leaves_out, passes_on
@@ -34,10 +35,11 @@ from qverify.family.points import Point
 from qverify.family.ranges import Range, Ranges, calibrate
 from qverify.gather import Gather
 from qverify.kinds import NETWORK, expected
-from qverify.layers import Conv, Dense, MaxPool, Relu
+from qverify.layers import Conv, Dense, MaxPool, Relu, Scale
 from qverify.network import Network
 
 if TYPE_CHECKING:
+    from qverify.arrays import Array
     from qverify.family.steps import Place, Quantiser
 
 
@@ -74,7 +76,8 @@ def _placed(quantiser: Quantiser, network: Network) -> str:
     if quantiser.points == "activations":
         named = "Relus and other activations" if network.activations else "Relus"
         return f"{entry}, {named} are, and outputs, averages and sums before a Relu are not"
-    return f"{entry}, and what every layer gives, as {quantiser.points} does"
+    files = " in QDQ files" if quantiser.points == "onnxruntime" and network.activations else ""
+    return f"{entry}, and what every layer gives, as {quantiser.points} does{files}"
 
 
 def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
         refuse_constants(network)
     if quantiser.points != "activations":
         _refuse_late_relus(network)
-        _refuse_activations(network, quantiser.points)
+        refuse_activations(network, quantiser)
         refuse_gathers(network, quantiser.points)
     norms = kept_apart(network, quantiser)
     found = calibration
@@ -103,7 +106,8 @@ def _range_radii(quantiser: Quantiser, network: Network, calibration: Any) -> di
     if quantiser.input == "rounded":
         at_input = quantiser.at_input()
         points = {network.layers[i].name: at_input.point(*found.outputs[i], place="input") for i in given}
-    points |= {network.layers[i].name: _point(quantiser, network, i, ranges, apart) for i in places}
+    wrong = errors_before(network, quantiser, ranges, places) if quantiser.points != "activations" else {}
+    points |= {network.layers[i].name: _point(quantiser, network, i, ranges, apart, wrong.get(i)) for i in places}
     # With a normalisation kept apart, what enters a Relu is not known to be 0 or more on any sample.
     empty = [network.layers[i].name for i in network.relus if quantiser.degenerate(*found.outputs[i])]
     dead, unsure = ([name for name in empty if (name in apart.before) is kept] for kept in (False, True))
@@ -134,9 +138,11 @@ def rounded_places(network: Network, where: str) -> list[int]:
         functions = {i: network.layers[i].curve.function for i in network.activations}  # type: ignore[attr-defined]
         return sorted((*network.relus, *(i for i, function in functions.items() if not function.arithmetic)))
     alone = [len(users) == 1 and users[0] in relus for users in network.consumers]
+    skipped = unrounded(network, where)
     pools = [isinstance(layer, MaxPool) for layer in network.layers]
     passed = [pool or passes_on(network, i, where) for i, pool in enumerate(pools)]
-    return [i for i in range(1, len(network.layers)) if not (alone[i] or passed[i] or i in network.entries)]
+    skipped |= network.entries
+    return [i for i in range(1, len(network.layers)) if not alone[i] and not passed[i] and i not in skipped]
 
 
 def _refuse_late_relus(network: Network) -> None:
@@ -152,16 +158,6 @@ def _refuse_late_relus(network: Network) -> None:
             )
 
 
-def _refuse_activations(network: Network, points: str) -> None:
-    """Raise RadiiError for activations other than Relu: toolchains fuse some, and have tables and ranges for others."""
-    for i in network.activations:
-        layer: Any = network.layers[i]
-        raise RadiiError(
-            f"Toolchains differ in where they round around {layer.name!r} ({layer.function}), so --points {points} is"
-            " not known for it; use --points activations, --scheme paper or --radii."
-        )
-
-
 def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> list[tuple[Range, ...]]:
     """The ranges that a toolchain may take for the output of each layer: an average has that of what it reads in
     TensorFlow Lite, unless it is a mean over all positions, and in onnxruntime's QDQ files, and its own elsewhere; a
@@ -169,6 +165,8 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
     layers its own."""
     found: list[tuple[Range, ...]] = [(ends,) for ends in ranges]
     for i, layer in enumerate(network.layers):
+        if (fixed := fixed_range(layer, quantiser.points)) is not None:
+            found[i] = (fixed,)
         if isinstance(layer, Conv) and not layer.quantised and quantiser.points != "activations":
             read = found[layer.inputs[0]]
             if abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1).max() > 1.0 + 1e-9:
@@ -185,11 +183,19 @@ def _possible(quantiser: Quantiser, network: Network, ranges: list[Range]) -> li
 
 
 def _point(
-    quantiser: Quantiser, network: Network, index: int, ranges: list[tuple[Range, ...]], apart: Separate
+    quantiser: Quantiser,
+    network: Network,
+    index: int,
+    ranges: list[tuple[Range, ...]],
+    apart: Separate,
+    wrong: Array | None,
 ) -> Point:
+    """The point behind layer `index`; `wrong`: what runtimes get wrong in its function or product."""
     layer = network.layers[index]
     place: Place = "behind Relu" if index in network.relus else "inside"
     before = apart.before.get(layer.name, np.zeros(layer.size)).reshape(layer.shape)
+    if wrong is not None:
+        before = before + wrong.reshape(layer.shape)
     points = []
     entry = (
         isinstance(layer, Gather) and network.grid_of(index) in network.entries
@@ -213,11 +219,13 @@ def _second_rounding(
     """What the second of two roundings adds at the point of this step behind layer `index`, in steps (rules.py), at
     most: of the coarsest channel, and of sums and averages, whose multipliers have 20 bits."""
     source = index
-    while isinstance(network.layers[source], (Relu, Activation)):
+    fused = (Relu, Activation) if quantiser.points == "activations" else Relu
+    while isinstance(network.layers[source], fused) or clips(network.layers[source]):
         (source,) = network.layers[source].inputs
     layer: Any = network.layers[source]
     if source not in network.weighted:
-        return 2.0**-18 * quantiser.levels
+        scaled = isinstance(layer, Scale) and bool((layer.scale != 1.0).any())
+        return 2.0**-18 * quantiser.levels + 0.25 * scaled
     reading = quantiser.at_input() if network.grid_of(layer.inputs[0]) in network.entries else quantiser
     top = float(abs(layer.weight).max()) / quantiser.at_layer(layer.name).weight_levels
     entry = max(reading.activation_step(*ends) for ends in ranges[layer.inputs[0]])

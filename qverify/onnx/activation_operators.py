@@ -15,7 +15,7 @@ import numpy as np
 
 from qverify.activations.functions import FUNCTIONS
 from qverify.activations.layer import Activation
-from qverify.layers import DynamicRounding, Layer, Rounding, Scale
+from qverify.layers import DynamicRounding, Layer, Scale
 from qverify.onnx.fusing import THRESHOLD
 from qverify.onnx.graph import NetworkBuilder, Node, Refusal, Tensor, Value
 
@@ -33,8 +33,8 @@ _DEFAULTS = {
 }
 """What ONNX says of attributes that are not given."""
 _BETWEEN = (
-    " beside quantised tensors, which runtimes compute by tables and rules of their own; supported there are Relu and a"
-    " Clip that a QuantizeLinear follows"
+    " beside tensors quantised dynamically, where what runtimes get wrong in it is not known; supported there are Relu"
+    " and a Clip that a QuantizeLinear follows: quantise the model statically"
 )
 _NAMES = {
     "Abs": "abs",
@@ -58,8 +58,8 @@ _SINGLE = ("hard_swish", "gelu", "gelu_tanh")
 
 
 def refuse_between(builder: NetworkBuilder, refusals: Refusals) -> None:
-    """Refuse activations in a file whose tensors are quantised."""
-    if any(isinstance(layer, (Rounding, DynamicRounding)) for layer in builder.layers):
+    """Refuse activations in a file whose tensors are quantised dynamically."""
+    if any(isinstance(layer, DynamicRounding) for layer in builder.layers):
         for layer in builder.layers:
             if isinstance(layer, Activation):
                 refusals.add(f"activation {layer.name!r} ({layer.function})", _BETWEEN)
@@ -138,6 +138,7 @@ def _gated(builder: NetworkBuilder, x: Tensor, factor: Tensor) -> Tensor | None:
         and _all_near(layer.parameters[0], 1 / 6)
         and _all_near(layer.parameters[1], 0.5)
     ):
+        builder.composed.append(layer.name)
         return builder.change(factor, function="hard_swish", parameters=())
     return None
 

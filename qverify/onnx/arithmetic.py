@@ -247,6 +247,9 @@ def maximum(node: Node, builder: NetworkBuilder) -> Value:
         return x
     largest = np.full(x.size, np.finfo(np.float64 if x.double else np.float32).max)
     end = np.max(ends, axis=0) if node.op == "Max" else np.min(ends, axis=0)
-    if node.op == "Min":
-        return clipped(node, builder, x, -largest, end)
-    return clipped(node, builder, x, end, largest) if end.any() else builder.new(Relu, node.name, (x,), x.shape)
+    if node.op == "Max" and not end.any():
+        out = builder.new(Relu, node.name, (x,), x.shape)
+    else:
+        out = clipped(node, builder, x, *((-largest, end) if node.op == "Min" else (end, largest)))
+    builder.composed.append(builder.layers[out.layer].name)
+    return out

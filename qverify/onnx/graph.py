@@ -292,6 +292,7 @@ class NetworkBuilder(Brief):
     added_biases: list[str] = field(default_factory=list)
     batchnorms: list[BatchNorm] = field(default_factory=list)
     oddities: list[tuple[str, str]] = field(default_factory=list)
+    composed: list[str] = field(default_factory=list)
     single: bool = False
     points: dict[int, Point] = field(default_factory=dict)
     entries: dict[str, Tensor] = field(default_factory=dict)

@@ -126,8 +126,10 @@ OPERATORS: dict[str, Operator] = {
     "QLinearConcat": _own(quantised.qlinear_concat, "axis"),
     "QLinearConv": _entry(quantised.qlinear_conv, f"{_WINDOW} group"),
     "QLinearGlobalAveragePool": _own(quantised.qlinear_global_average_pool, "channels_last"),
+    "QLinearLeakyRelu": _own(quantised.qlinear_leaky_relu, "alpha"),
     "QLinearMatMul": _entry(quantised.qlinear_matmul),
     "QLinearMul": _own(quantised.qlinear_mul),
+    "QLinearSigmoid": _own(quantised.qlinear_sigmoid),
     "QLinearSoftmax": _own(quantised.qlinear_softmax, "axis opset"),
     "QuantizeLinear": _entry(
         quantised.quantize_linear, "axis block_size output_dtype precision saturate", (*DOMAINS, ONNXRUNTIME)

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import helper
 
 from qverify.onnx.accumulators import scaled_sums
+from qverify.onnx.activation_operators import activation
 from qverify.onnx.arithmetic import arithmetic
 from qverify.onnx.dense_operators import gemm, matmul
 from qverify.onnx.dynamic import dynamic_sums
@@ -115,14 +116,17 @@ def _operand(node: Node, builder: NetworkBuilder, index: int, axis: int = 1) -> 
     return x
 
 
-def _requantised(node: Node, builder: NetworkBuilder, out: Value, scale: int) -> Value:
-    """The result rounded to the grid whose scale is input `scale` and zero point the next; as it is without them."""
+def _requantised(node: Node, builder: NetworkBuilder, out: Value, scale: int, kernel: bool = True) -> Value:
+    """The result rounded to the grid whose scale is input `scale` and zero point the next; as it is without them.
+
+    `kernel`: it is computed in integers.
+    """
     assert isinstance(out, Tensor)
     if not node.has(scale):
         return out
     kind = kind_at(node, scale + 1) if node.has(scale + 1) else _kind_read(node)
     grid = tensor_grid(node, Place(scale, scale + 1), kind, out.shape)
-    return rounded(builder, out, grid, f"{node.name}/rounded", Point(node.proto.output[0], grid, kernel=True))
+    return rounded(builder, out, grid, f"{node.name}/rounded", Point(node.proto.output[0], grid, kernel))
 
 
 def _kind_read(node: Node) -> str:
@@ -186,6 +190,19 @@ def _elementwise(op: str) -> Callable[[Node, NetworkBuilder], Value]:
 
 
 qlinear_add, qlinear_mul = _elementwise("Add"), _elementwise("Mul")
+
+
+def _function(op: str, *attributes: str) -> Callable[[Node, NetworkBuilder], Value]:
+    """QLinearSigmoid and QLinearLeakyRelu of onnxruntime, which makes a table of each in float32."""
+
+    def read(node: Node, builder: NetworkBuilder) -> Value:
+        inputs = {0: _operand(node, builder, 0)}
+        return _requantised(node, builder, activation(_as(node, op, inputs, attributes), builder), 3, kernel=False)
+
+    return read
+
+
+qlinear_sigmoid, qlinear_leaky_relu = _function("Sigmoid"), _function("LeakyRelu", "alpha")
 
 
 def qlinear_concat(node: Node, builder: NetworkBuilder) -> Value:

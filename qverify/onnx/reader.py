@@ -130,6 +130,7 @@ def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
             added_biases=tuple(builder.added_biases),
             batchnorms=tuple(builder.batchnorms),
             oddities=tuple(builder.oddities),
+            composed=tuple(builder.composed) or None,
         )
     made = {name for node in model.graph.node for name in node.output}
     asked = {point.tensor for point in (builder.dynamic or {}).values()}

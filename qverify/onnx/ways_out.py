@@ -4,7 +4,6 @@ from __future__ import annotations
 
 _ACTIVATION = "it is none of the activations that docs/onnx.md lists"
 _JUMPS = "it jumps, and what is bounded here is continuous"
-_LAST = f"{_ACTIVATION}; one after the last layer keeps the order of the classes, so export the model without it"
 _STATISTICS = "use BatchNormalization, whose statistics are constants"
 _ANSWER = "export the model without it: the outputs before it are what is compared"
 
@@ -21,8 +20,6 @@ HINTS: dict[str, str] = {
     "Sum": "use Add",
     "DynamicQuantizeMatMul": OPTIMISED,
     "MatMulNBits": "its weights are in a packed form of onnxruntime; export them with DequantizeLinear and block_size",
-    "QLinearLeakyRelu": _ACTIVATION,
-    "QLinearSigmoid": _LAST,
     **dict.fromkeys(["QLinearReduceMean", "QLinearWhere"], _QUANTISED),
     **dict.fromkeys(["FusedConv", "FusedGemm", "FusedMatMul"], OPTIMISED),
     **dict.fromkeys(_ACTIVATIONS.split(), _ACTIVATION),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.family.activation_points import clips
 from qverify.family.rules import file_kernel, file_points, point_error
 from qverify.gather import Gather
 from qverify.layers import Conv, Dense, Relu, Rounding, Scale
@@ -56,7 +57,8 @@ def coverage(trained: Network, file: Network, family: Family, rule: str) -> list
 
     `rule`: that of the file's runtimes (family/rules.py). Raises ModelError where structures depart.
     """
-    return list(_Coverage(match(trained, file), trained, family, rule, file_points(file, rule)).parts())
+    found = match(trained, file)
+    return list(_Coverage(found, trained, family, rule, file_points(found.file, rule)).parts())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,7 +232,7 @@ def _exact_at_zero(file: Network, j: int) -> bool:
     """Whether what rounding point j is given is known exactly where it is 0, and its sign elsewhere: a sample is, and
     an integer sum times a positive number; branches, averages and floats may come out off 0."""
     (source,) = file.layers[j].inputs
-    while isinstance(file.layers[source], Relu):
+    while isinstance(file.layers[source], Relu) or clips(file.layers[source]):
         (source,) = file.layers[source].inputs
     read, point = file.layers[source], file.layers[j]
     integers = isinstance(read, (Dense, Conv)) and read.grid is not None

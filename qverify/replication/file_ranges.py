@@ -29,7 +29,7 @@ def ranges_of_file(trained: Network, file: Network, quantiser: Quantiser) -> Ran
         )
     ranges: dict[int, Range] = {}
     for j, i in enumerate(found.layers):
-        layer = file.layers[j]
+        layer = found.file.layers[j]
         if isinstance(layer, Rounding):
             own = quantiser.at_input() if i in trained.entries else quantiser
             low, high, step = float(layer.low.min()), float(layer.high.max()), float(layer.step.max())

@@ -12,13 +12,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.errors import ModelError
+from qverify.family.activation_points import clips
 from qverify.gather import Gather
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
+from qverify.replication.rewritten import factored, takes_up, with_clips
 from qverify.text.brief import Brief
 from qverify.text.shortened import listed, quoted
 
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 class Match(Brief):
     """`layers[j]`: the index in `trained` of the layer that layer j of `file` stands for.
 
-    `trained` is the float network, perhaps with some BatchNormalization taken apart: the same function.
+    `trained` is the float network, perhaps with some BatchNormalization or activation taken apart: the same function.
+    `file` is the file, perhaps with a Clip before points that took it up: what it may give is among what that may.
     """
 
     trained: Network
@@ -61,23 +65,11 @@ def match(trained: Network, file: Network) -> Match:
             f"{file.source} is quantised dynamically, and what compares a file with its network needs fixed steps; "
             "quantise the network statically, or ask verify about the file alone."
         )
-    for network in (trained, file):
-        if network.products:
-            name = quoted(network.layers[network.products[0]].name)
-            raise ModelError(
-                f"{network.source} multiplies two branches in layer {name}, of which compare and covers know no bounds;"
-                " verify takes the file alone."
-            )
-        for i in network.activations:
-            layer: Any = network.layers[i]
-            raise ModelError(
-                f"{network.source} has the activation {layer.name!r} ({layer.function}), and a file is compared with"
-                " its network for Relu alone; ask verify about either."
-            )
     departures = []
     for candidate in _forms(trained):
         try:
-            return Match(trained=candidate, file=file, layers=_walked(candidate, file))
+            whole, stands = with_clips(candidate, file, _walked(candidate, file))
+            return Match(trained=candidate, file=whole, layers=stands)
         except _Departure as departure:
             departures.append(departure)
     latest = max(departures, key=lambda departure: departure.index)
@@ -87,7 +79,14 @@ def match(trained: Network, file: Network) -> Match:
 
 
 def _forms(trained: Network) -> Iterator[Network]:
-    """The network as it was read, then with what was folded taken apart: one after the other, and all."""
+    """The network as it was read, then with what was folded taken apart: one after the other, and all; and all of
+    these with activations taken apart."""
+    yield from _unfolded(trained)
+    if (products := factored(trained)) is not trained:
+        yield from _unfolded(products)
+
+
+def _unfolded(trained: Network) -> Iterator[Network]:
     yield trained
     folded = [norm.layer for norm in trained.batchnorms if norm.before is not None]
     if folded:
@@ -165,8 +164,10 @@ def _partner(trained: Network, file: Network, index: int, before: list[int], tak
     elif isinstance(layer, Gather):
         wanted = _moved(layer, tuple(before), file)
         fitting = [i for i in users if _moved(trained.layers[i], trained.layers[i].inputs, trained) == wanted]
-    elif isinstance(layer, Add):
-        fitting = [i for i in users if sorted(trained.layers[i].inputs) == sorted(before)]
+    elif isinstance(layer, (Add, Product)):
+        fitting = [
+            i for i in users if sorted(trained.layers[i].inputs) == sorted(before) and _alike(trained.layers[i], layer)
+        ]
     else:
         fitting = [i for i in users if _alike(trained.layers[i], layer)]
     if not fitting:
@@ -179,18 +180,22 @@ def _partner(trained: Network, file: Network, index: int, before: list[int], tak
 
 
 def _rounded(trained: Network, file: Network, index: int, before: int) -> int:
-    """What a rounding point stands for: a Relu fused into it, or what it reads."""
+    """What a rounding point stands for: a Relu or Clip fused into it, or what it reads."""
     layer, users = file.layers[index], trained.consumers[before]
     assert isinstance(layer, Rounding)
-    fused = len(users) == 1 and isinstance(trained.layers[users[0]], Relu) and not layer.low.any()
-    return users[0] if fused and not _relu_follows(file, index) else before
+    if len(users) != 1:
+        return before
+    next_ = trained.layers[users[0]]
+    fused = takes_up(layer, next_) or (isinstance(next_, Relu) and not layer.low.any())
+    return users[0] if fused and not _follows(file, index) else before
 
 
-def _relu_follows(file: Network, index: int) -> bool:
-    """A Relu of the file's own reads a rounding point, perhaps through others."""
+def _follows(file: Network, index: int) -> bool:
+    """A Relu or Clip of the file's own reads a rounding point, perhaps through others."""
     readers = [file.layers[i] for i in file.consumers[index]]
     points = [i for i in file.consumers[index] if isinstance(file.layers[i], Rounding)]
-    return any(isinstance(reader, Relu) for reader in readers) or any(_relu_follows(file, i) for i in points)
+    own = any(isinstance(reader, Relu) or clips(reader) for reader in readers)
+    return own or any(_follows(file, i) for i in points)
 
 
 def _alike(one: Layer, other: Layer) -> bool:
@@ -201,6 +206,9 @@ def _alike(one: Layer, other: Layer) -> bool:
         same = one.weight.shape == other.weight.shape and one.quantised == other.quantised
         names = ("in_shape", "strides", "pads", "dilations", "groups") if isinstance(one, Conv) else ()
         return same and all(getattr(one, name) == getattr(other, name) for name in names)
+    if isinstance(one, Activation) and isinstance(other, Activation):
+        pairs = zip(one.parameters, other.parameters, strict=True) if one.function == other.function else ()
+        return one.function == other.function and all(np.array_equal(*pair) for pair in pairs)
     if isinstance(one, MaxPool) and isinstance(other, MaxPool):
         return all(getattr(one, name) == getattr(other, name) for name in ("in_shape", "kernel", "strides", "pads"))
     return True
@@ -239,4 +247,5 @@ def _inputs(network: Network) -> str:
 def _what(layer: Layer) -> str:
     """A layer for people: kind, name and the shape of its weights."""
     shape = layer.weight.shape if isinstance(layer, (Dense, Conv)) else layer.shape
-    return f"{type(layer).__name__} {quoted(layer.name)} {' x '.join(map(str, shape))}"
+    kind = layer.function if isinstance(layer, Activation) else type(layer).__name__
+    return f"{kind} {quoted(layer.name)} {' x '.join(map(str, shape))}"

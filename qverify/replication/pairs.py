@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from qverify.activations.layer import Activation
 from qverify.bounds.affine import Affine
 from qverify.gather import Gather
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.replication.differences import Deviation
+from qverify.replication.functions import FunctionDifference, FunctionValue
+from qverify.replication.maps import Map, Picked
+from qverify.replication.products import Bilinear
 from qverify.replication.relaxation import Lines, Staircase
-from qverify.replication.system import Box, Kink, Largest, Leaf, Linear, Map, Node, Picked, System
+from qverify.replication.system import Box, Kink, Largest, Leaf, Linear, Node, System
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -114,7 +118,16 @@ def _node(network: Network, layer: Layer, move: Move | None) -> Node:
         return Linear(name, size, _picked(layer, network, layer.inputs), tensor(layer.fill))
     if isinstance(layer, MaxPool):
         return Largest(name, size, layer.inputs[0], torch.tensor(layer.windows))
+    if isinstance(layer, Product):
+        return Bilinear(name, size, _two(layer.inputs))
+    if isinstance(layer, Activation):
+        return Kink(name, size, layer.inputs[0], FunctionValue(layer.curve))
     return Kink(name, size, layer.inputs[0], _Value(_stairs(layer, move)))
+
+
+def _two(sources: Sequence[int]) -> tuple[int, int]:
+    one, other = sources
+    return one, other
 
 
 def _stairs(layer: Layer, move: Move | None) -> Staircase:
@@ -162,6 +175,11 @@ def difference_of(trained: Network, file: Network, matched: Sequence[int], moves
             nodes.append(Linear(name, size, _picked(layer, file, sources), tensor([0.0] * size)))
         elif isinstance(layer, MaxPool):
             nodes.append(Largest(name, size, sources[0], torch.tensor(layer.windows), difference=True))
+        elif isinstance(layer, Product):
+            nodes.append(Bilinear(name, size, _two(sources), tuple(matched[source] for source in layer.inputs)))
+        elif isinstance(layer, Activation):
+            kink = FunctionDifference(layer.curve)
+            nodes.append(Kink(name, size, sources[0], kink, (matched[layer.inputs[0]],)))
         else:
             before = matched[layer.inputs[0]]
             relu = matched[index] != before

@@ -20,13 +20,14 @@ from torch import Tensor
 from qverify.bounds.pools import pool_lines, undecided
 from qverify.budget import PIECE, pieces
 from qverify.errors import InternalError
+from qverify.replication.products import Bilinear, Planes
 from qverify.rounding import TINY, finite, gamma
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qverify.bounds.affine import Affine
+    from qverify.replication.maps import Map
     from qverify.replication.relaxation import Lines
 
 Box = tuple[Tensor, Tensor]
@@ -34,8 +35,6 @@ Box = tuple[Tensor, Tensor]
 
 REFINED = 2e9
 """Multiplications that the rows of one node may take for one sample; a node with more keeps its intervals."""
-_CONVOLUTION = 20.0
-"""How much longer a multiplication of a convolution takes, backward in float64, than one of a product (measured)."""
 
 
 class Kinked(Protocol):
@@ -46,72 +45,6 @@ class Kinked(Protocol):
 
     def ends(self, box: Box, seen: Sequence[Box]) -> Box:
         """The interval of the kink's value."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Picked(Brief):
-    """The map to some of `size` numbers: `index` (n_out,), -1 for a 0."""
-
-    index: Tensor
-    size: int
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, n_in) -> (N, n_out)."""
-        return torch.where(self.index < 0, 0.0, x[:, self.index])
-
-    def backward(self, rows: Tensor) -> Tensor:
-        """Rows (S, n_out) -> (S, n_in)."""
-        read = torch.nonzero(self.index >= 0).squeeze(1)
-        none = torch.zeros(len(rows), self.size, dtype=rows.dtype)
-        return none.index_add(1, self.index[read], rows[:, read])
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Map(Brief):
-    """A linear map without a bias: an affine layer's, a pick, or a diagonal one (None: the identity)."""
-
-    affine: Affine | None = None
-    scale: Tensor | None = None
-    picked: Picked | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, n_in) -> (N, n_out)."""
-        if self.affine is not None:
-            return self.affine.apply(self.affine.weight, x)
-        if self.picked is not None:
-            return self.picked.forward(x)
-        return x if self.scale is None else x * self.scale
-
-    def absolute(self, x: Tensor) -> Tensor:
-        """(N, n_in) -> (N, n_out) by the absolute values of the map."""
-        if self.affine is not None:
-            return self.affine.apply(self.affine.weight.abs(), x)
-        if self.picked is not None:
-            return self.picked.forward(x)
-        return x if self.scale is None else x * self.scale.abs()
-
-    def backward(self, rows: Tensor) -> Tensor:
-        """Rows (S, n_out) -> (S, n_in)."""
-        if self.affine is not None:
-            return self.affine.transpose(self.affine.weight, rows)
-        if self.picked is not None:
-            return self.picked.backward(rows)
-        return rows if self.scale is None else rows * self.scale
-
-    @property
-    def terms(self) -> int:
-        """Products that one output sums, and one input's coefficient."""
-        if self.affine is None:
-            return 1 if self.picked is None else len(self.picked.index)
-        weight = self.affine.layer.weight
-        return int(self.affine.terms + weight.size // weight.shape[1])
-
-    @property
-    def operations(self) -> float:
-        """Multiplications of one pass, in units of those of a matrix product."""
-        if self.affine is None:
-            return 0.0
-        return self.affine.layer.size * self.affine.layer.fan_in * (_CONVOLUTION if self.affine.is_conv else 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,7 +112,7 @@ class Largest(Brief):
         return below, down @ lines.intercept[0], lines.reach[0]
 
 
-Node = Leaf | Linear | Kink | Largest
+Node = Leaf | Linear | Kink | Largest | Bilinear
 
 
 @dataclass(eq=False, repr=False)
@@ -189,6 +122,7 @@ class Bounds(Brief):
     boxes: list[Box] = field(default_factory=list)
     mass: dict[int, Tensor] = field(default_factory=dict)
     lines: dict[int, Lines] = field(default_factory=dict)
+    planes: dict[int, Planes] = field(default_factory=dict)
 
     def reach(self, index: int) -> Tensor:
         """The largest absolute values of a node, (size,)."""
@@ -210,7 +144,7 @@ class System(Brief):
         they overflow, InternalError where two bounds exclude each other.
         """
         found, own = Bounds(), iter(leaves)
-        read = {node.source for node in self.nodes if isinstance(node, (Kink, Largest))}
+        read = {i for node in self.nodes if isinstance(node, (Kink, Largest, Bilinear)) for i in _sources(node)}
         for index, node in enumerate(self.nodes):
             box = next(own) if isinstance(node, Leaf) else self._forward(found, index)
             finite(node.name, box[0], box[1])
@@ -228,6 +162,9 @@ class System(Brief):
             return node.kink.ends(found.boxes[node.source], seen)
         if isinstance(node, Largest):
             return node.ends(found.boxes[node.source])
+        if isinstance(node, Bilinear):
+            found.planes[index], box = node.made(found.boxes)
+            return box
         assert isinstance(node, Linear)
         middle, half, mass = node.constant, torch.zeros_like(node.constant), node.constant.abs()
         terms = len(node.parts)
@@ -248,7 +185,7 @@ class System(Brief):
         node = self.nodes[index]
         if isinstance(node, Leaf):
             return True
-        sources = [node.source] if isinstance(node, (Kink, Largest)) else [source for source, _ in node.parts]
+        sources = _sources(node)
         plain = [i if isinstance(self.nodes[i], Leaf) else getattr(self.nodes[i], "source", None) for i in sources]
         return len(set(sources)) == len(sources) == len(set(plain)) and all(
             i is not None and isinstance(self.nodes[i], Leaf) for i in plain
@@ -279,6 +216,8 @@ class System(Brief):
         for node in self.nodes:
             if isinstance(node, Largest) and node.source == index:
                 wanted |= node.wanted(found.boxes[index])
+            if isinstance(node, Bilinear) and index in node.sources:
+                wanted |= found.boxes[index][1] > found.boxes[index][0]
             if isinstance(node, Kink) and node.source == index:
                 if any(i >= len(found.boxes) for i in node.seen):
                     return torch.ones_like(wanted)
@@ -315,17 +254,31 @@ class System(Brief):
                 _add(rows, node.source, below)
                 constant = constant + added
                 terms, tiny = node.size + 2, TINY * (1.0 + float(found.reach(node.source).sum()))
+            elif isinstance(node, Bilinear):
+                planes = found.planes[index]
+                constant = constant + row.clamp(min=0) @ planes.lower + row.clamp(max=0) @ planes.upper
+                for source, slope in zip(node.sources, (planes.first, planes.second), strict=True):
+                    _add(rows, source, row * slope)
+                mass, terms, tiny = planes.reach, node.size + 4, TINY * (1.0 + float(planes.reach.sum()))
             else:
                 lines, source = found.lines[index], node.source
                 up, down = row.clamp(min=0), row.clamp(max=0)
                 constant = constant + up @ lines.lower + down @ lines.upper
                 _add(rows, source, up * lines.lower_slope + down * lines.upper_slope)
-                mass = found.reach(source) + torch.maximum(lines.lower.abs(), lines.upper.abs())
+                steep = torch.maximum(lines.lower_slope.abs(), lines.upper_slope.abs()).clamp(min=1.0)
+                mass = steep * found.reach(source) + torch.maximum(lines.lower.abs(), lines.upper.abs())
                 terms, tiny = node.size + 2, TINY * (1.0 + float(found.reach(source).sum()))
             slack = slack + (size @ (mass + TINY) + constant.abs()) * gamma(terms) + tiny
         result = constant - 2.0 * slack
         finite(self.nodes[last].name, result)
         return result
+
+
+def _sources(node: Kink | Largest | Linear | Bilinear) -> list[int]:
+    """The nodes that a node is made of."""
+    if isinstance(node, Bilinear):
+        return [*node.sources]
+    return [node.source] if isinstance(node, (Kink, Largest)) else [source for source, _ in node.parts]
 
 
 def _add(rows: dict[int, Tensor], index: int, row: Tensor) -> None:

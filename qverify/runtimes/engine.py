@@ -10,7 +10,7 @@ import torch
 
 from qverify.runtimes.integers import Kind
 from qverify.runtimes.rules import nearest, ways_of
-from qverify.runtimes.sums import Largest, Sums, sums_of
+from qverify.runtimes.sums import Made, Sums, sums_of
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Engine:
         """The exact accumulators of tensor t, float64, from exact tensors."""
         stage, sums = self.stages[t - 1], self._sums[t - 1]
         read = [tensors[source] for source in stage.sources]
-        return tuple(x.double() for x in ([sums.exact(read[0])] if sums else read))
+        return tuple(x.double() for x in ([sums.exact(*read)] if sums else read))
 
     def bound(self, t: int, low: dict[int, Tensor], high: dict[int, Tensor], label: Tensor) -> Outputs:
         """Bounds on the outputs over all rules from tensor t <= `last` on, where those below it are between these ends.
@@ -115,11 +115,10 @@ class Engine:
         if sums is None:
             ends = (tuple(side[source].double() for source in stage.sources) for side in (low, high))
             return next(ends), next(ends)
-        source = stage.sources[0]
-        if torch.equal(low[source], high[source]):
+        if all(torch.equal(low[source], high[source]) for source in stage.sources):
             exact = self.accumulators(t, low)
             return exact, exact
-        below, above = sums.interval(low[source], high[source])
+        below, above = sums.interval(*(side[source] for source in stage.sources for side in (low, high)))
         return (below.double(),), (above.double(),)
 
     def union(self, t: int, lows: tuple[Tensor, ...], highs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -143,7 +142,7 @@ class _Margins:
     A runtime answers the first of the largest outputs, so it must be above those before it and not below those after.
     """
 
-    def __init__(self, network: IntegerNetwork, ways: tuple[Way, ...], sums: Sums | Largest | None):
+    def __init__(self, network: IntegerNetwork, ways: tuple[Way, ...], sums: Made | None):
         stage = network.stages[-1]
         self.stage, self.source = stage, stage.sources[0]
         self.order = torch.arange(stage.size)

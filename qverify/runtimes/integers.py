@@ -7,22 +7,30 @@ that is done is the choice of a runtime (rules.py); everything before is exact i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
+from qverify.choices import RUNTIME_RULES
 from qverify.errors import UnsupportedModel
 from qverify.gather import Gather
-from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Relu, Rounding
+from qverify.layers import Add, Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
+from qverify.runtimes.functions import Factor, slacks
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qverify.activations.curve import Curve
     from qverify.arrays import Array
     from qverify.network import Network
 
 _INT32 = 2**31 - 1
+_BITS_8 = 256
 _BITS_24 = 2**24
 """Integers below it are kept in float32 between stages."""
 _CLOSE = 1e-9
@@ -35,12 +43,14 @@ keep it as a float32 number of its own."""
 
 class Kind(Enum):
     """What the accumulators of a stage are: a weighted sum, one of two tensors, a sum under a window, the largest
-    number under it, which every runtime gives as it is, or a tensor."""
+    number under it, which every runtime gives as it is, a function of a tensor, a product of two, or a tensor."""
 
     WEIGHTS = "weights"
     ADD = "add"
     POOL = "pool"
     LARGEST = "largest"
+    FUNCTION = "function"
+    PRODUCT = "product"
     COPY = "copy"
 
 
@@ -54,6 +64,8 @@ class Stage(Brief):
     it reads and of its accumulators. `layer` has whole numbers as weights and biases, 1 and 0 under a window; None for
     sums, maxima and copies of tensors. `places` (size, k): the entries under each window of a maximum. `window`: the
     entries under a window, by which its sums are divided, else 1. `mixed`: its weights have several steps.
+    `curve`: the function of one, whose accumulators are what it gives in steps, of a tensor in steps of `entry`.
+    `slack`: of functions and products, by rule, how far beyond half a step a result may lie.
     """
 
     name: str
@@ -70,6 +82,9 @@ class Stage(Brief):
     places: np.ndarray[Any, np.dtype[np.int64]] | None = None
     window: int = 1
     mixed: bool = False
+    curve: Curve | Factor | None = None
+    entry: float = 1.0
+    slack: Mapping[str, float] = field(default_factory=dict)
 
     def spread(self, values: Array) -> Array:
         """A number a channel as one (size,) per entry; a number as (1,)."""
@@ -109,6 +124,11 @@ class IntegerNetwork(Brief):
         return float(last.steps[0].flat[0]) if last.step is None else last.step
 
 
+def _computes(layer: Layer) -> bool:
+    """Whether a layer is a function of a tensor, or a product, that is rounded behind."""
+    return isinstance(layer, (Activation, Product)) or (isinstance(layer, Scale) and not layer.shift.any())
+
+
 class _Derivation:
     """The way from layers to stages."""
 
@@ -145,7 +165,7 @@ class _Derivation:
                 self._add_stage(index, self._picked(layer))
             elif index == len(layers) - 1:
                 self._add_stage(index, self._last(layer))
-            elif not isinstance(layer, (Input, Dense, Conv, Add, Relu)):
+            elif not isinstance(layer, (Input, Dense, Conv, Add, Relu)) and not _computes(layer):
                 raise self._refused(_NOT_INTEGER.format(layer.name, type(layer).__name__))
         assert host is not None  # a tensor was made of it, or `_sources` refused
         return IntegerNetwork(
@@ -184,8 +204,42 @@ class _Derivation:
         index = rounding.inputs[0]
         while isinstance(self.network.layers[index], Relu) and index not in self.tensor:
             index, low = self.network.layers[index].inputs[0], max(low, 0)
+        if index not in self.tensor and _computes(self.network.layers[index]):
+            return replace(self._computed(rounding, index, step), low=low, high=high)
         stage = self._copy(rounding, index) if index in self.tensor else self._accumulated(self.network.layers[index])
         return replace(stage, step=step, low=low, high=high, size=rounding.size)
+
+    def _computed(self, rounding: Rounding, index: int, step: float) -> Stage:
+        """A function of a tensor, or a product, and the rounding point behind it."""
+        layer: Any = self.network.layers[index]
+        sources = self._sources(layer)
+        units, reaches = [self.step[tensor] for tensor in sources], [self.reaches[tensor] for tensor in sources]
+        if max(reaches) >= _BITS_8:
+            raise self._refused(f"layer {layer.name!r} computes with integers of more than 8 bits")
+        kind, entry = Kind.PRODUCT, prod(units)
+        reach, curve = float(prod(reaches)) * entry / step, None
+        if not isinstance(layer, Product):
+            kind, curve = Kind.FUNCTION, Factor(layer.scale) if isinstance(layer, Scale) else layer.curve
+            ends = curve.span(*(np.full(layer.size, end * units[0]) for end in (-reaches[0], reaches[0])))
+            reach = float(np.max(np.abs(ends))) / step
+        slack = slacks(self.network, self.network.index(rounding.name), RUNTIME_RULES, reach)
+        if not all(np.isfinite(one) for one in (reach, *slack.values())):
+            raise self._refused(f"what layer {layer.name!r} gives has no bound")
+        return Stage(
+            name=rounding.name,
+            kind=kind,
+            sources=sources,
+            size=rounding.size,
+            steps=(np.array(step if curve else entry),),
+            step=step,
+            low=0,
+            high=0,
+            read=max(reaches),
+            reach=int(np.ceil(reach)) if curve else prod(reaches),
+            curve=curve,
+            entry=units[0],
+            slack=slack,
+        )
 
     def _copy(self, layer: Layer, index: int) -> Stage:
         """The tensor of layer `index` again, without its negative part: a Relu, or what a rounding point rescales."""

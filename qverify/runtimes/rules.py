@@ -101,6 +101,8 @@ def ways_of(stage: Stage, rules: tuple[str, ...], signed: bool) -> tuple[Way, ..
         return (Way(names=rules, label="exact", low=_plain, high=_plain, single=True, error=0.0),)
     if stage.kind is Kind.LARGEST:
         return (_exactly(stage, rules, "exact", lambda acc: acc),)
+    if stage.kind in (Kind.FUNCTION, Kind.PRODUCT):
+        return (_computed(stage, rules),)
     if stage.kind is Kind.ADD:
         return _sums(stage, rules)
     if stage.kind is Kind.POOL:
@@ -158,6 +160,15 @@ def _exactly(
         return function(*whole).clamp_(stage.low, stage.high).double()
 
     return Way(names=names, label=label, low=ends, high=ends, single=True, error=error)
+
+
+def _computed(stage: Stage, rules: tuple[str, ...]) -> Way:
+    """Functions and products: what lies within the largest slack of the rules."""
+    assert stage.step is not None
+    (steps,) = stage.steps
+    scale, slack = float(steps) / stage.step, max(stage.slack[rule] for rule in rules)
+    none = torch.tensor(slack, dtype=torch.float64)
+    return _within(stage, rules, lambda acc: (acc * scale, none), slack, stage.kind.value)
 
 
 def _scaled(stage: Stage, rules: tuple[str, ...]) -> tuple[Way, ...]:

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional as F
 
 from qverify.layers import Conv, Dense
+from qverify.runtimes.functions import Looked, Products
+from qverify.runtimes.integers import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,13 +115,21 @@ class Largest:
         return torch.bincount(self.places.flatten(), minlength=self.inputs).float()
 
 
-def sums_of(network: IntegerNetwork) -> list[Sums | Largest | None]:
-    """The sums, or maxima, of every stage; None where a stage only copies or adds tensors."""
+Made = Sums | Largest | Looked | Products
+"""What makes the accumulators of a stage of the tensors that it reads."""
+
+
+def sums_of(network: IntegerNetwork) -> list[Made | None]:
+    """The sums, maxima, functions or products of every stage; None where a stage only copies or adds tensors."""
     sizes = [len(network.host.step), *(stage.size for stage in network.stages)]
-    found: list[Sums | Largest | None] = []
+    found: list[Made | None] = []
     for stage in network.stages:
         source = stage.sources[0]
-        if stage.places is not None:
+        if stage.curve is not None and stage.step is not None:
+            found.append(Looked(stage.curve, stage.entry, stage.step))
+        elif stage.kind is Kind.PRODUCT:
+            found.append(Products())
+        elif stage.places is not None:
             found.append(Largest(stage.places, sizes[source]))
         else:
             found.append(None if stage.layer is None else Sums(stage.layer, network.reaches[source]))

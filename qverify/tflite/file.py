@@ -60,6 +60,9 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "AVERAGE_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
     "MAX_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
     "MEAN": ("ReducerOptions", ("KeepDims",)),
+    "MUL": ("MulOptions", ("FusedActivationFunction",)),
+    "GELU": ("GeluOptions", ("Approximate",)),
+    "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "RESHAPE": ("ReshapeOptions", ("NewShapeAsNumpy",)),
     "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
 }

@@ -28,6 +28,7 @@ from qverify.text.escapes import printable
 from qverify.text.shortened import first_line, listed, quoted, shortened
 from qverify.tflite.check import compare
 from qverify.tflite.file import ABSENT, read_model
+from qverify.tflite.function_operators import FUNCTION_OPERATORS
 from qverify.tflite.graph import Builder, Node, Refusal, Tensor, UnknownOperator, Value, constant
 from qverify.tflite.image_operators import IMAGE_OPERATORS
 from qverify.tflite.operators import OPERATORS as PLAIN_OPERATORS
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from qverify.tflite.file import Model, OperatorInfo
 
-OPERATORS = IMAGE_OPERATORS | PLAIN_OPERATORS
+OPERATORS = IMAGE_OPERATORS | PLAIN_OPERATORS | FUNCTION_OPERATORS
 """What is read, by the names of the schema."""
 
 

@@ -100,7 +100,7 @@ def _not_rounded(network: Network, quantiser: Quantiser) -> list[str]:
     if places:
         said.append(
             f"scheme {scheme} does not round what {listed_names(places)} give, where integer toolchains do;"
-            + (" no --points does beside other activations than Relu." if network.activations else _ROUNDS_THERE)
+            + _ROUNDS_THERE
         )
     return said
 

@@ -110,3 +110,18 @@ def test_what_is_wrong_is_refused(fields: Any, said: str) -> None:
 def test_a_member_is_clipped_to_the_range() -> None:
     layer = Activation("a", (0,), (3,), "sigmoid", (), np.array([0.9, -0.9, 0.25]))
     assert forward(layer, [np.zeros((1, 3))]).tolist() == [[1.0, 0.0, 0.75]]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_steepness_bounds_every_difference_quotient(name: str, rng: np.random.Generator) -> None:
+    layer = made(name, rng, 30)
+    ends = np.sort(rng.normal(size=(2, 200, 30)) * rng.choice([0.3, 3.0], (2, 200, 1)), axis=0)
+    least, most = layer.curve.steepness(*ends)
+    tightest = np.full_like(least, np.inf)
+    for _ in range(30):
+        a, b = (ends[0] + rng.random(least.shape) * (ends[1] - ends[0]) for _ in range(2))
+        apart = abs(a - b) > 1e-5
+        quotient = (layer.curve.value(a) - layer.curve.value(b))[apart] / (a - b)[apart]
+        assert (quotient >= least[apart] - 1e-9).all() and (quotient <= most[apart] + 1e-9).all()
+        tightest[apart] = np.minimum(tightest[apart], most[apart] - quotient)
+    assert np.median(tightest) < 0.2

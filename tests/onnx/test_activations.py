@@ -140,13 +140,10 @@ def test_other_products_are_products(rng: np.random.Generator) -> None:
         agree(network, built, rng)
 
 
-@pytest.mark.parametrize("operator", ["Tanh", "LeakyRelu", "Sigmoid"])
-def test_between_quantised_tensors_they_are_refused(operator: str) -> None:
-    built = graph(node(operator, "x", "c"), *qdq("q", "c", "y"), **S)
-    with pytest.raises(UnsupportedModel, match="beside quantised tensors, which runtimes compute by tables"):
-        load(built)
+def test_a_clip_before_quantising_is_part_of_the_rounding_point() -> None:
     clip = graph(node("Clip", "x low high", "c"), *qdq("q", "c", "y"), low=f(0.0), high=f(6.0), **S)
     assert kinds(load(clip)) == "Rounding"
+    assert kinds(load(graph(node("Tanh", "x", "c"), *qdq("q", "c", "y"), **S))) == "Activation Rounding"
 
 
 @pytest.mark.parametrize("name", [name for name in SMOOTH if name != "gelu_tanh"])

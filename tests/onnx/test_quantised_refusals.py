@@ -131,8 +131,8 @@ REFUSALS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
         ["(MatMulNBits): the operator is not supported (its weights are in a packed form of onnxruntime; export them"],
     ),
     "LeakyRelu of integers": (
-        linear(node("QLinearLeakyRelu", "q s z t u", "o", domain=MS)),
-        ["'o_node' (QLinearLeakyRelu): the operator is not supported (it is none of the activations"],
+        linear(node("QLinearLeakyRelu", "q t u t u", "o", domain=MS)),
+        ["'o_node' (QLinearLeakyRelu): it reads input 'q' with another scale or zero point"],
     ),
     "Concat of integers": (
         linear(node("QLinearConcat", "t u q s z", "o", domain=MS, axis=0)),

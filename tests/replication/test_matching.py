@@ -12,7 +12,7 @@ from qverify.errors import ModelError
 from qverify.layers import Add, BatchNorm, Conv, Input, Relu, Rounding
 from qverify.network import Network
 from qverify.replication.matching import match
-from tests.support.networks import NETWORKS, RELU_NETWORKS, conv_of, dense, inputs, mlp, relu
+from tests.support.networks import NETWORKS, RELU_NETWORKS, conv_of, dense, mlp, relu
 from tests.support.quantised import quantised, rounding
 
 
@@ -25,13 +25,6 @@ def pair(name: str, **more: Any) -> tuple[Network, Network]:
 def renamed(network: Network) -> Network:
     """The same with names that say nothing."""
     return Network(tuple(replace(layer, name=f"n{i}") for i, layer in enumerate(network.layers)), source="file")
-
-
-@pytest.mark.parametrize("name", ["leaky_clip", "conv_hard_sigmoid"])
-def test_activations_but_relu_are_refused(name: str, rng: np.random.Generator) -> None:
-    network = NETWORKS[name](rng)
-    with pytest.raises(ModelError, match=r"has the activation '(leaky|hard)' .* Relu alone; ask verify about either"):
-        match(network, quantised(network, inputs(network, rng)))
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -123,9 +116,3 @@ def test_a_file_of_another_model_departs_at_a_layer() -> None:
     kept[i] = replace(kept[i], low=-kept[i].high)  # else it is the Relu itself
     with pytest.raises(ModelError, match="it has Dense 'fc1' 5 x 7, and the network has Relu 'relu0' 7"):
         match(network, Network(tuple(kept), source="file"))
-
-
-def test_products_of_branches_are_refused() -> None:
-    gated = NETWORKS["gated"](np.random.default_rng(0))
-    with pytest.raises(ModelError, match="multiplies two branches in layer 'product0'"):
-        match(gated, gated)

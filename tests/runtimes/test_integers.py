@@ -90,7 +90,7 @@ def dense_of(made: Maker, source: int, **how: Any) -> Any:
 
 
 def scaled(made: Maker) -> None:
-    made.layers.append(Scale("scale", (1,), (3,), np.ones(3), np.zeros(3)))
+    made.layers.append(Scale("scale", (1,), (3,), np.ones(3), np.full(3, 0.5)))
     made.rounded(2, 0.5, -15)
 
 

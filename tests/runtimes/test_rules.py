@@ -120,7 +120,7 @@ def drawn(stage: Stage, rng: np.random.Generator, count: int = 4000) -> tuple[to
     return (torch.tensor(np.clip(near, -stage.reach, stage.reach)),)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.LARGEST])  # which rounds nothing
+@pytest.mark.parametrize("kind", [Kind.WEIGHTS, Kind.ADD, Kind.POOL, Kind.COPY])  # for others see test_functions.py
 @pytest.mark.parametrize("seed", range(3))
 def test_all_ways_are_monotone(kind: Kind, seed: int) -> None:
     stage, rng = stages(seed)[kind], np.random.default_rng(seed)

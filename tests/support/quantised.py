@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from qverify.activations.layer import Activation
 from qverify.gather import Gather
-from qverify.layers import Conv, Dense, Input, Layer, MaxPool, Relu, Rounding, Scale
+from qverify.layers import Conv, Dense, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.network import Network
-from tests.support.networks import convolve, picked, pool_taps
+from tests.support.networks import convolve, curve, picked, pool_taps
 
 Array = np.ndarray[Any, Any]
 
@@ -95,6 +96,10 @@ def sample_runtimes(file: Network, radii: dict[int, Array], x: Array, rng: np.ra
             values.append(np.where(v > 0, v, 0.0))
         elif isinstance(layer, Scale):
             values.append(v * layer.scale + layer.shift)
+        elif isinstance(layer, Activation):
+            values.append(curve(layer.function, v, *layer.parameters).astype(np.float64))
+        elif isinstance(layer, Product):
+            values.append(v * values[layer.inputs[1]])
         elif isinstance(layer, Gather):
             values.append(picked(layer, [values[j] for j in layer.inputs]))
         elif isinstance(layer, MaxPool):

@@ -144,10 +144,10 @@ def test_points_behind_activations_cover_a_quantiser(name: str, scheme: Any, rng
     assert any(verdict.status is Status.VERIFIED for verdict in found)
 
 
-def test_points_of_toolchains_are_refused(rng: np.random.Generator) -> None:
+def test_points_that_are_not_known_are_refused(rng: np.random.Generator) -> None:
     network = NETWORKS["leaky_clip"](rng)
     quantiser = qverify.Quantiser(8, "channel", points="onnxruntime")
-    with pytest.raises(RadiiError, match=r"differ in where they round around 'leaky' \(leaky_relu\)"):
+    with pytest.raises(RadiiError, match=r"'clip' \(clip\): the range behind it holds 0 and its own does not"):
         Radii.of(quantiser, network, rng.normal(size=(5, 4)))
 
 
