@@ -36,7 +36,8 @@ _Pair = tuple[Any, Any]
 
 def float_errors(network: Network) -> list[Array]:
     """Bounds (size,) on what float32 can get wrong at each layer of a quantised file; infinite where no rounding point
-    bounds the numbers, and behind the root of a normalisation. Raises KeyError for a layer of a type that has no entry in `FLOAT_ERRORS`."""
+    bounds the numbers, and behind the root of a normalisation. Raises KeyError for a layer of a type that has no entry
+    in `FLOAT_ERRORS`."""
     found: list[_Pair] = []
     for layer in network.layers:
         found.append(FLOAT_ERRORS[type(layer)](layer, [found[i] for i in layer.inputs]))
@@ -102,8 +103,8 @@ def _activation(layer: Any, read: list[_Pair]) -> _Pair:
     reach, error = read[0]
     curve, function = layer.curve, layer.curve.function
     limits = [np.broadcast_to(np.abs(end), layer.size) for end in function.ends(np, *curve.parameters)]
-    # A root stands for a node that normalises, of which runtimes compute the variance in several ways: as mean of squares
-    # less square of the mean it may be off by any share of itself.
+    # A root stands for a node that normalises, of which runtimes compute the variance in several ways: as mean of
+    # squares less square of the mean it may be off by any share of itself.
     if function.arithmetic or not np.isfinite(reach + error).all():
         return np.max(limits, axis=0), np.full(layer.size, np.inf)
     around = reach + error

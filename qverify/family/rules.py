@@ -91,8 +91,9 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
             radius = radius + errors[layer.inputs[0]]
             if not np.isfinite(radius).all():
                 raise RadiiError(
-                    f"What float32 gets wrong before rounding point {layer.name!r} has no bound that is known: the input"
-                    " is not rounded before, or a normalisation is there; state --rounding nearest for real arithmetic."
+                    f"What float32 gets wrong before rounding point {layer.name!r} has no bound that is known: the"
+                    " input is not rounded before, or a normalisation is there; state --rounding nearest for real"
+                    " arithmetic."
                 )
         found[layer.name] = Point(
             radius=radius.reshape(layer.shape),
