@@ -77,6 +77,11 @@ class Affine(Brief):
         layer = self.layer
         return layer.positions * layer.fan_in * layer.groups if isinstance(layer, Conv) else 0
 
+    @property
+    def entries(self) -> int:
+        """Kernel entries whose errors several positions share."""
+        return self.radius.numel() if self.shares_kernel and not self.exact else 0
+
     def spread(self, channel: Tensor) -> Tensor:
         """Numbers (n_out,) per output from numbers (c_out,) per channel."""
         return channel.repeat_interleave(self.layer.positions) if isinstance(self.layer, Conv) else channel

@@ -36,6 +36,7 @@ from qverify.bounds.backward_pass import BackwardPass, Notes
 from qverify.bounds.curves import activation_backward
 from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
+from qverify.bounds.kernels import shared_kernel
 from qverify.bounds.lines import point_lines, relu_lines
 from qverify.bounds.pools import pool_lines
 from qverify.bounds.products import product_backward
@@ -145,14 +146,15 @@ def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
         tiny, offset = state.model.rounding.tiny, affine.spread(affine.bias.abs() + spread)
         mass = (affine.mass + tiny) * (magnitude(lower, upper) + tiny) + offset + tiny
         absolute_sum = (size @ mass.unsqueeze(2)).squeeze(2) + state.constant.abs()
-        state.err(absolute_sum, affine.terms + a.shape[2], source, affine.mass.sum())
+        mixed = 8 if affine.shares_kernel else 0
+        state.err(absolute_sum, affine.terms + a.shape[2] + mixed, source, affine.mass.sum())
     centre = affine.transpose(affine.weight, a)
     if affine.exact:
         state.add(source, centre)
         return
     absolute = affine.transpose_radius(taken)
     if affine.shares_kernel:
-        _shared_kernel(state, affine, source, a, centre, absolute)
+        shared_kernel(state, index, affine, a, centre, absolute)
     elif source == 0:
         state.add(0, centre)
         state.absolute = absolute if state.absolute is None else state.absolute + absolute
@@ -168,53 +170,6 @@ def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
     if not affine.is_conv:
         return a
     return a.reshape(*a.shape[:2], len(affine.bias), -1).sum(3)
-
-
-def _shared_kernel(
-    state: BackwardPass, affine: Affine, source: int, a: Tensor, centre: Tensor, absolute: Tensor
-) -> None:
-    """A convolution: per row the better of independent positions, `centre x - absolute |x|`, and formula (11)."""
-    lower, upper = state.ends(source)
-    slope, intercept = chord(torch, lower, upper)
-    first = centre - absolute * slope
-    first_constant = -(absolute * intercept).sum(2)
-    second, second_constant = _summed_first(state, affine, source, a)
-    at_first = torch.minimum(first * lower, first * upper).sum(2) + first_constant
-    if source == 0:  # the pair (c, e) is kept at the input, where it is exact
-        exact = torch.minimum(centre * lower - absolute * lower.abs(), centre * upper - absolute * upper.abs())
-        at_first, first, first_constant = exact.sum(2), centre, torch.zeros_like(first_constant)
-    at_second = torch.minimum(second * lower, second * upper).sum(2) + second_constant
-    better = at_second > at_first
-    state.add(source, torch.where(better.unsqueeze(2), second, first))
-    state.constant = state.constant + torch.where(better, second_constant, first_constant)
-    if source == 0:
-        kept = torch.where(better.unsqueeze(2), torch.zeros_like(absolute), absolute)
-        state.absolute = kept if state.absolute is None else state.absolute + kept
-
-
-def _summed_first(state: BackwardPass, affine: Affine, source: int, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Formula (11): `(W_k - R_k slope_k) S_k - R_k intercept_k`; coefficients (B, S, n_in) and constants (B, S)."""
-    layer = affine.layer
-    assert isinstance(layer, Conv)
-    batch, count, _ = a.shape
-    groups, k = layer.groups, layer.fan_in
-    spatial = a.reshape(batch, count, groups, -1, layer.positions)
-    low = affine.patches(state.bounds.lower[source])
-    high = affine.patches(state.bounds.upper[source])
-    up, down = spatial.clamp(min=0), spatial.clamp(max=0)
-    s_high = torch.einsum("bsgcp,bgpk->bsgck", up, high) + torch.einsum("bsgcp,bgpk->bsgck", down, low)
-    s_low = torch.einsum("bsgcp,bgpk->bsgck", up, low) + torch.einsum("bsgcp,bgpk->bsgck", down, high)
-    reach = magnitude(state.bounds.lower[source], state.bounds.upper[source]).reshape(batch, 1, 1, 1, 1)
-    mass = spatial.abs().sum(4, keepdim=True) * reach
-    s_low, s_high = state.model.rounding.widen(s_low, s_high, mass, layer.positions)
-    slope, intercept = chord(torch, s_low, s_high)
-    radius = affine.radius.reshape(groups, -1, k)
-    kernel = affine.weight.reshape(groups, -1, k) - radius * slope
-    columns = torch.einsum("bsgck,bsgcp->bsgkp", kernel, spatial).reshape(batch * count, groups, k, -1)
-    coefficients = affine.scatter(columns).reshape(batch, count, -1)
-    constant = -(radius * intercept).sum((2, 3, 4))
-    overflow = ~torch.isfinite(s_high - s_low).flatten(2).all(2)  # no chord then
-    return coefficients, constant.masked_fill(overflow, -torch.inf)
 
 
 def _relu(state: BackwardPass, index: int, a: Tensor) -> None:

@@ -265,6 +265,6 @@ def rows_at_once(model: BoundModel, last: int) -> int:
     sizes = []
     for i, layer in enumerate(model.network.layers[: last + 1]):
         affine, windows = model.affine.get(i), model.windows.get(i)
-        sizes.append(layer.size + (affine.unfolded if affine is not None else 0))
+        sizes.append(layer.size + (affine.unfolded + affine.entries if affine is not None else 0))
         sizes.append(windows.numel() if windows is not None else 0)
     return model.rows_that_fit(_COPIES, sum(sizes), _PASSES)

@@ -72,6 +72,8 @@ def test_any_multipliers_bound_the_members_of_a_subproblem(name: str, size: floa
             for i in (*family.network.relus, *model.points, *model.curves)
             if i
         }
+        kernels = {i: affine.entries for i, affine in model.affine.items() if affine.entries}
+        shares |= {i: torch.as_tensor(rng.normal(0.5, 1.0, (len(x), 2, size))) for i, size in kernels.items()}
         multipliers = torch.as_tensor(rng.normal(0.5, 1.0, (len(x), 2, count)))
         asked = Quantities(rows=rows, splits=splits)
         proved = bound_with(model, inside, asked, Choice(shares=shares, multipliers=multipliers))

@@ -97,6 +97,7 @@ def test_wrong_choices_are_sound_too(name: str, size: float) -> None:
         return torch.as_tensor(rng.normal(size=shape))
 
     shares = {i: draw(len(x), 3, layers[i].size) for i in (*family.network.relus, *model.points) if i}
+    shares |= {i: draw(len(x), 3, affine.entries) for i, affine in model.affine.items() if affine.entries}
     rows = {i: draw(len(x), 3, layers[i].size) for i in range(1, last + 1) if i not in model.fused}
     high = {i: draw(len(x), 3, layers[i].size) for i in model.fused}
     over = np.zeros((len(x), family.network.output_size))
