@@ -13,7 +13,7 @@ from click.testing import Result
 from tests.support.commands import qverify, read_rows
 from tests.support.paths import DIGITS
 
-GIVEN = ("verify", DIGITS, "--data", "digits", "--bits", 6, "--method", "bp", "--samples", "50:150")
+GIVEN = ("verify", DIGITS, "--data", "digits", "--bits", 6, "--method", "ibp", "--samples", "50:150")
 
 
 def _by_status(folder: Path) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qverify.arrays import Array
+from qverify.bounds import pairs
 from qverify.errors import InternalError, ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
 from qverify.exact.branching import Tree
@@ -22,11 +23,21 @@ from qverify.exact.solvers.base import Availability, Ending, Limits, Outcome
 from qverify.family.radii import Radii
 from qverify.layers import Input
 from qverify.network import Network
+from qverify.verification import attack
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict
 from tests.support.networks import conv, dense, mlp, relu
 
 HIGHS = solvers.adapter("highs")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_before() -> Iterator[None]:
+    """Neither optimised bounds nor much of an attack: what is asked here has to reach the exact step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "MOST", 0.0)
+        patch.setattr(attack, "STEPS", 1)
+        yield
 
 
 class Liar:

@@ -41,6 +41,9 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
     "elu": (0.7,),
     "selu": (1.2, 0.8),
     "celu": (0.6,),
+    "softplus_threshold": (20.0,),
+    "sqrt": (0.3,),
+    "rsqrt": (0.3,),
 }
 RUNTIMES = 200
 
