@@ -1,4 +1,4 @@
-"""Branch and bound on margins of pairs, many subproblems at once (mathematics.md, section 4.8). Sound.
+"""Branch and bound on margins of pairs, many subproblems at once (mathematics.md, section 4.9). Sound.
 
 A node is the part of a pair's family on one side of some splits (splits.py). Its bound is optimised BP's with the
 multipliers of the splits, proved in float64 whatever the search found; children start from what their parent found. A
