@@ -219,11 +219,7 @@ class Branching:
         before = bound_with(model, bounds, asked, parents.choice, notes).squeeze(1)
         found = candidates(model, bounds, notes.rows, notes.shares)
         best = torch.topk(found.gain, min(_TRIED, found.gain.shape[1]), 1)
-        number = self._tried(parents, found, best.indices, before) if best.indices.shape[1] > 1 else 0
-        place = (
-            best.indices.gather(1, number.unsqueeze(1)).squeeze(1) if torch.is_tensor(number) else best.indices[:, 0]
-        )
-        one = place.unsqueeze(1)
+        one = best.indices.gather(1, self._tried(parents, found, best.indices, before).unsqueeze(1))
         whole = found.gain.gather(1, one).squeeze(1) < 0
         return one.squeeze(1), found.at.gather(1, one).squeeze(1), found.unit.gather(1, one).squeeze(1), whole
 
