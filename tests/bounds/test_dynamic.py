@@ -24,7 +24,7 @@ from qverify.errors import RadiiError, UsageError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.forward_pass import forward
-from qverify.layers import Dense, DynamicRounding, Input, Relu
+from qverify.layers import Dense, DynamicRounding, Input, Product, Relu
 from qverify.network import Network
 from qverify.verification.cascade import verdicts
 from qverify.verification.setup import Setup
@@ -234,6 +234,27 @@ def test_bounds_hold_what_float32_computes(seed: int, radius: float) -> None:
             assert (ends[0][k].numpy() <= values[-1]).all() and (values[-1] <= ends[1][k].numpy()).all()
             gap = values[-1][labels[k]] - np.delete(values[-1], labels[k])
             assert (np.delete(margins[k], labels[k]) <= gap + 1e-6 * abs(gap)).all()
+
+
+def test_products_hold_what_float32_computes(rng: np.random.Generator) -> None:
+    """Of numbers of float32 as they are, so that nothing else leaves room: intervals, and backward bounds."""
+    layers = (
+        Input("x", (), (50,)),
+        Product("square", (0, 0), (50,)),
+        Product("cube", (1, 0), (50,)),
+        DynamicRounding("q", (2,), (50,)),
+    )
+    x = rng.normal(size=(1, 50)).astype(np.float32)
+    square = x * x
+    setup = Setup(Network(layers), Radii.of_file(Network(layers)), Options())
+    bounds = setup.intervals(x.astype(np.float64))
+    for index, value in ((1, square), (2, square * x)):
+        met = torch.as_tensor(value.astype(np.float64))
+        assert (bounds.lower[index] <= met).all() and (met <= bounds.upper[index]).all()
+        assert (bounds.upper[index] - bounds.lower[index] <= 1e-6 * met.abs() + 1e-20).all()
+        rows = torch.eye(50, dtype=torch.float64).unsqueeze(0)
+        assert (backward_bound(setup.model, bounds, index, rows) <= met).all()
+        assert (backward_bound(setup.model, bounds, index, -rows) <= -met).all()
 
 
 def test_the_step_that_all_share_is_one_number(rng: np.random.Generator) -> None:
