@@ -24,7 +24,8 @@ from qverify.errors import RadiiError, UsageError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.forward_pass import forward
-from qverify.layers import Dense, DynamicRounding, Input, Product, Relu
+from qverify.gather import Gather
+from qverify.layers import Dense, DynamicRounding, Input, Layer, Product, Relu
 from qverify.network import Network
 from qverify.verification.cascade import verdicts
 from qverify.verification.setup import Setup
@@ -306,17 +307,18 @@ def test_a_family_needs_the_rule_of_the_file(rng: np.random.Generator) -> None:
         Setup(net, Radii.of_file(net), Options()).intervals(np.full((1, 12), 1e32))
 
 
-def test_sums_that_may_leave_int32_are_not_verified(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_sums_that_may_leave_int32_are_not_verified(moved: bool) -> None:
+    """Also where numbers are moved between, as they are before a convolution over three axes."""
     for n, fits in ((66_000, True), (67_000, False)):
         weight = np.full((2, n), 127.0)
         weight[1] = 0.0
-        net = Network(
-            (
-                Input("x", (), (n,)),
-                DynamicRounding("q", (0,), (n,)),
-                Dense("d", (1,), (2,), weight=weight, bias=np.zeros(2), grid=np.ones((1, 1))),
-            )
-        )
+        layers: list[Layer] = [Input("x", (), (n,)), DynamicRounding("q", (0,), (n,))]
+        if moved:
+            layers.append(Gather("moved", (1,), (n,), index=np.arange(n)[::-1].copy(), fill=np.zeros(n)))
+        read = len(layers) - 1
+        layers.append(Dense("d", (read,), (2,), weight=weight, bias=np.zeros(2), grid=np.ones((1, 1))))
+        net = Network(tuple(layers))
         (found,) = verdicts(net, np.ones((1, n)), [0], Radii.of_file(net, "nearest"), Options())
         assert (found.status is Status.VERIFIED) == fits and ("int32" in found.detail) != fits
 
