@@ -22,7 +22,7 @@ from torch import Tensor
 
 from qverify.activations.layer import Activation
 from qverify.errors import RadiiError
-from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Scale
+from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Product, Scale
 from qverify.rounding import UNIT
 from qverify.text.brief import Brief
 
@@ -163,11 +163,13 @@ def with_noise(model: BoundModel, bounds: Bounds, index: int, ends: Ends) -> End
     _within_float32(model, index, *ends)
     if isinstance(layer, Activation):
         raise RadiiError(f"What float32 gets wrong in {layer.name!r} is not known; state --rounding nearest.")
-    if not isinstance(layer, (Dense, Conv, Scale, Add)):
+    if not isinstance(layer, (Dense, Conv, Scale, Add, Product)):
         return ends
     read = [torch.maximum(bounds.lower[i].abs(), bounds.upper[i].abs()) for i in layer.inputs]
     if isinstance(layer, Add):
         noise = 4.0 * _U * (read[0] + read[1])
+    elif isinstance(layer, Product):
+        noise = 4.0 * _U * (read[0] * read[-1])
     elif isinstance(layer, Scale):
         scale, shift = model.scale[index]
         noise = 8.0 * _U * (scale.abs() * read[0] + shift.abs())

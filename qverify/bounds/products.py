@@ -66,6 +66,7 @@ def product_backward(state: BackwardPass, index: int, a: Tensor) -> None:
     """Rows `a` (B, S, size) of what is bounded below, taken back through a product."""
     first, second = state.model.network.layers[index].inputs
     x, y = state.ends(first), state.ends(second)
+    state.lose_noise(index, a.abs())
     share = state.share(index, torch.full_like(a, 0.5))
     below, above = a.clamp(min=0), a.clamp(max=0)
     parts = [*zip((above * share, above * (1.0 - share)), planes_above(x, y), strict=True)]

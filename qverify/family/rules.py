@@ -236,12 +236,21 @@ def _points_of(network: Network, index: int) -> list[Rounding]:
     return [point for points in found for point in points] if all(found) else []
 
 
+def _reads_dynamic(network: Network, index: int) -> bool:
+    """Whether layer `index` gives numbers of a dynamic rounding point, through Gathers too, as a convolution over three
+    axes reads."""
+    layer = network.layers[index]
+    if isinstance(layer, Gather):
+        return any(_reads_dynamic(network, source) for source in layer.inputs)
+    return isinstance(layer, DynamicRounding)
+
+
 def file_kernel(network: Network) -> Kernel:
     """What has to hold for real arithmetic to describe the integer kernels of a file: its sums fit into int32, whatever
     the input. Layers of which that is not certain are named."""
     wrong = []
     for i, layer in enumerate(network.layers):
-        if isinstance(layer, (Dense, Conv)) and isinstance(network.layers[layer.inputs[0]], DynamicRounding):
+        if isinstance(layer, (Dense, Conv)) and _reads_dynamic(network, layer.inputs[0]):
             whole = 0.0 if layer.grid is None else abs(layer.weight) / layer.grid
             if (np.reshape(whole, (layer.weight.shape[0], -1)).sum(axis=1) * LEVELS > INT32).any():
                 wrong.append(layer.name)

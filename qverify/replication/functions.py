@@ -5,7 +5,8 @@ slope of f between all such v and v + d,
 
     min(m d, M d)  <=  f(v + d) - f(v)  <=  max(m d, M d)                                                    (39b)
 
-whose ends bend in d the way that makes chords lie outside of them.
+whose ends bend in d the way that makes chords lie outside of them. Where f jumps, by `Function.slack` at most, that is
+added on both sides.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class FunctionDifference(Brief):
         found = self.curve.steepness(*(end.numpy() for end in hull))
         least, most = (torch.as_tensor(end, dtype=torch.float64) for end in found)
         steep = torch.maximum(least.abs(), most.abs())
-        slack = [steep * end.abs() * _ULPS + TINY for end in box]
+        jump = 2.0 * self.curve.function.slack  # of the function at either of two values
+        slack = [steep * end.abs() * _ULPS + TINY + jump for end in box]
         below = [torch.minimum(least * d, most * d) - s for d, s in zip(box, slack, strict=True)]
         above = [torch.maximum(least * d, most * d) + s for d, s in zip(box, slack, strict=True)]
         return (below[0], below[1]), (above[0], above[1])

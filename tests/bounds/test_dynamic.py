@@ -24,7 +24,8 @@ from qverify.errors import RadiiError, UsageError
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.forward_pass import forward
-from qverify.layers import Dense, DynamicRounding, Input, Relu
+from qverify.gather import Gather
+from qverify.layers import Dense, DynamicRounding, Input, Layer, Product, Relu
 from qverify.network import Network
 from qverify.verification.cascade import verdicts
 from qverify.verification.setup import Setup
@@ -236,6 +237,27 @@ def test_bounds_hold_what_float32_computes(seed: int, radius: float) -> None:
             assert (np.delete(margins[k], labels[k]) <= gap + 1e-6 * abs(gap)).all()
 
 
+def test_products_hold_what_float32_computes(rng: np.random.Generator) -> None:
+    """Of numbers of float32 as they are, so that nothing else leaves room: intervals, and backward bounds."""
+    layers = (
+        Input("x", (), (50,)),
+        Product("square", (0, 0), (50,)),
+        Product("cube", (1, 0), (50,)),
+        DynamicRounding("q", (2,), (50,)),
+    )
+    x = rng.normal(size=(1, 50)).astype(np.float32)
+    square = x * x
+    setup = Setup(Network(layers), Radii.of_file(Network(layers)), Options())
+    bounds = setup.intervals(x.astype(np.float64))
+    for index, value in ((1, square), (2, square * x)):
+        met = torch.as_tensor(value.astype(np.float64))
+        assert (bounds.lower[index] <= met).all() and (met <= bounds.upper[index]).all()
+        assert (bounds.upper[index] - bounds.lower[index] <= 1e-6 * met.abs() + 1e-20).all()
+        rows = torch.eye(50, dtype=torch.float64).unsqueeze(0)
+        assert (backward_bound(setup.model, bounds, index, rows) <= met).all()
+        assert (backward_bound(setup.model, bounds, index, -rows) <= -met).all()
+
+
 def test_the_step_that_all_share_is_one_number(rng: np.random.Generator) -> None:
     """Integers are known and the step alone is not: what cancels in the integers cancels in the sums."""
     weight = np.array([[1.0, -1.0, 0.0], [1.0, 1.0, 0.0]])
@@ -285,17 +307,18 @@ def test_a_family_needs_the_rule_of_the_file(rng: np.random.Generator) -> None:
         Setup(net, Radii.of_file(net), Options()).intervals(np.full((1, 12), 1e32))
 
 
-def test_sums_that_may_leave_int32_are_not_verified(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_sums_that_may_leave_int32_are_not_verified(moved: bool) -> None:
+    """Also where numbers are moved between, as they are before a convolution over three axes."""
     for n, fits in ((66_000, True), (67_000, False)):
         weight = np.full((2, n), 127.0)
         weight[1] = 0.0
-        net = Network(
-            (
-                Input("x", (), (n,)),
-                DynamicRounding("q", (0,), (n,)),
-                Dense("d", (1,), (2,), weight=weight, bias=np.zeros(2), grid=np.ones((1, 1))),
-            )
-        )
+        layers: list[Layer] = [Input("x", (), (n,)), DynamicRounding("q", (0,), (n,))]
+        if moved:
+            layers.append(Gather("moved", (1,), (n,), index=np.arange(n)[::-1].copy(), fill=np.zeros(n)))
+        read = len(layers) - 1
+        layers.append(Dense("d", (read,), (2,), weight=weight, bias=np.zeros(2), grid=np.ones((1, 1))))
+        net = Network(tuple(layers))
         (found,) = verdicts(net, np.ones((1, n)), [0], Radii.of_file(net, "nearest"), Options())
         assert (found.status is Status.VERIFIED) == fits and ("int32" in found.detail) != fits
 

@@ -84,6 +84,18 @@ def test_no_value_and_no_difference_lies_outside(function: str, rng: Rng) -> Non
                 assert np.median(above - below) < 0.1
 
 
+def test_a_difference_across_the_jump_of_a_softplus_lies_inside() -> None:
+    """PyTorch's Softplus is its argument above a threshold, where it falls by 2e-9."""
+    curve = Activation("f", (0,), (1,), "softplus_threshold", (np.full(1, 20.0),)).curve
+    start, far = 20.0, 1e-11
+    box, other = (tensor([start - far]), tensor([start])), (tensor([0.0]), tensor([far]))
+    kink = FunctionDifference(curve)
+    lines, ends = kink.lines(other, [box]), kink.ends(other, [box])
+    fallen = (start + far) - float(np.logaddexp(0.0, np.longdouble(start)))
+    assert fallen < -2e-9
+    assert ends[0][0] <= fallen and lines.lower_slope[0] * far + lines.lower[0] <= fallen
+
+
 @pytest.mark.parametrize("square", [False, True])
 def test_no_product_and_no_difference_of_products_lies_outside(square: bool, rng: Rng) -> None:
     size, count = 40, 800
