@@ -31,6 +31,8 @@ _HOPE = 2.0
 reach: measured, gains of pairs that get there soon grow or hardly shrink."""
 _LIMIT = 1e-6
 """The margin assumed of a counterexample at most, in units of the bound that is known."""
+_LEAST = 1e-200
+"""That margin, where the bound that is known is 0: a proof has to lift it."""
 _PASSES = 30
 """Forward passes that a round costs for each end of a neuron (measured: 20 to 30)."""
 MOST = 3e11
@@ -137,7 +139,7 @@ class Rounds:
         if not len(samples):
             return
         margin, rivals = self.lower[samples].min(1)
-        limit = _LIMIT * margin.abs()
+        limit = (_LIMIT * margin.abs()).clamp(min=_LEAST)
         pairs = Pairs(
             samples=samples,
             rivals=rivals,
