@@ -99,6 +99,7 @@ def test_a_row_counts_what_verify_says(rng: np.random.Generator) -> None:
             assert row.value == 0.03 and row.bits is None and row.seconds > 0
 
 
+@pytest.mark.slow
 def test_guarantees_fall_with_the_radius_and_with_every_kind(rng: np.random.Generator) -> None:
     """Nothing grows, no part is above one that it contains, and radius 0 is the clean accuracy."""
     fell = 0

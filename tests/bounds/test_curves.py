@@ -81,7 +81,7 @@ SLOPES = st.one_of(st.floats(-3, 3), st.floats(-1e-6, 1e-6), st.floats(-1e6, 1e6
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(span=SPANS, slope=SLOPES)
 def test_lines_of_any_slope_hold(name: str, span: list[float], slope: float) -> None:
     """Against the definition in long double; what that is off by is far less than the lines allow for."""

@@ -38,7 +38,7 @@ def hats(scale: float, margin: float) -> Network:
     return Network((Input("x", (), (2,)), hidden, Relu("r", (1,), (6,)), last))
 
 
-@pytest.mark.parametrize("solver", ["highs", "gurobi", "scip"])
+@pytest.mark.parametrize("solver", ["highs", *(pytest.param(n, marks=pytest.mark.slow) for n in ("gurobi", "scip"))])
 @pytest.mark.parametrize("scale", [1e-13, 1e-9, 1e-6, 1.0, 1e7, 1e12])
 def test_the_scale_of_a_layer_changes_no_verdict(solver: str, scale: float) -> None:
     """With a hidden layer of 1e-12, solvers used to prove what a member refutes."""

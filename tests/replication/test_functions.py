@@ -202,7 +202,10 @@ def saved(built: onnx.ModelProto, x: Any, form: Form) -> tuple[Network, Network,
 
 
 @pytest.mark.parametrize("form", [Form(), pytest.param(Form("QOperator"), marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in ("Tanh", "hard swish", "silu", "mish") else n for n in FILES],
+)
 def test_onnxruntime_is_within_what_is_proved(name: str, form: Form, rng: Rng) -> None:
     built = gated(rng, name)
     x = rng.normal(size=(40, 2, 4, 4)).astype(np.float32)
@@ -358,6 +361,7 @@ def unrounded(file: Network) -> Network:
     return Network(tuple(layers), source="float")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["sigmoid", "tanh", "leaky_relu", "hard_swish", "gelu"])
 def test_kernels_of_litert_are_within_what_is_proved(function: str, tmp_path: Path, rng: Rng) -> None:
     pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra tflite")

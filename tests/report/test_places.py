@@ -23,6 +23,9 @@ from tests.support.runs_on_disk import question, row, write_batch, write_run
 
 FORMS = ("markdown", "csv", "latex", "html")
 
+pytestmark = pytest.mark.slow
+"""Each asks in processes of its own."""
+
 
 def done(*arguments: Any) -> str:
     result = qverify(*arguments)

@@ -85,6 +85,7 @@ def test_rows_are_what_verify_says(made: Path) -> None:
             assert int(row["attack"]) == expected["verified"] + expected["unknown"]
 
 
+@pytest.mark.slow
 def test_pages_say_what_the_rows_say(made: Path) -> None:
     found = {
         (r["model"], r["bits"], r["scheme"], r["method"]): r

@@ -215,7 +215,16 @@ def test_ranges_that_clip(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
 @pytest.mark.parametrize("method", ["auto", "bp"])
-@pytest.mark.parametrize("name", ["dense", "deep", "scaled_input", "residual", "conv_pool", "add_last"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dense",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("deep", "scaled_input", "residual", "conv_pool", "add_last")
+        ),
+    ],
+)
 def test_verdicts_hold_with_points_everywhere(name: str, method: str, grid: bool, rng: np.random.Generator) -> None:
     """Rounding points at the input and behind every layer: members drawn and replayed, by every stage."""
     network = NETWORKS[name](rng)
