@@ -1,4 +1,4 @@
-"""The file that states a property, and perhaps the boxes of inputs that it is asked about (formats.md, section 13.1)."""
+"""The file that states a property, and perhaps boxes of inputs that it is asked about (formats.md, section 13.1)."""
 
 from __future__ import annotations
 
