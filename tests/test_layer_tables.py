@@ -21,13 +21,13 @@ from qverify.family.radii import Radii
 from qverify.layers import Input, Layer
 from qverify.network import Network
 from qverify.onnx import writer as onnx_export
-from qverify.verification import attack
+from qverify.verification import member_pass
 from tests.support.networks import mlp
 
 WITH_INPUT: dict[str, Any] = {
     "IBP": interval.INTERVAL,
     "BP": backward.BACKWARD,
-    "attack": attack.FORWARD,
+    "attack": member_pass.FORWARD,
     "relational program": relational.RELATIONAL,
     "bilinear program": bilinear.BILINEAR,
     "gain": gain.GAIN,

@@ -20,10 +20,9 @@ from torch import Tensor
 from qverify.family.points import lower_end, upper_end
 from qverify.layers import Relu, Rounding
 from qverify.text.brief import Brief
+from qverify.verification.member_pass import layer_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from qverify.bounds.tensors import BoundModel, Bounds
     from qverify.verification.positions import Positions
 
@@ -32,13 +31,12 @@ Ends = tuple[Tensor, Tensor]
 
 @dataclass(eq=False, repr=False)
 class BetweenEnds(Brief):
-    """A forward pass of members, `usual` doing what is not done here. `found`: the positions that make the same member,
-    filled where `place` is set."""
+    """A forward pass of members; what is not done here is as in `member_pass`. `neuron`, `offset`: the positions that
+    make the same members, filled where `place` is set."""
 
     model: BoundModel
     bounds: Bounds
     positions: Positions
-    usual: Callable[[int, list[Tensor]], Tensor]
     place: bool = False
     ends: dict[int, Ends] = field(default_factory=dict)
     neuron: dict[int, Tensor] = field(default_factory=dict)
@@ -54,13 +52,13 @@ class BetweenEnds(Brief):
     def _layer(self, index: int, layer: object, x: list[Tensor]) -> Tensor:
         if index in self.model.fused:
             affine = self.model.affine[index]
-            centre, wide = affine.apply(affine.weight, x[0]) + affine.bias, self.model.affine[index].bias_radius
-            wide = affine.apply(affine.radius, x[0].abs()) + wide
+            centre = affine.apply(affine.weight, x[0]) + affine.bias
+            wide = affine.apply(affine.radius, x[0].abs()) + affine.bias_radius
             self.ends[index] = centre - wide, centre + wide
             return centre
         if isinstance(layer, (Relu, Rounding)):
             return self._between(index, layer, x[0])
-        return self.usual(index, x)
+        return layer_outputs(self.model, self.bounds, self.positions, index, x)
 
     def _between(self, index: int, layer: Relu | Rounding, z: Tensor) -> Tensor:
         (source,) = layer.inputs
@@ -99,11 +97,9 @@ class BetweenEnds(Brief):
             self.neuron[source] = (2.0 * (z - low) / width - 1.0).clamp(-1.0, 1.0)
 
 
-def placed(
-    model: BoundModel, bounds: Bounds, positions: Positions, usual: Callable[[int, list[Tensor]], Tensor]
-) -> Positions:
+def placed(model: BoundModel, bounds: Bounds, positions: Positions) -> Positions:
     """The positions in (1) and of errors that make the members at `positions` between ends."""
-    walk = BetweenEnds(model, bounds, positions, usual, place=True)
+    walk = BetweenEnds(model, bounds, positions, place=True)
     with torch.no_grad():
         walk.run()
     return replace(positions, neuron={**positions.neuron, **walk.neuron}, offset={**positions.offset, **walk.offset})

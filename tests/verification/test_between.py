@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -15,8 +13,8 @@ from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
 from qverify.verification import attack
-from qverify.verification.attack import member_outputs
 from qverify.verification.between import BetweenEnds, placed
+from qverify.verification.member_pass import member_outputs
 from qverify.verification.positions import Positions
 from tests.support.networks import NETWORKS, inputs, random_radii
 
@@ -37,9 +35,8 @@ def test_they_are_those_of_true_members(name: str, rng: np.random.Generator) -> 
     bounds = interval_bounds(model, model.tensor(low), model.tensor(high))
     for seed in range(5):
         positions = drawn(model, len(x), seed)
-        usual = partial(attack._layer_outputs, model, bounds, positions)
-        said = BetweenEnds(model, bounds, positions, usual).run()
-        members = placed(model, bounds, positions, usual)
+        said = BetweenEnds(model, bounds, positions).run()
+        members = placed(model, bounds, positions)
         assert all(bool((t.abs() <= 1.0).all()) for t in members.named().values())
         assert torch.allclose(member_outputs(model, bounds, members), said, rtol=1e-9, atol=1e-9)
 

@@ -9,7 +9,7 @@ import torch
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.tensors import BoundModel
 from qverify.family.family import Family
-from qverify.verification.attack import member_outputs
+from qverify.verification.member_pass import member_outputs
 from qverify.verification.positions import Positions
 from tests.support.networks import NETWORKS, inputs, random_radii
 
