@@ -36,7 +36,7 @@ from qverify.bounds.backward_pass import BackwardPass, Notes
 from qverify.bounds.curves import activation_backward
 from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
-from qverify.bounds.kernels import shared_kernel
+from qverify.bounds.kernels import mixed_kernel, shared_kernel
 from qverify.bounds.lines import point_lines, relu_lines
 from qverify.bounds.pools import pool_lines
 from qverify.bounds.products import product_backward
@@ -148,6 +148,9 @@ def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
         absolute_sum = (size @ mass.unsqueeze(2)).squeeze(2) + state.constant.abs()
         mixed = 8 if affine.shares_kernel else 0
         state.err(absolute_sum, affine.terms + a.shape[2] + mixed, source, affine.mass.sum())
+    if affine.entries and index in state.shares:
+        mixed_kernel(state, index, affine, a)
+        return
     centre = affine.transpose(affine.weight, a)
     if affine.exact:
         state.add(source, centre)

@@ -54,7 +54,7 @@ class BackwardPass(Brief):
 
     def least_high(self, index: int) -> Tensor:
         """Lower bounds (B, 1, size) on the upper end of layer `index`."""
-        return self.bounds.least_high.get(index, self.bounds.lower[index]).unsqueeze(1)
+        return self.bounds.least(index).unsqueeze(1)
 
     def share(self, index: int, usual: Tensor) -> Tensor:
         """The shares of the steep lines at activation `index`: those asked for, or the usual ones."""

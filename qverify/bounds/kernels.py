@@ -37,9 +37,6 @@ def shared_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor, ce
     bound on its errors, of which `absolute` are the independent ones."""
     (source,) = state.model.network.layers[index].inputs
     summed = _summed(state, affine, source, a)
-    if index in state.shares:
-        _mixed(state, affine, source, summed, state.share(index, summed.slope))
-        return
     lower, upper = state.ends(source)
     slope, intercept = chord(torch, lower, upper)
     first, first_constant = centre - absolute * slope, -(absolute * intercept).sum(2)
@@ -95,8 +92,11 @@ def _summed_first(affine: Affine, summed: _Summed) -> tuple[Tensor, Tensor]:
     return rows, constant.masked_fill(overflow, -torch.inf)
 
 
-def _mixed(state: BackwardPass, affine: Affine, source: int, summed: _Summed, share: Tensor) -> None:
-    """The mixture with shares (B, S, K) of the chords, the rest taken as independent."""
+def mixed_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor) -> None:
+    """The same with the shares (B, S, K) of the chords that are asked for, the rest taken as independent."""
+    (source,) = state.model.network.layers[index].inputs
+    summed = _summed(state, affine, source, a)
+    share = state.share(index, summed.slope)
     radius = affine.radius.reshape(*summed.slope.shape[2:])
     chorded = share.reshape(summed.slope.shape) * radius
     rows, constant = _by_entry(affine, summed, chorded)

@@ -54,7 +54,7 @@ class ReluLines(Brief):
 def relu_lines(bounds: Bounds, index: int, source: int) -> ReluLines:
     """The lines around Relu `index`, which reads layer `source`; `hi` is that itself, or its upper end."""
     lower, upper, radius = bounds.lower[source], bounds.upper[source], bounds.activation[index]
-    least = bounds.least_high.get(source, lower)
+    least = bounds.least(source)
 
     def made() -> ReluLines:
         active = lower - radius >= 0

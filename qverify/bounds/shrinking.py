@@ -81,7 +81,7 @@ def _take_in(model: BoundModel, bounds: Bounds, index: int, found: Ends) -> None
     if index not in model.fused:
         bounds.lower[index] = torch.maximum(bounds.lower[index], low)
         return
-    before = bounds.least_high.get(index, bounds.lower[index])
+    before = bounds.least(index)
     bounds.least_high[index] = torch.maximum(torch.maximum(before, bounds.lower[index]), low)
 
 
@@ -91,7 +91,7 @@ def chorded(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     if index in model.curves:
         return bends(model, bounds, index)
     source = model.network.layers[index].inputs[0]
-    least, upper = bounds.least_high.get(source, bounds.lower[source]), bounds.upper[source]
+    least, upper = bounds.least(source), bounds.upper[source]
     if index not in model.points:
         return (least < 0) & (upper > 0)
     point, radius = model.points[index], bounds.activation[index]

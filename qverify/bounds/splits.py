@@ -114,7 +114,7 @@ def narrowed(model: BoundModel, bounds: Bounds, splits: Splits) -> Bounds:
     where = read_layers(model)
     if not where or not splits.depth:
         return bounds
-    least = torch.cat([bounds.least_high.get(i, bounds.lower[i]) for i in where], 1)
+    least = torch.cat([bounds.least(i) for i in where], 1)
     upper = torch.cat([bounds.upper[i] for i in where], 1)
     at = splits.at.to(least.dtype)
     low = least.scatter_reduce(1, splits.place, at.masked_fill(splits.side <= 0, -torch.inf), "amax")
@@ -167,7 +167,7 @@ def split_places(model: BoundModel, bounds: Bounds, index: int) -> tuple[Tensor,
     """Where (N, n) to split what activation `index` reads, and whether (N, n) that makes its lines better: inside of
     its interval, at a kink of an end that is not convex or concave as its lines would have it, or in the middle."""
     source = model.network.layers[index].inputs[0]
-    least, upper = bounds.least_high.get(source, bounds.lower[source]), bounds.upper[source]
+    least, upper = bounds.least(source), bounds.upper[source]
     if index in model.curves:
         at = 0.5 * (least + upper)
         for edge in model.curves[index].breaks():
@@ -223,7 +223,7 @@ def _lost(
 ) -> Tensor:
     """What the lines at activation `index` lose at `place` (B, n), times the row (B, n)."""
     source = model.network.layers[index].inputs[0]
-    least, upper = bounds.least_high.get(source, bounds.lower[source]), bounds.upper[source]
+    least, upper = bounds.least(source), bounds.upper[source]
     positive, negative = row.clamp(min=0), -row.clamp(max=0)
     if index not in model.curves and index not in model.points:
         width = torch.where(upper > least, upper - least, torch.ones_like(upper))

@@ -237,6 +237,10 @@ class Bounds(Brief):
         found: T = kept[1]
         return found
 
+    def least(self, index: int) -> Tensor:
+        """Lower bounds (N, size) on the upper end of layer `index`, where they were sought, else on what it gives."""
+        return self.least_high.get(index, self.lower[index])
+
     def take(self, samples: Any) -> Bounds:
         """The bounds of a subset of samples (a slice, or an index tensor)."""
         activation = {i: (r if r.ndim == 1 else r[samples]) for i, r in self.activation.items()}
@@ -282,5 +286,5 @@ class Bounds(Brief):
         upper = [torch.cat([p.upper[i] for p in parts]) for i in range(count)]
         # Where one batch has none, its own lower bounds serve.
         sought = sorted({i for p in parts for i in p.least_high})
-        least_high = {i: torch.cat([p.least_high.get(i, p.lower[i]) for p in parts]) for i in sought}
+        least_high = {i: torch.cat([p.least(i) for p in parts]) for i in sought}
         return Bounds(lower=lower, upper=upper, activation=activation, least_high=least_high)

@@ -157,11 +157,10 @@ class Cascade:
 
     def exact_stage(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Tell the verdicts of the exact step on the undecided samples."""
+        ExactStep(self.setup, batch).run(tell, self._say)
 
-        def say(where: str) -> None:
-            self.where = where
-
-        ExactStep(self.setup, batch).run(tell, say)
+    def _say(self, where: str) -> None:
+        self.where = where
 
     def _report(self, batch: Batch, mask: Any, tell: Callable[[Verdict], None], status: Status, stage: str) -> None:
         """Report the open samples where `mask` holds, and go on with the others."""
@@ -314,10 +313,7 @@ class Cascade:
         def proved(mask: Any, stage: str) -> None:
             self._proved(batch, mask, tell, stage)
 
-        def say(where: str) -> None:
-            self.where = where
-
-        PairStages(self.setup, batch, proved, say, self.programs).run(deadline)
+        PairStages(self.setup, batch, proved, self._say, self.programs).run(deadline)
         batch.cut = batch.cut or deadline.left <= 0.0
 
     def _attack(self, batch: Batch, tell: Callable[[Verdict], None], starts: int | None = None) -> None:
