@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 import time
+from decimal import ROUND_DOWN, Decimal
 from html.parser import HTMLParser
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -152,9 +153,9 @@ def compared(shown: Shown, table: str) -> tuple[int, list[str]]:
 
 
 def _cells(record: dict[str, str]) -> dict[str, str]:
-    """The cells of a line of the page that a record of the CSV makes, by their headings."""
-    shares = {
-        name: f"{100 * float(record[f'{name.lower()}_accuracy']):.2f} % {record[name.lower()]}" for name in ACCURACIES
-    }
+    """The cells of a line of the page that a record of the CSV makes, by their headings; shares are rounded down."""
+    counts = {name: int(record[name.lower()]) for name in ACCURACIES}
+    exact = {name: Decimal(100 * count) / int(record["samples"]) for name, count in counts.items()}
+    shares = {name: f"{exact[name].quantize(Decimal('0.01'), ROUND_DOWN)} % {count}" for name, count in counts.items()}
     first = {"model": record["model"], "radii": f"{record['bits']} bits", "samples": record["samples"]}
     return {**first, **shares, "unknown": record["unknown"], "seconds": f"{float(record['seconds']):.2f}"}

@@ -112,13 +112,15 @@ def test_the_rest_of_a_run_bounds_unfinished_chunks_again(modules: tuple[ModuleT
 
 def test_cells_that_differ_from_the_csv_are_named(modules: tuple[ModuleType, ModuleType]) -> None:
     _, browser = modules
-    accuracies = {"clean": 9, "ibp": 5, "bp": 6, "guaranteed": 7, "attack": 7}
-    record = {"model": "net", "bits": "8", "samples": "10", "unknown": "0", "seconds": "1.234567"}
+    accuracies = {"clean": 2, "ibp": 0, "bp": 1, "guaranteed": 2, "attack": 3}
+    shares = ["66.66 %", "0.00 %", "33.33 %", "66.66 %", "100.00 %"]
+    record = {"model": "net", "bits": "8", "samples": "3", "unknown": "0", "seconds": "1.234567"}
     record |= {name: str(count) for name, count in accuracies.items()}
-    record |= {f"{name}_accuracy": str(count / 10) for name, count in accuracies.items()}
+    record |= {f"{name}_accuracy": str(count / 3) for name, count in accuracies.items()}
     table = f"{','.join(record)}\n{','.join(record.values())}\n"
     heads = ["model", "radii", "samples", "clean", "IBP", "BP", "guaranteed", "attack", "unknown", "seconds"]
-    cells = ["net", "8 bits", "10", *(f"{10 * count:.2f} % {count}" for count in accuracies.values()), "0", "1.23"]
+    counted = [f"{share} {count}" for share, count in zip(shares, accuracies.values(), strict=True)]
+    cells = ["net", "8 bits", "3", *counted, "0", "1.23"]
 
     def shown(*lines: list[str]) -> Any:
         text = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)
