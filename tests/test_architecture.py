@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
-
 from tests.support.paths import PACKAGE, ROOT, TESTS
 
 FLOORS = (
@@ -57,13 +55,13 @@ def imported(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down(path: Path) -> None:
-    own = part(path)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert all(node.level == 0 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), "imports are absolute"
-    for other in imported(tree) - {own}:
-        assert FLOOR[other] < FLOOR[own], f"{own} imports {other}"
+def test_imports_go_down() -> None:
+    for path in FILES:
+        own, tree = part(path), ast.parse(path.read_text(encoding="utf-8"))
+        relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+        assert not relative, f"{path}: imports are absolute"
+        for other in imported(tree) - {own}:
+            assert FLOOR[other] < FLOOR[own], f"{path}: {own} imports {other}"
 
 
 def test_every_part_has_a_floor() -> None:
@@ -103,10 +101,10 @@ def keys_read(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [*FILES, *RESULTS], ids=lambda path: path.stem)
-def test_rows_and_questions_are_read_by_their_classes_only(path: Path) -> None:
-    if path.name not in TYPED:
-        assert not keys_read(ast.parse(path.read_text(encoding="utf-8"))) & KEYS
+def test_rows_and_questions_are_read_by_their_classes_only() -> None:
+    for path in [*FILES, *RESULTS]:
+        if path.name not in TYPED:
+            assert not keys_read(ast.parse(path.read_text(encoding="utf-8"))) & KEYS, path
 
 
 def test_keys_are_seen() -> None:
@@ -149,13 +147,13 @@ def is_test(module: str) -> bool:
     return any(part.startswith("test_") or part == "conftest" for part in module.split("."))
 
 
-@pytest.mark.parametrize("path", SUITE, ids=lambda path: str(path.relative_to(TESTS)))
-def test_no_test_file_imports_another(path: Path) -> None:
+def test_no_test_file_imports_another() -> None:
     """What they share is in tests/support; only the fuzzer and the matrix have modules of their own."""
-    own = path.relative_to(TESTS).parts[0]
-    allowed = {"support", own} if own in ("fuzz", "matrix") else {"support"}
-    for name in imported_tests(ast.parse(path.read_text(encoding="utf-8")), path):
-        assert name.split(".")[0] in allowed and not is_test(name), f"imports {name}"
+    for path in SUITE:
+        own = path.relative_to(TESTS).parts[0]
+        allowed = {"support", own} if own in ("fuzz", "matrix") else {"support"}
+        for name in imported_tests(ast.parse(path.read_text(encoding="utf-8")), path):
+            assert name.split(".")[0] in allowed and not is_test(name), f"{path} imports {name}"
 
 
 def test_imports_between_tests_are_seen() -> None:

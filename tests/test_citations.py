@@ -79,41 +79,36 @@ def wrong(text: str, own: str = "") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=shown)
-def test_citations_lead_somewhere(path: Path) -> None:
-    if path.name == Path(__file__).name:
-        return
-    text = path.read_text(encoding="utf-8")
-    assert not wrong(text, path.name if path.parent == DOCS else "")
-    assert "design" + ".md" not in text, "the repository has no such page"
-
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in CODE if path.is_relative_to(PACKAGE)],
-    ids=shown,
-)
-def test_code_says_which_section(path: Path) -> None:
-    """A page alone is no citation, and a section without its page none either."""
-    text = words(path.read_text(encoding="utf-8"))
-    for name in PAGES:
-        for match in re.finditer(rf"\b{re.escape(name)}\b", text):
-            assert re.match(rf", (?:{PLACE}|{FORMULA})", text[match.end() :]), text[match.start() :][:60]
-    for match in re.finditer(r"\bsections? \d", text):
-        before = text[: match.start()]
-        assert re.search(r"(?:\w+\.md|Numerical Algorithms), $", before), text[match.start() - 40 :][:80]
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=shown)
-def test_links_lead_somewhere(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
+def test_citations_lead_somewhere() -> None:
+    for path in [*CODE, *TEXTS]:
+        if path.name == Path(__file__).name:
             continue
-        place, _, anchor = target.partition("#")
-        file = path.parent / place if place else path
-        assert file.exists(), target
-        assert not anchor or anchor in slugs(file.read_text(encoding="utf-8")), target
+        text = path.read_text(encoding="utf-8")
+        assert not wrong(text, path.name if path.parent == DOCS else ""), shown(path)
+        assert "design" + ".md" not in text, f"{shown(path)}: the repository has no such page"
+
+
+def test_code_says_which_section() -> None:
+    """A page alone is no citation, and a section without its page none either."""
+    for path in [path for path in CODE if path.is_relative_to(PACKAGE)]:
+        text, file = words(path.read_text(encoding="utf-8")), shown(path)
+        for name in PAGES:
+            for match in re.finditer(rf"\b{re.escape(name)}\b", text):
+                assert re.match(rf", (?:{PLACE}|{FORMULA})", text[match.end() :]), (file, text[match.start() :][:60])
+        for match in re.finditer(r"\bsections? \d", text):
+            before = text[: match.start()]
+            assert re.search(r"(?:\w+\.md|Numerical Algorithms), $", before), (file, text[match.start() - 40 :][:80])
+
+
+def test_links_lead_somewhere() -> None:
+    for path in TEXTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            if re.match(r"[a-z]+:", target):
+                continue
+            place, _, anchor = target.partition("#")
+            file = path.parent / place if place else path
+            assert file.exists(), (shown(path), target)
+            assert not anchor or anchor in slugs(file.read_text(encoding="utf-8")), (shown(path), target)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -167,10 +162,10 @@ def missing_files(text: str) -> set[str]:
     return {name for name in found - ELSEWHERE if not any(f"/{path}".endswith(f"/{name}") for path in here)}
 
 
-@pytest.mark.parametrize("path", [*CODE, *TEXTS], ids=shown)
-def test_files_that_are_named_exist(path: Path) -> None:
-    if not path.is_relative_to(ROOT / "tests"):  # tests make files of their own
-        assert missing_files(path.read_text(encoding="utf-8")) == set()
+def test_files_that_are_named_exist() -> None:
+    for path in [*CODE, *TEXTS]:
+        if not path.is_relative_to(ROOT / "tests"):  # tests make files of their own
+            assert missing_files(path.read_text(encoding="utf-8")) == set(), shown(path)
 
 
 def test_a_file_that_does_not_exist_is_seen() -> None:

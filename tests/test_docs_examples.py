@@ -26,7 +26,7 @@ from tests.support.paths import MODELS, ROOT
 
 PAGES = (
     "README.md",
-    "docs/tutorial.md",
+    pytest.param("docs/tutorial.md", marks=pytest.mark.slow),
     "docs/api.md",
     *(f"docs/commands/{name}.md" for name in ("verify", "sweep", "discrepancy", "inspect", "solvers", "train")),
 )

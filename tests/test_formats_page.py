@@ -171,6 +171,7 @@ def test_radii_of_ranges_and_files_are_listed(tmp_path: Path) -> None:
         question(tmp_path / name / "run.json", "run")
 
 
+@pytest.mark.slow
 def test_batch_writes_what_is_listed(tmp_path: Path) -> None:
     text = f'models = ["{DIGITS}"]\ndata = ["digits"]\nbits = [8]\nmethods = ["ibp"]\nsamples = 4\nout = "out"\n'
     (tmp_path / "plan.toml").write_text(text)

@@ -42,6 +42,7 @@ def test_the_package_is_a_command() -> None:
     assert found.stdout.startswith("qverify ")
 
 
+@pytest.mark.slow
 def test_modules_are_found_where_they_lay_before() -> None:
     """The very modules: a class is one class, whatever path it came by."""
     code = """

@@ -132,6 +132,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("verify", "batch"))) for name in COMMANDS]
 )

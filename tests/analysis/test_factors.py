@@ -229,6 +229,7 @@ def test_input_that_stays_in_its_range(rng: np.random.Generator) -> None:
         largest_factors(network, x + 2, labels, Radii(0.1), COARSE, Options(method="ibp", clip=(0, 1)))
 
 
+@pytest.mark.slow
 def test_each_factor_is_asked_once_a_stage_and_a_proof_was_run_at_every_lower(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

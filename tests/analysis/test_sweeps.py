@@ -210,6 +210,7 @@ def test_rows_are_read_back_as_they_were(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "sweep.json").read_text())["runs"]) == 2
 
 
+@pytest.mark.slow
 def test_what_is_torn_is_cut_off_wherever_it_is_torn(tmp_path: Path) -> None:
     header = sweep_csv([], header=True)
     content = header + sweep_csv([AWKWARD, BITS])

@@ -26,6 +26,7 @@ from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support.bounds import TOLERANCE, assert_contained, members
+from tests.support.marks import mostly_slow
 from tests.support.networks import inputs, mlp, sample_members, smooth
 from tests.support.optimised import ALL, EFFORT, SIZES, any_setting, upper_ends
 
@@ -105,7 +106,7 @@ def begun(network: Network, x: Array, labels: Array, radii: Radii) -> tuple[Fami
 RADII = {"inputs": Radii(0.2, 0.0, 0.0, 0.0), "all": Radii(0.05, 0.002, 0.002, 0.002), "tanh": Radii(0.1, 1e-3, 1e-3)}
 
 
-@pytest.mark.parametrize("kind", ["inputs", "all", "points", pytest.param("tanh", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", mostly_slow(["all", "inputs", "points", "tanh"]))
 def test_what_is_closed_holds_for_every_member(kind: str) -> None:
     """Against drawn members and the worst that an attack finds; and most that holds is closed."""
     closed = holding = 0

@@ -80,6 +80,7 @@ SPANS = st.one_of(
 SLOPES = st.one_of(st.floats(-3, 3), st.floats(-1e-6, 1e-6), st.floats(-1e6, 1e6), st.just(0.0), st.just(1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 @settings(max_examples=10)
 @given(span=SPANS, slope=SLOPES)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qverify.bounds.lines import Line, kinks, point_lines
 from qverify.family.points import NO_ZERO, Point, lower_end, upper_end
 from qverify.rounding import UNIT
+from tests.support.marks import mostly_slow
 from tests.support.networks import random_point, sample_rounded
 
 Array = np.ndarray
@@ -50,7 +51,7 @@ def at(line: Line, v: Array, share: float | None = None) -> Array:
     return mixed
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e6, 1e12])
+@pytest.mark.parametrize("scale", mostly_slow([1.0, 1e12, 1e-12, 1e-3, 1e6], 2))
 @pytest.mark.parametrize("grid", [False, True])
 def test_lines_hold_at_every_value(grid: bool, scale: float, rng: np.random.Generator) -> None:
     """Random quantisers at values all over the bounds, radii of the point and of single samples; to a few roundings."""

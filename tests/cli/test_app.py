@@ -166,6 +166,7 @@ def test_a_time_limit_leaves_samples_unknown() -> None:
     assert found["unknown"] >= 3 and found["attack_accuracy"] > found["guaranteed_accuracy"]
 
 
+@pytest.mark.slow
 def test_more_time_and_more_samples_go_on_with_what_is_there(tmp_path: Path) -> None:
     given = ("--bits", 5, "--method", "exact", "--out", tmp_path)
     words = qverify("verify", DIGITS, "--data", "digits", *given, "--timeout", 0.001, "--samples", "0:30").stdout

@@ -36,6 +36,7 @@ def test_rows_are_those_of_verify_and_carry_case_and_key(tmp_path: Path) -> None
             assert {k: row.get(k) for k in same} == {k: other.get(k) for k in same}
 
 
+@pytest.mark.slow
 def test_a_rerun_computes_nothing_and_a_larger_plan_only_what_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def batch(folder: Path, *more: Any) -> Result:
     return qverify("batch", folder / "plan.toml", "--jobs", 1, *more)
 
 
+@pytest.mark.slow
 def test_every_case_of_a_batch_is_judged_by_itself(tmp_path: Path) -> None:
     assert qverify(*GIVEN, "--out", tmp_path / "six").exit_code == 0
     verified = len(indices(tmp_path / "six", "verified"))

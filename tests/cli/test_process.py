@@ -45,6 +45,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
     assert run("--version").stdout == f"qverify {__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="no /dev/stdin here")
 def test_a_radii_file_is_read_once(tmp_path: Path) -> None:
     """So it may come through a pipe, and what run.json names is what was used."""
@@ -79,6 +80,7 @@ def test_stdout_holds_the_result_and_nothing_else() -> None:
     assert "60 of 60" in seen and "qverify: note: " in seen and "samples" not in seen
 
 
+@pytest.mark.slow
 def test_a_missing_licence_is_status_3_with_a_remedy(tmp_path: Path) -> None:
     pytest.importorskip("gurobipy")
     environment = {**ENVIRONMENT, "GRB_LICENSE_FILE": "/nonexistent"}
@@ -131,6 +133,7 @@ def test_ctrl_c_keeps_the_rows_and_resume_completes_them(tmp_path: Path, undistu
     completed(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_row_that_was_written(tmp_path: Path, undisturbed: list[dict[str, Any]]) -> None:
     with started(*SLOW, "--out", tmp_path, rows=tmp_path / "samples.jsonl", count=5) as process:
         process.send_signal(signal.SIGKILL)
@@ -141,6 +144,7 @@ def test_kill_9_loses_no_row_that_was_written(tmp_path: Path, undisturbed: list[
     completed(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_first_sample_is_status_130(tmp_path: Path) -> None:
     code = "import os, signal, qverify.runs.problem as p; from qverify.cli import main; "
     code += "p.load = lambda path, output=None: os.kill(os.getpid(), signal.SIGINT); main(prog_name='qverify')"
@@ -148,6 +152,7 @@ def test_ctrl_c_before_the_first_sample_is_status_130(tmp_path: Path) -> None:
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "qverify: interrupted.\n")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_the_rows_so_far_are_kept(tmp_path: Path) -> None:
     """The kernel's limit on the size of a file stands for the disk."""
 
@@ -173,6 +178,7 @@ def test_results_that_cannot_be_printed() -> None:
     assert "Traceback" not in found.stderr and "Exception ignored" not in found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_stream_that_the_caller_closed_is_no_error(stream: int) -> None:
     command = [*COMMAND, "inspect", DIGITS]

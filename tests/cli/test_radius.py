@@ -119,6 +119,7 @@ def test_radii_from_a_file_some_of_them_zero(tmp_path: Path) -> None:
     assert "All radii are 0, and so is every multiple" in refusal("radius", DIGITS, *given[:-4])
 
 
+@pytest.mark.slow
 def test_undecided_brackets_are_said_to_be_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qverify.verification.exact_step.ExactStep._seconds", lambda self, sample: 1e-4)
     given = ("--data", "digits", "--samples", ":4", "--bits", 6, *QUICK, "--timeout", 60, "--jobs", 1)
@@ -136,6 +137,7 @@ def test_a_table_for_samples_0_to_100_has_no_emoji() -> None:
 # --- going on ---
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("radius", DIGITS, *FIRST, *BP, "--out", tmp_path)
     whole = answer(*given)

@@ -61,6 +61,7 @@ def test_verify(tmp_path: Path) -> None:
     assert "note: " not in qverify(*given, "--resume").stderr.replace("note: weights", "")
 
 
+@pytest.mark.slow
 def test_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plan.toml").write_text(
         f'models = ["{DIGITS}"]\ndata = "digits"\nbits = [6]\nmethods = ["bp"]\nsamples = "{FIRST}:{FIRST + COUNT}"\n'

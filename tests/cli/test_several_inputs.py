@@ -59,6 +59,7 @@ def test_a_witness_has_one_input_and_answers_in_onnxruntime(model: Path, given: 
     assert page.exit_code == 0 and (tmp_path / "page.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_batch_reads_one_file_for_each_model(model: Path, given: dict[str, Any], tmp_path: Path) -> None:
     onnx.save(two_branches(np.random.default_rng(5)), tmp_path / "n.onnx")
     text = 'models = ["m.onnx", "n.onnx"]\ndata = "a.npz"\nbits = 8\nmethods = "ibp"\n'

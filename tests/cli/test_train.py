@@ -49,6 +49,7 @@ def refused(sentence: str, *arguments: Any) -> None:
 # --- what it writes ---
 
 
+@pytest.mark.slow
 def test_accuracies_agree_with_others(made: tuple[Path, dict[str, Any]]) -> None:
     """Oracles: onnxruntime on the file for the clean accuracy, `qverify verify` on it for the guaranteed one."""
     out, facts = made
@@ -87,6 +88,7 @@ def test_its_command_makes_the_same_bytes_again(made: tuple[Path, dict[str, Any]
     assert (tmp_path / "again.onnx").read_bytes() == out.read_bytes()
 
 
+@pytest.mark.slow
 def test_another_seed_makes_another_file(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     assert answer(*QUICK, "--seed", 1, "--out", tmp_path / "m.onnx")["sha256"] != made[1]["sha256"]
 

@@ -146,6 +146,7 @@ def test_a_model_with_an_odd_name_goes_through_every_command(
         assert all(line.startswith("qverify: ") for line in result.stderr.splitlines())
 
 
+@pytest.mark.slow
 def test_rows_of_a_model_with_an_odd_name_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And so are layers: a row is one line of the file whatever its name."""
     from qverify.report import plots
@@ -212,6 +213,7 @@ def test_names_in_a_run_reach_no_terminal_and_no_formula(tmp_path: Path) -> None
             assert all(line.startswith("% ") for line in body[0].splitlines()) and len(body) == 2
 
 
+@pytest.mark.slow
 def test_a_stdout_that_lacks_letters(tmp_path: Path) -> None:
     """As under a locale of 1990: what cannot be written is replaced, not a fault."""
     model = tmp_path / "größe\u2248\u202e.onnx"

@@ -29,6 +29,7 @@ def ignored(number: int) -> Iterator[None]:
         signal.signal(number, before)
 
 
+@pytest.mark.slow
 def test_the_suite_hears_ctrl_c_wherever_it_is_started() -> None:
     """Else every test that sends it fails in the background of a script."""
     code = "import signal, tests.conftest; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
@@ -36,6 +37,7 @@ def test_the_suite_hears_ctrl_c_wherever_it_is_started() -> None:
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_sigterm_keeps_the_rows_and_is_status_143(tmp_path: Path) -> None:
     with started(*SLOW, "--out", tmp_path, "--json", rows=tmp_path / "samples.jsonl", count=3) as process:
         process.send_signal(signal.SIGTERM)
@@ -61,6 +63,7 @@ def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> No
     assert process.returncode == 0 and "Ctrl-C" not in stderr and len(read_rows(tmp_path)) == 20
 
 
+@pytest.mark.slow
 def test_sigterm_before_the_first_sample() -> None:
     code = "import os, signal, qverify.runs.problem as p; from qverify.cli import main; "
     code += "p.load = lambda path, output=None: os.kill(os.getpid(), signal.SIGTERM); main(prog_name='qverify')"

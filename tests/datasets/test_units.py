@@ -185,6 +185,7 @@ def reduced(found: dict[str, Any]) -> str:
     return str([reduced(one) for one in found]) if isinstance(found, list) else str(found)
 
 
+@pytest.mark.slow
 def test_a_batch_says_it_once_a_model_and_data_set(tmp_path: Path, small: str) -> None:
     text = f'models = ["{DIGITS}"]\ndata = ["{small}", "digits"]\nbits = [7, 8]\nmethods = ["ibp", "bp"]\n'
     text += "samples = 4\n"

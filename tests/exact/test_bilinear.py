@@ -11,6 +11,7 @@ from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
+from tests.support.marks import mostly_slow
 from tests.support.networks import conv_of, inputs, random_radii, sample_members
 from tests.support.programs import (
     ALL,
@@ -50,7 +51,7 @@ def test_other_layers(name: str, k: int, rng: np.random.Generator) -> None:
     assert optimum(bilinear(family, x), row, "scip") == pytest.approx(eliminated, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", mostly_slow(CONVOLUTIONS, 2))
 def test_independent_positions_are_below(name: str, rng: np.random.Generator) -> None:
     network = ALL[name](rng)
     family = Family.of(network, random_radii(network, rng))

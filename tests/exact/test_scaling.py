@@ -20,6 +20,7 @@ from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.setup import Setup
 from qverify.verification.verdict import Options, Status
+from tests.support.marks import mostly_slow
 from tests.support.networks import NETWORKS, inputs, mlp, random_radii
 
 
@@ -38,8 +39,8 @@ def hats(scale: float, margin: float) -> Network:
     return Network((Input("x", (), (2,)), hidden, Relu("r", (1,), (6,)), last))
 
 
-@pytest.mark.parametrize("solver", ["highs", *(pytest.param(n, marks=pytest.mark.slow) for n in ("gurobi", "scip"))])
-@pytest.mark.parametrize("scale", [1e-13, 1e-9, 1e-6, 1.0, 1e7, 1e12])
+@pytest.mark.parametrize("solver", mostly_slow(["highs", "gurobi", "scip"]))
+@pytest.mark.parametrize("scale", mostly_slow([1e-13, 1e12, 1e-9, 1e-6, 1.0, 1e7], 2))
 def test_the_scale_of_a_layer_changes_no_verdict(solver: str, scale: float) -> None:
     """With a hidden layer of 1e-12, solvers used to prove what a member refutes."""
     for margin, answer in ((-0.3, Status.FALSIFIED), (-0.01, Status.FALSIFIED), (0.01, Status.VERIFIED)):

@@ -56,6 +56,7 @@ def test_certify_before_deployment(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "the worst are" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_compare_schemes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("compare_schemes.py", DIGITS, "--data", "digits", "--samples", "0:30", "--bits", 5, 8)
     assert status(monkeypatch, *given) == 0

@@ -16,36 +16,30 @@ import pytest
 from qverify.onnx.reader import load
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
-keras = pytest.importorskip("keras")
-L = keras.layers
 
 
-def _model(*layers: Any) -> Any:
-    return keras.Sequential([keras.Input((8, 8, 1)), *layers])
-
-
-def _residual() -> Any:
-    x = keras.Input((8, 8, 1))
+def _residual(L: Any) -> Any:
+    x = L.Input((8, 8, 1))
     first = L.Conv2D(4, 3, padding="same", activation="relu")(x)
     both = L.ReLU()(L.Add()([first, L.Conv2D(4, 3, padding="same")(first)]))
-    return keras.Model(x, L.Dense(10)(L.GlobalAveragePooling2D()(both)))
+    return x, L.Dense(10)(L.GlobalAveragePooling2D()(both))
 
 
-MODELS: dict[str, Callable[[], Any]] = {
-    "dense": lambda: _model(L.Flatten(), L.Dense(16, activation="relu"), L.Dense(10)),
-    "softmax": lambda: _model(L.Flatten(), L.Dense(16, activation="relu"), L.Dense(10, activation="softmax")),
-    "sigmoid": lambda: _model(L.Flatten(), L.Dense(16, activation="sigmoid"), L.Dense(10)),
-    "leaky": lambda: _model(L.Flatten(), L.Dense(16), L.LeakyReLU(), L.Dense(10)),
-    "rescaling": lambda: _model(L.Rescaling(1 / 255.0), L.Flatten(), L.Dense(16, activation="relu"), L.Dense(10)),
-    "max_pool": lambda: _model(L.Conv2D(4, 3, activation="relu"), L.MaxPooling2D(2), L.Flatten(), L.Dense(10)),
-    "norm": lambda: _model(
+MODELS: dict[str, Callable[[Any], Any]] = {
+    "dense": lambda L: [L.Flatten(), L.Dense(16, activation="relu"), L.Dense(10)],
+    "softmax": lambda L: [L.Flatten(), L.Dense(16, activation="relu"), L.Dense(10, activation="softmax")],
+    "sigmoid": lambda L: [L.Flatten(), L.Dense(16, activation="sigmoid"), L.Dense(10)],
+    "leaky": lambda L: [L.Flatten(), L.Dense(16), L.LeakyReLU(), L.Dense(10)],
+    "rescaling": lambda L: [L.Rescaling(1 / 255.0), L.Flatten(), L.Dense(16, activation="relu"), L.Dense(10)],
+    "max_pool": lambda L: [L.Conv2D(4, 3, activation="relu"), L.MaxPooling2D(2), L.Flatten(), L.Dense(10)],
+    "norm": lambda L: [
         L.Conv2D(4, 3, padding="same", strides=2), L.BatchNormalization(), L.ReLU(), L.AveragePooling2D(2), L.Flatten(),
         L.Dense(10),
-    ),
-    "depthwise": lambda: _model(
+    ],
+    "depthwise": lambda L: [
         L.DepthwiseConv2D(3, padding="same"), L.ReLU(6.0), L.Conv2D(4, 1), L.GlobalAveragePooling2D(), L.Dense(10)
-    ),
-    "padding": lambda: _model(L.ZeroPadding2D(1), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(10)),
+    ],
+    "padding": lambda L: [L.ZeroPadding2D(1), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(10)],
     "residual": _residual,
 }  # fmt: skip
 
@@ -53,8 +47,10 @@ MODELS: dict[str, Callable[[], Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model(name: str, tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")  # takes seconds, so not before it is needed
     keras.utils.set_random_seed(0)
-    model, path = MODELS[name](), tmp_path / "model.onnx"
+    made, path = MODELS[name](keras.layers), tmp_path / "model.onnx"
+    model = keras.Model(*made) if isinstance(made, tuple) else keras.Sequential([keras.Input((8, 8, 1)), *made])
     model(np.zeros((1, 8, 8, 1), dtype=np.float32))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         model.export(str(path), format="onnx", verbose=False)

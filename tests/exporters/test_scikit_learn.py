@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,37 +11,33 @@ import pytest
 from qverify.datasets import load as samples
 from qverify.onnx.reader import load
 
-pytest.importorskip("sklearn")
-skl2onnx = pytest.importorskip("skl2onnx")
-
-from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import MinMaxScaler, StandardScaler  # noqa: E402
+NAMES = ("classifier", "tanh", "logistic", "binary", "standard", "minmax", "regressor")
 
 
-def _classifier(**more: Any) -> Any:
-    return MLPClassifier(hidden_layer_sizes=(16,), max_iter=8, random_state=0, **more)
+def untrained(name: str) -> Any:
+    """The model of that name; scikit-learn takes a second to import, so not before it is needed."""
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-
-MODELS: dict[str, Callable[[], Any]] = {
-    "classifier": _classifier,
-    "tanh": lambda: _classifier(activation="tanh"),
-    "logistic": lambda: _classifier(activation="logistic"),
-    "binary": _classifier,
-    "standard": lambda: make_pipeline(StandardScaler(), _classifier()),
-    "minmax": lambda: make_pipeline(MinMaxScaler(), _classifier()),
-    "regressor": lambda: MLPRegressor(hidden_layer_sizes=(16,), max_iter=8, random_state=0),
-}
+    if name == "regressor":
+        return MLPRegressor(hidden_layer_sizes=(16,), max_iter=8, random_state=0)
+    activation = name if name in ("tanh", "logistic") else "relu"
+    model = MLPClassifier(hidden_layer_sizes=(16,), max_iter=8, random_state=0, activation=activation)
+    scaler = {"standard": StandardScaler, "minmax": MinMaxScaler}.get(name)
+    return model if scaler is None else make_pipeline(scaler(), model)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_model(name: str, zipped: bool) -> None:
+    pytest.importorskip("sklearn")
+    skl2onnx = pytest.importorskip("skl2onnx")
     digits = samples("digits")
     x = digits.x.reshape(len(digits.x), -1).astype(np.float32)
     y = {"binary": digits.y > 4, "regressor": digits.y.astype(np.float32)}.get(name, digits.y)
-    trained = MODELS[name]().fit(x[:300], y[:300])
+    trained = untrained(name).fit(x[:300], y[:300])
     model = skl2onnx.to_onnx(trained, x[:1], options=None if name == "regressor" else {"zipmap": zipped})
     network = load(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

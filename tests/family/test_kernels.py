@@ -265,6 +265,7 @@ def saturating_pairs(x: Array, layers: list[Dense], ranges: list[tuple[float, fl
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_here("mnist") is None, reason="MNIST lies neither in $QVERIFY_DATA nor in the cache")
 def test_images_that_saturating_pairs_answer_wrong() -> None:
     """Three images proved under scheme channel; full-range weights of the shipped network saturate on them."""

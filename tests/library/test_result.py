@@ -172,6 +172,7 @@ def test_a_figure_has_a_bracket_a_sample(result: Result) -> None:
     assert Result([], result.about).plot().axes
 
 
+@pytest.mark.slow
 def test_a_figure_needs_no_display_and_no_pyplot() -> None:
     import subprocess
 

@@ -22,6 +22,7 @@ from tests.matrix.lite import FILES, run_file
 from tests.matrix.networks import SMALL, TINY, present, source, tiny_folder
 from tests.matrix.run import cell, matrix
 from tests.support.dynamic import DynamicForm
+from tests.support.marks import mostly_slow
 from tests.support.toolchain import Form
 
 CENTRED = Form(activation="QInt8", centred=True)
@@ -45,7 +46,7 @@ def test_forms_have_every_choice_beside_every_other() -> None:
     assert len({kind[:2] for kind in kinds}) == 6 and len(kinds) == 12
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", mostly_slow(SMALL, 3))
 def test_small_networks(name: str) -> None:
     tally = Tally()
     for form in QUICK:

@@ -14,14 +14,16 @@ from qverify import datasets
 from qverify.loading import load
 from qverify.replication.gaps import Gaps
 from qverify.replication.matching import match
+from tests.support.marks import mostly_slow
 from tests.support.paths import DIGITS, MODELS
 from tests.support.quantised import onnxruntime_file
 
 TINY = Path(os.environ.get("QVERIFY_DATA", "")) / "mlperf_tiny"
 
 
-@pytest.mark.parametrize("qdq", [False, True])
-@pytest.mark.parametrize("optimised", [False, True])
+@pytest.mark.parametrize(
+    ("qdq", "optimised"), mostly_slow([(True, True), (True, False), (False, True), (False, False)])
+)
 def test_onnxruntime_is_within_what_is_proved(qdq: bool, optimised: bool, tmp_path: Path) -> None:
     """Operators on integers, and QDQ, fused or computed in float32."""
     samples = datasets.load("digits")

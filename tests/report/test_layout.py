@@ -237,6 +237,7 @@ def test_what_is_on_paper(pages: dict[str, str], printer: Printer, tmp_path: Pat
     assert LONG in text.replace(" ", "")
 
 
+@pytest.mark.slow
 def test_a_page_is_as_it_was_after_printing(pages: dict[str, str], browser: Callable[..., Any]) -> None:
     script = """
       const count = () => document.querySelectorAll("#brackets tbody tr").length;

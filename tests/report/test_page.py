@@ -318,6 +318,7 @@ def test_hostile_names_stay_text(tmp_path: Path, browser: Callable[..., Any]) ->
     assert any(HOSTILE[:9] in line["status"] for line in brackets(parsed)[1])
 
 
+@pytest.mark.slow
 def test_a_large_run_and_an_empty_one_in_the_browser(
     tmp_path: Path, rng: np.random.Generator, browser: Callable[..., Any]
 ) -> None:

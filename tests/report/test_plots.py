@@ -22,6 +22,7 @@ from qverify.analysis.grid import Bracket
 from qverify.analysis.sweeps import PARTS, SweepRow
 from qverify.report import plots
 from tests.support.commands import qverify
+from tests.support.marks import mostly_slow
 from tests.support.paths import DIGITS
 
 LONG = "mnist_4x256_robust_8bit_kappa_0.5_seed_42_retrained_with_augmentation"
@@ -169,7 +170,9 @@ def test_nothing_is_cut_in_a_sweep(name: str, tmp_path: Path) -> None:
     assert {round(axes.get_position().x0, 3) for axes in below} == {round(a.get_position().x0, 3) for a in figure.axes}
 
 
-@pytest.mark.parametrize("title", ["", "a\nb", LONG * 10, "word " * 200, f"599 samples of {LONG}.npz, by auto; bits"])
+@pytest.mark.parametrize(
+    "title", mostly_slow([LONG * 10, "a\nb", "", "word " * 200, f"599 samples of {LONG}.npz, by auto; bits"], 2)
+)
 def test_titles_are_whole(title: str) -> None:
     for models in (["m"], ["m", "n", "o"]):
         check(plots.sweep_figure(rows(models, ["all"], RADII), title))
@@ -217,7 +220,7 @@ def test_nothing_is_cut_in_a_histogram(name: str, tmp_path: Path) -> None:
     assert all(path.stat().st_size > 1000 for path in plots.save_figure(figure, tmp_path / "plot"))
 
 
-@pytest.mark.parametrize("odd", ODD, ids=ascii)
+@pytest.mark.parametrize("odd", mostly_slow(ODD, 3), ids=ascii)
 def test_names_are_text_and_nothing_else(odd: str, tmp_path: Path) -> None:
     """Neither formulas nor line breaks; what a font lacks is a box, and the SVG has the letter itself."""
     plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in odd)

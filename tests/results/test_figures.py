@@ -108,6 +108,7 @@ def test_pages_say_what_the_rows_say(made: Path) -> None:
     assert f"| `mnist_conv_robust_8bit` | 8 | {clean:.2f} % | {' | '.join(cells)} | 0 |" in page
 
 
+@pytest.mark.slow
 def test_the_radius_table_is_right(made: Path) -> None:
     found = [r for r in rows(made, "figure1_radius") if r["model"] == "mnist_4x256_normal" and r["part"] == "all"]
     kept = max(float(r["value"]) for r in found if int(r["guaranteed"]) >= 0.9 * int(r["clean"]))

@@ -232,6 +232,7 @@ def test_one_change_in_a_directory_does_no_harm(bench: Bench, monkeypatch: pytes
     assert went_on > 20 and refused > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run", "batch"])
 def test_one_change_in_a_directory_does_no_harm_to_its_report(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str

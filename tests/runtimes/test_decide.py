@@ -18,6 +18,7 @@ from qverify.runtimes.decide import RuntimeAnswer, RuntimeOptions, same_on_runti
 from qverify.runtimes.search import Found, Search
 from qverify.runtimes.witness import Choice
 from tests.support.integer_networks import Maker, Space
+from tests.support.marks import mostly_slow
 
 RULES = ("float32", "single", "double")
 
@@ -117,15 +118,9 @@ def first_largest(outputs: tuple[int, ...]) -> int:
 
 
 @pytest.mark.parametrize(
-    "rules",
-    [
-        RULES,
-        ("float32",),
-        *(pytest.param(r, marks=pytest.mark.slow) for r in (("single",), ("double",), ("single", "double"))),
-    ],
-    ids="-".join,
+    "rules", mostly_slow([RULES, ("float32",), ("single",), ("double",), ("single", "double")]), ids="-".join
 )
-@pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", mostly_slow(NETWORKS, 5), ids=lambda make: make.__name__)
 def test_answers_are_those_of_brute_force(make: Callable[[np.random.Generator], Maker], rules: tuple[str, ...]) -> None:
     statuses: Counter[str] = Counter()
     for seed in range(40 if len(rules) == 3 else 12):

@@ -25,6 +25,7 @@ from qverify.onnx import reader as onnx_io
 from qverify.training.architectures import build
 from qverify.training.loop import Training
 from qverify.training.settings import Settings
+from tests.support.marks import mostly_slow
 
 SETTINGS = Settings(epochs=5, batch_size=32, lr=0.02, ramp=0.6, validation=0.2, seed=5, threads=1)
 STATED = {
@@ -94,8 +95,7 @@ class Interrupted:
 # --- going on ---
 
 
-@pytest.mark.parametrize("after", [1, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("distortion", [0.0, 0.6])
+@pytest.mark.parametrize(("after", "distortion"), mostly_slow([(1, 0.6), (1, 0.0), (4, 0.6), (4, 0.0)]))
 @pytest.mark.parametrize("name", STATED)
 def test_interrupted_and_resumed_is_as_if_nothing_had_happened(
     name: str, distortion: float, after: int, samples: Samples

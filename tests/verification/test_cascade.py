@@ -159,6 +159,7 @@ def enumerate_corners(family: Family, x: Array, label: int) -> float:
     return worst
 
 
+@pytest.mark.slow
 def test_no_radius_is_the_forward_pass(rng: np.random.Generator) -> None:
     for build in NETWORKS.values():
         network = build(rng)
@@ -213,6 +214,7 @@ def test_ranges_that_clip(rng: np.random.Generator) -> None:
     assert any((bounds.upper[i].numpy() == point.high[1]).any() for i, point in family.points.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [False, True], ids=["any", "grid"])
 @pytest.mark.parametrize("method", ["auto", "bp"])
 @pytest.mark.parametrize(

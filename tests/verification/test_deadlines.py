@@ -292,6 +292,7 @@ def test_a_discrepancy_without_any_bound_is_refused_with_the_way_out(clock: Cloc
         discrepancies("bp")
 
 
+@pytest.mark.slow
 def test_the_limit_holds_at_one_factor_of_a_radius(clock: Clock) -> None:
     network, x, y = problem()
     grid = Grid(max_factor=2.0, precision=0.1)
@@ -375,6 +376,7 @@ def test_a_batch_keeps_the_limit_too(
         assert row.limit == LIMIT and row.detail.startswith("time limit") and row.seconds >= LIMIT
 
 
+@pytest.mark.slow
 def test_what_the_first_task_took_counts_in_the_second(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """45 of 50 s went by in the first task, and the second works through the cheap stages again: no solver is asked
     for more than what is left."""

@@ -69,6 +69,7 @@ def test_a_large_network_ends_in_time(method: str, large: tuple[Network, Array, 
     never_wrong(network, x[0], y[0], verdict)
 
 
+@pytest.mark.slow
 def test_the_discrepancy_of_a_large_network_ends_in_time(large: tuple[Network, Array, Array]) -> None:
     network, x, _ = large
     began = time.monotonic()

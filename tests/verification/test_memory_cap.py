@@ -136,6 +136,7 @@ def command(name: str, folder: Any) -> tuple[Any, ...]:
     return ("batch", folder / "plan.toml", "--out", folder / "out", "--jobs", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*COMMANDS, "batch"])
 def test_every_command_that_computes_takes_a_cap(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[int | None] = []

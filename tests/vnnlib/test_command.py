@@ -173,6 +173,7 @@ def test_scripts_of_vnncomp_answer_an_instance(tmp_path: Path, network: Path) ->
     assert results.read_text() == "unsat\n"
 
 
+@pytest.mark.slow
 def test_scripts_say_what_goes_wrong(tmp_path: Path, network: Path) -> None:
     query, results = tmp_path / "q.vnnlib", tmp_path / "results.txt"
     query.write_text("(assert")

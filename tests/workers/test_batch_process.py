@@ -109,6 +109,7 @@ def test_files_in_the_working_directory_are_not_taken_for_modules(
     assert kept(tmp_path / "out") == undisturbed(EXACT)
 
 
+@pytest.mark.slow
 def test_an_internal_error_in_a_worker_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     what = "raise __import__('qverify.errors').errors.InternalError('bounds cross')"
     monkeypatch.setattr(workers, "COMMAND", worker(AT_SAMPLE.format(label=9, what=what)))

@@ -89,6 +89,7 @@ def test_parcels_are_held_for_the_next_task_and_dropped_for_another(rng: np.rand
         bench.prepare(work.task(FIRST, FIRST + 1), {})
 
 
+@pytest.mark.slow
 def test_a_real_process_says_that_it_is_ready_and_answers(rng: np.random.Generator) -> None:
     work = Work(rng, "bp")
     process = subprocess.Popen(

@@ -32,6 +32,7 @@ from qverify.network import Network
 from qverify.verification import setup
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status, Verdict
+from tests.support.marks import mostly_slow
 from tests.support.networks import conv_of, mlp, relu
 from tests.support.paths import DIGITS
 from tests.support.processes import ENVIRONMENT
@@ -140,11 +141,13 @@ CRASHES = {
 
 @pytest.mark.parametrize(
     ("crash", "where"),
-    [
-        *(("aborts", "opening"), ("is killed", "solving"), pytest.param("exits", "opening", marks=pytest.mark.slow)),
-        pytest.param("reads a wild pointer", "solving", marks=pytest.mark.slow),
-        *(("answers rubbish", "solving"), ("raises", "opening"), ("raises", "solving")),
-    ],
+    mostly_slow(
+        [
+            *(("is killed", "solving"), ("answers rubbish", "solving"), ("raises", "solving"), ("raises", "opening")),
+            *(("aborts", "opening"), ("exits", "opening"), ("reads a wild pointer", "solving")),
+        ],
+        2,
+    ),
 )
 def test_a_solver_that_crashes_costs_its_sample_only(
     crash: str, where: str, problem: tuple[Any, Any, Any], planted: Callable[..., None]
@@ -261,6 +264,7 @@ def test_a_solver_that_wants_more_than_its_share(
     assert "it needs more memory than its share; more: --memory, fewer --jobs" in lost.detail and lost.limit is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system does not limit address space")
 def test_a_program_too_large_for_the_process_to_take_in(
     problem: tuple[Any, Any, Any], planted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
@@ -307,7 +311,7 @@ def test_the_smallest_share_is_enough_to_load_every_solver(
 # --- a stop ---
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("jobs", mostly_slow([3, 1]))
 def test_a_stop_during_a_solve_ends_soon_and_leaves_no_hanging_process(
     jobs: int, problem: tuple[Any, Any, Any], planted: Callable[..., None]
 ) -> None:
@@ -325,6 +329,7 @@ def test_a_stop_during_a_solve_ends_soon_and_leaves_no_hanging_process(
     assert solver_processes() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_a_solve_leaves_no_answer_for_the_next_question(
     problem: tuple[Any, Any, Any], planted: Callable[..., None]
 ) -> None:
@@ -365,7 +370,8 @@ def all_gone(processes: list[psutil.Process], seconds: float = 20.0) -> bool:
     return not left
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_during_a_solve_leaves_no_process(number: signal.Signals) -> None:
     given = ("verify", DIGITS, "--data", "digits", "--bits", "8", "--samples", "4", "--method", "exact", "--jobs", "2")
     child = subprocess.Popen(
@@ -392,6 +398,7 @@ def test_a_signal_during_a_solve_leaves_no_process(number: signal.Signals) -> No
         assert re.search("interrupted: . of 4 samples are decided", stderr)  # one needs no solver
 
 
+@pytest.mark.slow
 def test_no_process_is_left_after_the_end() -> None:
     code = """
 import sys, psutil

@@ -143,6 +143,7 @@ def test_bilinear_optimum(bilinear_solver: Solver, seed: int) -> None:
     assert outcome.dual_bound == pytest.approx(truth, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_products_in_a_row_without_linear_part(bilinear_solver: Solver) -> None:
     """x y <= -1 and x y + t in [2, 3] on a box: two product rows, one of them ranged, one purely quadratic."""
     products = Products(row=np.array([0, 1]), first=np.array([0, 0]), second=np.array([1, 1]), coefficient=np.ones(2))
