@@ -89,7 +89,9 @@ def test_every_member_lies_inside(name: str, size: float, clip: tuple[float, flo
                 assert_margins_hold(margin[row], values[-1], int(labels[row]))
 
 
-@pytest.mark.parametrize(("clip", "grid"), mostly_slow([(CLIP, True), (None, False), (None, True), (CLIP, False)]))
+@pytest.mark.parametrize(
+    ("clip", "grid"), mostly_slow([(CLIP, True), (None, False), (None, True), (CLIP, False)], several=True)
+)
 @pytest.mark.parametrize("name", EVERY)
 def test_every_member_lies_inside_with_points_everywhere(
     name: str, clip: tuple[float, float] | None, grid: bool

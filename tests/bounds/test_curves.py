@@ -152,6 +152,7 @@ def test_lines_of_piecewise_linear_functions_hold_exactly(name: str, data: st.Da
                 assert sign * exact_curve(name, x, Fraction(0), *rational) >= Fraction(tilt) * x + Fraction(intercept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_lines_are_close(name: str, rng: np.random.Generator) -> None:
     """The least distance of a line of any slope to the function is small, so bounds lose by its slope alone."""

@@ -347,6 +347,7 @@ def trainable(network: Network, family: Family, parameters: tuple[torch.Tensor, 
     return replace(plain, affine=affine, rounding=Allowances(torch.float64, enabled=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "signed_hidden", "conv_conv", "residual"])
 def test_gradients_match_finite_differences(name: str) -> None:
     """Oracle: torch.autograd.gradcheck, central differences in float64."""

@@ -115,6 +115,7 @@ def test_both_programs_have_the_same_minimum_and_members_attain_it(function: str
     assert found <= least + 1e-9 and least - found < 0.25 * (1.0 + abs(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_verdicts_of_the_exact_step_are_right(function: str) -> None:
     """At a fixed input the margins are known, one by one; those above 0 are verified, the others falsified."""

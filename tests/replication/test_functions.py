@@ -28,6 +28,7 @@ from qverify.replication.moves import moves
 from qverify.replication.products import Bilinear
 from qverify.replication.regions import Region
 from tests.support.gated_models import ACTIVATIONS, dense, gated
+from tests.support.marks import mostly_slow
 from tests.support.networks import NETWORKS, curve, inputs
 from tests.support.quantised import quantised, sample_runtimes
 from tests.support.toolchain import Form, outputs
@@ -160,8 +161,10 @@ CASES = {
 SHARED = ("gated", "leaky_clip", "conv_hard_sigmoid")
 
 
-@pytest.mark.parametrize("radius", [0.0, 0.05])
-@pytest.mark.parametrize("rule", ["float32", pytest.param("double", marks=pytest.mark.slow), "any"])
+@pytest.mark.parametrize(
+    ("rule", "radius"),
+    mostly_slow([(rule, radius) for radius in (0.05, 0.0) for rule in ("float32", "any", "double")], several=True),
+)
 @pytest.mark.parametrize("name", [*CASES, *SHARED])
 def test_no_runtime_is_farther_off_than_what_is_proved(name: str, rule: str, radius: float) -> None:
     rng = np.random.default_rng(len(name))
@@ -192,7 +195,7 @@ def test_differences_are_tighter_than_two_intervals(rng: Rng) -> None:
 
 # --- real files ---
 
-FILES = ["LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "hard swish", "silu", "clip", "mish"]
+FILES = ["LeakyRelu", "Sigmoid", "HardSwish", "clip", "Tanh", "hard swish", "silu", "mish"]
 
 
 def saved(built: onnx.ModelProto, x: Any, form: Form) -> tuple[Network, Network, onnx.ModelProto]:
@@ -201,11 +204,8 @@ def saved(built: onnx.ModelProto, x: Any, form: Form) -> tuple[Network, Network,
     return qverify.load(built), qverify.load(file), file
 
 
-@pytest.mark.parametrize("form", [Form(), pytest.param(Form("QOperator"), marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in ("Tanh", "hard swish", "silu", "mish") else n for n in FILES],
-)
+@pytest.mark.parametrize("form", mostly_slow([Form(), Form("QOperator")]), ids=str)
+@pytest.mark.parametrize("name", mostly_slow(FILES, 2))
 def test_onnxruntime_is_within_what_is_proved(name: str, form: Form, rng: Rng) -> None:
     built = gated(rng, name)
     x = rng.normal(size=(40, 2, 4, 4)).astype(np.float32)

@@ -22,7 +22,7 @@ TINY = Path(os.environ.get("QVERIFY_DATA", "")) / "mlperf_tiny"
 
 
 @pytest.mark.parametrize(
-    ("qdq", "optimised"), mostly_slow([(True, True), (True, False), (False, True), (False, False)])
+    ("qdq", "optimised"), mostly_slow([(True, True), (True, False), (False, True), (False, False)], several=True)
 )
 def test_onnxruntime_is_within_what_is_proved(qdq: bool, optimised: bool, tmp_path: Path) -> None:
     """Operators on integers, and QDQ, fused or computed in float32."""

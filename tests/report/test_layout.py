@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.commands import answer, qverify
 from tests.support.findings import comparison, properties, runtimes, write_all, write_object
+from tests.support.marks import mostly_slow
 from tests.support.pages import written
 from tests.support.paths import DIGITS
 from tests.support.runs_on_disk import question, random_rows, row, write_batch, write_run
@@ -199,12 +200,9 @@ def sheets(pdf: bytes) -> int:
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("one", 5),
-        ("two", 7),
-        pytest.param("large", 5, marks=pytest.mark.slow),
-        pytest.param("many", 26, marks=pytest.mark.slow),
-        pytest.param("alone", 8, marks=pytest.mark.slow),
-        pytest.param("sections", 22, marks=pytest.mark.slow),
+        *mostly_slow(
+            [("two", 7), ("one", 5), ("large", 5), ("many", 26), ("alone", 8), ("sections", 22)], several=True
+        ),
     ],
 )
 def test_few_sheets_of_paper(pages: dict[str, str], printer: Printer, name: str, most: int) -> None:
@@ -267,6 +265,7 @@ def test_paper_is_white_also_where_the_screen_is_dark(pages: dict[str, str]) -> 
     assert "print-color-adjust: exact" in style and "@media print" in style
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1])
 def test_pages_of_next_to_nothing(tmp_path: Path, browser: Callable[..., Any], printer: Printer, count: int) -> None:
     text = written(write_run(tmp_path / "run", [row(k) for k in range(count)]))

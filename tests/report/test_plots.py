@@ -283,6 +283,7 @@ def test_files_of_any_name_are_drawn(name: str, tmp_path: Path) -> None:
         assert name.replace("\n", "\ufffd") in svg and str(tmp_path) not in svg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "given", "table"), [("sweep", SWEEP, "sweep.csv"), ("radius", (*RADIUS, "--bits", 6), "factors.csv")]
 )

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def mostly_slow(values: Iterable[Any], quick: int = 1) -> list[Any]:
-    """The first `quick` of them as they are, the others marked slow."""
+def mostly_slow(values: Iterable[Any], quick: int = 1, several: bool = False) -> list[Any]:
+    """The first `quick` of them as they are, the others marked slow; `several`: each is a tuple for several names."""
     some = list(values)
-    return [*some[:quick], *(pytest.param(value, marks=pytest.mark.slow) for value in some[quick:])]
+    later = [value if several else (value,) for value in some[quick:]]
+    return [*some[:quick], *(pytest.param(*value, marks=pytest.mark.slow) for value in later)]

@@ -36,6 +36,7 @@ def test_integer_files(name: str) -> None:
     assert all(isinstance(layer, (Dense, Conv)) and layer.grid is not None for layer in weighted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kws_ref_model.tflite", "pretrainedResnet_quant.tflite"])
 def test_integer_files_in_kernels_that_round_as_the_network_does(name: str) -> None:
     """XNNPACK multiplies by a float and rounds ties to even; the reference kernels round twice. A class may be off only

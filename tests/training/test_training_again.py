@@ -95,7 +95,7 @@ class Interrupted:
 # --- going on ---
 
 
-@pytest.mark.parametrize(("after", "distortion"), mostly_slow([(1, 0.6), (1, 0.0), (4, 0.6), (4, 0.0)]))
+@pytest.mark.parametrize(("after", "distortion"), mostly_slow([(1, 0.6), (1, 0.0), (4, 0.6), (4, 0.0)], several=True))
 @pytest.mark.parametrize("name", STATED)
 def test_interrupted_and_resumed_is_as_if_nothing_had_happened(
     name: str, distortion: float, after: int, samples: Samples

@@ -147,6 +147,7 @@ CRASHES = {
             *(("aborts", "opening"), ("exits", "opening"), ("reads a wild pointer", "solving")),
         ],
         2,
+        several=True,
     ),
 )
 def test_a_solver_that_crashes_costs_its_sample_only(

@@ -222,6 +222,7 @@ def test_time_limit_is_per_call(solver: Solver) -> None:
     session.close()
 
 
+@pytest.mark.slow
 def test_time_limit_of_relaxations_is_per_call(solver: Solver) -> None:
     """Short linear programs that together take longer than the limit of each: none of them is cut off."""
     (program, _), rng, spent = hard_program(2, 120, 80), np.random.default_rng(0), 0.0
