@@ -31,7 +31,7 @@ class Affine(Brief):
     """A `Dense` or `Conv` layer with its radii as tensors; kernels keep the layer's own shape.
 
     `radius` and `bias_radius` are zero tensors where the layer is exact; `fixed`: no quantiser touches it. `memory`:
-    bytes for temporary tensors.
+    bytes for temporary tensors. `coarse`: the errors of a shared kernel are bounded with less work (kernels.py).
     """
 
     layer: Dense | Conv
@@ -41,6 +41,7 @@ class Affine(Brief):
     bias_radius: Tensor
     memory: int = PIECE
     fixed: bool = False
+    coarse: bool = False
 
     @cached_property
     def exact(self) -> bool:

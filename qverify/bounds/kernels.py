@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from qverify.bounds.affine import Affine
     from qverify.bounds.backward_pass import BackwardPass
 
+_ROUNDED = 4
+"""Roundings of middle and half width of what a position reads, and of their sum."""
+
 
 class _Summed(NamedTuple):
     """The chord above |S_k|, per entry, and the rows by position."""
@@ -36,11 +39,13 @@ def shared_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor, ce
     """Rows a (B, S, n_out) on convolution `index` become rows on what it reads: `centre` of its kernel, less the better
     bound on its errors, of which `absolute` are the independent ones."""
     (source,) = state.model.network.layers[index].inputs
-    summed = _summed(state, affine, source, a)
     lower, upper = state.ends(source)
     slope, intercept = chord(torch, lower, upper)
     first, first_constant = centre - absolute * slope, -(absolute * intercept).sum(2)
-    second, second_constant = _summed_first(affine, summed)
+    if affine.coarse:
+        second, second_constant = centre, _most_lost(state, index, affine, a)
+    else:
+        second, second_constant = _summed_first(affine, _summed(state, index, affine, a))
     at_first = torch.minimum(first * lower, first * upper).sum(2) + first_constant
     if source == 0:  # the pair (c, e) is kept at the input, where it is exact
         exact = torch.minimum(centre * lower - absolute * lower.abs(), centre * upper - absolute * upper.abs())
@@ -56,20 +61,50 @@ def shared_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor, ce
         state.notes.shares[index] = better.to(a.dtype).unsqueeze(2).expand(*better.shape, affine.radius.numel())
 
 
-def _summed(state: BackwardPass, affine: Affine, source: int, a: Tensor) -> _Summed:
+def _most_lost(state: BackwardPass, index: int, affine: Affine, a: Tensor) -> Tensor:
+    """Minus the most (B, S) that `sum_k R_k |S_k|` can be: `|S_k|` is at most the size of its middle and half of its
+    width, and these halves need not be told apart."""
+    layer = affine.layer
+    assert isinstance(layer, Conv)
+    middle, half = _patches(state, index, affine)
+    spatial = a.reshape(*a.shape[:2], layer.groups, -1, layer.positions)
+    radius = affine.radius.reshape(layer.groups, -1, layer.fan_in)
+    sums = torch.einsum("bsgcp,bgpk->bsgck", spatial, middle).abs_()
+    if bool((radius == radius[..., :1]).all()):
+        rest = torch.einsum("bsgcp,gc->bsgp", spatial.abs(), radius[..., 0])
+        spread = torch.einsum("bsgp,bgp->bs", rest, half.sum(3))
+        lost = torch.einsum("bsgc,gc->bs", sums.sum(4), radius[..., 0])
+    else:
+        rest = torch.einsum("bsgcp,gck->bsgpk", spatial.abs(), radius)
+        spread = torch.einsum("bsgpk,bgpk->bs", rest, half)
+        lost = torch.einsum("bsgck,gck->bs", sums, radius)
+    return -(lost + spread)
+
+
+def _patches(state: BackwardPass, index: int, affine: Affine) -> tuple[Tensor, Tensor]:
+    """The middles and the half widths of what each position reads, (B, groups, positions, fan_in)."""
+    (source,) = state.model.network.layers[index].inputs
+    ends = lower, upper = state.bounds.lower[source], state.bounds.upper[source]
+
+    def made() -> tuple[Tensor, Tensor]:
+        return affine.patches((lower + upper) / 2.0), affine.patches((upper - lower) / 2.0)
+
+    return state.bounds.once(("patches", index), ends, made)
+
+
+def _summed(state: BackwardPass, index: int, affine: Affine, a: Tensor) -> _Summed:
     """The chords (B, S, groups, c, k) above |S_k|, infinite where the interval overflows."""
     layer = affine.layer
     assert isinstance(layer, Conv)
+    (source,) = state.model.network.layers[index].inputs
     batch, count, _ = a.shape
     spatial = a.reshape(batch, count, layer.groups, -1, layer.positions)
-    low = affine.patches(state.bounds.lower[source])
-    high = affine.patches(state.bounds.upper[source])
-    up, down = spatial.clamp(min=0), spatial.clamp(max=0)
-    s_high = torch.einsum("bsgcp,bgpk->bsgck", up, high) + torch.einsum("bsgcp,bgpk->bsgck", down, low)
-    s_low = torch.einsum("bsgcp,bgpk->bsgck", up, low) + torch.einsum("bsgcp,bgpk->bsgck", down, high)
+    middle, half = _patches(state, index, affine)
+    centre = torch.einsum("bsgcp,bgpk->bsgck", spatial, middle)
+    apart = torch.einsum("bsgcp,bgpk->bsgck", spatial.abs(), half)
     reach = magnitude(state.bounds.lower[source], state.bounds.upper[source]).reshape(batch, 1, 1, 1, 1)
     mass = spatial.abs().sum(4, keepdim=True) * reach
-    s_low, s_high = state.model.rounding.widen(s_low, s_high, mass, layer.positions)
+    s_low, s_high = state.model.rounding.widen(centre - apart, centre + apart, mass, layer.positions + _ROUNDED)
     slope, intercept = chord(torch, s_low, s_high)
     overflow = ~torch.isfinite(s_high - s_low)  # no chord then
     return _Summed(slope, intercept.masked_fill(overflow, torch.inf), spatial)
@@ -95,7 +130,7 @@ def _summed_first(affine: Affine, summed: _Summed) -> tuple[Tensor, Tensor]:
 def mixed_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor) -> None:
     """The same with the shares (B, S, K) of the chords that are asked for, the rest taken as independent."""
     (source,) = state.model.network.layers[index].inputs
-    summed = _summed(state, affine, source, a)
+    summed = _summed(state, index, affine, a)
     share = state.share(index, summed.slope)
     radius = affine.radius.reshape(*summed.slope.shape[2:])
     chorded = share.reshape(summed.slope.shape) * radius

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.backward import backward_bound
+from qverify.bounds.crops import crops
 from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
@@ -69,6 +70,20 @@ def _refined(
 
     Piece by piece; where the deadline passes, the rest stays as it is.
     """
+    lower, upper = bounds.lower[index].clone(), bounds.upper[index].clone()
+    for crop in crops(model, index):
+        sample, tile = torch.nonzero(wanted[:, crop.tiles].any(2), as_tuple=True)
+        for some in torch.split(torch.arange(len(sample), device=model.device), crop.together):
+            entry, where = sample[some], crop.tiles[tile[some]]
+            own, place = crop.bounds(bounds, entry, tile[some]), (entry.unsqueeze(1), where)
+            lower[place], upper[place] = _refined_whole(crop.model, own, crop.last, wanted[place], deadline)
+    return (lower, upper) if crops(model, index) else _refined_whole(model, bounds, index, wanted, deadline)
+
+
+def _refined_whole(
+    model: BoundModel, bounds: Bounds, index: int, wanted: Tensor, deadline: Deadline | None
+) -> tuple[Tensor, Tensor]:
+    """The same, with rows over all of the network."""
     lower, upper = bounds.lower[index].clone(), bounds.upper[index].clone()
     counts, capacity = wanted.sum(1), _capacity(model) // 2
     order = torch.argsort(counts)  # similar numbers of rows share a chunk, so little is padded

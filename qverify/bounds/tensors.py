@@ -44,7 +44,7 @@ class BoundModel(Brief):
     `affine[i]`, `scale[i] = (scale, shift)`, `activation[i]` (size,), `points[i]`, `cuts[i]` and `curves[i]`, of
     activations other than Relu, by layer index. With
     float64 and rounding enabled, every bound computed from it is sound in floating point. `dynamic`: the rule of its
-    dynamic rounding points, if it has some.
+    dynamic rounding points, if it has some. `cropped`: the crops of it that were made (crops.py), by layer.
     """
 
     network: Network
@@ -60,6 +60,7 @@ class BoundModel(Brief):
     kernel: Kernel | None = None
     dynamic: str | None = None
     memory: int = PIECE
+    cropped: dict[int, Any] = field(default_factory=dict, init=False)
 
     @staticmethod
     def of(family: Family, device: str | torch.device = "cpu", memory: int = PIECE) -> BoundModel:
