@@ -34,6 +34,7 @@ from torch import Tensor
 from qverify.activations.layer import Activation
 from qverify.bounds.backward_pass import BackwardPass, Notes
 from qverify.bounds.curves import activation_backward
+from qverify.bounds.fused import above, input_rows, relu_rows
 from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
 from qverify.bounds.kernels import mixed_kernel, shared_kernel
@@ -114,10 +115,14 @@ def _at_input(state: BackwardPass) -> Tensor:
     middle, half, size, skew = state.bounds.once("input", ends, lambda: _input_box(lower, upper))
     if e is None:
         return _dot(c, middle) - (c * half).abs().sum(2)
+    if not state.tracks:
+        inside = ((lower < 0) & (upper > 0)).to(c.dtype) if state.convex else None
+        return input_rows(c, e, (middle, half, size, skew), inside)
     apart = (c * half - e * skew).abs()
     if state.convex:
         least = c * middle - e * size - apart
-        return torch.where((e < 0) & (lower < 0) & (upper > 0), least.clamp(max=0), least).sum(2)
+        inside = ((lower < 0) & (upper > 0)).to(e.dtype)
+        return (least - least.clamp(min=0) * (above(-e) * inside)).sum(2)
     lost = e.squeeze(2) * size.sum(2) if e.shape[2] == 1 else _dot(e, size)
     return _dot(c, middle) - lost - apart.sum(2)
 
@@ -132,8 +137,8 @@ def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
     affine = state.model.affine[index]
     (source,) = state.model.network.layers[index].inputs
     size, high = a.abs(), state.high.pop(index, None)
-    summed, taken = _channel_sum(affine, a), size
-    minus = summed.abs()
+    taken = size
+    minus = _channel_sum(affine, a).abs() if affine.is_conv else size
     if high is not None:  # of the upper end, `W x + R |x|`: here a dense layer
         a, size, taken = a + high, size + high.abs(), size - high
         minus = taken
@@ -164,20 +169,27 @@ def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
     else:
         ends = state.bounds.lower[source], state.bounds.upper[source]
         slope, intercept = state.bounds.once(("chord", source), ends, lambda: chord(torch, *state.ends(source)))
-        state.add(source, centre - absolute * slope)
-        state.constant = state.constant - (absolute.clamp(min=0) * intercept).sum(2)
+        state.add(source, torch.addcmul(centre, absolute, slope, value=-1.0))
+        lost = absolute.clamp(min=0)
+        if lost.shape[2] == 1:
+            state.constant = state.constant - lost.squeeze(2) * intercept.sum(2)
+        else:
+            state.constant = state.constant - _dot(lost, intercept)
 
 
 def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
-    """(B, S, n_out) -> (B, S, c_out): a convolution's bias is shared by its positions too."""
-    if not affine.is_conv:
-        return a
+    """(B, S, n_out) -> (B, S, c_out) of a convolution, whose bias is shared by its positions too."""
     return a.reshape(*a.shape[:2], len(affine.bias), -1).sum(3)
 
 
 def _relu(state: BackwardPass, index: int, a: Tensor) -> None:
     (source,) = state.model.network.layers[index].inputs
     lines = relu_lines(state.bounds, index, source)
+    if not state.tracks:
+        rows, constant = relu_rows(a, state.share(index, lines.usual), lines)
+        state.add(source, rows)
+        state.constant = state.constant + constant
+        return
     alpha = state.share(index, lines.usual) * lines.free + lines.active
     positive = a.clamp(min=0)
     negative, steep = a - positive, positive * alpha
@@ -199,19 +211,17 @@ def _rounding(state: BackwardPass, index: int, a: Tensor) -> None:
     point, radius = state.model.points[index], state.bounds.activation[index]
     radius = radius.unsqueeze(1) if radius.ndim == 2 else radius
     lower, upper = state.ends(source)
-    below, above = point_lines(point, radius, (lower, upper), state.least_high(source), state.ends(index))
-    up = a > 0
-    share = state.share(index, torch.where(up, below.usual, above.usual))
-    steep = a * share
-    state.add(source, steep * torch.where(up, below.slope, above.slope))
-    positive = a.clamp(min=0)
-    rise = torch.where(up, below.intercept - below.level, above.intercept - above.level)
-    flat = _dot(positive, below.level) + _dot(a - positive, above.level)
-    state.constant = state.constant + (steep * rise).sum(2) + flat
+    below, over = point_lines(point, radius, (lower, upper), state.least_high(source), state.ends(index))
+    positive, negative = a.clamp(min=0), a.clamp(max=0)  # one of them is 0: torch is slow at choosing by masks
+    share = state.share(index, torch.lerp(over.usual, below.usual, above(a)))
+    state.add(source, share * (positive * below.slope + negative * over.slope))
+    rise = positive * (below.intercept - below.level) + negative * (over.intercept - over.level)
+    flat = _dot(positive, below.level) + _dot(negative, over.level)
+    state.constant = state.constant + (share * rise).sum(2) + flat
     if state.tracks:
         reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
-        reach = reach + torch.maximum(below.intercept.abs(), above.intercept.abs())
-        reach = reach + torch.maximum(below.level.abs(), above.level.abs())
+        reach = reach + torch.maximum(below.intercept.abs(), over.intercept.abs())
+        reach = reach + torch.maximum(below.level.abs(), over.level.abs())
         state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 

@@ -226,14 +226,13 @@ def activation_backward(state: BackwardPass, index: int, a: Tensor) -> None:
     """BP through an activation: rows go on through a mixture of the two lines of their side."""
     (source,) = state.model.network.layers[index].inputs
     below, above = lines_around(state, index)
-    up = a > 0
+    positive, negative = a.clamp(min=0), a.clamp(max=0)  # one of them is 0: torch is slow at choosing by masks
     share = state.share(index, torch.ones_like(a))
-    first = a * share
-    second = a - first
-    tilted = first * torch.where(up, below.slope, above.slope)
-    state.add(source, tilted + second * torch.where(up, below.other_slope, above.other_slope))
-    lifted = first * torch.where(up, below.intercept, above.intercept)
-    lifted = lifted + second * torch.where(up, below.other, above.other)
+    other = 1.0 - share
+    tilted = share * (positive * below.slope + negative * above.slope)
+    state.add(source, tilted + other * (positive * below.other_slope + negative * above.other_slope))
+    lifted = share * (positive * below.intercept + negative * above.intercept)
+    lifted = lifted + other * (positive * below.other + negative * above.other)
     state.constant = state.constant + lifted.sum(2)
     if state.tracks:
         reach = torch.maximum(below.reach, above.reach) + state.model.rounding.tiny

@@ -10,6 +10,7 @@ Shapes: B samples in a chunk, S rows each; K entries of a kernel.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -52,10 +53,11 @@ def shared_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor, ce
         at_first, first, first_constant = exact.sum(2), centre, torch.zeros_like(first_constant)
     at_second = torch.minimum(second * lower, second * upper).sum(2) + second_constant
     better = at_second > at_first
-    state.add(source, torch.where(better.unsqueeze(2), second, first))
+    chosen = torch.nonzero(better, as_tuple=True)  # by rows: torch is slow at choosing number by number
+    state.add(source, first.index_put(chosen, second[chosen]))
     state.constant = state.constant + torch.where(better, second_constant, first_constant)
     if source == 0:
-        kept = torch.where(better.unsqueeze(2), torch.zeros_like(absolute), absolute)
+        kept = absolute.index_put(chosen, torch.zeros_like(absolute[chosen]))
         state.absolute = kept if state.absolute is None else state.absolute + kept
     if state.notes is not None:
         state.notes.shares[index] = better.to(a.dtype).unsqueeze(2).expand(*better.shape, affine.radius.numel())
@@ -106,8 +108,10 @@ def _summed(state: BackwardPass, index: int, affine: Affine, a: Tensor) -> _Summ
     mass = spatial.abs().sum(4, keepdim=True) * reach
     s_low, s_high = state.model.rounding.widen(centre - apart, centre + apart, mass, layer.positions + _ROUNDED)
     slope, intercept = chord(torch, s_low, s_high)
-    overflow = ~torch.isfinite(s_high - s_low)  # no chord then
-    return _Summed(slope, intercept.masked_fill(overflow, torch.inf), spatial)
+    if not math.isfinite(float((s_high - s_low).detach().sum())):  # no chord where that overflows
+        overflow = ~torch.isfinite(s_high - s_low)
+        intercept = intercept.masked_fill(overflow, torch.inf)
+    return _Summed(slope, intercept, spatial)
 
 
 def _by_entry(affine: Affine, summed: _Summed, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,8 +119,10 @@ def _by_entry(affine: Affine, summed: _Summed, weight: Tensor) -> tuple[Tensor, 
     (B, S, n_in) and constants (B, S)."""
     groups, k = summed.slope.shape[2], summed.slope.shape[4]
     kernel = affine.weight.reshape(groups, -1, k) - weight * summed.slope
-    lost = torch.where(weight > 0, weight * summed.intercept, torch.zeros_like(summed.intercept))
-    return _scattered(affine, kernel, summed.spatial), -lost.sum((2, 3, 4))
+    lost = (weight * summed.intercept).sum((2, 3, 4))
+    if not math.isfinite(float(lost.detach().sum())):  # a share of 0 of what overflows is 0
+        lost = torch.where(weight > 0, weight * summed.intercept, torch.zeros_like(summed.intercept)).sum((2, 3, 4))
+    return _scattered(affine, kernel, summed.spatial), -lost
 
 
 def _summed_first(affine: Affine, summed: _Summed) -> tuple[Tensor, Tensor]:

@@ -204,7 +204,8 @@ def _first_choice(model: BoundModel, bounds: Bounds, asked: Quantities) -> Choic
             continue
         better = found > best
         best, weight = torch.where(better, found, best), torch.where(better, now, weight)
-        shares = {i: torch.where(better.unsqueeze(2), t, shares[i]) for i, t in used.items()}
+        taken = better.to(weight.dtype).unsqueeze(2)  # torch is slow at choosing by masks
+        shares = {i: torch.lerp(shares[i], t, taken) for i, t in used.items()}
     return Choice(shares=shares, weight=weight if asked.assumed is not None else None)
 
 
@@ -240,9 +241,9 @@ class _Ascent:
         if self._bound is None:
             self._bound = bound
         self._bound = torch.where(better, bound, self._bound)
+        taken = better.to(bound.dtype)  # torch is slow at choosing by masks
         for best, now in zip(self._best, self._tensors, strict=True):
-            mask = better if now.ndim == 2 else better.unsqueeze(2)
-            best.copy_(torch.where(mask, now.detach(), best))
+            best.lerp_(now.detach(), taken if now.ndim == 2 else taken.unsqueeze(2))
 
     def climb(self, bound: Tensor, length: float) -> None:
         """One step up."""
