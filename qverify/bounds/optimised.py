@@ -42,7 +42,7 @@ _BETA = (0.9, 0.999)
 """Of Adam's two moments."""
 _MULTIPLIERS = 1.0
 """How much longer the steps of multipliers of splits are, in their units."""
-_STARTS = (-2.0, -1.0, 0.0, 1.0)
+_STARTS = (-2.0, 0.0)
 """Logarithms of the multipliers of the assumption that a search may start from: the best with the usual lines."""
 
 

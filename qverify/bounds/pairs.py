@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NEURONS = Effort(steps=2, length=0.5, decay=0.8)
 """Of a search for the interval of a neuron, for all members; measured: more steps hardly tighten it."""
 _ASSUMED = Effort(steps=3, length=0.7, decay=0.7)
-_MARGINS = Effort(steps=20, length=0.25, decay=0.98)
+_MARGINS = Effort(steps=10, length=0.4, decay=0.93)
 _WORTH = 0.03
 """The share of a margin by which a round has to lift it, or it is the last."""
 _HOPE = 2.0

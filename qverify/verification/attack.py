@@ -41,6 +41,8 @@ _FIRST, _SHRINKS = 2.0, 0.9
 """The first step, from one end of a position to the other, and what the next ones are of those before."""
 _COPIES, _PASSES = 12, 4
 """Tensors of the size of all layers that a descent holds per sample, and forward passes that a step costs."""
+_TOGETHER = 256
+"""Descents that go on side by side at most, though the first to succeed would have spared a sample the others."""
 _CLEAR = 1e-9
 """A margin below 0 by this much, relative to the outputs, stays there when the member is evaluated afresh."""
 
@@ -138,6 +140,11 @@ def _attack_chunk(
         open_ = torch.nonzero(found.margin > 0, as_tuple=True)[0]
         if not len(open_) or deadline.passed():
             break
+        if number and len(open_) * (most - number) <= min(_TOGETHER, _samples_at_once(model)):
+            rivals_left = order[open_, number - 1 : most - 1]
+            together = _side_by_side(model, bounds.take(open_), labels[open_], rivals_left, deadline)
+            found.keep_worse(open_, together.margin, together.positions)
+            break
         first = start if start is not None and number == 0 else Positions.middle(model, count)
         under_way = _Descent(
             samples=open_,
@@ -149,6 +156,35 @@ def _attack_chunk(
         )
         _descend(model, under_way, found, deadline)
     return found
+
+
+def _side_by_side(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, deadline: Deadline) -> Attack:
+    """The worst members of samples (N) that descents from the middle find, one at each of the `rivals` (N, K)."""
+    count, each = rivals.shape
+    sample = torch.arange(count, device=model.device).repeat_interleave(each)
+    own = bounds.take(sample)
+    found = Attack(
+        margin=torch.full((len(sample),), torch.inf, dtype=model.dtype, device=model.device),
+        positions=Positions.middle(model, len(sample)),
+        lower=own.lower[0],
+        upper=own.upper[0],
+    )
+    under_way = _Descent(
+        samples=torch.arange(len(sample), device=model.device),
+        positions=Positions.middle(model, len(sample)),
+        bounds=own,
+        labels=labels[sample],
+        target=rivals.reshape(-1),
+        between=True,
+    )
+    _descend(model, under_way, found, deadline)
+    best = torch.arange(count, device=model.device) * each + found.margin.reshape(count, each).argmin(1)
+    return Attack(
+        margin=found.margin[best],
+        positions=found.positions.take(best),
+        lower=bounds.lower[0],
+        upper=bounds.upper[0],
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -79,7 +79,21 @@ def test_what_holds_goes_through_every_start(rng: np.random.Generator, evaluated
     network, x, outputs = samples(rng)
     _, found = attacked(network, x, outputs.argmax(1), Radii(1e-9, 1e-9, 1e-9, 1e-9))
     assert (found.margin.numpy() > 0).all()
-    assert evaluated == [len(x)] * (module.STARTS * (module.STEPS + 1))
+    first, others = [len(x)] * (module.STEPS + 1), [len(x) * (module.STARTS - 1)] * (module.STEPS + 1)
+    assert evaluated == first + others
+
+
+def test_starts_one_by_one_and_side_by_side_find_the_same(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x, outputs = samples(rng, 40)
+    given = (network, x, outputs.argmax(1), Radii(0.01, 0.01, 0.01, 0.01))
+    _, together = attacked(*given)
+    monkeypatch.setattr(module, "_TOGETHER", 0)
+    _, alone = attacked(*given)
+    held = (together.margin > 0) & (alone.margin > 0)
+    assert int(held.sum()) > 3 and torch.equal(together.margin > 0, alone.margin > 0)
+    assert torch.allclose(together.margin[held], alone.margin[held], rtol=1e-9, atol=1e-12)
 
 
 def test_every_sample_keeps_its_own_member(rng: np.random.Generator, evaluated: list[Any]) -> None:
