@@ -30,6 +30,8 @@ from qverify.network import Network
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
 _TILES = (1, 2, 4, 8)
@@ -74,15 +76,15 @@ class Crop(Brief):
     def bounds(self, bounds: Bounds, sample: Tensor, tile: Tensor) -> Bounds:
         """What `bounds` (N) are on tile (E,) of sample (E,)."""
 
-        def cut(i: int, whole: Tensor) -> Tensor:
+        def part(i: int, whole: Tensor) -> Tensor:
             return whole[sample.unsqueeze(1), self.places[i][tile]]
 
         lower: list[Tensor] = []
         upper: list[Tensor] = []
         for i, layer in enumerate(self.model.network.layers):
             if i in self.layers:
-                lower.append(cut(i, bounds.lower[self.layers[i]]))
-                upper.append(cut(i, bounds.upper[self.layers[i]]))
+                lower.append(part(i, bounds.lower[self.layers[i]]))
+                upper.append(part(i, bounds.upper[self.layers[i]]))
             else:
                 for ends in (lower, upper):
                     ends.append(self.model.gathered(i, [ends[source] for source in layer.inputs]))
@@ -90,8 +92,20 @@ class Crop(Brief):
         for i, own in self.layers.items():
             radius = bounds.activation.get(own)
             if radius is not None:
-                activation[i] = radius[self.places[i][tile]] if radius.ndim == 1 else cut(i, radius)
+                activation[i] = radius[self.places[i][tile]] if radius.ndim == 1 else part(i, radius)
         return Bounds(lower=lower, upper=upper, activation=activation)
+
+
+def cut(
+    model: BoundModel, bounds: Bounds, index: int, wanted: Tensor
+) -> Iterator[tuple[Crop, Bounds, tuple[Tensor, Tensor]]]:
+    """Crops with the numbers of layer `index` that are wanted, mask (N, size), as many tiles (E) at once as fit in the
+    memory: the crop, the bounds on it, and the places (E, 1), (E, n) of its last layer's numbers in (N, size)."""
+    for crop in crops(model, index):
+        sample, tile = torch.nonzero(wanted[:, crop.tiles].any(2), as_tuple=True)
+        for some in torch.split(torch.arange(len(sample), device=model.device), crop.together):
+            entry, own = sample[some], tile[some]
+            yield crop, crop.bounds(bounds, entry, own), (entry.unsqueeze(1), crop.tiles[own])
 
 
 def crops(model: BoundModel, index: int) -> list[Crop]:
@@ -157,8 +171,8 @@ def _crop(model: BoundModel, images: dict[int, Shape], group: list[dict[int, Win
         layers.append(_layer(whole[i], tuple(inputs), images[i][0], plan[i], read, places[i][0]))
     own = {at: i for i, at in new.items()}
     where = {at: torch.as_tensor(places[i], device=model.device) for at, i in own.items()}
-    cut = _model(model, Network(tuple(layers), f"a crop of {model.network.source}"), own, where)
-    return None if cut is None else Crop(model=cut, layers=own, places=where)
+    found = _model(model, Network(tuple(layers), f"a crop of {model.network.source}"), own, where)
+    return None if found is None else Crop(model=found, layers=own, places=where)
 
 
 def _places(image: Shape, window: Window) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -59,7 +59,7 @@ def shared_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor, ce
     if source == 0:
         kept = absolute.index_put(chosen, torch.zeros_like(absolute[chosen]))
         state.absolute = kept if state.absolute is None else state.absolute + kept
-    if state.notes is not None:
+    if state.notes is not None and not affine.coarse:
         state.notes.shares[index] = better.to(a.dtype).unsqueeze(2).expand(*better.shape, affine.radius.numel())
 
 

@@ -36,16 +36,17 @@ _LEAST = 1e-200
 _PASSES = 30
 """Forward passes that a round costs for each end of a neuron (measured: 20 to 30)."""
 MOST = 3e11
-"""Multiplications of a round, of one sample, above which none is begun: about 15 s of one core."""
+"""Multiplications for the intervals of all neurons of a sample, above which these are not begun: about 15 s of one core
+where rows are over the whole network, some of that in images."""
+MOST_OF_ROUND = 5e10
+"""The same of a round, in which all rows are over the whole network."""
 
 
-def affordable(model: BoundModel, bounds: Bounds) -> Tensor:
-    """Mask (N,) of the samples for which a round of bounds on neurons pays: there are few enough of them, or they are
-    cheap enough."""
+def cost(model: BoundModel, bounds: Bounds) -> Tensor:
+    """Multiplications (N,) that optimised BP on the neurons of each sample takes: whether it pays."""
     ends = [2 * chorded(model, bounds, i).sum(1) for i in targets(model)]
-    if not ends:
-        return torch.zeros(len(bounds), dtype=torch.bool, device=model.device)
-    return torch.stack(ends).sum(0) * float(_PASSES * model.operations) <= MOST
+    count = torch.stack(ends).sum(0) if ends else torch.zeros(len(bounds), device=model.device)
+    return count * float(_PASSES * model.operations)
 
 
 def optimised_margins(
@@ -126,10 +127,10 @@ class Pairs(Brief):
 
 class Rounds:
     """Pairs of the samples of `bounds` (N) with labels (N,), taken through rounds while these pay. `lower` (N, C): the
-    margins proved; `stuck`: the pairs that rounds do no more for, None while there are none."""
+    margins proved; `stuck`: the pairs that rounds do no more for, None while there are none. Not `pays`: no rounds."""
 
-    def __init__(self, model: BoundModel, bounds: Bounds, labels: Tensor, lower: Tensor):
-        self.model, self.bounds, self.labels, self.lower = model, bounds, labels, lower
+    def __init__(self, model: BoundModel, bounds: Bounds, labels: Tensor, lower: Tensor, pays: bool = True):
+        self.model, self.bounds, self.labels, self.lower, self.pays = model, bounds, labels, lower, pays
         self.stuck: Pairs | None = None
         self._waiting: Pairs | None = None
         self._gain = lower.new_zeros(0)
@@ -153,7 +154,7 @@ class Rounds:
     def run(self, deadline: Deadline | None = None) -> None:
         """Rounds until none is left that pays: of samples whose margin is proved, the next rival follows."""
         while self._waiting is not None and len(self._waiting):
-            if deadline is not None and deadline.passed():
+            if not self.pays or (deadline is not None and deadline.passed()):
                 self._set_aside(self._waiting)
                 self._waiting = None
                 self._gain = self._gain[:0]

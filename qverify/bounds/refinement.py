@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.backward import backward_bound
-from qverify.bounds.crops import crops
+from qverify.bounds.crops import crops, cut
 from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
@@ -71,13 +71,11 @@ def _refined(
     Piece by piece; where the deadline passes, the rest stays as it is.
     """
     lower, upper = bounds.lower[index].clone(), bounds.upper[index].clone()
-    for crop in crops(model, index):
-        sample, tile = torch.nonzero(wanted[:, crop.tiles].any(2), as_tuple=True)
-        for some in torch.split(torch.arange(len(sample), device=model.device), crop.together):
-            entry, where = sample[some], crop.tiles[tile[some]]
-            own, place = crop.bounds(bounds, entry, tile[some]), (entry.unsqueeze(1), where)
-            lower[place], upper[place] = _refined_whole(crop.model, own, crop.last, wanted[place], deadline)
-    return (lower, upper) if crops(model, index) else _refined_whole(model, bounds, index, wanted, deadline)
+    if not crops(model, index):
+        return _refined_whole(model, bounds, index, wanted, deadline)
+    for crop, own, place in cut(model, bounds, index, wanted):
+        lower[place], upper[place] = _refined_whole(crop.model, own, crop.last, wanted[place], deadline)
+    return lower, upper
 
 
 def _refined_whole(

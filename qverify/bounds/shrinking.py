@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qverify.bounds.crops import crops, cut
 from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_step
 from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
@@ -34,9 +35,24 @@ def shrunk(model: BoundModel, bounds: Bounds, effort: Effort, deadline: Deadline
     for index in range(1, len(model.network.layers)):
         _propagate(model, new, bounds, index)
         if index in readers and not (deadline is not None and deadline.passed()):
-            wanted = chorded(model, new, readers[index])
-            _take_in(model, new, index, _ends(model, new, {index: wanted}, effort, None, deadline)[index])
+            _take_in(
+                model, new, index, _own_ends(model, new, index, chorded(model, new, readers[index]), effort, deadline)
+            )
     return new
+
+
+def _own_ends(
+    model: BoundModel, bounds: Bounds, index: int, wanted: Tensor, effort: Effort, deadline: Deadline | None
+) -> Ends:
+    """`_ends` of one layer for all members; in an image by what each neuron sees of it."""
+    if not crops(model, index):
+        return _ends(model, bounds, {index: wanted}, effort, None, deadline)[index]
+    low = torch.full(wanted.shape, -torch.inf, dtype=model.dtype, device=model.device)
+    high = -low
+    for crop, own, place in cut(model, bounds, index, wanted):
+        found = _ends(crop.model, own, {crop.last: wanted[place]}, effort, None, deadline)
+        low[place], high[place] = found[crop.last]
+    return low, high
 
 
 def shrunk_under(

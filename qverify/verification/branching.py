@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 0.5
 """Share of the time left that rounds take at most."""
-_BEFORE_PROGRAMS = 0.5
+_BEFORE_PROGRAMS = 0.8
 """Share of the time left after rounds that branching takes of a sample, where an exact step may follow."""
 _UNTIMED = 120.0
 """Seconds that branching takes of a sample where no time limit was set and an exact step may follow."""
@@ -39,16 +39,23 @@ class PairStages:
     """Rounds and branching for the open samples of a batch, whose bounds are `batch.bounds`.
 
     `proved(mask, stage)` is told the open samples whose margins are all positive, one entry each, and what proved them;
-    `say(where)` how far it is.
+    `say(where)` how far it is. `programs`: an exact step may follow; `rounds`: whether they pay.
     """
 
     def __init__(
-        self, setup: Setup, batch: Batch, proved: Callable[[Any, str], None], say: Callable[[str], None], programs: bool
+        self,
+        setup: Setup,
+        batch: Batch,
+        proved: Callable[[Any, str], None],
+        say: Callable[[str], None],
+        programs: bool,
+        rounds: bool,
     ):
         self.setup, self.batch, self._proved, self._say = setup, batch, proved, say
         self.model, self._samples, self._programs = setup.model, batch.open.copy(), programs
         labels = torch.as_tensor(batch.labels[batch.open], device=self.model.device)
-        self._rounds = Rounds(self.model, batch.bounds, labels, self.model.tensor(batch.lower[batch.open]))
+        lower = self.model.tensor(batch.lower[batch.open])
+        self._rounds = Rounds(self.model, batch.bounds, labels, lower, rounds)
 
     def run(self, deadline: Deadline) -> None:
         """Both stages; the deadline is that of all samples together."""

@@ -31,6 +31,7 @@ from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import OutOfTime, interval_margins
 from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.shrinking import shrunk
+from qverify.bounds.splits import targets
 from qverify.errors import DataError
 from qverify.family.members import Recipe
 from qverify.family.rules import not_in_programs, only_bounds
@@ -248,18 +249,19 @@ class Cascade:
         return f"bounds prove too little, no failing member was {sought}, and no exact program has smooth activations"
 
     def _optimised_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
-        """Optimised BP on the open samples whose layers are few and small enough; the others go on as they are."""
-        affordable = pairs.affordable(self.model, batch.bounds).cpu().numpy()
-        if not affordable.any():
+        """Optimised BP on the open samples, on the intervals of neurons too where that is cheap enough."""
+        if not len(batch.open) or not targets(self.model):
             return
-        rest = [batch.part(~affordable)] if not affordable.all() else []
-        batch.keep(affordable)
-        self._stage(batch, tell, "bp-optimised", self._optimised)
-        if self.attacks and len(batch.open):  # now that is known which rivals are the hardest
-            self._attack(batch, tell, _STARTS)
-        if self.options.method != "exact":  # there the margin itself is wanted, however far above 0
-            self._pair_stages(batch, tell)
-        batch.join([batch.part(np.ones(len(batch.open), dtype=bool)), *rest])
+        cost = pairs.cost(self.model, batch.bounds).cpu().numpy()
+        level = (cost <= pairs.MOST).astype(int) + (cost <= pairs.MOST_OF_ROUND)
+        parts = [batch.part(level == one) for one in range(3)]
+        for one, part in enumerate(parts):
+            self._stage(part, tell, "bp-optimised", self._optimised if one else self._optimised_margins)
+            if self.attacks and len(part.open):  # now that is known which rivals are the hardest
+                self._attack(part, tell, _STARTS)
+            if self.options.method != "exact":  # there the margin itself is wanted, however far above 0
+                self._pair_stages(part, tell, rounds=one == 2)
+        batch.join(parts)
 
     def _stage(
         self, batch: Batch, tell: Callable[[Verdict], None], name: str, stage: Callable[[Batch, Deadline], Tensor]
@@ -301,11 +303,14 @@ class Cascade:
 
     def _optimised(self, batch: Batch, deadline: Deadline) -> Tensor:
         batch.bounds = shrunk(self.model, batch.bounds, pairs.NEURONS, deadline.share(0.5))
+        return self._optimised_margins(batch, deadline)
+
+    def _optimised_margins(self, batch: Batch, deadline: Deadline) -> Tensor:
         proved = self.model.tensor(batch.lower[batch.open])
         return pairs.optimised_margins(self.model, batch.bounds, self._labels(batch), proved, deadline)
 
-    def _pair_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
-        """Rounds under the assumption of a counterexample, and branch and bound."""
+    def _pair_stages(self, batch: Batch, tell: Callable[[Verdict], None], rounds: bool) -> None:
+        """Rounds under the assumption of a counterexample, if these pay, and branch and bound."""
         deadline = self._begun(batch, "bp-optimised")
         if deadline is None:
             return
@@ -313,7 +318,7 @@ class Cascade:
         def proved(mask: Any, stage: str) -> None:
             self._proved(batch, mask, tell, stage)
 
-        PairStages(self.setup, batch, proved, self._say, self.programs).run(deadline)
+        PairStages(self.setup, batch, proved, self._say, self.programs, rounds).run(deadline)
         batch.cut = batch.cut or deadline.left <= 0.0
 
     def _attack(self, batch: Batch, tell: Callable[[Verdict], None], starts: int | None = None) -> None:

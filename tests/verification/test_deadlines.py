@@ -19,7 +19,7 @@ from qverify.analysis import unstable
 from qverify.analysis.discrepancies import worst_case_discrepancy
 from qverify.analysis.factors import largest_factors
 from qverify.analysis.grid import Grid
-from qverify.bounds import pairs, refinement
+from qverify.bounds import refinement
 from qverify.budget import Deadline
 from qverify.errors import UsageError
 from qverify.exact import search
@@ -250,7 +250,7 @@ def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(
 ) -> None:
     """Thirty samples have thirty limits together: one stage may take twenty of them."""
     network, x, y = problem()
-    monkeypatch.setattr(pairs, "MOST", 0.0)  # a stage after the attack, with another attack
+    monkeypatch.setattr(cascade, "targets", lambda model: {})  # a stage after the attack, with another attack
     clock.on(cascade, "attack", seconds=20 * LIMIT)
     found = verify(network, x, y, RADII, options())
     assert all(v.limit is None and v.status is not Status.UNKNOWN for v in found)
