@@ -25,6 +25,7 @@ from qverify.family.radii import Radii
 from qverify.layers import Dense, Input
 from qverify.network import Network
 from tests.support.bounds import assert_contained, assert_margins_hold, box_ends
+from tests.support.marks import mostly_slow
 from tests.support.networks import SMOOTH, curve, inputs, random_radii, reached, sample_members, smooth
 from tests.support.rationals import exact_curve
 
@@ -193,7 +194,7 @@ def test_intervals_hold_and_are_attained(name: str, span: list[float], radius: f
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-@pytest.mark.parametrize("size", [0.01, 0.1, 0.6])
+@pytest.mark.parametrize("size", mostly_slow([0.1, 0.6, 0.01]))
 def test_members_of_smooth_networks_are_inside(name: str, size: float, rng: np.random.Generator) -> None:
     """More than 10,000 members a function: every layer by IBP and BP, margins and outputs by all kinds of bounds."""
     network = smooth(rng, name, *SMOOTH[name])

@@ -41,7 +41,7 @@ def test_relational_is_bilinear(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("k", [0, 3, 4])
+@pytest.mark.parametrize("k", mostly_slow([3, 0, 4]))
 def test_other_layers(name: str, k: int, rng: np.random.Generator) -> None:
     """Likewise for Add, Scale, Dense after Dense, ReLU on the input or last, layers read twice."""
     network = ALL[name](rng)

@@ -28,6 +28,7 @@ from qverify.family.radii import Radii
 from qverify.layers import Dense, Input, Relu
 from qverify.network import Network
 from qverify.rounding import allowance, chord
+from tests.support.marks import mostly_slow
 from tests.support.networks import NETWORKS, inputs, known_layers, random_radii
 from tests.support.programs import all_signs, sample_bounds
 from tests.support.rationals import badly_scaled, corner_member, exact, random_signs, relative_radii
@@ -279,7 +280,7 @@ def test_rows_of_convex_hulls_cut_no_member_off(number: int, rng: np.random.Gene
     assert found or not len(switched)
 
 
-@pytest.mark.parametrize("n", [50, 2000, 20000])
+@pytest.mark.parametrize("n", mostly_slow([2000, 20000, 50]))
 @pytest.mark.parametrize("share", [0.999, 0.97])
 def test_nothing_is_verified_by_a_limit_that_was_rounded(n: int, share: float) -> None:
     """One hidden neuron is `sum of R |x| - 1`, n tiny terms that plain summation drops; a bias cancels it."""
