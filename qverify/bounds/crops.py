@@ -34,16 +34,18 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from qverify.budget import Deadline
+
 _TILES = (1, 2, 4, 8)
 """Rows and columns of a tile that are tried."""
 _TOUCHES = 40
 """Multiplications that take as long as the work on one coefficient of a row that is not a sum (measured)."""
-_COPIES = 24
-"""Tensors of the size of all layers that the bounds of a tile take, with what is made of them."""
 _LOOKS = 4
 """The same of an entry of a kernel."""
 _BEGIN = 2e7
-"""Multiplications that take as long as beginning with one crop (measured)."""
+"""The same of beginning with one crop."""
+_COPIES = 24
+"""Tensors of the size of all layers that the bounds of a tile take, with what is made of them."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -97,13 +99,16 @@ class Crop(Brief):
 
 
 def cut(
-    model: BoundModel, bounds: Bounds, index: int, wanted: Tensor
+    model: BoundModel, bounds: Bounds, index: int, wanted: Tensor, deadline: Deadline | None
 ) -> Iterator[tuple[Crop, Bounds, tuple[Tensor, Tensor]]]:
     """Crops with the numbers of layer `index` that are wanted, mask (N, size), as many tiles (E) at once as fit in the
-    memory: the crop, the bounds on it, and the places (E, 1), (E, n) of its last layer's numbers in (N, size)."""
+    memory, until the deadline passes: the crop, the bounds on it, and the places (E, 1), (E, n) of its last layer's
+    numbers in (N, size)."""
     for crop in crops(model, index):
         sample, tile = torch.nonzero(wanted[:, crop.tiles].any(2), as_tuple=True)
         for some in torch.split(torch.arange(len(sample), device=model.device), crop.together):
+            if deadline is not None and deadline.passed():
+                return
             entry, own = sample[some], tile[some]
             yield crop, crop.bounds(bounds, entry, own), (entry.unsqueeze(1), crop.tiles[own])
 

@@ -2,7 +2,7 @@
 
 The values are those of `backward.py` without allowances for rounding, so nothing is proved with them. Torch would find
 the same gradients from the formulas, by two to three times the passes over memory, which is what a search's time goes
-into.
+into. Lines and boxes are constants here: no gradient goes to what they were made of.
 
 Shapes: B samples, S rows each, n numbers of a layer; lines and boxes are (B, 1, n).
 """

@@ -71,7 +71,7 @@ def _most_lost(state: BackwardPass, index: int, affine: Affine, a: Tensor) -> Te
     middle, half = _patches(state, index, affine)
     spatial = a.reshape(*a.shape[:2], layer.groups, -1, layer.positions)
     radius = affine.radius.reshape(layer.groups, -1, layer.fan_in)
-    sums = torch.einsum("bsgcp,bgpk->bsgck", spatial, middle).abs_()
+    sums = torch.einsum("bsgcp,bgpk->bsgck", spatial, middle).abs()
     if bool((radius == radius[..., :1]).all()):
         rest = torch.einsum("bsgcp,gc->bsgp", spatial.abs(), radius[..., 0])
         spread = torch.einsum("bsgp,bgp->bs", rest, half.sum(3))

@@ -73,7 +73,7 @@ def _refined(
     lower, upper = bounds.lower[index].clone(), bounds.upper[index].clone()
     if not crops(model, index):
         return _refined_whole(model, bounds, index, wanted, deadline)
-    for crop, own, place in cut(model, bounds, index, wanted):
+    for crop, own, place in cut(model, bounds, index, wanted, deadline):
         lower[place], upper[place] = _refined_whole(crop.model, own, crop.last, wanted[place], deadline)
     return lower, upper
 

@@ -49,7 +49,7 @@ def _own_ends(
         return _ends(model, bounds, {index: wanted}, effort, None, deadline)[index]
     low = torch.full(wanted.shape, -torch.inf, dtype=model.dtype, device=model.device)
     high = -low
-    for crop, own, place in cut(model, bounds, index, wanted):
+    for crop, own, place in cut(model, bounds, index, wanted, deadline):
         found = _ends(crop.model, own, {crop.last: wanted[place]}, effort, None, deadline)
         low[place], high[place] = found[crop.last]
     return low, high
