@@ -153,9 +153,12 @@ def compared(shown: Shown, table: str) -> tuple[int, list[str]]:
 
 
 def _cells(record: dict[str, str]) -> dict[str, str]:
-    """The cells of a line of the page that a record of the CSV makes, by their headings; shares are rounded down."""
+    """The cells of a line of the page that a record of the CSV makes, by their headings; shares are rounded down, and 0.00 % is none."""
     counts = {name: int(record[name.lower()]) for name in ACCURACIES}
-    exact = {name: Decimal(100 * count) / int(record["samples"]) for name, count in counts.items()}
-    shares = {name: f"{exact[name].quantize(Decimal('0.01'), ROUND_DOWN)} % {count}" for name, count in counts.items()}
+    least = Decimal("0.01")
+    shares = {}
+    for name, count in counts.items():
+        share = (Decimal(100 * count) / int(record["samples"])).quantize(least, ROUND_DOWN)
+        shares[name] = f"{max(share, least) if count else share} % {count}"
     first = {"model": record["model"], "radii": f"{record['bits']} bits", "samples": record["samples"]}
     return {**first, **shares, "unknown": record["unknown"], "seconds": f"{float(record['seconds']):.2f}"}

@@ -55,8 +55,9 @@ class Affine(Brief):
 
     @cached_property
     def even_rows(self) -> bool:
-        """The radius is the same all along each row of a dense layer."""
-        return isinstance(self.layer, Dense) and bool((self.radius == self.radius.detach()[:, :1]).all())
+        """The radius is the same for all that one output sums: along each row, or in a kernel."""
+        rows = self.radius.detach().flatten(1)
+        return bool((rows == rows[:, :1]).all())
 
     @property
     def is_conv(self) -> bool:
@@ -121,7 +122,7 @@ class Affine(Brief):
     def transpose_radius(self, size: Tensor) -> Tensor:
         """`transpose(radius, size)`: (..., n_out) -> (..., n_in), or (..., 1) where the radius is the same all along a
         row, as per-tensor and per-channel radii are: then the product with a matrix is one with a vector."""
-        return size @ self.radius[:, :1] if self.even_rows else self.transpose(self.radius, size)
+        return size @ self.radius[:, :1] if self.even_rows and not self.is_conv else self.transpose(self.radius, size)
 
     def patches(self, x: Tensor) -> Tensor:
         """Inputs (N, groups, positions, fan_in) that each output position reads, of x (N, n_in); convolutions only."""

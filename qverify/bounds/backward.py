@@ -34,7 +34,7 @@ from torch import Tensor
 from qverify.activations.layer import Activation
 from qverify.bounds.backward_pass import BackwardPass, Notes
 from qverify.bounds.curves import activation_backward
-from qverify.bounds.fused import above, input_rows, relu_rows
+from qverify.bounds.fused import above, dot, input_rows, relu_rows
 from qverify.bounds.gathers import gather_rows
 from qverify.bounds.interval import magnitude
 from qverify.bounds.kernels import mixed_kernel, shared_kernel
@@ -114,7 +114,7 @@ def _at_input(state: BackwardPass) -> Tensor:
         state.err((mass @ reach.transpose(1, 2)).squeeze(2) + state.constant.abs(), c.shape[2], 0)
     middle, half, size, skew = state.bounds.once("input", ends, lambda: _input_box(lower, upper))
     if e is None:
-        return _dot(c, middle) - (c * half).abs().sum(2)
+        return dot(c, middle) - (c * half).abs().sum(2)
     if not state.tracks:
         inside = ((lower < 0) & (upper > 0)).to(c.dtype) if state.convex else None
         return input_rows(c, e, (middle, half, size, skew), inside)
@@ -123,8 +123,7 @@ def _at_input(state: BackwardPass) -> Tensor:
         least = c * middle - e * size - apart
         inside = ((lower < 0) & (upper > 0)).to(e.dtype)
         return (least - least.clamp(min=0) * (above(-e) * inside)).sum(2)
-    lost = e.squeeze(2) * size.sum(2) if e.shape[2] == 1 else _dot(e, size)
-    return _dot(c, middle) - lost - apart.sum(2)
+    return dot(c, middle) - dot(e, size) - apart.sum(2)
 
 
 def _input_box(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -170,11 +169,7 @@ def _affine(state: BackwardPass, index: int, a: Tensor) -> None:
         ends = state.bounds.lower[source], state.bounds.upper[source]
         slope, intercept = state.bounds.once(("chord", source), ends, lambda: chord(torch, *state.ends(source)))
         state.add(source, torch.addcmul(centre, absolute, slope, value=-1.0))
-        lost = absolute.clamp(min=0)
-        if lost.shape[2] == 1:
-            state.constant = state.constant - lost.squeeze(2) * intercept.sum(2)
-        else:
-            state.constant = state.constant - _dot(lost, intercept)
+        state.constant = state.constant - dot(absolute.clamp(min=0), intercept)
 
 
 def _channel_sum(affine: Affine, a: Tensor) -> Tensor:
@@ -194,16 +189,11 @@ def _relu(state: BackwardPass, index: int, a: Tensor) -> None:
     positive = a.clamp(min=0)
     negative, steep = a - positive, positive * alpha
     state.add(source, steep + negative * lines.slope)
-    state.constant = state.constant - _dot(steep, lines.radius) + _dot(negative, lines.lift)
+    state.constant = state.constant - dot(steep, lines.radius) + dot(negative, lines.lift)
     if state.tracks:
         lower, upper = state.ends(source)
         reach = torch.maximum(lower.abs(), upper.abs()) + lines.radius + state.model.rounding.tiny
-        state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
-
-
-def _dot(a: Tensor, one: Tensor) -> Tensor:
-    """(B, S, n) and (B, 1, n): the products (B, S)."""
-    return (a * one).sum(2) if a.shape[1] == 1 else (a @ one.transpose(1, 2)).squeeze(2)
+        state.err(dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
 def _rounding(state: BackwardPass, index: int, a: Tensor) -> None:
@@ -216,13 +206,13 @@ def _rounding(state: BackwardPass, index: int, a: Tensor) -> None:
     share = state.share(index, torch.lerp(over.usual, below.usual, above(a)))
     state.add(source, share * (positive * below.slope + negative * over.slope))
     rise = positive * (below.intercept - below.level) + negative * (over.intercept - over.level)
-    flat = _dot(positive, below.level) + _dot(negative, over.level)
+    flat = dot(positive, below.level) + dot(negative, over.level)
     state.constant = state.constant + (share * rise).sum(2) + flat
     if state.tracks:
         reach = torch.maximum(lower.abs(), upper.abs()) + radius + state.model.rounding.tiny
         reach = reach + torch.maximum(below.intercept.abs(), over.intercept.abs())
         reach = reach + torch.maximum(below.level.abs(), over.level.abs())
-        state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
+        state.err(dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
 def _max_pool(state: BackwardPass, index: int, a: Tensor) -> None:
@@ -235,10 +225,10 @@ def _max_pool(state: BackwardPass, index: int, a: Tensor) -> None:
     rows = rows.scatter_add(2, lines.below.unsqueeze(1).expand_as(a), positive)
     rows = rows.scatter_add(2, lines.above.unsqueeze(1).expand_as(a), negative * lines.slope.unsqueeze(1))
     state.add(source, rows)
-    state.constant = state.constant + _dot(negative, lines.intercept.unsqueeze(1))
+    state.constant = state.constant + dot(negative, lines.intercept.unsqueeze(1))
     if state.tracks:
         reach = lines.reach.unsqueeze(1) + state.model.rounding.tiny
-        state.err(_dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
+        state.err(dot(a.abs(), reach) + state.constant.abs(), a.shape[2], source)
 
 
 def _dynamic_rounding(state: BackwardPass, index: int, a: Tensor) -> None:
@@ -248,11 +238,11 @@ def _dynamic_rounding(state: BackwardPass, index: int, a: Tensor) -> None:
     positive = a.clamp(min=0)
     negative, below, above = a - positive, (middle - radius > low).to(a.dtype), (middle + radius < high).to(a.dtype)
     state.add(source, positive * below + negative * above)
-    state.constant = state.constant + _dot(positive, (1.0 - below) * low - below * radius)
-    state.constant = state.constant + _dot(negative, (1.0 - above) * high + above * radius)
+    state.constant = state.constant + dot(positive, (1.0 - below) * low - below * radius)
+    state.constant = state.constant + dot(negative, (1.0 - above) * high + above * radius)
     if state.tracks:
         reach = torch.maximum(lower.abs(), upper.abs()) + torch.maximum(low.abs(), high.abs()) + radius
-        mass = _dot(a.abs(), reach + state.model.rounding.tiny) + state.constant.abs()
+        mass = dot(a.abs(), reach + state.model.rounding.tiny) + state.constant.abs()
         state.err(mass, a.shape[2], source)
 
 

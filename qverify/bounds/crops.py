@@ -100,17 +100,19 @@ class Crop(Brief):
 
 def cut(
     model: BoundModel, bounds: Bounds, index: int, wanted: Tensor, deadline: Deadline | None
-) -> Iterator[tuple[Crop, Bounds, tuple[Tensor, Tensor]]]:
-    """Crops with the numbers of layer `index` that are wanted, mask (N, size), as many tiles (E) at once as fit in the
-    memory, until the deadline passes: the crop, the bounds on it, and the places (E, 1), (E, n) of its last layer's
-    numbers in (N, size)."""
+) -> Iterator[tuple[BoundModel, Bounds, int, Any]]:
+    """What to bound the numbers of layer `index` with that are wanted, mask (N, size): crops, as many tiles at once as
+    fit in the memory, until the deadline passes, or the whole network where nothing is cut. A model, the bounds on it,
+    the layer there, and the places of its numbers in tensors (N, size)."""
+    if not crops(model, index):
+        yield model, bounds, index, ...
     for crop in crops(model, index):
         sample, tile = torch.nonzero(wanted[:, crop.tiles].any(2), as_tuple=True)
         for some in torch.split(torch.arange(len(sample), device=model.device), crop.together):
             if deadline is not None and deadline.passed():
                 return
             entry, own = sample[some], tile[some]
-            yield crop, crop.bounds(bounds, entry, own), (entry.unsqueeze(1), crop.tiles[own])
+            yield crop.model, crop.bounds(bounds, entry, own), crop.last, (entry.unsqueeze(1), crop.tiles[own])
 
 
 def crops(model: BoundModel, index: int) -> list[Crop]:
@@ -132,8 +134,10 @@ def _crops(model: BoundModel, index: int) -> list[Crop]:
         return []
     best, groups = _cost(layers, images, [whole], index), list[list[dict[int, Window]]]()
     for size in _TILES:
+        if size >= max(height, width):
+            break
         plans = [seen(layers, images, index, tile) for tile in tiled(height, width, size)]
-        if size >= max(height, width) or any(plan is None for plan in plans):
+        if any(plan is None for plan in plans):
             continue
         alike: dict[Any, list[dict[int, Window]]] = {}
         for plan in plans:

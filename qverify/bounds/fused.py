@@ -40,9 +40,17 @@ def above(x: Tensor) -> Tensor:
     return torch.gt(x.detach(), 0, out=torch.empty_like(x))
 
 
-def _dot(a: Tensor, one: Tensor) -> Tensor:
-    """(B, S, n) and (B, 1, n): the products (B, S)."""
-    return torch.matmul(a, one.transpose(1, 2)).squeeze(2)
+def rows_where(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Rows (B, S, ...) of `one` where a mask (B, S) holds, else of `other`. Torch is slow at masks of numbers."""
+    chosen = torch.nonzero(mask, as_tuple=True)
+    return other.index_put(chosen, one[chosen])
+
+
+def dot(a: Tensor, one: Tensor) -> Tensor:
+    """(B, S, n), or (B, S, 1) where all n are the same, and (B, 1, n): the products (B, S)."""
+    if a.shape[2] == 1:
+        return a.squeeze(2) * one.sum(2)
+    return (a * one).sum(2) if a.shape[1] == 1 else torch.matmul(a, one.transpose(1, 2)).squeeze(2)
 
 
 class _ReluRows(torch.autograd.Function):
@@ -55,7 +63,7 @@ class _ReluRows(torch.autograd.Function):
         steep, negative = a.clamp(min=0).mul_(alpha), a.clamp(max=0)
         ctx.save_for_backward(a, alpha, *lines)
         ctx.shared = share.shape
-        constant = _dot(negative, lift) - _dot(steep, radius)
+        constant = dot(negative, lift) - dot(steep, radius)
         return steep.addcmul_(negative, slope), constant
 
     @staticmethod
@@ -83,8 +91,7 @@ class _InputRows(torch.autograd.Function):
         apart = torch.addcmul(c * half, e, skew, value=-1.0)
         ctx.single, taken = e.shape[2] == 1, None
         if inside is None:
-            lost = e.squeeze(2) * size.sum(2) if ctx.single else _dot(e, size)
-            found = _dot(c, middle) - lost - apart.abs().sum(2)
+            found = dot(c, middle) - dot(e, size) - apart.abs().sum(2)
         else:
             least = torch.addcmul(c * middle, e, size, value=-1.0).sub_(apart.abs())
             taken = 1.0 - above(least).mul_(inside).mul_(above(-e))
@@ -99,7 +106,7 @@ class _InputRows(torch.autograd.Function):
         found: list[Any] = [None] * 7
         if ctx.needs_input_grad[1]:
             if ctx.single and taken is None:
-                on_e = (_dot(side, skew) - size.sum(2)).unsqueeze(2)
+                on_e = (dot(side, skew) - size.sum(2)).unsqueeze(2)
             else:
                 on_e = torch.addcmul(-size, side, skew)
                 on_e = on_e if taken is None else on_e.mul_(taken)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from qverify.bounds.fused import rows_where
 from qverify.bounds.interval import magnitude
 from qverify.layers import Conv
 from qverify.rounding import chord
@@ -53,11 +54,10 @@ def shared_kernel(state: BackwardPass, index: int, affine: Affine, a: Tensor, ce
         at_first, first, first_constant = exact.sum(2), centre, torch.zeros_like(first_constant)
     at_second = torch.minimum(second * lower, second * upper).sum(2) + second_constant
     better = at_second > at_first
-    chosen = torch.nonzero(better, as_tuple=True)  # by rows: torch is slow at choosing number by number
-    state.add(source, first.index_put(chosen, second[chosen]))
+    state.add(source, rows_where(better, second, first))
     state.constant = state.constant + torch.where(better, second_constant, first_constant)
     if source == 0:
-        kept = absolute.index_put(chosen, torch.zeros_like(absolute[chosen]))
+        kept = rows_where(better, torch.zeros_like(absolute), absolute)
         state.absolute = kept if state.absolute is None else state.absolute + kept
     if state.notes is not None and not affine.coarse:
         state.notes.shares[index] = better.to(a.dtype).unsqueeze(2).expand(*better.shape, affine.radius.numel())
@@ -72,7 +72,7 @@ def _most_lost(state: BackwardPass, index: int, affine: Affine, a: Tensor) -> Te
     spatial = a.reshape(*a.shape[:2], layer.groups, -1, layer.positions)
     radius = affine.radius.reshape(layer.groups, -1, layer.fan_in)
     sums = torch.einsum("bsgcp,bgpk->bsgck", spatial, middle).abs()
-    if bool((radius == radius[..., :1]).all()):
+    if affine.even_rows:
         rest = torch.einsum("bsgcp,gc->bsgp", spatial.abs(), radius[..., 0])
         spread = torch.einsum("bsgp,bgp->bs", rest, half.sum(3))
         lost = torch.einsum("bsgc,gc->bs", sums.sum(4), radius[..., 0])

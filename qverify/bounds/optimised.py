@@ -25,6 +25,7 @@ from torch import Tensor
 
 from qverify.bounds.backward import combined_bound
 from qverify.bounds.backward_pass import Notes
+from qverify.bounds.fused import rows_where
 from qverify.bounds.splits import Splits, multiplied
 from qverify.text.brief import Brief
 
@@ -204,8 +205,7 @@ def _first_choice(model: BoundModel, bounds: Bounds, asked: Quantities) -> Choic
             continue
         better = found > best
         best, weight = torch.where(better, found, best), torch.where(better, now, weight)
-        taken = better.to(weight.dtype).unsqueeze(2)  # torch is slow at choosing by masks
-        shares = {i: torch.lerp(shares[i], t, taken) for i, t in used.items()}
+        shares = {i: rows_where(better, t, shares[i]) for i, t in used.items()}
     return Choice(shares=shares, weight=weight if asked.assumed is not None else None)
 
 
@@ -241,9 +241,9 @@ class _Ascent:
         if self._bound is None:
             self._bound = bound
         self._bound = torch.where(better, bound, self._bound)
-        taken = better.to(bound.dtype)  # torch is slow at choosing by masks
-        for best, now in zip(self._best, self._tensors, strict=True):
-            best.lerp_(now.detach(), taken if now.ndim == 2 else taken.unsqueeze(2))
+        self._best = [
+            rows_where(better, now.detach(), best) for best, now in zip(self._best, self._tensors, strict=True)
+        ]
 
     def climb(self, bound: Tensor, length: float) -> None:
         """One step up."""

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
-from qverify.bounds.shrinking import chorded, empty, shrunk_under
-from qverify.bounds.splits import targets
+from qverify.bounds.shrinking import empty, open_neurons, shrunk_under
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ MOST_OF_ROUND = 5e10
 
 def cost(model: BoundModel, bounds: Bounds) -> Tensor:
     """Multiplications (N,) that optimised BP on the neurons of each sample takes: whether it pays."""
-    ends = [2 * chorded(model, bounds, i).sum(1) for i in targets(model)]
-    count = torch.stack(ends).sum(0) if ends else torch.zeros(len(bounds), device=model.device)
-    return count * float(_PASSES * model.operations)
+    return 2.0 * open_neurons(model, bounds) * float(_PASSES * model.operations)
 
 
 def optimised_margins(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.backward import backward_bound
-from qverify.bounds.crops import crops, cut
+from qverify.bounds.crops import cut
 from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_margins, interval_step
 from qverify.bounds.lines import kinks
@@ -71,10 +71,8 @@ def _refined(
     Piece by piece; where the deadline passes, the rest stays as it is.
     """
     lower, upper = bounds.lower[index].clone(), bounds.upper[index].clone()
-    if not crops(model, index):
-        return _refined_whole(model, bounds, index, wanted, deadline)
-    for crop, own, place in cut(model, bounds, index, wanted, deadline):
-        lower[place], upper[place] = _refined_whole(crop.model, own, crop.last, wanted[place], deadline)
+    for part, own, last, place in cut(model, bounds, index, wanted, deadline):
+        lower[place], upper[place] = _refined_whole(part, own, last, wanted[place], deadline)
     return lower, upper
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qverify.bounds.crops import crops, cut
+from qverify.bounds.crops import cut
 from qverify.bounds.curves import bends
 from qverify.bounds.interval import interval_step
 from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
@@ -35,9 +35,8 @@ def shrunk(model: BoundModel, bounds: Bounds, effort: Effort, deadline: Deadline
     for index in range(1, len(model.network.layers)):
         _propagate(model, new, bounds, index)
         if index in readers and not (deadline is not None and deadline.passed()):
-            _take_in(
-                model, new, index, _own_ends(model, new, index, chorded(model, new, readers[index]), effort, deadline)
-            )
+            wanted = chorded(model, new, readers[index])
+            _take_in(model, new, index, _own_ends(model, new, index, wanted, effort, deadline))
     return new
 
 
@@ -45,13 +44,10 @@ def _own_ends(
     model: BoundModel, bounds: Bounds, index: int, wanted: Tensor, effort: Effort, deadline: Deadline | None
 ) -> Ends:
     """`_ends` of one layer for all members; in an image by what each neuron sees of it."""
-    if not crops(model, index):
-        return _ends(model, bounds, {index: wanted}, effort, None, deadline)[index]
     low = torch.full(wanted.shape, -torch.inf, dtype=model.dtype, device=model.device)
     high = -low
-    for crop, own, place in cut(model, bounds, index, wanted, deadline):
-        found = _ends(crop.model, own, {crop.last: wanted[place]}, effort, None, deadline)
-        low[place], high[place] = found[crop.last]
+    for part, own, last, place in cut(model, bounds, index, wanted, deadline):
+        low[place], high[place] = _ends(part, own, {last: wanted[place]}, effort, None, deadline)[last]
     return low, high
 
 
@@ -116,6 +112,11 @@ def chorded(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     saturates = point.high[0] + radius
     found: Tensor = (least < last) & (upper > first) | (bounds.lower[source] < saturates) & (upper > saturates)
     return found
+
+
+def open_neurons(model: BoundModel, bounds: Bounds) -> Tensor:
+    """How many neurons (N,) of all activations those are; some activation has to read a layer."""
+    return torch.stack([chorded(model, bounds, i).sum(1) for i in targets(model)]).sum(0)
 
 
 def _ends(

@@ -27,6 +27,8 @@ from qverify.verification.member_pass import input_at, member_outputs
 from qverify.verification.positions import Positions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qverify.arrays import Array
     from qverify.bounds.tensors import BoundModel, Bounds
     from qverify.family.family import Family
@@ -58,6 +60,16 @@ class Attack(Brief):
     positions: Positions
     lower: Tensor
     upper: Tensor
+
+    @staticmethod
+    def nothing(model: BoundModel, bounds: Bounds) -> Attack:
+        """No members found yet for the samples of `bounds`."""
+        return Attack(
+            margin=torch.full((len(bounds),), torch.inf, dtype=model.dtype, device=model.device),
+            positions=Positions.middle(model, len(bounds)),
+            lower=bounds.lower[0],
+            upper=bounds.upper[0],
+        )
 
     def recipe(self, family: Family, x: Array, label: int, sample: int) -> Recipe:
         """The recipe of the member found for one sample x (n_in,)."""
@@ -129,12 +141,7 @@ def _attack_chunk(
 ) -> Attack:
     """`attack` on samples that fit into the memory together."""
     order, count = rivals.argsort(1), len(labels)
-    found = Attack(
-        margin=torch.full((count,), torch.inf, dtype=model.dtype, device=model.device),
-        positions=Positions.middle(model, count),
-        lower=bounds.lower[0],
-        upper=bounds.upper[0],
-    )
+    found = Attack.nothing(model, bounds)
     most = 1 if start is not None else min(starts or STARTS, model.network.output_size)
     for number in range(most):
         open_ = torch.nonzero(found.margin > 0, as_tuple=True)[0]
@@ -142,8 +149,9 @@ def _attack_chunk(
             break
         if number and len(open_) * (most - number) <= min(_TOGETHER, _samples_at_once(model)):
             rivals_left = order[open_, number - 1 : most - 1]
-            together = _side_by_side(model, bounds.take(open_), labels[open_], rivals_left, deadline)
-            found.keep_worse(open_, together.margin, together.positions)
+            for margin, positions in _side_by_side(model, bounds.take(open_), labels[open_], rivals_left, deadline):
+                still = found.margin[open_] > 0  # as if they had gone on one by one
+                found.keep_worse(open_[still], margin[still], positions.take(still))
             break
         first = start if start is not None and number == 0 else Positions.middle(model, count)
         under_way = _Descent(
@@ -158,33 +166,25 @@ def _attack_chunk(
     return found
 
 
-def _side_by_side(model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, deadline: Deadline) -> Attack:
-    """The worst members of samples (N) that descents from the middle find, one at each of the `rivals` (N, K)."""
+def _side_by_side(
+    model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, deadline: Deadline
+) -> Iterator[tuple[Tensor, Positions]]:
+    """The worst members of samples (N) that descents from the middle find, one at each of the `rivals` (N, K): for one
+    rival after the other the margins (N,) and where they lie."""
     count, each = rivals.shape
     sample = torch.arange(count, device=model.device).repeat_interleave(each)
-    own = bounds.take(sample)
-    found = Attack(
-        margin=torch.full((len(sample),), torch.inf, dtype=model.dtype, device=model.device),
-        positions=Positions.middle(model, len(sample)),
-        lower=own.lower[0],
-        upper=own.upper[0],
-    )
+    found = Attack.nothing(model, bounds.take(sample))
     under_way = _Descent(
         samples=torch.arange(len(sample), device=model.device),
         positions=Positions.middle(model, len(sample)),
-        bounds=own,
+        bounds=bounds.take(sample),
         labels=labels[sample],
         target=rivals.reshape(-1),
         between=True,
     )
     _descend(model, under_way, found, deadline)
-    best = torch.arange(count, device=model.device) * each + found.margin.reshape(count, each).argmin(1)
-    return Attack(
-        margin=found.margin[best],
-        positions=found.positions.take(best),
-        lower=bounds.lower[0],
-        upper=bounds.upper[0],
-    )
+    for one in range(each):
+        yield found.margin[one::each], found.positions.take(slice(one, None, each))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -15,8 +15,7 @@ import torch
 
 from qverify.bounds.branched import Branching
 from qverify.bounds.pairs import Rounds
-from qverify.bounds.shrinking import chorded
-from qverify.bounds.splits import targets
+from qverify.bounds.shrinking import open_neurons
 from qverify.verification.contradictions import refuse_contradictions
 
 if TYPE_CHECKING:
@@ -125,10 +124,11 @@ class PairStages:
         else:
             share = _BEFORE_PROGRAMS if self._programs else 1.0
             found = torch.as_tensor(share * np.maximum(0.0, limit - spent))
-        if not self._programs or any(affine.entries for affine in self.model.affine.values()):
+        family = self.setup.family
+        if not self._programs or family.shares_weights or family.network.products:  # relaxed by programs
             return found
-        open_ = torch.stack([chorded(self.model, pairs.bounds, i).sum(1) for i in targets(self.model)]).sum(0).cpu()
-        return torch.where(open_ <= _FEW, found.clamp(max=_WITH_FEW), found)
+        few = open_neurons(self.model, pairs.bounds).cpu() <= _FEW
+        return torch.where(few, found.clamp(max=_WITH_FEW), found)
 
     def _known(self, tree: Branching) -> Tensor:
         """What is known (P,) of the margins of the pairs in a tree."""

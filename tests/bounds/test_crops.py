@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from qverify.bounds import crops, refinement
+from qverify.bounds import crops
 from qverify.bounds.interval import interval_bounds
 from qverify.bounds.refinement import tightened_bounds
 from qverify.bounds.tensors import BoundModel, Bounds
@@ -84,7 +84,7 @@ def cutting(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def whole(model: BoundModel, bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> Bounds:
     with monkeypatch.context() as patch:
-        patch.setattr(refinement, "crops", lambda model, index: [])
+        patch.setattr(crops, "crops", lambda model, index: [])
         return tightened_bounds(model, bounds)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from qverify.bounds.fused import above, input_rows, relu_rows
+from qverify.bounds.fused import above, input_rows, relu_rows, rows_where
 from qverify.bounds.lines import ReluLines
 
 Rng = np.random.Generator
@@ -60,3 +60,11 @@ def test_rows_on_the_input(rng: Rng, single: bool, signed: bool) -> None:
 def test_what_is_above_0() -> None:
     x: Any = torch.tensor([-1.0, -0.0, 0.0, 1e-30, 3.0, torch.inf, -torch.inf])
     assert above(x).tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+def test_rows_that_are_not_chosen_leave_no_trace() -> None:
+    """Not even NaN: a search that overflows must not spoil what it has found."""
+    kept, new = torch.zeros(2, 2, 3), torch.full((2, 2, 3), torch.nan)
+    new[1, 0] = 1.0
+    found = rows_where(torch.tensor([[False, False], [True, False]]), new, kept)
+    assert found[1, 0].tolist() == [1.0] * 3 and float(found.sum()) == 3.0

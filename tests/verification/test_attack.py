@@ -3,6 +3,7 @@ test_cascade.py, against members replayed by onnxruntime."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +94,20 @@ def test_starts_one_by_one_and_side_by_side_find_the_same(
     _, alone = attacked(*given)
     held = (together.margin > 0) & (alone.margin > 0)
     assert int(held.sum()) > 3 and torch.equal(together.margin > 0, alone.margin > 0)
-    assert torch.allclose(together.margin[held], alone.margin[held], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(together.margin, alone.margin, rtol=1e-9, atol=1e-12)
+
+
+def test_the_first_start_that_breaks_a_sample_counts(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else is in the batch, and so whether starts go on side by side or not."""
+
+    def starts(model: Any, bounds: Any, labels: torch.Tensor, *_: Any) -> Iterator[Any]:
+        for margin in (-1.0, -2.0):
+            yield torch.full((len(labels),), margin, dtype=model.dtype), Positions.middle(model, len(labels))
+
+    monkeypatch.setattr(module, "_side_by_side", starts)
+    network, x, outputs = samples(rng)
+    _, found = attacked(network, x, outputs.argmax(1), Radii(1e-9, 1e-9, 1e-9, 1e-9))
+    assert (found.margin == -1.0).all()
 
 
 def test_every_sample_keeps_its_own_member(rng: np.random.Generator, evaluated: list[Any]) -> None:
