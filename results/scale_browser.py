@@ -153,7 +153,8 @@ def compared(shown: Shown, table: str) -> tuple[int, list[str]]:
 
 
 def _cells(record: dict[str, str]) -> dict[str, str]:
-    """The cells of a line of the page that a record of the CSV makes, by their headings; shares are rounded down, and 0.00 % is none."""
+    """The cells of a line of the page that a record of the CSV makes, by their headings; shares are rounded down, and
+    0.00 % is none."""
     counts = {name: int(record[name.lower()]) for name in ACCURACIES}
     least = Decimal("0.01")
     shares = {}
