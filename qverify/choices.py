@@ -53,17 +53,17 @@ QUANTISER = (
 KINDS = ("input", "weight", "bias", "activation")
 """What has a radius."""
 
-VERIFY_METHODS = ("auto", "ibp", "bp", "exact")
+BOUNDS = ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched")
+"""Stages that prove by bounds alone, each after those before it."""
+VERIFY_METHODS = ("auto", *BOUNDS, "exact")
 """Also of sweeps and batches."""
 FACTOR_METHODS = ("auto", "ibp", "bp")
 """How the largest factor on the radii is searched."""
-DISCREPANCY_METHODS = ("ibp", "bp", "exact")
+DISCREPANCY_METHODS = ("ibp", "bp", "bp-optimised", "exact")
 UNSTABLE_METHODS = ("ibp", "bp")
 """How unstable neurons are counted."""
 FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("highs", "gurobi", "scip")
 SOLVER_CHOICES = ("auto", *SOLVERS)
-BOUNDS = ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched")
-"""Stages that prove by bounds alone."""
 STAGES = ("forward", "ibp", "attack", *BOUNDS[1:], "halving", "exact")
 """What decides a sample, in order."""

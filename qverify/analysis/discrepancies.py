@@ -1,8 +1,8 @@
 """Worst-case discrepancy: how far each output can move over the family (mathematics.md, section 12).
 
 Per sample and output i the interval of `f_hat(x_hat)_i - f(x)_i`, f(x) being the float64 forward pass: by IBP, by
-BP, or exact, with the solver asked for both ends of every output. Where a solve is cut off, or positions of a
-convolution are taken as independent, proved and attained ends differ, and both are given.
+BP, by BP with optimised lines, or exact, with the solver asked for both ends of every output. Where a solve is cut off,
+or positions of a convolution are taken as independent, proved and attained ends differ, and both are given.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import OutOfTime
+from qverify.bounds.pairs import optimised_bounds
 from qverify.bounds.refinement import backward_outputs, tightened_bounds
 from qverify.choices import DISCREPANCY_METHODS
 from qverify.errors import UsageError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from qverify.budget import Deadline
     from qverify.family.radii import Radii
     from qverify.network import Network
+
+_BEFORE_PROGRAMS = 0.3
+"""The share of the time that bounds on all layers have where the exact step follows."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -84,8 +88,8 @@ def worst_case_discrepancy(
 ) -> list[Discrepancy]:
     """The discrepancy of every sample, x (N, *input_shape) or (N, n_in); in the order of the samples.
 
-    `options.method` is `ibp`, `bp` or `exact`; `options.seconds` limits all of it per sample. `on_result` is
-    called in this thread as results come, in any order. Raises what `verify` raises.
+    `options.method` is `ibp`, `bp`, `bp-optimised` or `exact`; `options.seconds` limits all of it per sample.
+    `on_result` is called in this thread as results come, in any order. Raises what `verify` raises.
     """
     options = Options.given(options, Options(method="bp"))
     callbacks(stop, on_result=on_result)
@@ -153,10 +157,14 @@ class _Discrepancies:
     def _bounds(self, x: Array, deadline: Deadline) -> Bounds:
         """Bounds on all layers; those on the outputs by the method asked for. Raises OutOfTime."""
         bounds = self.setup.intervals(x, deadline)
-        if self.options.method == "exact":
-            bounds = tightened_bounds(self.setup.model, bounds, deadline)
-        if self.options.method != "ibp":
-            bounds.lower[-1], bounds.upper[-1] = backward_outputs(self.setup.model, bounds, deadline)
+        method, model = self.options.method, self.setup.model
+        if method in ("bp-optimised", "exact"):
+            before = deadline.share(_BEFORE_PROGRAMS) if method == "exact" else deadline
+            bounds = tightened_bounds(model, bounds, before)
+            if model.dynamic is None:
+                bounds = optimised_bounds(model, bounds, before)
+        if method != "ibp":
+            bounds.lower[-1], bounds.upper[-1] = backward_outputs(model, bounds, deadline)
         return bounds
 
     def _bounded(self, start: int, chunk: _Bounded, tell: Callable[[Discrepancy], None]) -> None:

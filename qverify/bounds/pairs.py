@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
-from qverify.bounds.shrinking import empty, open_neurons, shrunk_under
+from qverify.bounds.shrinking import empty, open_neurons, shrunk, shrunk_outputs, shrunk_under
+from qverify.bounds.splits import targets
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ NEURONS = Effort(steps=2, length=0.5, decay=0.8)
 """Of a search for the interval of a neuron, for all members; measured: more steps hardly tighten it."""
 _ASSUMED = Effort(steps=3, length=0.7, decay=0.7)
 _MARGINS = Effort(steps=10, length=0.4, decay=0.93)
+_OF_NEURONS = 0.5
+"""The share of the time that neurons have, before outputs."""
 _WORTH = 0.03
 """The share of a margin by which a round has to lift it, or it is the last."""
 _HOPE = 2.0
@@ -44,6 +47,19 @@ MOST_OF_ROUND = 5e10
 def cost(model: BoundModel, bounds: Bounds) -> Tensor:
     """Multiplications (N,) that optimised BP on the neurons of each sample takes: whether it pays."""
     return 2.0 * open_neurons(model, bounds) * float(_PASSES * model.operations)
+
+
+def optimised_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> Bounds:
+    """Optimised BP on the neurons of each sample for which it pays (`MOST`), then on the outputs of all. Nested in
+    `bounds` (N), sound; where the deadline passes, the rest is as in `bounds`."""
+    few = cost(model, bounds) <= MOST if targets(model) else torch.zeros(len(bounds), dtype=torch.bool)
+    order = torch.cat([torch.nonzero(few).squeeze(1), torch.nonzero(~few).squeeze(1)])
+    parts = [bounds.take(some) for some in order.split([int(few.sum()), int((~few).sum())])]
+    if len(parts[0]):
+        parts[0] = shrunk(model, parts[0], NEURONS, deadline and deadline.share(_OF_NEURONS))
+    new = type(bounds).concatenate(parts).take(torch.argsort(order))
+    new.lower[-1], new.upper[-1] = shrunk_outputs(model, new, _MARGINS, deadline)
+    return new
 
 
 def optimised_margins(

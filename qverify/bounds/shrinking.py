@@ -40,6 +40,14 @@ def shrunk(model: BoundModel, bounds: Bounds, effort: Effort, deadline: Deadline
     return new
 
 
+def shrunk_outputs(model: BoundModel, bounds: Bounds, effort: Effort, deadline: Deadline | None = None) -> Ends:
+    """Lower and upper bounds (N, n_out) on every output, none outside of `bounds`. Sound for the members of these."""
+    last = len(model.network.layers) - 1
+    wanted = torch.ones(len(bounds), model.network.output_size, dtype=torch.bool, device=model.device)
+    low, high = _own_ends(model, bounds, last, wanted, effort, deadline)
+    return torch.maximum(bounds.lower[last], low), torch.minimum(bounds.upper[last], high)
+
+
 def _own_ends(
     model: BoundModel, bounds: Bounds, index: int, wanted: Tensor, effort: Effort, deadline: Deadline | None
 ) -> Ends:

@@ -295,9 +295,11 @@ memory_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 
 _METHODS = {
-    VERIFY_METHODS: "auto: from cheap to exact, each sample as far as it must. ibp, bp: an attack, and "
-    "proofs by bounds alone. exact: the solver on every sample that no attack breaks, for the worst margin itself.",
-    DISCREPANCY_METHODS: "ibp, bp: sound bounds. exact: the solver, for both ends of every output.",
+    VERIFY_METHODS: "auto: from cheap to exact, each sample as far as it must. ibp to bp-branched: an attack, and "
+    "proofs by bounds alone, up to that stage. exact: the solver on every sample that no attack breaks, for the worst "
+    "margin itself.",
+    DISCREPANCY_METHODS: "ibp, bp, bp-optimised: sound bounds, each tighter and slower than the one before. exact: the"
+    " solver, for both ends of every output, within the last of them.",
     FACTOR_METHODS: "auto: bounds, then an attack, then the solver between what they prove and what they break. ibp, "
     "bp: bounds alone, which say nothing about where samples fail.",
 }

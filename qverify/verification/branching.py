@@ -45,7 +45,8 @@ class PairStages:
     """Rounds and branching for the open samples of a batch, whose bounds are `batch.bounds`.
 
     `proved(mask, stage)` is told the open samples whose margins are all positive, one entry each, and what proved them;
-    `say(where)` how far it is. `programs`: an exact step may follow; `rounds`: whether they pay.
+    `say(where)` how far it is. `programs`: an exact step may follow; `rounds`: whether they pay; `branches`: whether
+    branch and bound is asked for.
     """
 
     def __init__(
@@ -54,11 +55,14 @@ class PairStages:
         batch: Batch,
         proved: Callable[[Any, str], None],
         say: Callable[[str], None],
+        *,
         programs: bool,
         rounds: bool,
+        branches: bool,
     ):
         self.setup, self.batch, self._proved, self._say = setup, batch, proved, say
         self.model, self._samples, self._programs = setup.model, batch.open.copy(), programs
+        self._branches = branches
         labels = torch.as_tensor(batch.labels[batch.open], device=self.model.device)
         lower = self.model.tensor(batch.lower[batch.open])
         self._rounds = Rounds(self.model, batch.bounds, labels, lower, rounds)
@@ -68,7 +72,7 @@ class PairStages:
         self._say(f"bp-optimised: {len(self.batch.open)} open")
         everything = torch.nonzero((self._rounds.lower <= 0).any(1)).squeeze(1)
         stuck = self._stuck(everything, "bp-optimised", deadline.share(_ROUNDS))
-        if stuck is None or deadline.passed() or not Branching.possible(stuck):
+        if stuck is None or not self._branches or deadline.passed() or not Branching.possible(stuck):
             return
         tree = Branching(self.model, stuck, self._seconds(stuck))
         charged = tree.used.clone()

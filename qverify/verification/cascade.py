@@ -32,6 +32,7 @@ from qverify.bounds.interval import OutOfTime, interval_margins
 from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.shrinking import shrunk
 from qverify.bounds.splits import targets
+from qverify.choices import BOUNDS
 from qverify.errors import DataError
 from qverify.family.members import Recipe
 from qverify.family.rules import not_in_programs, only_bounds
@@ -129,6 +130,10 @@ class Cascade:
         self.only_bounds = self.model.dynamic is not None
         self.programs = not (self.only_bounds or network.smooth)
         self.attacks = options.attack and not self.only_bounds
+        last = "bp-layers" if self.only_bounds else BOUNDS[-1]
+        if options.method in BOUNDS:
+            last = min(last, options.method, key=BOUNDS.index)
+        self.stages = BOUNDS[: BOUNDS.index(last) + 1]
         self.where = ""
 
     def run(self, x: Array, labels: Array, tell: Callable[[Verdict], None]) -> None:
@@ -219,33 +224,34 @@ class Cascade:
 
     def _bound_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """IBP, attack, BP, BP at every layer on what is open; leaves the tightest bounds in `batch.bounds`."""
-        method = self.options.method
         self._stage(batch, tell, "ibp", self._interval)
         if batch.bounds is None and len(batch.open):  # the time was up before it began
             raise OutOfTime
         if self.attacks:
             self._attack(batch, tell)
-        if method != "ibp":
+        if "bp" in self.stages:
             self._stage(batch, tell, "bp", self._backward)
-        if method not in ("ibp", "bp") and len(batch.open):
+        if "bp-layers" in self.stages and len(batch.open):
             parts = batch.parts(_TOGETHER)
             for part in parts:
                 self._stage(part, tell, "bp-layers", self._layered)
-                if not self.only_bounds:
+                if "bp-optimised" in self.stages:
                     self._optimised_stages(part, tell)
             batch.join(parts)
-            if not self.programs and not self.stop.is_set():
-                stage, why = ("bp-layers", _ONLY_BOUNDS) if self.only_bounds else ("bp-branched", self._smooth)
-                self._give_up(batch, tell, stage, "time limit" if batch.cut else why)
-        if method in ("ibp", "bp") and not self.stop.is_set():
-            sought = "found" if self.attacks else "looked for"
-            little = f"{method.upper()} proves too little and no failing member was {sought}"
-            reason = "time limit" if batch.cut else f"{little}; --method auto decides more"
-            self._give_up(batch, tell, method, reason)
+        if self.stop.is_set():
+            return
+        if self.options.method in BOUNDS or not self.programs:
+            self._give_up(batch, tell, self.stages[-1], "time limit" if batch.cut else self._too_little)
 
     @property
-    def _smooth(self) -> str:
+    def _too_little(self) -> str:
+        """Why bounds are the last word on what they leave open."""
+        if self.only_bounds and "bp-layers" in self.stages:
+            return _ONLY_BOUNDS
         sought = "found" if self.attacks else "looked for"
+        if self.options.method in BOUNDS:
+            little = f"method {self.options.method} proves too little and no failing member was {sought}"
+            return f"{little}; --method auto decides more"
         return f"bounds prove too little, no failing member was {sought}, and no exact program has smooth activations"
 
     def _optimised_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
@@ -318,7 +324,10 @@ class Cascade:
         def proved(mask: Any, stage: str) -> None:
             self._proved(batch, mask, tell, stage)
 
-        PairStages(self.setup, batch, proved, self._say, self.programs, rounds).run(deadline)
+        branches, follows = "bp-branched" in self.stages, self.programs and self.options.method not in BOUNDS
+        PairStages(self.setup, batch, proved, self._say, programs=follows, rounds=rounds, branches=branches).run(
+            deadline
+        )
         batch.cut = batch.cut or deadline.left <= 0.0
 
     def _attack(self, batch: Batch, tell: Callable[[Verdict], None], starts: int | None = None) -> None:

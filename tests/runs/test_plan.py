@@ -97,7 +97,7 @@ def test_what_is_left_out_has_the_defaults_of_verify(tmp_path: Path) -> None:
         (BASE + "bits = [true]\n", "bits in .* has True; write whole numbers"),
         (BASE + "bits = [8]\nkernel = 'any'\n", "kernel in .* says more of schemes tensor and channel"),
         (BASE + 'bits = [8]\nschemes = ["papper"]\n', "'papper'; choose from: paper, tensor, channel"),
-        (BASE + 'bits = [8]\nmethods = ["crown"]\n', "'crown'; choose from: auto, ibp, bp, exact"),
+        (BASE + 'bits = [8]\nmethods = ["crown"]\n', "'crown'; choose from: auto, ibp, bp, bp-layers"),
         (BASE + "bits = [8]\ntimeout = '5'\n", "timeout in .* is '5'; write a number"),
         (BASE + "bits = [8]\nsamples = 1e3\n", r'samples in .* is 1000\.0; write "A:B" in quotes, or the number'),
         (BASE + "bits = [8]\nsamples = true\n", "samples in .* is True; write"),

@@ -13,6 +13,7 @@ import pytest
 
 from qverify.arrays import Array
 from qverify.bounds import interval
+from qverify.choices import BOUNDS
 from qverify.errors import DataError, RadiiError, UsageError
 from qverify.family.family import Family
 from qverify.family.members import Witness, membership
@@ -38,7 +39,7 @@ from tests.support.networks import (
     unit_inputs,
 )
 
-PROVING = ("auto", "ibp", "bp", "exact")
+PROVING = ("auto", "ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "exact")
 
 
 def replay(witness: Witness) -> np.ndarray:
@@ -368,11 +369,32 @@ def test_without_an_attack_the_same_is_proved(method: str, rng: np.random.Genera
     assert verified[0] == verified[1] and 0 < len(verified[0]) < 25
     falsified = {a: sum(v.status is Status.FALSIFIED for v in verdicts) for a, verdicts in found.items()}
     assert falsified[True] > 0 and not any(v.method == "attack" for v in found[False])
-    if method in ("ibp", "bp"):
+    if method in BOUNDS:
         left = [v for v in found[False] if v.status is Status.UNKNOWN]
         assert falsified[False] == 0 and "no failing member was looked for" in left[0].detail
     else:
         assert falsified[False] == falsified[True]
+
+
+def test_each_method_decides_what_those_before_it_do(rng: np.random.Generator) -> None:
+    """A named stage is the last: none behind it decides, and what it leaves open names it. It verifies what `auto` has
+    verified by then; most stages prove something here that those before them do not."""
+    network = mlp(rng, 8, 16, 16, 16, 3)
+    x, labels = samples(network, rng, 60)
+    counts = dict.fromkeys(BOUNDS, 0)
+    for size in (0.003, 0.005, 0.008):
+        radii, before = Radii(size, size, size, size), set[int]()
+        auto = verify(network, x, labels, radii, Options(seconds=None))
+        for number, method in enumerate(BOUNDS):
+            stages = BOUNDS[: number + 1]
+            found = verify(network, x, labels, radii, Options(method=method, seconds=None))
+            verified = {v.index for v in found if v.status is Status.VERIFIED}
+            assert {v.method for v in found} <= {"forward", "attack", *stages}
+            assert {v.method for v in found if v.status is Status.UNKNOWN} <= {method}
+            assert {v.index for v in auto if v.method in stages} | before <= verified
+            counts[method] += len(verified - before)
+            before = verified
+    assert sum(map(bool, counts.values())) >= 4, counts
 
 
 def affine(name: str, source: int, weight: list[list[float]], bias: list[float]) -> Dense:
