@@ -52,9 +52,11 @@ def cost(model: BoundModel, bounds: Bounds) -> Tensor:
 def optimised_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | None = None) -> Bounds:
     """Optimised BP on the neurons of each sample for which it pays (`MOST`), then on the outputs of all. Nested in
     `bounds` (N), sound; where the deadline passes, the rest is as in `bounds`."""
-    few = cost(model, bounds) <= MOST if targets(model) else torch.zeros(len(bounds), dtype=torch.bool)
+    few = torch.zeros(len(bounds), dtype=torch.bool, device=model.device)
+    if targets(model):
+        few = cost(model, bounds) <= MOST
     order = torch.cat([torch.nonzero(few).squeeze(1), torch.nonzero(~few).squeeze(1)])
-    parts = [bounds.take(some) for some in order.split([int(few.sum()), int((~few).sum())])]
+    parts = [bounds.take(some) for some in torch.split(order, [int(few.sum()), int((~few).sum())])]
     if len(parts[0]):
         parts[0] = shrunk(model, parts[0], NEURONS, deadline and deadline.share(_OF_NEURONS))
     new = type(bounds).concatenate(parts).take(torch.argsort(order))

@@ -16,6 +16,7 @@ from qverify.layers import LEVELS, Conv, Dense, Layer, Rounding
 from qverify.onnx import session as onnx_session
 from qverify.onnx.grid import Grid
 from qverify.onnx.inputs import Feed
+from qverify.onnx.unsigned import with_unsigned_weights
 from qverify.text.brief import Brief
 from qverify.text.shortened import first_line, listed
 
@@ -52,15 +53,20 @@ def compare(model: onnx.ModelProto, network: Network, builder: NetworkBuilder, o
     """Run eight inputs through the model and the network read from it, one at a time; raises ModelError where they
     differ. `builder` and `output` say what the model's inputs and logits are called and how they are stored.
 
-    Rounding points of a quantised file are compared one by one, on what onnxruntime has before them. Returns remarks.
+    Rounding points of a quantised file are compared one by one, on what onnxruntime has before them, where possible
+    with kernels that saturate nowhere (unsigned.py). Returns remarks.
     """
     single = builder.single or any(one.kind != TensorProto.DOUBLE for one in builder.inputs)
     relative, floor = TOLERANCES[TensorProto.FLOAT if single else TensorProto.DOUBLE]
-    runtime, points = _runtime(model, network, builder, output), _Points(network, builder)
+    moved, points = with_unsigned_weights(model), _Points(network, builder)
+    runtime = _runtime(moved, network, builder, output)
+    plain = _runtime(model, network, builder, output) if moved is not model else None
     feed = Feed.of(builder)
     for sample in _probes(network):
         given, seen = feed.split(sample)
         theirs, at_points = runtime(given)
+        if plain is not None:
+            points.note_others(at_points, plain(given)[1])
         values = points.followed(seen, at_points)
         ours = values[-1][0]
         if theirs.shape != ours.shape:
@@ -94,6 +100,11 @@ class _Points(Brief):
     builder: NetworkBuilder
     missed: dict[int, int] = field(default_factory=dict)
     seen: dict[int, int] = field(default_factory=dict)
+    saturated: set[int] = field(default_factory=set)
+
+    def note_others(self, exact: dict[int, Array], plain: dict[int, Array]) -> None:
+        """Note the points where the kernels of this machine have other values than exact ones."""
+        self.saturated |= {index for index, value in exact.items() if not np.array_equal(value, plain[index])}
 
     def followed(self, sample: Array, theirs: dict[int, Array]) -> list[Array]:
         """The output (1, size) of every layer, at rounding points as onnxruntime has it; raises ModelError."""
@@ -150,7 +161,8 @@ class _Points(Brief):
                     f"{self.network.source}: at rounding point {layer.name!r} qverify and onnxruntime differ in "
                     f"{missed} of {self.seen[index]} values. {_REPORT}"
                 )
-            names += [repr(layer.name)] * (missed > 0)
+            names += [repr(layer.name)] * (missed > 0 and index not in self.saturated)
+        names = [repr(self.network.layers[index].name) for index in sorted(self.saturated)] + names
         if not names:
             return []
         return [

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
+
+from tests.support.sessions import ALL, NONE, exact_session
 
 Array = np.ndarray
 SCALES = {
@@ -76,15 +77,11 @@ class OnnxRuntime:
     fusing some nodes."""
 
     def __init__(self, file: onnx.ModelProto, optimised: bool, showing: list[Place] | None = None) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 4, 1
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.places, shown = showing or [], onnx.ModelProto()
         shown.CopyFrom(file)
         for place in self.places:
             shown.graph.output.append(helper.make_tensor_value_info(place.tensor, place.kind, None))
-        self.session = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.session = exact_session(shown, ALL if optimised else NONE)
         self.entry = self.session.get_inputs()[0]
         assert self.entry.type == "tensor(float)"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 
 from qverify import datasets
@@ -17,6 +17,7 @@ from qverify.replication.matching import match
 from tests.support.marks import mostly_slow
 from tests.support.paths import DIGITS, MODELS
 from tests.support.quantised import onnxruntime_file
+from tests.support.sessions import ALL, NONE, exact_session
 
 TINY = Path(os.environ.get("QVERIFY_DATA", "")) / "mlperf_tiny"
 
@@ -29,10 +30,7 @@ def test_onnxruntime_is_within_what_is_proved(qdq: bool, optimised: bool, tmp_pa
     samples = datasets.load("digits")
     for model in (DIGITS, str(MODELS / "digits_normal.onnx")):
         onnxruntime_file(model, samples.x[:300], tmp_path / "file.onnx", qdq)
-        options = onnxruntime.SessionOptions()
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(str(tmp_path / "file.onnx"), options, providers=["CPUExecutionProvider"])
+        session = exact_session(onnx.load(tmp_path / "file.onnx"), ALL if optimised else NONE)
         (entry,) = session.get_inputs()
         network = load(model)
         found = Gaps(match(network, load(str(tmp_path / "file.onnx"))), "float32")

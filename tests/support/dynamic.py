@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from tests.support.sessions import exact_session
 from tests.support.toolchain import prepared, written
 
 Array = np.ndarray
@@ -62,9 +63,6 @@ class DynamicRuntime:
     read and make, by their names."""
 
     def __init__(self, file: onnx.ModelProto, level: str, shown: bool) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 4, 1
-        options.graph_optimization_level = LEVELS[level]
         self.nodes = [n for n in file.graph.node if n.op_type == "DynamicQuantizeLinear"] if shown else []
         given = onnx.ModelProto()
         given.CopyFrom(file)
@@ -74,7 +72,7 @@ class DynamicRuntime:
         names |= {n.input[0]: TensorProto.FLOAT for n in self.nodes if n.input[0] != entry}
         for name, kind in names.items():
             given.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-        self.session = ort.InferenceSession(given.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.session = exact_session(given, LEVELS[level])
         self.entry, self.names = entry, list(names)
 
     def run(self, x: Array) -> tuple[Array, dict[str, tuple[Array, Array]]]:

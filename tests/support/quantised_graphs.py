@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.onnx_models import node
+from tests.support.sessions import NONE, exact_session
 
 Array = np.ndarray
 RNG = np.random.default_rng(3)
@@ -57,10 +57,7 @@ def graph(
 
 def by_onnxruntime(built: onnx.ModelProto, x: Array) -> Array:
     """(N, outputs), a sample at a time, node by node."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(built.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = exact_session(built, NONE)
     shape = [axis.dim_value or 1 for axis in built.graph.input[0].type.tensor_type.shape.dim]
     return np.stack([np.ravel(session.run(None, {"x": row.reshape(shape)})[0]) for row in x])
 

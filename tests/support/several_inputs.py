@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.onnx_models import node, weights
+from tests.support.sessions import exact_session
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -61,9 +61,7 @@ def two_branches(rng: Rng) -> onnx.ModelProto:
 
 def answers(model: onnx.ModelProto, given: Mapping[str, Array]) -> Array:
     """onnxruntime's outputs (N, n_out) on arrays (N, ...), sample by sample."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = exact_session(model)
     kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(uint8)": np.uint8}
     rows = []
     for k in range(len(next(iter(given.values())))):

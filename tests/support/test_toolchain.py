@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.sessions import NONE, exact_session
 from tests.support.toolchain import (
     FORMS,
     Form,
@@ -39,11 +40,7 @@ def by_onnxruntime(file: onnx.ModelProto, tensors: list[str], x: np.ndarray) -> 
     asked = onnx.ModelProto()
     asked.CopyFrom(file)
     asked.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(asked.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(tensors, {"x": x[:1]}))
+    return list(exact_session(asked, NONE).run(tensors, {"x": x[:1]}))
 
 
 @pytest.mark.parametrize("form", QDQ, ids=str)

@@ -22,6 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from tests.support.sessions import ALL, NONE, exact_session
+
 Array = np.ndarray
 ort.set_default_logger_severity(4)
 
@@ -177,11 +179,7 @@ def without_last_rounding(file: onnx.ModelProto, classes: int) -> onnx.ModelProt
 
 def outputs(file: onnx.ModelProto, x: Array, optimised: bool = True) -> Array:
     """(N, classes) by onnxruntime: with its integer kernels, or node by node in floating point."""
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(file.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = exact_session(file, ALL if optimised else NONE)
     rows = [session.run(None, {"x": row[None].astype(np.float32)})[0].reshape(1, -1) for row in x]
     return np.concatenate(rows).astype(np.float64)
 
