@@ -35,12 +35,27 @@ if TYPE_CHECKING:
 
 __getattr__ = former_names(__name__, {"forward": "qverify.verification.member_pass:member_outputs"})
 
-STEPS = 12
-"""Descent steps per start; on both published reference models 8 steps break as many samples as 100 do."""
-STARTS = 4
-"""Starts per sample: one against the hardest rival as it changes, the rest against single rivals."""
-_FIRST, _SHRINKS = 2.0, 0.9
-"""The first step, from one end of a position to the other, and what the next ones are of those before."""
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How an attack goes. `starts` of a sample: one against the hardest rival as it changes, the rest against single
+    rivals. `steps` of each: the `first` one, and what the next ones are of those before; 2 is from one end of a
+    position to the other."""
+
+    starts: int
+    steps: int
+    first: float
+    shrinks: float
+
+
+QUICK = Pace(starts=4, steps=12, first=2.0, shrinks=0.9)
+"""Breaks what breaks easily: on both published reference models 8 such steps break as many samples as 100 do."""
+THOROUGH = replace(QUICK, starts=8)
+"""Where the hardest rivals are known and few samples are left."""
+SLOW = Pace(starts=10, steps=100, first=0.1, shrinks=0.98)
+"""Long steps end at corners at once. Of samples that these leave, and branch and bound in 10 s, short ones broke 9 of
+23 in 0.03 s each; more or random starts, and more steps, hardly broke more."""
+_LEAST_STEP = 0.02
 _COPIES, _PASSES = 12, 4
 """Tensors of the size of all layers that a descent holds per sample, and forward passes that a step costs."""
 _TOGETHER = 256
@@ -99,15 +114,15 @@ def attack(
     rivals: Tensor,
     start: Positions | None = None,
     deadline: Deadline | None = None,
-    starts: int | None = None,
+    pace: Pace | None = None,
 ) -> Attack:
     """The worst members found, by descent on their margins. Heuristic: it proves nothing, and each is a true member.
 
     `bounds`: IBP of the samples (N), for the input box and activation radii. `rivals` (N, classes): lower
     bounds on the margins; the starts after the first aim at the lowest ones. `start`: positions to
     descend from first, else the middle. A sample is left alone as soon as its margin is clearly negative, so that
-    the member found for it fails, and is seldom the worst there is. `starts`: of a sample, else `STARTS`. Where the
-    deadline passes, what was found by then counts; inf where nothing was.
+    the member found for it fails, and is seldom the worst there is. `pace`: else `QUICK`. Where the deadline passes,
+    what was found by then counts; inf where nothing was.
     """
     deadline = deadline or Deadline()
     parts: list[Attack] = []
@@ -115,7 +130,8 @@ def attack(
     for begin in range(0, len(labels), step):
         some = slice(begin, begin + step)
         first = None if start is None else start.take(some)
-        parts.append(_attack_chunk(model, bounds.take(some), labels[some], rivals[some], first, deadline, starts))
+        given = bounds.take(some), labels[some], rivals[some]
+        parts.append(_attack_chunk(model, *given, first, deadline, pace or QUICK))
     return Attack(
         margin=torch.cat([part.margin for part in parts]),
         positions=Positions.concatenate([part.positions for part in parts]),
@@ -137,19 +153,20 @@ def _attack_chunk(
     rivals: Tensor,
     start: Positions | None,
     deadline: Deadline,
-    starts: int | None,
+    pace: Pace,
 ) -> Attack:
     """`attack` on samples that fit into the memory together."""
     order, count = rivals.argsort(1), len(labels)
     found = Attack.nothing(model, bounds)
-    most = 1 if start is not None else min(starts or STARTS, model.network.output_size)
+    most = 1 if start is not None else min(pace.starts, model.network.output_size)
     for number in range(most):
         open_ = torch.nonzero(found.margin > 0, as_tuple=True)[0]
         if not len(open_) or deadline.passed():
             break
         if number and len(open_) * (most - number) <= min(_TOGETHER, _samples_at_once(model)):
             rivals_left = order[open_, number - 1 : most - 1]
-            for margin, positions in _side_by_side(model, bounds.take(open_), labels[open_], rivals_left, deadline):
+            sides = _side_by_side(model, bounds.take(open_), labels[open_], rivals_left, deadline, pace)
+            for margin, positions in sides:
                 still = found.margin[open_] > 0  # as if they had gone on one by one
                 found.keep_worse(open_[still], margin[still], positions.take(still))
             break
@@ -162,12 +179,12 @@ def _attack_chunk(
             target=None if number == 0 else order[open_, number - 1],
             between=start is None or number > 0,
         )
-        _descend(model, under_way, found, deadline)
+        _descend(model, under_way, found, deadline, pace)
     return found
 
 
 def _side_by_side(
-    model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, deadline: Deadline
+    model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, deadline: Deadline, pace: Pace
 ) -> Iterator[tuple[Tensor, Positions]]:
     """The worst members of samples (N) that descents from the middle find, one at each of the `rivals` (N, K): for one
     rival after the other the margins (N,) and where they lie."""
@@ -182,7 +199,7 @@ def _side_by_side(
         target=rivals.reshape(-1),
         between=True,
     )
-    _descend(model, under_way, found, deadline)
+    _descend(model, under_way, found, deadline, pace)
     for one in range(each):
         yield found.margin[one::each], found.positions.take(slice(one, None, each))
 
@@ -225,10 +242,10 @@ class _Descent(Brief):
         return placed(model, self.bounds, positions)
 
 
-def _descend(model: BoundModel, descent: _Descent, found: Attack, deadline: Deadline) -> None:
+def _descend(model: BoundModel, descent: _Descent, found: Attack, deadline: Deadline, pace: Pace) -> None:
     """Sign-gradient descent with a shrinking step; members that are worse than those in `found` go there."""
-    step, best = _FIRST, _Best(descent)
-    for number in range(STEPS + 1):
+    step, best = pace.first, _Best(descent)
+    for number in range(pace.steps + 1):
         positions = descent.positions.map(lambda t: t.detach().requires_grad_(True))
         output, labels = descent.outputs(model, positions), descent.labels
         own = output.gather(1, labels[:, None])
@@ -236,13 +253,13 @@ def _descend(model: BoundModel, descent: _Descent, found: Attack, deadline: Dead
         worst = margins.detach().amin(1)
         best.take_in(descent.samples, worst, positions)
         open_ = torch.nonzero(worst >= -_CLEAR * output.detach().abs().amax(1), as_tuple=True)[0]
-        if number == STEPS or not len(open_) or deadline.passed():
+        if number == pace.steps or not len(open_) or deadline.passed():
             break
         aim = margins.amin(1) if descent.target is None else margins.gather(1, descent.target[:, None]).squeeze(1)
         signs = positions.gradient_signs(aim.sum())
         with torch.no_grad():
             descent = replace(descent, positions=positions.moved(step, signs)).take(open_)
-        step = max(0.02, step * _SHRINKS)
+        step = max(_LEAST_STEP, step * pace.shrinks)
     best.tell(model, found)
 
 

@@ -67,12 +67,16 @@ class PairStages:
         lower = self.model.tensor(batch.lower[batch.open])
         self._rounds = Rounds(self.model, batch.bounds, labels, lower, rounds)
 
-    def run(self, deadline: Deadline) -> None:
-        """Both stages; the deadline is that of all samples together."""
+    def run(self, deadline: Deadline, between: Callable[[], None]) -> None:
+        """Both stages, and `between` them what may decide samples too; the deadline is that of all samples together."""
         self._say(f"bp-optimised: {len(self.batch.open)} open")
         everything = torch.nonzero((self._rounds.lower <= 0).any(1)).squeeze(1)
         stuck = self._stuck(everything, "bp-optimised", deadline.share(_ROUNDS))
-        if stuck is None or not self._branches or deadline.passed() or not Branching.possible(stuck):
+        if stuck is None:
+            return
+        between()
+        stuck = self._still_open(stuck)
+        if not len(stuck) or not self._branches or deadline.passed() or not Branching.possible(stuck):
             return
         tree = Branching(self.model, stuck, self._seconds(stuck))
         charged = tree.used.clone()
@@ -93,6 +97,11 @@ class PairStages:
                 charged = torch.cat([charged, charged.new_zeros(len(stuck))])
         self._rounds.prove(tree.pairs, tree.bound())
         self._tell("bp-branched")
+
+    def _still_open(self, pairs: Pairs) -> Pairs:
+        """Those of samples that nothing else has decided."""
+        still = np.isin(self._samples[pairs.samples.cpu().numpy()], self.batch.open)
+        return pairs.take(torch.as_tensor(np.flatnonzero(still), device=self.model.device))
 
     def _stuck(self, samples: Tensor, stage: str, deadline: Deadline) -> Pairs | None:
         """Take the lowest margins of some samples through rounds, and tell what is proved; the pairs left over."""

@@ -39,7 +39,7 @@ from qverify.family.rules import not_in_programs, only_bounds
 from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
-from qverify.verification.attack import attack
+from qverify.verification.attack import SLOW, THOROUGH, Pace, attack
 from qverify.verification.branching import PairStages
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from qverify.family.radii import Radii
 
 _ONLY_BOUNDS = "bounds prove too little, and dynamic steps have neither members to search for nor an exact step"
-_STARTS = 8
-"""Starts of the second attack: the hardest rivals are known by then, and few samples are left."""
+_OF_SLOW = 0.15
+"""The share of the time left that the slow attack has."""
 _TOGETHER = 64
 """Samples whose layers are refined together by BP; what they prove is told before the next ones."""
 
@@ -264,7 +264,7 @@ class Cascade:
         for one, part in enumerate(parts):
             self._stage(part, tell, "bp-optimised", self._optimised if one else self._optimised_margins)
             if self.attacks and len(part.open):  # now that is known which rivals are the hardest
-                self._attack(part, tell, _STARTS)
+                self._attack(part, tell, THOROUGH)
             if self.options.method != "exact":  # there the margin itself is wanted, however far above 0
                 self._pair_stages(part, tell, rounds=one == 2)
         batch.join(parts)
@@ -324,20 +324,26 @@ class Cascade:
         def proved(mask: Any, stage: str) -> None:
             self._proved(batch, mask, tell, stage)
 
+        def attack_slowly() -> None:
+            if self.attacks:
+                self._attack(batch, tell, SLOW, _OF_SLOW)
+
         branches, follows = "bp-branched" in self.stages, self.programs and self.options.method not in BOUNDS
-        PairStages(self.setup, batch, proved, self._say, programs=follows, rounds=rounds, branches=branches).run(
-            deadline
-        )
+        stages = PairStages(self.setup, batch, proved, self._say, programs=follows, rounds=rounds, branches=branches)
+        stages.run(deadline, attack_slowly)
         batch.cut = batch.cut or deadline.left <= 0.0
 
-    def _attack(self, batch: Batch, tell: Callable[[Verdict], None], starts: int | None = None) -> None:
+    def _attack(
+        self, batch: Batch, tell: Callable[[Verdict], None], pace: Pace | None = None, share: float = 1.0
+    ) -> None:
         """Descend; what seems to fail is made and evaluated afresh, the rest keeps its recipe for later."""
         deadline = self._begun(batch, "attack")
         if deadline is None:
             return
+        own = deadline if share == 1.0 else deadline.share(share)
         began = time.perf_counter()
         rivals = self.model.tensor(batch.lower[batch.open])
-        found = attack(self.model, batch.bounds, self._labels(batch), rivals, deadline=deadline, starts=starts)
+        found = attack(self.model, batch.bounds, self._labels(batch), rivals, deadline=own, pace=pace)
         margin = found.margin.cpu().numpy()
         for position in np.flatnonzero(margin < batch.attained[batch.open]).tolist():
             if self.stop.is_set():

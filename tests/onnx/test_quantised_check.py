@@ -15,7 +15,7 @@ from qverify.layers import Add, Conv, Dense, Rounding, Scale
 from qverify.onnx import check
 from qverify.onnx.reader import load
 from tests.support.onnx_models import node
-from tests.support.quantised_graphs import f, graph, i8, qdq, u8
+from tests.support.quantised_graphs import f, graph, integer_operators, qdq, u8
 
 
 def pairs() -> onnx.ModelProto:
@@ -55,37 +55,6 @@ def pairs() -> onnx.ModelProto:
     )
 
 
-def kernels() -> onnx.ModelProto:
-    """The same by operators on integers, as far as there are some."""
-    rng = np.random.default_rng(6)
-    nodes = [
-        node("QuantizeLinear", "x s z", "q0"),
-        node("QLinearConv", "q0 s z k ks kz t u b", "q1"),
-        node("QLinearAdd", "q1 t u q1 t u v u", "q3", domain="com.microsoft"),
-        node("Flatten", "q3", "g"),
-        node("QGemm", "g v u w ws kz bias r u", "q4", domain="com.microsoft"),
-        node("DequantizeLinear", "q4 r u", "y"),
-    ]
-    return graph(
-        *nodes,
-        shape=("N", 1, 4, 3),
-        rank=2,
-        s=f(0.013),
-        z=u8(128),
-        k=rng.integers(-127, 128, (2, 1, 2, 2)).astype(np.int8),
-        ks=f(0.011),
-        kz=i8(0),
-        b=np.array([2100, -2800], np.int32),
-        t=f(0.027),
-        u=u8(131),
-        v=f(0.05),
-        w=rng.integers(-127, 128, (12, 3)).astype(np.int8),
-        ws=f(0.004),
-        bias=np.array([1000, -1500, 500], np.int32),
-        r=f(0.061),
-    )
-
-
 def turned(weight: Any) -> Any:
     return np.ascontiguousarray(weight[:, :, ::-1])
 
@@ -119,7 +88,7 @@ def test_the_loader_refuses_what_onnxruntime_contradicts(name: str, monkeypatch:
 
 @pytest.mark.parametrize("name", sorted(set(BROKEN) - {"branch lost"}))
 def test_the_loader_refuses_what_an_integer_kernel_contradicts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = kernels()
+    built = integer_operators()
     assert not load(built).notes
     monkeypatch.setitem(forward_pass._FORWARD, *BROKEN[name])
     with pytest.raises(ModelError, match=r"at rounding point 'q\d_node/rounded' qverify and onnxruntime differ in \d+"):
@@ -149,7 +118,7 @@ def test_a_rounding_point_that_was_misread_is_seen(what: str, monkeypatch: pytes
 
 def test_what_saturates_in_a_few_values_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on processors without instructions for sums of int8 products: some values of a kernel are off."""
-    built = kernels()
+    built = integer_operators()
     runtime, calls = check._runtime, list[Any]()
 
     def saturating(*arguments: Any) -> Any:

@@ -15,7 +15,7 @@ from qverify.onnx import check
 from qverify.onnx.reader import load
 from qverify.onnx.unsigned import with_unsigned_weights
 from tests.support.onnx_models import node
-from tests.support.quantised_graphs import graph, i8, u8
+from tests.support.quantised_graphs import graph, i8, integer_operators, u8
 
 RNG = np.random.default_rng(5)
 KERNEL = RNG.integers(-128, 128, (3, 2, 2, 2)).astype(np.int8)
@@ -70,9 +70,7 @@ def test_operators_on_int8_stay(name: str) -> None:
 
 def test_where_kernels_of_this_machine_differ_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read is judged by exact kernels; that others saturate is said."""
-    from tests.onnx.test_quantised_check import kernels
-
-    model, runtime = kernels(), check._runtime
+    model, runtime = integer_operators(), check._runtime
     assert not load(model).notes
 
     def saturating(asked: onnx.ModelProto, *more: Any) -> Any:

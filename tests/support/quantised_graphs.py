@@ -93,3 +93,34 @@ KERNEL: dict[str, Any] = LINEAR | {"w": K8, "wz": i8(0)}
 
 def int4(values: list[int], shape: tuple[int, ...], kind: int = TensorProto.INT4) -> onnx.TensorProto:
     return helper.make_tensor("t", kind, shape, values)
+
+
+def integer_operators() -> onnx.ModelProto:
+    """A convolution, a sum and a dense layer by operators on integers."""
+    rng = np.random.default_rng(6)
+    nodes = [
+        node("QuantizeLinear", "x s z", "q0"),
+        node("QLinearConv", "q0 s z k ks kz t u b", "q1"),
+        node("QLinearAdd", "q1 t u q1 t u v u", "q3", domain="com.microsoft"),
+        node("Flatten", "q3", "g"),
+        node("QGemm", "g v u w ws kz bias r u", "q4", domain="com.microsoft"),
+        node("DequantizeLinear", "q4 r u", "y"),
+    ]
+    return graph(
+        *nodes,
+        shape=("N", 1, 4, 3),
+        rank=2,
+        s=f(0.013),
+        z=u8(128),
+        k=rng.integers(-127, 128, (2, 1, 2, 2)).astype(np.int8),
+        ks=f(0.011),
+        kz=i8(0),
+        b=np.array([2100, -2800], np.int32),
+        t=f(0.027),
+        u=u8(131),
+        v=f(0.05),
+        w=rng.integers(-127, 128, (12, 3)).astype(np.int8),
+        ws=f(0.004),
+        bias=np.array([1000, -1500, 500], np.int32),
+        r=f(0.061),
+    )

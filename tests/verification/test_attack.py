@@ -80,7 +80,7 @@ def test_what_holds_goes_through_every_start(rng: np.random.Generator, evaluated
     network, x, outputs = samples(rng)
     _, found = attacked(network, x, outputs.argmax(1), Radii(1e-9, 1e-9, 1e-9, 1e-9))
     assert (found.margin.numpy() > 0).all()
-    first, others = [len(x)] * (module.STEPS + 1), [len(x) * (module.STARTS - 1)] * (module.STEPS + 1)
+    first, others = ([len(x) * n] * (module.QUICK.steps + 1) for n in (1, module.QUICK.starts - 1))
     assert evaluated == first + others
 
 

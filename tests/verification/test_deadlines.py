@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -71,7 +72,10 @@ class Clock:
 @pytest.fixture(autouse=True)
 def weak(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack that leaves something to every stage."""
-    monkeypatch.setattr(attack, "STEPS", 1)
+    weak = replace(attack.QUICK, steps=1)
+    monkeypatch.setattr(attack, "QUICK", weak)
+    monkeypatch.setattr(cascade, "THOROUGH", weak)
+    monkeypatch.setattr(cascade, "SLOW", weak)
 
 
 @pytest.fixture
