@@ -130,6 +130,11 @@ class Branching:
         self.nodes = self.nodes.join(self._roots(before + torch.arange(count, device=self.model.device)))
         self._settle()
 
+    def give_up(self, pairs: Tensor) -> None:
+        """Drop the pairs where a mask (P,) holds."""
+        self.left &= ~pairs
+        self._settle()
+
     def step(self, deadline: Deadline | None = None) -> None:
         """Split some nodes, and bound the children."""
         began = time.perf_counter()

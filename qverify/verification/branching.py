@@ -37,6 +37,11 @@ _FEW = 64
 samples with up to 45 in 0.1 s, falsified ones too, and hardly any with more than 100."""
 _WITH_FEW = 0.1
 """Seconds that branching takes of a sample with so few, if the exact step is exact."""
+_BEFORE_TRIAL, _BEFORE_TRIAL_SECONDS = 0.25, 2.0
+"""The share of its time, and seconds at most, that branching takes of a sample before the exact step tries it: some are
+falsified there at once that no attack breaks."""
+_TRIAL = 0.5
+"""Seconds of that trial, in units of what branching took."""
 _UNTIMED = 120.0
 """Seconds that branching takes of a sample where no time limit was set and an exact step may follow."""
 
@@ -63,12 +68,16 @@ class PairStages:
         self.setup, self.batch, self._proved, self._say = setup, batch, proved, say
         self.model, self._samples, self._programs = setup.model, batch.open.copy(), programs
         self._branches = branches
+        relaxed = setup.family.shares_weights or setup.family.network.products
+        self._exact = programs and not relaxed
         labels = torch.as_tensor(batch.labels[batch.open], device=self.model.device)
         lower = self.model.tensor(batch.lower[batch.open])
         self._rounds = Rounds(self.model, batch.bounds, labels, lower, rounds)
 
-    def run(self, deadline: Deadline, between: Callable[[], None]) -> None:
-        """Both stages, and `between` them what may decide samples too; the deadline is that of all samples together."""
+    def run(self, deadline: Deadline, between: Callable[[], None], trial: Callable[[Any, float], None]) -> None:
+        """Both stages; the deadline is that of all samples together. What may decide samples too: `between` the stages,
+        and a `trial` of the exact step on samples (their numbers) on which branching took a while, of so many seconds.
+        """
         self._say(f"bp-optimised: {len(self.batch.open)} open")
         everything = torch.nonzero((self._rounds.lower <= 0).any(1)).squeeze(1)
         stuck = self._stuck(everything, "bp-optimised", deadline.share(_ROUNDS))
@@ -79,12 +88,13 @@ class PairStages:
         if not len(stuck) or not self._branches or deadline.passed() or not Branching.possible(stuck):
             return
         tree = Branching(self.model, stuck, self._seconds(stuck))
-        charged = tree.used.clone()
+        charged, tried = tree.used.clone(), set[int]()
         while len(tree.nodes) and not deadline.passed():
             count = len(torch.unique(tree.nodes.pair))
             self._say(f"bp-branched: {count} open, {len(tree.nodes)} nodes")
             tree.step(deadline)
             charged = self._charge(tree, charged)
+            self._try(tree, trial, tried)
             done = torch.nonzero(tree.closed.to(self.model.device) & (self._known(tree) <= 0)).squeeze(1)
             if not len(done):
                 continue
@@ -97,6 +107,20 @@ class PairStages:
                 charged = torch.cat([charged, charged.new_zeros(len(stuck))])
         self._rounds.prove(tree.pairs, tree.bound())
         self._tell("bp-branched")
+
+    def _try(self, tree: Branching, trial: Callable[[Any, float], None], tried: set[int]) -> None:
+        """Let the exact step try the samples on which branching took long enough, once each; drop what it decides."""
+        if not self._exact:
+            return
+        waited = tree.left & (tree.used >= torch.clamp(_BEFORE_TRIAL * tree.seconds, max=_BEFORE_TRIAL_SECONDS))
+        samples = set(self._samples[tree.pairs.samples[waited.to(self.model.device)].cpu().numpy()].tolist()) - tried
+        if not samples:
+            return
+        self._say(f"exact: {len(samples)} tried")
+        trial(np.array(sorted(samples)), float(_TRIAL * tree.used[waited].max()))
+        tried |= samples
+        decided = ~np.isin(self._samples[tree.pairs.samples.cpu().numpy()], self.batch.open)
+        tree.give_up(torch.as_tensor(decided))
 
     def _still_open(self, pairs: Pairs) -> Pairs:
         """Those of samples that nothing else has decided."""
@@ -137,8 +161,7 @@ class PairStages:
         else:
             share = _BEFORE_PROGRAMS if self._programs else 1.0
             found = torch.as_tensor(share * np.maximum(0.0, limit - spent))
-        family = self.setup.family
-        if not self._programs or family.shares_weights or family.network.products:  # relaxed by programs
+        if not self._exact:
             return found
         few = open_neurons(self.model, pairs.bounds).cpu() <= _FEW
         return torch.where(few, found.clamp(max=_WITH_FEW), found)

@@ -330,8 +330,20 @@ class Cascade:
 
         branches, follows = "bp-branched" in self.stages, self.programs and self.options.method not in BOUNDS
         stages = PairStages(self.setup, batch, proved, self._say, programs=follows, rounds=rounds, branches=branches)
-        stages.run(deadline, attack_slowly)
+        stages.run(deadline, attack_slowly, lambda samples, seconds: self._try_exact(batch, tell, samples, seconds))
         batch.cut = batch.cut or deadline.left <= 0.0
+
+    def _try_exact(self, batch: Batch, tell: Callable[[Verdict], None], samples: Array, seconds: float) -> None:
+        """The exact step on some of the open samples, within so many seconds each; what it leaves open stays so."""
+        part, decided = batch.part(np.isin(batch.open, samples)), list[int]()
+
+        def hear(verdict: Verdict) -> None:
+            if verdict.status in (Status.VERIFIED, Status.FALSIFIED):
+                decided.append(verdict.index - batch.start)
+                tell(verdict)
+
+        ExactStep(self.setup, part, seconds).run(hear)
+        batch.keep(~np.isin(batch.open, decided))
 
     def _attack(
         self, batch: Batch, tell: Callable[[Verdict], None], pace: Pace | None = None, share: float = 1.0

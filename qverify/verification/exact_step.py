@@ -38,10 +38,10 @@ __getattr__ = former_names(
 
 
 class ExactStep:
-    """The exact step for the open samples of one batch."""
+    """The exact step for the open samples of one batch; of each in so many seconds at most, else in what it has."""
 
-    def __init__(self, setup: Setup, batch: Batch):
-        self.setup, self.batch, self.options = setup, batch, setup.options
+    def __init__(self, setup: Setup, batch: Batch, seconds: float | None = None):
+        self.setup, self.batch, self.options, self._most = setup, batch, setup.options, seconds
 
     def run(self, tell: Callable[[Verdict], None], say: Callable[[str], None] = lambda where: None) -> None:
         """Tell the verdicts on all open samples, in this thread and in any order; `say` hears how many are left."""
@@ -95,7 +95,8 @@ class ExactStep:
     def _seconds(self, sample: int) -> float | None:
         """Seconds that the cheap stages left to a sample; None for no limit."""
         limit = self.options.seconds
-        return None if limit is None else limit - float(self.batch.seconds[sample])
+        left = None if limit is None else limit - float(self.batch.seconds[sample])
+        return min((s for s in (left, self._most) if s is not None), default=None)
 
     def _settings(self, seconds: float | None) -> SearchSettings:
         options = self.options
