@@ -74,16 +74,17 @@ class PairStages:
         lower = self.model.tensor(batch.lower[batch.open])
         self._rounds = Rounds(self.model, batch.bounds, labels, lower, rounds)
 
-    def run(self, deadline: Deadline, between: Callable[[], None], trial: Callable[[Any, float], None]) -> None:
-        """Both stages; the deadline is that of all samples together. What may decide samples too: `between` the stages,
-        and a `trial` of the exact step on samples (their numbers) on which branching took a while, of so many seconds.
+    def run(self, deadline: Deadline, between: Callable[[Any], None], trial: Callable[[Any, float], None]) -> None:
+        """Both stages; the deadline is that of all samples together. What may decide some samples too, by their
+        numbers: `between` the stages, where no exact step will soon, and a `trial` of that step, of so many seconds,
+        where branching took a while.
         """
         self._say(f"bp-optimised: {len(self.batch.open)} open")
         everything = torch.nonzero((self._rounds.lower <= 0).any(1)).squeeze(1)
         stuck = self._stuck(everything, "bp-optimised", deadline.share(_ROUNDS))
         if stuck is None:
             return
-        between()
+        between(self._samples[stuck.samples[~self._soon(stuck)].cpu().numpy()])
         stuck = self._still_open(stuck)
         if not len(stuck) or not self._branches or deadline.passed() or not Branching.possible(stuck):
             return
@@ -161,10 +162,11 @@ class PairStages:
         else:
             share = _BEFORE_PROGRAMS if self._programs else 1.0
             found = torch.as_tensor(share * np.maximum(0.0, limit - spent))
-        if not self._exact:
-            return found
-        few = open_neurons(self.model, pairs.bounds).cpu() <= _FEW
-        return torch.where(few, found.clamp(max=_WITH_FEW), found)
+        return torch.where(self._soon(pairs).cpu(), found.clamp(max=_WITH_FEW), found)
+
+    def _soon(self, pairs: Pairs) -> Tensor:
+        """Mask (P,) of the pairs that the exact step decides soon."""
+        return (open_neurons(self.model, pairs.bounds) <= _FEW) & self._exact
 
     def _known(self, tree: Branching) -> Tensor:
         """What is known (P,) of the margins of the pairs in a tree."""

@@ -324,14 +324,23 @@ class Cascade:
         def proved(mask: Any, stage: str) -> None:
             self._proved(batch, mask, tell, stage)
 
-        def attack_slowly() -> None:
-            if self.attacks:
-                self._attack(batch, tell, SLOW, _OF_SLOW)
-
         branches, follows = "bp-branched" in self.stages, self.programs and self.options.method not in BOUNDS
         stages = PairStages(self.setup, batch, proved, self._say, programs=follows, rounds=rounds, branches=branches)
-        stages.run(deadline, attack_slowly, lambda samples, seconds: self._try_exact(batch, tell, samples, seconds))
+        stages.run(
+            deadline,
+            lambda some: self._attack_slowly(batch, tell, some),
+            lambda some, seconds: self._try_exact(batch, tell, some, seconds),
+        )
         batch.cut = batch.cut or deadline.left <= 0.0
+
+    def _attack_slowly(self, batch: Batch, tell: Callable[[Verdict], None], samples: Array) -> None:
+        """The attack by short steps on some of the open samples."""
+        if not self.attacks or not len(samples):
+            return
+        part = batch.part(np.isin(batch.open, samples))
+        before = set(part.open.tolist())
+        self._attack(part, tell, SLOW, _OF_SLOW)
+        batch.keep(~np.isin(batch.open, list(before - set(part.open.tolist()))))
 
     def _try_exact(self, batch: Batch, tell: Callable[[Verdict], None], samples: Array, seconds: float) -> None:
         """The exact step on some of the open samples, within so many seconds each; what it leaves open stays so."""
