@@ -1,0 +1,67 @@
+"""Bounds, attacks and the exact step in turns: what one of them is stuck on, another may decide at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qverify import datasets
+from qverify.bounds.refinement import backward_margins
+from qverify.family.radii import Radii
+from qverify.network import margins
+from qverify.onnx import reader as onnx_io
+from qverify.verification import attack, branching
+from qverify.verification.cascade import verify
+from qverify.verification.setup import Setup
+from qverify.verification.verdict import Options, Status
+from tests.support.networks import inputs, mlp
+from tests.support.paths import DIGITS
+
+
+def test_short_steps_break_what_long_ones_leave() -> None:
+    """By members that a plain forward pass misclassifies."""
+    network, samples = onnx_io.load(DIGITS), datasets.load("digits")
+    setup = Setup(network, Radii.from_bits(5), Options(jobs=1))
+    x, y = samples.x[:200].reshape(200, -1), samples.y[:200]
+    bounds, labels = setup.intervals(x), torch.as_tensor(y)
+    lower = backward_margins(setup.model, bounds, labels)
+    found = {
+        pace: attack.attack(setup.model, bounds, labels, lower, pace=pace) for pace in (attack.THOROUGH, attack.SLOW)
+    }
+    long, short = ((one.margin <= 0).numpy() for one in found.values())
+    assert (short & ~long).sum() >= 3 * max(1, (long & ~short).sum())
+    for i in np.flatnonzero(short & ~long):
+        own = setup.own_family(bounds, int(i))
+        witness = found[attack.SLOW].recipe(own, x[i], int(y[i]), int(i)).witness()
+        assert margins(witness.network.evaluate(witness.input[None]), y[[i]])[0] <= 0
+
+
+def test_the_exact_step_does_not_wait_for_branching(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Without an attack, of samples that fail: branching goes on for all of its time, two minutes here, unless the
+    exact step is asked between."""
+    asked: list[Any] = []
+    network = mlp(rng, 6, 40, 40, 40, 3)
+    x = inputs(network, rng)
+    labels, radii = network.evaluate(x).argmax(1), Radii(0.02, 0.02, 0.02, 0.02)
+    broken = [v.index for v in verify(network, x, labels, radii) if v.status is Status.FALSIFIED]
+    assert broken
+    monkeypatch.setattr(branching, "_FEW", 0)
+    monkeypatch.setattr(branching, "_BEFORE_TRIAL_SECONDS", 0.2)
+    run = branching.PairStages.run
+
+    def heard(self: Any, deadline: Any, between: Any, trial: Any) -> None:
+        def noted(samples: Any, seconds: float) -> None:
+            asked.extend(samples)
+            trial(samples, 30.0)
+
+        run(self, deadline, between, noted)
+
+    monkeypatch.setattr(branching.PairStages, "run", heard)
+    some = broken[:3]
+    found = verify(network, x[some], labels[some], radii, Options(seconds=None, attack=False, jobs=1))
+    assert [v.status for v in found] == [Status.FALSIFIED] * len(some)
+    assert {v.method for v in found} == {"exact"} and asked
+    assert max(v.seconds for v in found) < 60.0
