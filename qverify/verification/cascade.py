@@ -29,6 +29,7 @@ from torch import Tensor
 from qverify.bounds import pairs
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.interval import OutOfTime, interval_margins
+from qverify.bounds.losses import loosest, told
 from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.shrinking import shrunk
 from qverify.bounds.splits import targets
@@ -241,7 +242,20 @@ class Cascade:
         if self.stop.is_set():
             return
         if self.options.method in BOUNDS or not self.programs:
-            self._give_up(batch, tell, self.stages[-1], "time limit" if batch.cut else self._too_little)
+            self._leave_open(batch, tell)
+
+    def _leave_open(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
+        """Report what bounds, where these are the last word, leave open, and where they lose most."""
+        reason = "time limit" if batch.cut else self._too_little
+        if not len(batch.open) or self.only_bounds or "bp-optimised" not in self.stages:
+            self._give_up(batch, tell, self.stages[-1], reason)
+            return
+        layers = np.array(
+            loosest(self.model, batch.bounds, self._labels(batch), self.model.tensor(batch.lower[batch.open]))
+        )
+        for layer in sorted(set(layers.tolist())):
+            self._give_up(batch.part(layers == layer), tell, self.stages[-1], told(reason, layer))
+        batch.keep(np.zeros(len(batch.open), dtype=bool))
 
     @property
     def _too_little(self) -> str:

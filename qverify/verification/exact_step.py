@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from qverify.bounds.accumulators import misfits
+from qverify.bounds.losses import loosest, told
 from qverify.exact.decide import Ruling
 from qverify.exact.search import Search, SearchedSample, SearchSettings
 from qverify.family.members import PositionChoice, Recipe
@@ -90,7 +91,16 @@ class ExactStep:
         if ended and not detail:
             detail = "time limit: the worst margin is bounded, not found"
         limit = self.options.seconds if ended else None
+        if ruling is Ruling.OPEN:
+            detail = told(detail, self._loosest(position))
         return batch.verdict(sample, status, "exact", scope=search.scope, detail=detail, limit=limit)
+
+    def _loosest(self, position: int) -> str:
+        """The layer whose lines lose most on one open sample; see `losses.loosest`."""
+        batch, model, sample = self.batch, self.setup.model, int(self.batch.open[position])
+        labels = torch.as_tensor([batch.labels[sample]], device=model.device)
+        bounds = batch.bounds.take(slice(position, position + 1))
+        return loosest(model, bounds, labels, model.tensor(batch.lower[[sample]]))[0]
 
     def _seconds(self, sample: int) -> float | None:
         """Seconds that the cheap stages left to a sample; None for no limit."""

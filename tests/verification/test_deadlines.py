@@ -213,7 +213,7 @@ def test_no_time_to_set_up_the_program(method: str, truth: dict[int, Verdict], m
     assert late
     for verdict in late:
         assert verdict.status is Status.UNKNOWN and verdict.limit == LIMIT
-        assert verdict.detail == "time limit: to set up the program alone takes about 5e+02 s"
+        assert verdict.detail.startswith("time limit: to set up the program alone takes about 5e+02 s")
         assert verdict.margin_lower <= truth[verdict.index].margin_upper + 1e-9
 
 
