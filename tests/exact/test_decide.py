@@ -35,7 +35,7 @@ def little_before() -> Iterator[None]:
     """Neither optimised bounds nor much of an attack: what is asked here has to reach the exact step."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cascade, "targets", lambda model: {})
-        patch.setattr(attack, "STEPS", 1)
+        patch.setattr(attack, "QUICK", replace(attack.QUICK, steps=1))
         yield
 
 
