@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from qverify.bounds.backward_pass import Notes
-from qverify.bounds.optimised import Choice, Quantities, bound_with
+from qverify.bounds.optimised import Choice, Quantities, bound_with, rows_at_once
 from qverify.bounds.splits import candidates, read_layers, targets
 
 if TYPE_CHECKING:
@@ -19,27 +19,30 @@ if TYPE_CHECKING:
     from qverify.bounds.tensors import BoundModel, Bounds
 
 
-@torch.no_grad()
 def loosest(model: BoundModel, bounds: Bounds, labels: Tensor, lower: Tensor) -> list[str]:
     """For the lowest margin of each sample of `bounds` (N), by `lower` (N, C), the name of the activation layer whose
     lines lose most; empty where none does. labels (N,)."""
     where = read_layers(model)
     if not where:
         return [""] * len(bounds)
-    light, last, notes = model.searching, len(model.network.layers) - 1, Notes()
-    near, eye = bounds.to(light.dtype), torch.eye(model.network.output_size, dtype=light.dtype, device=model.device)
-    rows = (eye[labels] - eye[lower.argmin(1)]).unsqueeze(1)
-    bound_with(light, near, Quantities(rows={last: rows}), Choice(shares={}), notes)
-    lost = candidates(light, near, notes.rows, notes.shares).gain.clamp(min=0.0).nan_to_num(0.0)
-    readers: dict[int, str] = {}
-    for index, source in targets(model).items():
-        readers.setdefault(source, model.network.layers[index].name)
+    eye = torch.eye(model.network.output_size, dtype=torch.float32, device=model.device)
+    rows = eye[labels] - eye[lower.argmin(1)]
+    every = torch.arange(len(bounds), device=model.device)
+    pieces = torch.split(every, rows_at_once(model, len(model.network.layers) - 1))
+    lost = torch.cat([_lost(model.searching, bounds.take(some).to(torch.float32), rows[some]) for some in pieces])
     sums = torch.stack([lost[:, some].sum(1) for some in where.values()], 1)
+    readers = {source: model.network.layers[index].name for index, source in reversed(targets(model).items())}
     names = [readers[source] for source in where]
-    most = sums.max(1)
-    return [
-        names[i] if amount > 0 else "" for i, amount in zip(most.indices.tolist(), most.values.tolist(), strict=True)
-    ]
+    amounts, places = (t.tolist() for t in sums.max(1))
+    return [names[i] if amount > 0 else "" for i, amount in zip(places, amounts, strict=True)]
+
+
+@torch.no_grad()
+def _lost(model: BoundModel, bounds: Bounds, rows: Tensor) -> Tensor:
+    """What lines lose (B, T) at the neurons that activations read, on margins with rows (B, C)."""
+    notes, last = Notes(), len(model.network.layers) - 1
+    bound_with(model, bounds, Quantities(rows={last: rows.unsqueeze(1)}), Choice(shares={}), notes)
+    return candidates(model, bounds, notes.rows, notes.shares).gain.clamp(min=0.0).nan_to_num(0.0)
 
 
 def told(reason: str, layer: str) -> str:

@@ -114,14 +114,15 @@ class PairStages:
         if not self._exact:
             return
         waited = tree.left & (tree.used >= torch.clamp(_BEFORE_TRIAL * tree.seconds, max=_BEFORE_TRIAL_SECONDS))
-        samples = set(self._samples[tree.pairs.samples[waited.to(self.model.device)].cpu().numpy()].tolist()) - tried
-        if not samples:
+        numbers = self._samples[tree.pairs.samples.cpu().numpy()]
+        new = waited.numpy() & ~np.isin(numbers, list(tried))
+        if not new.any():
             return
+        samples = np.unique(numbers[new])
         self._say(f"exact: {len(samples)} tried")
-        trial(np.array(sorted(samples)), float(_TRIAL * tree.used[waited].max()))
-        tried |= samples
-        decided = ~np.isin(self._samples[tree.pairs.samples.cpu().numpy()], self.batch.open)
-        tree.give_up(torch.as_tensor(decided))
+        trial(samples, float(_TRIAL * tree.used[torch.as_tensor(new)].max()))
+        tried |= set(samples.tolist())
+        tree.give_up(torch.as_tensor(~np.isin(numbers, self.batch.open)))
 
     def _still_open(self, pairs: Pairs) -> Pairs:
         """Those of samples that nothing else has decided."""
