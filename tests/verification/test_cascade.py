@@ -39,7 +39,7 @@ from tests.support.networks import (
     unit_inputs,
 )
 
-PROVING = ("auto", "ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "exact")
+PROVING = ("auto", "ibp", "bp", "bp-branched", "exact")
 
 
 def replay(witness: Witness) -> np.ndarray:
