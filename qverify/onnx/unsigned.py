@@ -7,9 +7,14 @@ constants, both moved up by 128 say the same.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _PLACES = {
     "QLinearConv": (3, 5, 2),
@@ -29,29 +34,31 @@ def with_unsigned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     Operators on int8 stay as they are: onnxruntime has no kernels of int8 and uint8.
     """
     held = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.INT8}
-    asked = [i for i, node in enumerate(model.graph.node) if _moves(model, node, held)]
+    unsigned = {t.name for t in model.graph.initializer if t.data_type == TensorProto.UINT8}
+    unsigned |= {node.output[2] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"}
+    asked = [i for i, node in enumerate(model.graph.node) if _moves(node, held, unsigned)]
     if not asked:
         return model
     moved = onnx.ModelProto()
     moved.CopyFrom(model)
-    made: dict[str, str] = {}
+    made, mark = dict[str, str](), "/unsigned"
+    while any(mark in name for node in model.graph.node for name in (*node.input, *node.output)):
+        mark += "'"  # a name that is there already would be another tensor
     for node in (moved.graph.node[i] for i in asked):
         weight, zero, _ = _PLACES[node.op_type]
         node.input.extend([""] * (zero + 1 - len(node.input)))
         for place in (weight, zero):  # no zero point is one of 0
-            node.input[place] = made.setdefault(node.input[place], f"{node.input[place]}/unsigned")
+            node.input[place] = made.setdefault(node.input[place], f"{node.input[place]}{mark}")
     for old, new in made.items():
         whole = numpy_helper.to_array(held[old]).astype(np.int16) if old else np.zeros((), np.int16)
         moved.graph.initializer.append(numpy_helper.from_array((whole + _UP).astype(np.uint8), new))
     return moved
 
 
-def _moves(model: onnx.ModelProto, node: onnx.NodeProto, held: dict[str, TensorProto]) -> bool:
-    """Whether a node multiplies uint8, as its zero point says, by a constant weight of int8."""
+def _moves(node: onnx.NodeProto, held: Collection[str], unsigned: Collection[str]) -> bool:
+    """Whether a node multiplies numbers of uint8, as their zero point among `unsigned` says, by a weight of int8; that
+    and its zero point are among the constants `held`."""
     if node.op_type not in _PLACES:
         return False
     weight, zero, other = (node.input[i] if i < len(node.input) else "" for i in _PLACES[node.op_type])
-    kinds = {t.name: t.data_type for t in model.graph.initializer}
-    dynamic = {n.output[2] for n in model.graph.node if n.op_type == "DynamicQuantizeLinear"}
-    unsigned = kinds.get(other) == TensorProto.UINT8 or other in dynamic
-    return weight in held and (not zero or zero in held) and unsigned
+    return weight in held and (not zero or zero in held) and other in unsigned

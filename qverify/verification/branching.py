@@ -8,6 +8,7 @@ within its own time. What is left over goes on to the exact step, which gets its
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from qverify.bounds.branched import Branching
 from qverify.bounds.pairs import Rounds
 from qverify.bounds.shrinking import open_neurons
 from qverify.verification.contradictions import refuse_contradictions
+from qverify.verification.exact_step import ExactStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from qverify.budget import Deadline
     from qverify.verification.setup import Setup
     from qverify.verification.undecided import Batch
+    from qverify.verification.verdict import Verdict
 
 _ROUNDS = 0.5
 """Share of the time left that rounds take at most."""
@@ -46,47 +49,52 @@ _UNTIMED = 120.0
 """Seconds that branching takes of a sample where no time limit was set and an exact step may follow."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`rounds`: whether they pay; `branches`: whether branch and bound is asked for; `programs`: whether an exact step
+    may follow."""
+
+    rounds: bool
+    branches: bool
+    programs: bool
+
+
 class PairStages:
-    """Rounds and branching for the open samples of a batch, whose bounds are `batch.bounds`.
+    """Rounds and branching for the open samples of a batch, whose bounds are `batch.bounds`, an attack between them,
+    and trials of the exact step.
 
     `proved(mask, stage)` is told the open samples whose margins are all positive, one entry each, and what proved them;
-    `say(where)` how far it is. `programs`: an exact step may follow; `rounds`: whether they pay; `branches`: whether
-    branch and bound is asked for.
+    `tell` the verdicts of trials, `say(where)` how far it is. `attack` decides some samples of a part of the batch.
     """
 
     def __init__(
         self,
         setup: Setup,
         batch: Batch,
+        plan: Plan,
         proved: Callable[[Any, str], None],
+        tell: Callable[[Verdict], None],
         say: Callable[[str], None],
-        *,
-        programs: bool,
-        rounds: bool,
-        branches: bool,
+        attack: Callable[[Batch], None],
     ):
-        self.setup, self.batch, self._proved, self._say = setup, batch, proved, say
-        self.model, self._samples, self._programs = setup.model, batch.open.copy(), programs
-        self._branches = branches
+        self.setup, self.batch, self.plan = setup, batch, plan
+        self._proved, self._tell_verdict, self._say, self._attack = proved, tell, say, attack
+        self.model, self._samples = setup.model, batch.open.copy()
         relaxed = setup.family.shares_weights or setup.family.network.products
-        self._exact = programs and not relaxed
+        self._exact = plan.programs and not relaxed
         labels = torch.as_tensor(batch.labels[batch.open], device=self.model.device)
         lower = self.model.tensor(batch.lower[batch.open])
-        self._rounds = Rounds(self.model, batch.bounds, labels, lower, rounds)
+        self._rounds = Rounds(self.model, batch.bounds, labels, lower, plan.rounds)
 
-    def run(self, deadline: Deadline, between: Callable[[Any], None], trial: Callable[[Any, float], None]) -> None:
-        """Both stages; the deadline is that of all samples together. What may decide some samples too, by their
-        numbers: `between` the stages, where no exact step will soon, and a `trial` of that step, of so many seconds,
-        where branching took a while.
-        """
+    def run(self, deadline: Deadline) -> None:
+        """Both stages; the deadline is that of all samples together."""
         self._say(f"bp-optimised: {len(self.batch.open)} open")
         everything = torch.nonzero((self._rounds.lower <= 0).any(1)).squeeze(1)
         stuck = self._stuck(everything, "bp-optimised", deadline.share(_ROUNDS))
         if stuck is None:
             return
-        between(self._samples[stuck.samples[~self._soon(stuck)].cpu().numpy()])
-        stuck = self._still_open(stuck)
-        if not len(stuck) or not self._branches or deadline.passed() or not Branching.possible(stuck):
+        stuck = self._attacked(stuck)
+        if not len(stuck) or not self.plan.branches or deadline.passed() or not Branching.possible(stuck):
             return
         tree = Branching(self.model, stuck, self._seconds(stuck))
         charged, tried = tree.used.clone(), set[int]()
@@ -95,7 +103,7 @@ class PairStages:
             self._say(f"bp-branched: {count} open, {len(tree.nodes)} nodes")
             tree.step(deadline)
             charged = self._charge(tree, charged)
-            self._try(tree, trial, tried)
+            self._try(tree, tried)
             done = torch.nonzero(tree.closed.to(self.model.device) & (self._known(tree) <= 0)).squeeze(1)
             if not len(done):
                 continue
@@ -109,7 +117,7 @@ class PairStages:
         self._rounds.prove(tree.pairs, tree.bound())
         self._tell("bp-branched")
 
-    def _try(self, tree: Branching, trial: Callable[[Any, float], None], tried: set[int]) -> None:
+    def _try(self, tree: Branching, tried: set[int]) -> None:
         """Let the exact step try the samples on which branching took long enough, once each; drop what it decides."""
         if not self._exact:
             return
@@ -120,14 +128,30 @@ class PairStages:
             return
         samples = np.unique(numbers[new])
         self._say(f"exact: {len(samples)} tried")
-        trial(samples, float(_TRIAL * tree.used[torch.as_tensor(new)].max()))
+        self._try_exact(samples, float(_TRIAL * tree.used[torch.as_tensor(new)].max()))
         tried |= set(samples.tolist())
         tree.give_up(torch.as_tensor(~np.isin(numbers, self.batch.open)))
 
-    def _still_open(self, pairs: Pairs) -> Pairs:
-        """Those of samples that nothing else has decided."""
-        still = np.isin(self._samples[pairs.samples.cpu().numpy()], self.batch.open)
-        return pairs.take(torch.as_tensor(np.flatnonzero(still), device=self.model.device))
+    def _try_exact(self, samples: Any, seconds: float) -> None:
+        """A trial of the exact step on some open samples."""
+        decided: list[int] = []
+
+        def hear(verdict: Verdict) -> None:
+            decided.append(verdict.index - self.batch.start)
+            self._tell_verdict(verdict)
+
+        ExactStep(self.setup, self.batch.part(np.isin(self.batch.open, samples)), seconds).run(hear)
+        self.batch.keep(~np.isin(self.batch.open, decided))
+
+    def _attacked(self, pairs: Pairs) -> Pairs:
+        """Attack the samples of the pairs that the exact step does not decide soon; the pairs of those still open."""
+        numbers, batch = self._samples[pairs.samples.cpu().numpy()], self.batch
+        part = batch.part(np.isin(batch.open, numbers[~self._soon(pairs).cpu().numpy()]))
+        before = part.open
+        self._attack(part)
+        batch.keep(~np.isin(batch.open, np.setdiff1d(before, part.open)))
+        still = np.flatnonzero(np.isin(numbers, batch.open))
+        return pairs.take(torch.as_tensor(still, device=self.model.device))
 
     def _stuck(self, samples: Tensor, stage: str, deadline: Deadline) -> Pairs | None:
         """Take the lowest margins of some samples through rounds, and tell what is proved; the pairs left over."""
@@ -159,9 +183,9 @@ class PairStages:
         """Seconds (P,) for branching on each of some pairs."""
         limit, spent = self.setup.options.seconds, self.batch.seconds[self._samples[pairs.samples.cpu().numpy()]]
         if limit is None:
-            found = torch.full((len(pairs),), _UNTIMED if self._programs else torch.inf, dtype=torch.float64)
+            found = torch.full((len(pairs),), _UNTIMED if self.plan.programs else torch.inf, dtype=torch.float64)
         else:
-            share = _BEFORE_PROGRAMS if self._programs else 1.0
+            share = _BEFORE_PROGRAMS if self.plan.programs else 1.0
             found = torch.as_tensor(share * np.maximum(0.0, limit - spent))
         return torch.where(self._soon(pairs).cpu(), found.clamp(max=_WITH_FEW), found)
 

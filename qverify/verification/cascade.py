@@ -5,8 +5,9 @@
     attack       descent to a member that fails; what it finds is evaluated afresh before it counts
     bp           backward bounds with the intervals of IBP
     bp-layers    backward bounds at every layer
-    bp-optimised the same with optimised lines, then under the assumption that a counterexample exists; what holds for
-                 all members leaves few binaries for
+    bp-optimised the same with optimised lines, then under the assumption that a counterexample exists
+    attack       again, by long steps at the rivals that are the hardest now, then by short ones
+    bp-branched  branch and bound in batches, and a trial of the exact step where that takes long
     exact        programs and a solver, one sample at a time in `jobs` threads
 
 Where radii stand for integer kernels (schemes `tensor` and `channel`), a sample whose margins are positive is verified
@@ -34,19 +35,15 @@ from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.shrinking import shrunk
 from qverify.bounds.splits import targets
 from qverify.choices import BOUNDS
-from qverify.errors import DataError
-from qverify.family.members import Recipe
 from qverify.family.rules import not_in_programs, only_bounds
-from qverify.network import Network, margins
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
 from qverify.verification.attack import SLOW, THOROUGH, Pace, attack
-from qverify.verification.branching import PairStages
+from qverify.verification.branching import PairStages, Plan
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
-from qverify.verification.positions import Positions
+from qverify.verification.forward import forwarded
 from qverify.verification.setup import Setup
-from qverify.verification.undecided import Batch
 from qverify.verification.verdict import Options, Status, Verdict
 
 if TYPE_CHECKING:
@@ -56,6 +53,8 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.budget import Deadline
     from qverify.family.radii import Radii
+    from qverify.network import Network
+    from qverify.verification.undecided import Batch
 
 _ONLY_BOUNDS = "bounds prove too little, and dynamic steps have neither members to search for nor an exact step"
 _OF_SLOW = 0.15
@@ -152,13 +151,15 @@ class Cascade:
 
         `spent`: seconds that each of the samples took before.
         """
-        batch = self._forward(start, x, labels, np.full(len(x), spent), tell)
+        batch, wrong = forwarded(self.setup, start, x, labels, np.full(len(x), spent))
+        self._report(batch, wrong, tell, Status.MISCLASSIFIED, "forward")
         try:
             self._bound_stages(batch, tell)
         except OutOfTime:
             if not self.stop.is_set():
                 batch.cut = True
-                self._give_up(batch, tell, "ibp", "time limit: not even interval bounds could be computed")
+                reason = "time limit: not even interval bounds could be computed"
+                self._give_up(batch, tell, "ibp", [reason] * len(batch.open))
             batch.open = batch.open[:0]
         return batch
 
@@ -184,44 +185,15 @@ class Cascade:
             tell(batch.verdict(int(batch.open[position]), status, stage, detail=reason))
         batch.keep(~mask)
 
-    def _give_up(self, batch: Batch, tell: Callable[[Verdict], None], stage: str, detail: str) -> None:
-        """Report all open samples as unknown."""
+    def _give_up(self, batch: Batch, tell: Callable[[Verdict], None], stage: str, details: list[str]) -> None:
+        """Report all open samples as unknown, each with its detail."""
         limit = self.options.seconds if batch.cut else None
-        for sample in batch.open:
+        for sample, detail in zip(batch.open, details, strict=True):
             tell(batch.verdict(int(sample), Status.UNKNOWN, stage, detail=detail, limit=limit))
         if batch.bounds is not None:
             batch.keep(np.zeros(len(batch.open), dtype=bool))
 
     # -- stages -----------------------------------------------------------------------------------
-
-    def _forward(self, start: int, x: Array, labels: Array, seconds: Array, tell: Callable[[Verdict], None]) -> Batch:
-        """The trained network on samples x (N, n_in), of which `seconds` (N,) were spent on each before."""
-        began = time.perf_counter()
-        outputs, count = self.setup.network.evaluate(x), np.arange(len(x))
-        lower = np.full(outputs.shape, -np.inf)
-        lower[count, labels] = np.inf
-        own, attained = margins(outputs, labels), margins(self.setup.centre(x), labels)
-        if not np.isfinite(outputs).all():
-            raise DataError("The network's outputs overflow on these samples; check the scale of the data.")
-        batch = Batch(
-            start=start,
-            x=x,
-            labels=labels,
-            predicted=outputs.argmax(1),
-            lower=lower,
-            attained=attained,
-            seconds=seconds,
-            open=count,
-        )
-        batch.spent(began)
-        batch.attained[own <= 0] = own[own <= 0]
-        self._report(batch, own <= 0, tell, Status.MISCLASSIFIED, "forward")
-        for sample in batch.open[attained[batch.open] <= 0].tolist():  # the member without errors fails already
-            x_hat = self.setup.family.centre(x[sample : sample + 1])[0]
-            choice = Positions.middle(self.model, 1).choice(0)
-            family, label = self.setup.family, int(labels[sample])
-            batch.recipes[sample] = Recipe(family=family, x=x[sample], x_hat=x_hat, label=label, choice=choice)
-        return batch
 
     def _bound_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """IBP, attack, BP, BP at every layer on what is open; leaves the tightest bounds in `batch.bounds`."""
@@ -246,16 +218,12 @@ class Cascade:
 
     def _leave_open(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Report what bounds, where these are the last word, leave open, and where they lose most."""
-        reason = "time limit" if batch.cut else self._too_little
-        if not len(batch.open) or self.only_bounds or "bp-optimised" not in self.stages:
-            self._give_up(batch, tell, self.stages[-1], reason)
-            return
-        layers = np.array(
-            loosest(self.model, batch.bounds, self._labels(batch), self.model.tensor(batch.lower[batch.open]))
-        )
-        for layer in sorted(set(layers.tolist())):
-            self._give_up(batch.part(layers == layer), tell, self.stages[-1], told(reason, layer))
-        batch.keep(np.zeros(len(batch.open), dtype=bool))
+        reasons = ["time limit" if batch.cut else self._too_little] * len(batch.open)
+        if reasons and "bp-optimised" in self.stages:
+            lower = self.model.tensor(batch.lower[batch.open])
+            layers = loosest(self.model, batch.bounds, self._labels(batch), lower)
+            reasons = [told(reason, layer) for reason, layer in zip(reasons, layers, strict=True)]
+        self._give_up(batch, tell, self.stages[-1], reasons)
 
     @property
     def _too_little(self) -> str:
@@ -338,35 +306,14 @@ class Cascade:
         def proved(mask: Any, stage: str) -> None:
             self._proved(batch, mask, tell, stage)
 
-        branches, follows = "bp-branched" in self.stages, self.programs and self.options.method not in BOUNDS
-        stages = PairStages(self.setup, batch, proved, self._say, programs=follows, rounds=rounds, branches=branches)
-        stages.run(
-            deadline,
-            lambda some: self._attack_slowly(batch, tell, some),
-            lambda some, seconds: self._try_exact(batch, tell, some, seconds),
-        )
+        def attack_slowly(part: Batch) -> None:
+            if self.attacks:
+                self._attack(part, tell, SLOW, _OF_SLOW)
+
+        follows = self.programs and self.options.method not in BOUNDS
+        plan = Plan(rounds=rounds, branches="bp-branched" in self.stages, programs=follows)
+        PairStages(self.setup, batch, plan, proved, tell, self._say, attack_slowly).run(deadline)
         batch.cut = batch.cut or deadline.left <= 0.0
-
-    def _attack_slowly(self, batch: Batch, tell: Callable[[Verdict], None], samples: Array) -> None:
-        """The attack by short steps on some of the open samples."""
-        if not self.attacks or not len(samples):
-            return
-        part = batch.part(np.isin(batch.open, samples))
-        before = set(part.open.tolist())
-        self._attack(part, tell, SLOW, _OF_SLOW)
-        batch.keep(~np.isin(batch.open, list(before - set(part.open.tolist()))))
-
-    def _try_exact(self, batch: Batch, tell: Callable[[Verdict], None], samples: Array, seconds: float) -> None:
-        """The exact step on some of the open samples, within so many seconds each; what it leaves open stays so."""
-        part, decided = batch.part(np.isin(batch.open, samples)), list[int]()
-
-        def hear(verdict: Verdict) -> None:
-            if verdict.status in (Status.VERIFIED, Status.FALSIFIED):
-                decided.append(verdict.index - batch.start)
-                tell(verdict)
-
-        ExactStep(self.setup, part, seconds).run(hear)
-        batch.keep(~np.isin(batch.open, decided))
 
     def _attack(
         self, batch: Batch, tell: Callable[[Verdict], None], pace: Pace | None = None, share: float = 1.0
@@ -375,10 +322,9 @@ class Cascade:
         deadline = self._begun(batch, "attack")
         if deadline is None:
             return
-        own = deadline if share == 1.0 else deadline.share(share)
         began = time.perf_counter()
         rivals = self.model.tensor(batch.lower[batch.open])
-        found = attack(self.model, batch.bounds, self._labels(batch), rivals, deadline=own, pace=pace)
+        found = attack(self.model, batch.bounds, self._labels(batch), rivals, deadline=deadline.share(share), pace=pace)
         margin = found.margin.cpu().numpy()
         for position in np.flatnonzero(margin < batch.attained[batch.open]).tolist():
             if self.stop.is_set():

@@ -13,6 +13,7 @@ import torch
 
 from qverify.bounds.accumulators import misfits
 from qverify.bounds.losses import loosest, told
+from qverify.errors import SolverError
 from qverify.exact.decide import Ruling
 from qverify.exact.search import Search, SearchedSample, SearchSettings
 from qverify.family.members import PositionChoice, Recipe
@@ -39,10 +40,11 @@ __getattr__ = former_names(
 
 
 class ExactStep:
-    """The exact step for the open samples of one batch; of each in so many seconds at most, else in what it has."""
+    """The exact step for the open samples of one batch. `trial`: seconds a sample of one in the middle of other stages,
+    which says nothing of what it leaves open, or of solvers that do not work: they may not be needed."""
 
-    def __init__(self, setup: Setup, batch: Batch, seconds: float | None = None):
-        self.setup, self.batch, self.options, self._most = setup, batch, setup.options, seconds
+    def __init__(self, setup: Setup, batch: Batch, trial: float | None = None):
+        self.setup, self.batch, self.options, self._trial = setup, batch, setup.options, trial
 
     def run(self, tell: Callable[[Verdict], None], say: Callable[[str], None] = lambda where: None) -> None:
         """Tell the verdicts on all open samples, in this thread and in any order; `say` hears how many are left."""
@@ -58,7 +60,7 @@ class ExactStep:
         self.setup.in_threads(self._one, left, counted)
 
     def _one(self, position: int) -> Verdict | None:
-        """The verdict on one open sample; None if the run was stopped before there was one."""
+        """The verdict on one open sample; None if there is none: the run was stopped before, or a trial found none."""
         setup, batch, sample = self.setup, self.batch, int(self.batch.open[position])
         if setup.stop.is_set():
             return None
@@ -69,7 +71,12 @@ class ExactStep:
         with setup.solver_process() as lent:
             began = time.perf_counter()
             search = Search(setup.maps, self._settings(seconds), self._case(position, seconds), lent)
-            ruling = search.decide()
+            try:
+                ruling = search.decide()
+            except SolverError:
+                if self._trial is None:
+                    raise
+                return None
         early = self.options.method != "exact"
         if setup.stop.is_set() and (ruling is Ruling.OPEN or not early):
             return None  # without `early` the sign may be settled and the value of the margin not
@@ -78,6 +85,8 @@ class ExactStep:
             batch.recipes[sample] = search.recipe
         batch.seconds[sample] += time.perf_counter() - began
         refuse_contradiction(setup, batch, position)
+        if self._trial is not None and ruling is Ruling.OPEN:
+            return None
         return self._verdict(position, search, ruling)
 
     def _verdict(self, position: int, search: Search, ruling: Ruling) -> Verdict:
@@ -106,7 +115,7 @@ class ExactStep:
         """Seconds that the cheap stages left to a sample; None for no limit."""
         limit = self.options.seconds
         left = None if limit is None else limit - float(self.batch.seconds[sample])
-        return min((s for s in (left, self._most) if s is not None), default=None)
+        return min((s for s in (left, self._trial) if s is not None), default=None)
 
     def _settings(self, seconds: float | None) -> SearchSettings:
         options = self.options

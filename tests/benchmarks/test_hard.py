@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from qverify import datasets
-from qverify.family.radii import Radii
-from qverify.onnx import reader as onnx_io
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
+from tests.benchmarks.problems import on_mnist
 from tests.support.paths import MODELS
 
 HERE = Path(__file__).resolve()
@@ -48,10 +46,7 @@ HARD: dict[str, tuple[Path, Any, Any, list[int]]] = {
 def test_hard_samples(name: str, benchmark: BenchmarkFixture, report: Any) -> None:
     """Each alone, with 10 s of one thread."""
     path, scheme, rounding, hard = HARD[name]
-    if not path.exists():
-        pytest.skip("the published network is not at hand")
-    network, samples = onnx_io.load(path), datasets.load("mnist")
-    radii = Radii.from_bits(10, scheme, rounding, network, samples.x)
+    network, samples, radii = on_mnist(path, 10, scheme, rounding)
     taken: list[tuple[float, bool]] = []
 
     def run() -> None:

@@ -21,10 +21,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
 from qverify import datasets
-from qverify.family.radii import Radii
-from qverify.onnx import reader as onnx_io
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options
+from tests.benchmarks.problems import on_mnist
 from tests.support.paths import MODELS
 
 SAMPLES = int(os.environ.get("QVERIFY_BENCH_SAMPLES", "300"))
@@ -43,11 +42,8 @@ ROWS: dict[str, tuple[Path, int, tuple[Any, Any], float]] = {
 def test_rows(name: str, benchmark: BenchmarkFixture, report: Any) -> None:
     """The first samples of MNIST, two jobs, so many seconds each."""
     path, bits, given, seconds = ROWS[name]
-    if not path.exists():
-        pytest.skip("the published networks are not at hand")
-    network, samples = onnx_io.load(path), datasets.load("mnist")
+    network, samples, radii = on_mnist(path, bits, *given)
     x, y = samples.x[:SAMPLES], samples.y[:SAMPLES]
-    radii = Radii.from_bits(bits, *given, network, samples.x)
     found: list[Any] = []
 
     def run() -> None:

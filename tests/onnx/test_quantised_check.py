@@ -15,13 +15,12 @@ from qverify.layers import Add, Conv, Dense, Rounding, Scale
 from qverify.onnx import check
 from qverify.onnx.reader import load
 from tests.support.onnx_models import node
-from tests.support.quantised_graphs import f, graph, integer_operators, qdq, u8
+from tests.support.quantised_graphs import f, graph, integer_operators, qdq, small_image
 
 
 def pairs() -> onnx.ModelProto:
     """A layer of each type between rounding points."""
-    rng = np.random.default_rng(6)
-    nodes = [
+    return small_image(
         *qdq("q0", "x", "a0", "s", "z"),
         node("DequantizeLinear", "k ks", "kd"),
         node("Conv", "a0 kd b", "c"),
@@ -34,24 +33,9 @@ def pairs() -> onnx.ModelProto:
         node("DequantizeLinear", "w ws", "wd"),
         node("Gemm", "g wd bias", "h"),
         *qdq("q4", "h", "y", "r", "u"),
-    ]
-    return graph(
-        *nodes,
-        shape=("N", 1, 4, 3),
-        rank=2,
-        s=f(0.013),
-        z=u8(128),
-        k=rng.integers(-127, 128, (2, 1, 2, 2)).astype(np.int8),
-        ks=f(0.011),
         b=f(0.3, -0.4),
-        t=f(0.027),
-        u=u8(131),
         m=f(0.7, 0.9).reshape(2, 1, 1),
-        v=f(0.05),
-        w=rng.integers(-127, 128, (12, 3)).astype(np.int8),
-        ws=f(0.004),
         bias=f(0.2, -0.3, 0.1),
-        r=f(0.061),
     )
 
 

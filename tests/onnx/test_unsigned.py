@@ -68,6 +68,20 @@ def test_operators_on_int8_stay(name: str) -> None:
     assert with_unsigned_weights(model) is model
 
 
+def test_names_that_are_there_already_stay_what_they_are() -> None:
+    """A file may call a tensor of its own as the moved weight would be called."""
+    one, shape, constants = CASES["MatMulInteger"]
+    nodes = (node("MatMulInteger", "x w z wz", "p"), node("Add", "p w/unsigned", "y"))
+    more: dict[str, Any] = {"w/unsigned": np.array([1, 2, 3], np.int32)}
+    model = graph(*nodes, shape=shape, ends=(TensorProto.UINT8, TensorProto.INT32), z=u8(9), **constants, **more)
+    moved = with_unsigned_weights(model)
+    onnx.checker.check_model(moved, full_check=True)
+    x = RNG.integers(0, 256, shape).astype(np.uint8)
+    runs: list[Any] = [ReferenceEvaluator(m).run(None, {"x": x}) for m in (model, moved)]
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    assert moved is not model and one.op_type == nodes[0].op_type
+
+
 def test_where_kernels_of_this_machine_differ_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read is judged by exact kernels; that others saturate is said."""
     model, runtime = integer_operators(), check._runtime

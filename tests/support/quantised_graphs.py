@@ -95,17 +95,9 @@ def int4(values: list[int], shape: tuple[int, ...], kind: int = TensorProto.INT4
     return helper.make_tensor("t", kind, shape, values)
 
 
-def integer_operators() -> onnx.ModelProto:
-    """A convolution, a sum and a dense layer by operators on integers."""
+def small_image(*nodes: onnx.NodeProto, **own: Any) -> onnx.ModelProto:
+    """A graph for images (1, 4, 3) with a kernel `k`, a weight `w`, their scales and those between; `own`: the rest."""
     rng = np.random.default_rng(6)
-    nodes = [
-        node("QuantizeLinear", "x s z", "q0"),
-        node("QLinearConv", "q0 s z k ks kz t u b", "q1"),
-        node("QLinearAdd", "q1 t u q1 t u v u", "q3", domain="com.microsoft"),
-        node("Flatten", "q3", "g"),
-        node("QGemm", "g v u w ws kz bias r u", "q4", domain="com.microsoft"),
-        node("DequantizeLinear", "q4 r u", "y"),
-    ]
     return graph(
         *nodes,
         shape=("N", 1, 4, 3),
@@ -114,13 +106,26 @@ def integer_operators() -> onnx.ModelProto:
         z=u8(128),
         k=rng.integers(-127, 128, (2, 1, 2, 2)).astype(np.int8),
         ks=f(0.011),
-        kz=i8(0),
-        b=np.array([2100, -2800], np.int32),
         t=f(0.027),
         u=u8(131),
         v=f(0.05),
         w=rng.integers(-127, 128, (12, 3)).astype(np.int8),
         ws=f(0.004),
-        bias=np.array([1000, -1500, 500], np.int32),
         r=f(0.061),
+        **own,
+    )
+
+
+def integer_operators() -> onnx.ModelProto:
+    """A convolution, a sum and a dense layer by operators on integers."""
+    return small_image(
+        node("QuantizeLinear", "x s z", "q0"),
+        node("QLinearConv", "q0 s z k ks kz t u b", "q1"),
+        node("QLinearAdd", "q1 t u q1 t u v u", "q3", domain="com.microsoft"),
+        node("Flatten", "q3", "g"),
+        node("QGemm", "g v u w ws kz bias r u", "q4", domain="com.microsoft"),
+        node("DequantizeLinear", "q4 r u", "y"),
+        kz=i8(0),
+        b=np.array([2100, -2800], np.int32),
+        bias=np.array([1000, -1500, 500], np.int32),
     )

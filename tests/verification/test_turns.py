@@ -10,6 +10,8 @@ import torch
 
 from qverify import datasets
 from qverify.bounds.refinement import backward_margins
+from qverify.errors import ModelTooLarge
+from qverify.exact.search import Search
 from qverify.family.radii import Radii
 from qverify.network import margins
 from qverify.onnx import reader as onnx_io
@@ -50,18 +52,42 @@ def test_the_exact_step_does_not_wait_for_branching(monkeypatch: pytest.MonkeyPa
     assert broken
     monkeypatch.setattr(branching, "_FEW", 0)
     monkeypatch.setattr(branching, "_BEFORE_TRIAL_SECONDS", 0.2)
-    run = branching.PairStages.run
+    trial = branching.PairStages._try_exact
 
-    def heard(self: Any, deadline: Any, between: Any, trial: Any) -> None:
-        def noted(samples: Any, seconds: float) -> None:
-            asked.extend(samples)
-            trial(samples, 30.0)
+    def noted(self: Any, samples: Any, seconds: float) -> None:
+        asked.extend(samples)
+        trial(self, samples, 30.0)
 
-        run(self, deadline, between, noted)
-
-    monkeypatch.setattr(branching.PairStages, "run", heard)
+    monkeypatch.setattr(branching.PairStages, "_try_exact", noted)
     some = broken[:3]
     found = verify(network, x[some], labels[some], radii, Options(seconds=None, attack=False, jobs=1))
     assert [v.status for v in found] == [Status.FALSIFIED] * len(some)
     assert {v.method for v in found} == {"exact"} and asked
     assert max(v.seconds for v in found) < 60.0
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_trial_without_a_licence_costs_nothing(
+    jobs: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """What branching decides needs no solver, so that one refuses is no word on it; where it is needed, it still is."""
+
+    def refused(self: Search) -> Any:
+        asked.append(self)
+        raise ModelTooLarge("the licence is too small")
+
+    asked: list[Any] = []
+    rng = np.random.default_rng(3)
+    network = mlp(rng, 10, 40, 40, 3)
+    x = np.concatenate([inputs(network, rng) for _ in range(6)])
+    labels, radii = network.evaluate(x).argmax(1), Radii(0.01, 0.01, 0.01, 0.01)
+    found = verify(network, x, labels, radii, Options(method="bp-branched", jobs=1))
+    some = [v.index for v in found if v.method == "bp-branched" and v.status is Status.VERIFIED]
+    assert some
+    monkeypatch.setattr(branching, "_FEW", 0)
+    monkeypatch.setattr(branching, "_BEFORE_TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(Search, "decide", refused)
+    again = verify(network, x[some], labels[some], radii, Options(jobs=jobs))
+    assert [v.status for v in again] == [Status.VERIFIED] * len(some) and asked
+    with pytest.raises(ModelTooLarge):
+        verify(network, x[some], labels[some], radii, Options(jobs=jobs, method="exact"))
