@@ -14,8 +14,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
-from tests.benchmarks.problems import on_mnist
 from tests.support.paths import MODELS
+from tests.support.problems import on_mnist
 
 HERE = Path(__file__).resolve()
 PUBLISHED = Path(os.environ.get("QVERIFY_PUBLISHED", "")) / "published_normal_4x256.onnx"

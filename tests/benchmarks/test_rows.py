@@ -23,8 +23,8 @@ from torch import nn
 from qverify import datasets
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options
-from tests.benchmarks.problems import on_mnist
 from tests.support.paths import MODELS
+from tests.support.problems import on_mnist
 
 SAMPLES = int(os.environ.get("QVERIFY_BENCH_SAMPLES", "300"))
 QUERIES = int(os.environ.get("QVERIFY_BENCH_QUERIES", "9"))
