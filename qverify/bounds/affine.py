@@ -124,6 +124,12 @@ class Affine(Brief):
         row, as per-tensor and per-channel radii are: then the product with a matrix is one with a vector."""
         return size @ self.radius[:, :1] if self.even_rows and not self.is_conv else self.transpose(self.radius, size)
 
+    def apply_radius(self, size: Tensor) -> Tensor:
+        """`apply(radius, size)`, (N, n_in) -> (N, n_out): a sum where the radius is the same all along a row."""
+        if self.even_rows and not self.is_conv:
+            return size.sum(1, keepdim=True) * self.radius[:, 0]
+        return self.apply(self.radius, size)
+
     def patches(self, x: Tensor) -> Tensor:
         """Inputs (N, groups, positions, fan_in) that each output position reads, of x (N, n_in); convolutions only."""
         layer: Any = self.layer

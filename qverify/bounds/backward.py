@@ -97,6 +97,8 @@ def combined_bound(
             if notes is not None:
                 notes.rows[i] = coefficients
             BACKWARD[type(model.network.layers[i])](state, i, coefficients)
+    if notes is not None and 0 in state.rows:
+        notes.rows[0] = state.rows[0]
     return state.constant + _at_input(state) - 2.0 * state.slack
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Notes(Brief):
-    """What is noted of a pass, by activation: the `shares` (B, S, n) that it takes, and the `rows` (B, S, n) on what
-    activations give."""
+    """What is noted of a pass, by layer: the `shares` (B, S, n) that activations take, and the `rows` (B, S, n) on what
+    layers give."""
 
     shares: dict[int, Tensor] = field(default_factory=dict)
     rows: dict[int, Tensor] = field(default_factory=dict)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 NEURONS = Effort(steps=2, length=0.5, decay=0.8)
 """Of a search for the interval of a neuron, for all members; measured: more steps hardly tighten it."""
 _ASSUMED = Effort(steps=3, length=0.7, decay=0.7)
-_MARGINS = Effort(steps=10, length=0.4, decay=0.93)
+MARGINS = Effort(steps=10, length=0.4, decay=0.93)
+"""Of a search for a margin."""
 _OF_NEURONS = 0.5
 """The share of the time that neurons have, before outputs."""
 _WORTH = 0.03
@@ -60,7 +61,7 @@ def optimised_bounds(model: BoundModel, bounds: Bounds, deadline: Deadline | Non
     if len(parts[0]):
         parts[0] = shrunk(model, parts[0], NEURONS, deadline and deadline.share(_OF_NEURONS))
     new = type(bounds).concatenate(parts).take(torch.argsort(order))
-    new.lower[-1], new.upper[-1] = shrunk_outputs(model, new, _MARGINS, deadline)
+    new.lower[-1], new.upper[-1] = shrunk_outputs(model, new, MARGINS, deadline)
     return new
 
 
@@ -76,7 +77,7 @@ def optimised_margins(
         if deadline is not None and deadline.passed():
             break
         some, rival = samples[start : start + step], rivals[start : start + step]
-        found = _margins(model, bounds.take(some), _rows(model, labels[some], rival), deadline)
+        found = _margins(model, bounds.take(some), margin_rows(model, labels[some], rival), deadline)
         result[some, rival] = torch.maximum(result[some, rival], found)
     return result
 
@@ -160,7 +161,7 @@ class Rounds:
             samples=samples,
             rivals=rivals,
             bounds=self.bounds.take(samples),
-            assumed=Assumption(rows=_rows(self.model, self.labels[samples], rivals), limit=limit),
+            assumed=Assumption(rows=margin_rows(self.model, self.labels[samples], rivals), limit=limit),
             margin=margin,
         )
         self._waiting = pairs if self._waiting is None else self._waiting.join(pairs)
@@ -211,7 +212,7 @@ class Rounds:
             self.stuck = pairs if self.stuck is None else self.stuck.join(pairs)
 
 
-def _rows(model: BoundModel, labels: Tensor, rivals: Tensor) -> Tensor:
+def margin_rows(model: BoundModel, labels: Tensor, rivals: Tensor) -> Tensor:
     """Rows (P, C), `y_label - y_rival`."""
     eye = torch.eye(model.network.output_size, dtype=model.dtype, device=model.device)
     return eye[labels] - eye[rivals]
@@ -221,4 +222,4 @@ def _margins(model: BoundModel, bounds: Bounds, rows: Tensor, deadline: Deadline
     """Lower bounds (P,) on `rows . output`, rows (P, C)."""
     last = len(model.network.layers) - 1
     asked = Quantities(rows={last: rows.unsqueeze(1)})
-    return searched(model, bounds, asked, _MARGINS, deadline)[0].squeeze(1)
+    return searched(model, bounds, asked, MARGINS, deadline)[0].squeeze(1)

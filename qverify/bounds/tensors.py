@@ -252,6 +252,10 @@ class Bounds(Brief):
             least_high={i: t[samples] for i, t in self.least_high.items()},
         )
 
+    def of_input(self) -> Bounds:
+        """Those on the input alone, with the activation radii: what a forward pass of members needs."""
+        return Bounds(lower=self.lower[:1], upper=self.upper[:1], activation=self.activation)
+
     def to(self, dtype: torch.dtype) -> Bounds:
         """The same numbers in another type, rounded to nearest: bounds no more, unless it is the same type."""
         return Bounds(

@@ -99,7 +99,10 @@ class PositionChoice(Brief):
     def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
         if index in self.neuron:
             t = self.neuron[index]
-            return layer.weight + t[:, None] * radius[0] * np.where(x < 0, -1.0, 1.0), layer.bias + t * radius[1]
+            weight = t[:, None] * radius[0]
+            weight *= np.where(x < 0, -1.0, 1.0)
+            weight += layer.weight
+            return weight, layer.bias + t * radius[1]
         return layer.weight + self.kernel[index] * radius[0], layer.bias + self.bias[index] * radius[1]
 
     def offset(self, index: int, value: Array, radius: Array) -> Array:

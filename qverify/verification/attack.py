@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qverify.bounds.pairs import MARGINS
 from qverify.budget import Deadline
 from qverify.family.members import Recipe
 from qverify.moved import former_names
 from qverify.text.brief import Brief
 from qverify.verification.between import BetweenEnds, placed
+from qverify.verification.guides import feared
 from qverify.verification.member_pass import input_at, member_outputs
 from qverify.verification.positions import Positions
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qverify.arrays import Array
+    from qverify.bounds.optimised import Effort
     from qverify.bounds.tensors import BoundModel, Bounds
     from qverify.family.family import Family
 
@@ -38,20 +41,25 @@ __getattr__ = former_names(__name__, {"forward": "qverify.verification.member_pa
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How an attack goes. `starts` of a sample: one against the hardest rival as it changes, the rest against single
-    rivals. `steps` of each: the `first` one, and what the next ones are of those before; 2 is from one end of a
-    position to the other."""
+    """How an attack goes. `starts` of a sample: from the middle, one against the hardest rival as it changes, the rest
+    against single rivals; if `guided`, all against single rivals that may win, from where bounds fear these (guides.py)
+    by the usual lines, or by those that a search of this `effort` finds. `steps` of each: the `first` one, and what the
+    next ones are of those before; 2 is from one end of a position to the other."""
 
     starts: int
     steps: int
     first: float
     shrinks: float
+    guided: bool = False
+    effort: Effort | None = None
 
 
-QUICK = Pace(starts=4, steps=12, first=2.0, shrinks=0.9)
+QUICK = Pace(starts=1, steps=12, first=2.0, shrinks=0.9)
 """Breaks what breaks easily: on both published reference models 8 such steps break as many samples as 100 do."""
-THOROUGH = replace(QUICK, starts=8)
-"""Where the hardest rivals are known and few samples are left."""
+GUIDED = Pace(starts=2, steps=12, first=0.3, shrinks=0.8, guided=True)
+"""Of 24 samples that were left to the exact step by attacks from the middle, 21 of which fail, such starts break 20."""
+THOROUGH = replace(GUIDED, starts=1, steps=30, shrinks=0.92, effort=MARGINS)
+"""For a few samples, at the rival that is the hardest by their bounds."""
 SLOW = Pace(starts=10, steps=100, first=0.1, shrinks=0.98)
 """Long steps end at corners at once. Of samples that these leave, and branch and bound in 10 s, short ones broke 9 of
 23 in 0.03 s each; more or random starts, and more steps, hardly broke more."""
@@ -60,8 +68,9 @@ _COPIES, _PASSES = 12, 4
 """Tensors of the size of all layers that a descent holds per sample, and forward passes that a step costs."""
 _TOGETHER = 256
 """Descents that go on side by side at most, though the first to succeed would have spared a sample the others."""
-_CLEAR = 1e-9
-"""A margin below 0 by this much, relative to the outputs, stays there when the member is evaluated afresh."""
+_CLEAR = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""A margin below 0 by this much, relative to the outputs, that was computed in this type stays there when the member is
+evaluated afresh."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -156,31 +165,47 @@ def _attack_chunk(
     pace: Pace,
 ) -> Attack:
     """`attack` on samples that fit into the memory together."""
-    order, count = rivals.argsort(1), len(labels)
     found = Attack.nothing(model, bounds)
-    most = 1 if start is not None else min(pace.starts, model.network.output_size)
-    for number in range(most):
-        open_ = torch.nonzero(found.margin > 0, as_tuple=True)[0]
+    targets = [None] if start is not None else _targets(model, rivals, pace)
+    for number, target in enumerate(targets):
+        unbroken = found.margin > 0
+        if pace.guided and target is not None:
+            unbroken &= ~(rivals.gather(1, target[:, None]).squeeze(1) > 0)
+        open_ = torch.nonzero(unbroken, as_tuple=True)[0]
         if not len(open_) or deadline.passed():
             break
-        if number and len(open_) * (most - number) <= min(_TOGETHER, _samples_at_once(model)):
-            rivals_left = order[open_, number - 1 : most - 1]
-            sides = _side_by_side(model, bounds.take(open_), labels[open_], rivals_left, deadline, pace)
+        left = targets[number:]
+        if number and not pace.guided and len(open_) * len(left) <= min(_TOGETHER, _samples_at_once(model)):
+            single = torch.stack([one for one in left if one is not None], 1)[open_]
+            sides = _side_by_side(model, bounds.take(open_), labels[open_], single, deadline, pace)
             for margin, positions in sides:
                 still = found.margin[open_] > 0  # as if they had gone on one by one
                 found.keep_worse(open_[still], margin[still], positions.take(still))
             break
-        first = start if start is not None and number == 0 else Positions.middle(model, count)
+        aim = None if target is None else target[open_]
+        if start is not None:
+            first = start.take(open_)
+        elif pace.guided and aim is not None:
+            first = feared(model, bounds.take(open_), labels[open_], aim, pace.effort)
+        else:
+            first = Positions.middle(model, len(open_))
         under_way = _Descent(
             samples=open_,
-            positions=first.take(open_),
-            bounds=bounds.take(open_),
+            positions=first,
+            bounds=bounds.of_input().take(open_),
             labels=labels[open_],
-            target=None if number == 0 else order[open_, number - 1],
-            between=start is None or number > 0,
+            target=aim,
+            between=start is None,
         )
         _descend(model, under_way, found, deadline, pace)
     return found
+
+
+def _targets(model: BoundModel, rivals: Tensor, pace: Pace) -> list[Tensor | None]:
+    """What each start aims at: None for the hardest rival as it changes, or single rivals (N,), lowest bounds first."""
+    single = min(pace.starts - (not pace.guided), model.network.output_size - 1)
+    order = rivals.argsort(1)
+    return [None] * (not pace.guided) + [order[:, i] for i in range(single)]
 
 
 def _side_by_side(
@@ -194,7 +219,7 @@ def _side_by_side(
     under_way = _Descent(
         samples=torch.arange(len(sample), device=model.device),
         positions=Positions.middle(model, len(sample)),
-        bounds=bounds.take(sample),
+        bounds=bounds.of_input().take(sample),
         labels=labels[sample],
         target=rivals.reshape(-1),
         between=True,
@@ -206,7 +231,8 @@ def _side_by_side(
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class _Descent(Brief):
-    """N samples under descent: their places among all `samples` (N,), where their members lie, bounds and labels (N,).
+    """N samples under descent: their places among all `samples` (N,), where their members lie, bounds on the input and
+    labels (N,).
 
     `target` (N,): the rivals aimed at; None for the hardest one as it changes. `between`: positions are between ends.
     """
@@ -229,30 +255,31 @@ class _Descent(Brief):
             between=self.between,
         )
 
+    def to(self, dtype: torch.dtype) -> _Descent:
+        """The same in another type."""
+        return replace(self, positions=self.positions.map(lambda t: t.to(dtype)), bounds=self.bounds.to(dtype))
+
     def outputs(self, model: BoundModel, positions: Positions) -> Tensor:
         """Those (N, n_out) of the members at these positions."""
         if not self.between:
             return member_outputs(model, self.bounds, positions)
         return BetweenEnds(model, self.bounds, positions).run()
 
-    def members(self, model: BoundModel, positions: Positions) -> Positions:
-        """Positions in (1) and of errors of the same members."""
-        if not self.between:
-            return positions
-        return placed(model, self.bounds, positions)
-
 
 def _descend(model: BoundModel, descent: _Descent, found: Attack, deadline: Deadline, pace: Pace) -> None:
-    """Sign-gradient descent with a shrinking step; members that are worse than those in `found` go there."""
-    step, best = pace.first, _Best(descent)
+    """Sign-gradient descent with a shrinking step; members that are worse than those in `found` go there. Between ends
+    it goes on in float32: what it finds is placed, and evaluated, in float64."""
+    searching = model.searching if descent.between else model
+    bounds, descent = descent.bounds, descent.to(searching.dtype)
+    step, best, clear = pace.first, _Best(descent), _CLEAR[searching.dtype]
     for number in range(pace.steps + 1):
         positions = descent.positions.map(lambda t: t.detach().requires_grad_(True))
-        output, labels = descent.outputs(model, positions), descent.labels
+        output, labels = descent.outputs(searching, positions), descent.labels
         own = output.gather(1, labels[:, None])
         margins = (own - output).scatter(1, labels[:, None], torch.inf)
         worst = margins.detach().amin(1)
         best.take_in(descent.samples, worst, positions)
-        open_ = torch.nonzero(worst >= -_CLEAR * output.detach().abs().amax(1), as_tuple=True)[0]
+        open_ = torch.nonzero(worst >= -clear * output.detach().abs().amax(1), as_tuple=True)[0]
         if number == pace.steps or not len(open_) or deadline.passed():
             break
         aim = margins.amin(1) if descent.target is None else margins.gather(1, descent.target[:, None]).squeeze(1)
@@ -260,7 +287,7 @@ def _descend(model: BoundModel, descent: _Descent, found: Attack, deadline: Dead
         with torch.no_grad():
             descent = replace(descent, positions=positions.moved(step, signs)).take(open_)
         step = max(_LEAST_STEP, step * pace.shrinks)
-    best.tell(model, found)
+    best.tell(model, bounds, found)
 
 
 class _Best:
@@ -280,13 +307,14 @@ class _Best:
         self._margin[where] = margin[lower]
         self._positions.zip_map(partial(_put, where, lower), positions)
 
-    def tell(self, model: BoundModel, found: Attack) -> None:
-        """Hand the members to `found`, each by what a forward pass says of it."""
-        descent, margin = self._descent, self._margin
-        members = descent.members(model, self._positions)
+    def tell(self, model: BoundModel, bounds: Bounds, found: Attack) -> None:
+        """Hand the members to `found`, each by what a forward pass says of it; `bounds` on the input of the samples."""
+        descent, margin = self._descent, self._margin.to(model.dtype)
+        members = self._positions.map(model.tensor)
         if descent.between:
+            members = placed(model, bounds, members)
             with torch.no_grad():
-                output = member_outputs(model, descent.bounds, members)
+                output = member_outputs(model, bounds, members)
             own = output.gather(1, descent.labels[:, None])
             true = (own - output).scatter(1, descent.labels[:, None], torch.inf).amin(1)
             margin = torch.where(margin.isfinite(), true, margin)

@@ -53,7 +53,7 @@ class BetweenEnds(Brief):
         if index in self.model.fused:
             affine = self.model.affine[index]
             centre = affine.apply(affine.weight, x[0]) + affine.bias
-            wide = affine.apply(affine.radius, x[0].abs()) + affine.bias_radius
+            wide = affine.apply_radius(x[0].abs()) + affine.bias_radius
             self.ends[index] = centre - wide, centre + wide
             return centre
         if isinstance(layer, (Relu, Rounding)):

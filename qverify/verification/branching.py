@@ -17,6 +17,7 @@ import torch
 from qverify.bounds.branched import Branching
 from qverify.bounds.pairs import Rounds
 from qverify.bounds.shrinking import open_neurons
+from qverify.verification.attack import SLOW, THOROUGH
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from qverify.bounds.pairs import Pairs
     from qverify.budget import Deadline
+    from qverify.verification.attack import Pace
     from qverify.verification.setup import Setup
     from qverify.verification.undecided import Batch
     from qverify.verification.verdict import Verdict
@@ -45,6 +47,8 @@ _BEFORE_TRIAL, _BEFORE_TRIAL_SECONDS = 0.25, 2.0
 falsified there at once that no attack breaks."""
 _TRIAL = 0.5
 """Seconds of that trial, in units of what branching took."""
+_OF_SLOW = 0.15
+"""The share of the time left that the slow attack has."""
 _UNTIMED = 120.0
 """Seconds that branching takes of a sample where no time limit was set and an exact step may follow."""
 
@@ -75,7 +79,7 @@ class PairStages:
         proved: Callable[[Any, str], None],
         tell: Callable[[Verdict], None],
         say: Callable[[str], None],
-        attack: Callable[[Batch], None],
+        attack: Callable[[Batch, Pace, float], None],
     ):
         self.setup, self.batch, self.plan = setup, batch, plan
         self._proved, self._tell_verdict, self._say, self._attack = proved, tell, say, attack
@@ -144,14 +148,21 @@ class PairStages:
         self.batch.keep(~np.isin(self.batch.open, decided))
 
     def _attacked(self, pairs: Pairs) -> Pairs:
-        """Attack the samples of the pairs that the exact step does not decide soon; the pairs of those still open."""
+        """Attack the samples of the pairs, one of each, from where the bounds of these fear them, and slowly those that
+        the exact step does not decide soon; the pairs of those still open."""
         numbers, batch = self._samples[pairs.samples.cpu().numpy()], self.batch
-        part = batch.part(np.isin(batch.open, numbers[~self._soon(pairs).cpu().numpy()]))
+        part = batch.part(np.isin(batch.open, numbers))
+        order = np.argsort(numbers)[np.searchsorted(np.sort(numbers), part.open)]
+        part.bounds = pairs.bounds.take(torch.as_tensor(order, device=self.model.device))
         before = part.open
-        self._attack(part)
-        batch.keep(~np.isin(batch.open, np.setdiff1d(before, part.open)))
-        still = np.flatnonzero(np.isin(numbers, batch.open))
-        return pairs.take(torch.as_tensor(still, device=self.model.device))
+        self._attack(part, THOROUGH, 1.0)
+        slow = part.part(np.isin(part.open, numbers[~self._soon(pairs).cpu().numpy()]))
+        still = np.setdiff1d(part.open, slow.open)
+        self._attack(slow, SLOW, _OF_SLOW)
+        still = np.union1d(still, slow.open)
+        batch.keep(~np.isin(batch.open, np.setdiff1d(before, still)))
+        left = np.flatnonzero(np.isin(numbers, batch.open))
+        return pairs.take(torch.as_tensor(left, device=self.model.device))
 
     def _stuck(self, samples: Tensor, stage: str, deadline: Deadline) -> Pairs | None:
         """Take the lowest margins of some samples through rounds, and tell what is proved; the pairs left over."""

@@ -4,9 +4,10 @@
     ibp          interval bounds on the margins
     attack       descent to a member that fails; what it finds is evaluated afresh before it counts
     bp           backward bounds with the intervals of IBP
+    attack       again, from where bounds fear a member
     bp-layers    backward bounds at every layer
     bp-optimised the same with optimised lines, then under the assumption that a counterexample exists
-    attack       again, by long steps at the rivals that are the hardest now, then by short ones
+    attack       again, from where these bounds fear a member, then by many short steps
     bp-branched  branch and bound in batches, and a trial of the exact step where that takes long
     exact        programs and a solver, one sample at a time in `jobs` threads
 
@@ -38,7 +39,7 @@ from qverify.choices import BOUNDS
 from qverify.family.rules import not_in_programs, only_bounds
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
-from qverify.verification.attack import SLOW, THOROUGH, Pace, attack
+from qverify.verification.attack import GUIDED, THOROUGH, Pace, attack
 from qverify.verification.branching import PairStages, Plan
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
@@ -57,10 +58,9 @@ if TYPE_CHECKING:
     from qverify.verification.undecided import Batch
 
 _ONLY_BOUNDS = "bounds prove too little, and dynamic steps have neither members to search for nor an exact step"
-_OF_SLOW = 0.15
-"""The share of the time left that the slow attack has."""
-_TOGETHER = 64
-"""Samples whose layers are refined together by BP; what they prove is told before the next ones."""
+_LEAST_TOGETHER, _MOST_TOGETHER, _OPERATIONS = 64, 256, 1e8
+"""Samples whose layers are refined together by BP: few, so that what they prove is told before the next ones, unless
+passes are short (multiplications of a forward pass of all): then more of them share one."""
 
 
 def verify(
@@ -204,8 +204,10 @@ class Cascade:
             self._attack(batch, tell)
         if "bp" in self.stages:
             self._stage(batch, tell, "bp", self._backward)
+        if self.attacks:
+            self._attack(batch, tell, GUIDED)
         if "bp-layers" in self.stages and len(batch.open):
-            parts = batch.parts(_TOGETHER)
+            parts = batch.parts(self._together)
             for part in parts:
                 self._stage(part, tell, "bp-layers", self._layered)
                 if "bp-optimised" in self.stages:
@@ -215,6 +217,10 @@ class Cascade:
             return
         if self.options.method in BOUNDS or not self.programs:
             self._leave_open(batch, tell)
+
+    @property
+    def _together(self) -> int:
+        return max(_LEAST_TOGETHER, min(_MOST_TOGETHER, int(_OPERATIONS / self.model.operations)))
 
     def _leave_open(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Report what bounds, where these are the last word, leave open, and where they lose most."""
@@ -244,7 +250,9 @@ class Cascade:
         level = (cost <= pairs.MOST).astype(int) + (cost <= pairs.MOST_OF_ROUND)
         parts = [batch.part(level == one) for one in range(3)]
         for one, part in enumerate(parts):
-            self._stage(part, tell, "bp-optimised", self._optimised if one else self._optimised_margins)
+            self._stage(part, tell, "bp-optimised", self._optimised_margins)
+            if one:
+                self._stage(part, tell, "bp-optimised", self._optimised)
             if self.attacks and len(part.open):  # now that is known which rivals are the hardest
                 self._attack(part, tell, THOROUGH)
             if self.options.method != "exact":  # there the margin itself is wanted, however far above 0
@@ -306,13 +314,13 @@ class Cascade:
         def proved(mask: Any, stage: str) -> None:
             self._proved(batch, mask, tell, stage)
 
-        def attack_slowly(part: Batch) -> None:
+        def attack_part(part: Batch, pace: Pace, share: float) -> None:
             if self.attacks:
-                self._attack(part, tell, SLOW, _OF_SLOW)
+                self._attack(part, tell, pace, share)
 
         follows = self.programs and self.options.method not in BOUNDS
         plan = Plan(rounds=rounds, branches="bp-branched" in self.stages, programs=follows)
-        PairStages(self.setup, batch, plan, proved, tell, self._say, attack_slowly).run(deadline)
+        PairStages(self.setup, batch, plan, proved, tell, self._say, attack_part).run(deadline)
         batch.cut = batch.cut or deadline.left <= 0.0
 
     def _attack(

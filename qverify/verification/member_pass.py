@@ -114,7 +114,7 @@ FORWARD: dict[type[Layer], Callable[[_MemberLayer, list[Tensor]], Tensor]] = {
 def _affine(affine: Affine, index: int, x: Tensor, positions: Positions) -> Tensor:
     if index in positions.neuron:
         centre = affine.apply(affine.weight, x) + affine.bias
-        return centre + positions.neuron[index] * (affine.apply(affine.radius, x.abs()) + affine.bias_radius)
+        return centre + positions.neuron[index] * (affine.apply_radius(x.abs()) + affine.bias_radius)
     if index not in positions.kernel:
         return affine.apply(affine.weight, x) + affine.spread(affine.bias)
     layer: Any = affine.layer

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK = 1024
-"""Samples in a chunk at most."""
-_COPIES, _PASSES = 16, 8
-"""Tensors of the size of all layers that one sample of a chunk takes, and forward passes that it costs."""
+_CHUNK = 4096
+"""Samples in a chunk at most: what is left of them shares the passes of the later stages."""
+_COPIES, _PASSES = 16, 1
+"""Tensors of the size of all layers that one sample of a chunk takes, and forward passes that a piece counts for: those
+of IBP are about four times as many, and nothing else goes over a whole chunk at once."""
 _TEMPORARY = 0.35
 """Share of the memory that temporary tensors of one piece of work take; programs and solvers have the rest."""
 _PROGRAMS = 0.6

@@ -38,13 +38,18 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return counts
 
 
-def attacked(network: Network, x: Array, labels: np.ndarray, radii: Radii) -> tuple[Family, Attack]:
+EVERY = replace(module.QUICK, starts=4)
+
+
+def attacked(
+    network: Network, x: Array, labels: np.ndarray, radii: Radii, pace: module.Pace = EVERY
+) -> tuple[Family, Attack]:
     family = Family.of(network, radii)
     model = BoundModel.of(family, "cpu")
     low, high = family.box(x)
     bounds = interval_bounds(model, model.tensor(low), model.tensor(high))
     rivals = torch.zeros(len(x), network.output_size, dtype=model.dtype)
-    return family, module.attack(model, bounds, torch.as_tensor(labels), rivals)
+    return family, module.attack(model, bounds, torch.as_tensor(labels), rivals, pace=pace)
 
 
 def samples(rng: np.random.Generator, count: int = 30) -> tuple[Network, Array, Array]:
@@ -80,7 +85,7 @@ def test_what_holds_goes_through_every_start(rng: np.random.Generator, evaluated
     network, x, outputs = samples(rng)
     _, found = attacked(network, x, outputs.argmax(1), Radii(1e-9, 1e-9, 1e-9, 1e-9))
     assert (found.margin.numpy() > 0).all()
-    first, others = ([len(x) * n] * (module.QUICK.steps + 1) for n in (1, module.QUICK.starts - 1))
+    first, others = ([len(x) * n] * (EVERY.steps + 1) for n in (1, EVERY.starts - 1))
     assert evaluated == first + others
 
 
@@ -94,7 +99,7 @@ def test_starts_one_by_one_and_side_by_side_find_the_same(
     _, alone = attacked(*given)
     held = (together.margin > 0) & (alone.margin > 0)
     assert int(held.sum()) > 3 and torch.equal(together.margin > 0, alone.margin > 0)
-    assert torch.allclose(together.margin, alone.margin, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(together.margin, alone.margin, rtol=1e-4, atol=1e-5)  # float32, in other batches
 
 
 def test_the_first_start_that_breaks_a_sample_counts(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from qverify.exact.search import Search
 from qverify.family.family import Family
 from qverify.family.radii import Radii
 from qverify.network import Network, margins
-from qverify.verification import attack, cascade, setup
+from qverify.verification import attack, branching, cascade, setup
 from qverify.verification.cascade import verify
 from qverify.verification.exact_step import ExactStep
 from qverify.verification.row import Row
@@ -74,8 +74,9 @@ def weak(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack that leaves something to every stage."""
     weak = replace(attack.QUICK, steps=1)
     monkeypatch.setattr(attack, "QUICK", weak)
-    monkeypatch.setattr(cascade, "THOROUGH", weak)
-    monkeypatch.setattr(cascade, "SLOW", weak)
+    for module, names in ((cascade, ("GUIDED", "THOROUGH")), (branching, ("THOROUGH", "SLOW"))):
+        for name in names:
+            monkeypatch.setattr(module, name, weak)
 
 
 @pytest.fixture
@@ -249,13 +250,10 @@ def test_the_time_of_the_cheap_stages_is_taken_off_the_solver_s(clock: Clock, mo
     assert given == [pytest.approx(LIMIT / 2, abs=2.0)]
 
 
-def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_shares_its_time_and_what_is_done_leaves_it_to_the_rest(clock: Clock) -> None:
     """Thirty samples have thirty limits together: one stage may take twenty of them."""
     network, x, y = problem()
-    monkeypatch.setattr(cascade, "targets", lambda model: {})  # a stage after the attack, with another attack
-    clock.on(cascade, "attack", seconds=20 * LIMIT)
+    clock.on(cascade, "interval_margins", seconds=20 * LIMIT)
     found = verify(network, x, y, RADII, options())
     assert all(v.limit is None and v.status is not Status.UNKNOWN for v in found)
     assert any(v.method == "attack" for v in found)

@@ -38,7 +38,7 @@ def test_a_chunk_is_at_least_one_sample_and_grows_with_the_memory(
         sizes.append(setup.chunk)
         floats = 16 * sum(layer.size for layer in network.layers)
         assert setup.chunk == 1 or setup.chunk * floats * 8 <= 0.35 * memory
-    assert sizes == sorted(sizes) and sizes[0] == 1 and sizes[-1] == 1024
+    assert sizes == sorted(sizes) and sizes[0] == 1 and sizes[-1] == 4096
 
 
 def test_a_sample_has_the_activation_radii_that_clipping_gives_it(rng: np.random.Generator) -> None:

@@ -1,0 +1,45 @@
+"""Where a lower bound of BP on a margin is attained: starts of an attack (mathematics.md, section 5). Heuristic.
+
+A pass of BP replaces every activation by a line, below it where its row is positive and above it where negative, and
+ends at that corner of the input box which the last row picks. The member that takes the lower ends of activations of
+positive rows, the upper ones of the others, and that corner, is the worst as far as the lines tell: where they lose
+little, it fails, or a descent from it soon does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from qverify.bounds.backward_pass import Notes
+from qverify.bounds.optimised import Choice, Effort, Quantities, bound_with, searched
+from qverify.bounds.pairs import margin_rows
+from qverify.verification.positions import Positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qverify.bounds.tensors import BoundModel, Bounds
+
+
+def feared(
+    model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, effort: Effort | None = None
+) -> Positions:
+    """The positions, between ends (between.py), where bounds on the margins of labels (N,) over rivals (N,) are
+    attained, for the samples of `bounds` (N). `effort`: of a search for better lines than the usual ones."""
+    last = len(model.network.layers) - 1
+    asked = Quantities(rows={last: margin_rows(model, labels, rivals).unsqueeze(1)})
+    choice = Choice(shares={}) if effort is None else searched(model, bounds, asked, effort)[1]
+    notes = Notes()
+    with torch.no_grad():
+        bound_with(model.searching, bounds.to(torch.float32), asked.to(torch.float32), choice, notes)
+    rows = {i: -a.squeeze(1).sign().to(model.dtype) for i, a in notes.rows.items()}
+    middle = Positions.middle(model, len(bounds))
+    return replace(
+        middle,
+        entry=rows.get(0, middle.entry),
+        neuron={i: rows.get(i, t) for i, t in middle.neuron.items()},
+        offset={i: rows.get(i, t) for i, t in middle.offset.items()},
+    )
