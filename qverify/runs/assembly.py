@@ -15,7 +15,7 @@ from qverify.runs.problem import FamilyProblem, doubted, read_network
 from qverify.runs.question import Question, case_id, sample_key
 from qverify.runs.start import SolverUsed
 from qverify.text.brief import Brief
-from qverify.workers.tasks import GRACE, Parcels, Setting, Task
+from qverify.workers.tasks import GRACE, Parcels, Setting, Task, chunk_of
 
 if TYPE_CHECKING:
     from qverify.datasets import Samples
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class BatchCase(Brief):
-    """A case of a batch: its question, the samples asked about, and the task that it splits into."""
+    """A case of a batch: its question, the samples asked about, the task that it splits into, and how many of them
+    share one."""
 
     question: Question
     indices: range
     task: Task
+    chunk: int
 
     @property
     def name(self) -> str:
@@ -101,7 +103,7 @@ class Assembly:
             setting=self.parcels.add(Setting(problem.radii, options)),
             limit=None if options.seconds is None else options.seconds + GRACE,
         )
-        self.cases.append(BatchCase(question=question, indices=problem.indices, task=task))
+        self.cases.append(BatchCase(question=question, indices=problem.indices, task=task, chunk=chunk_of(network)))
         self.labels[task.case] = problem.samples.y
 
     def _refuse_twins(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from qverify.errors import InternalError, WorkerError
 from qverify.verification.row import Row, Status
-from qverify.workers.tasks import CHUNK, Found, Lost, Task
+from qverify.workers.tasks import Found, Lost, Task
 
 if TYPE_CHECKING:
     import threading
@@ -52,7 +52,8 @@ class Watcher(Protocol):
 
 
 class Case(Protocol):
-    """Samples with the same task. `timeout`: the time limit of a sample in seconds, None for none."""
+    """Samples with the same task, `chunk` of which share one. `timeout`: the time limit of a sample in seconds, None
+    for none."""
 
     @property
     def name(self) -> str: ...
@@ -62,6 +63,9 @@ class Case(Protocol):
 
     @property
     def task(self) -> Task: ...
+
+    @property
+    def chunk(self) -> int: ...
 
     @property
     def timeout(self) -> float | None: ...
@@ -154,8 +158,9 @@ class Dispatch:
 
 def _chunks(case: Case, done: Container[str]) -> Iterator[Task]:
     """The chunks in which something is missing."""
-    for start in range(case.indices.start // CHUNK * CHUNK, case.indices.stop, CHUNK):
-        own = range(max(start, case.indices.start), min(start + CHUNK, case.indices.stop))
+    step = case.chunk
+    for start in range(case.indices.start // step * step, case.indices.stop, step):
+        own = range(max(start, case.indices.start), min(start + step, case.indices.stop))
         if any(case.key(index) not in done for index in own):
             yield replace(case.task, start=own.start, stop=own.stop)
 

@@ -11,16 +11,22 @@ import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qverify.layers import Conv, Dense
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
     from qverify.family.radii import Radii
+    from qverify.network import Network
     from qverify.verification.row import Row
     from qverify.verification.verdict import Options
 
-CHUNK = 128
-"""Samples that share a task for the cheap stages: those with indices from k CHUNK up to (k+1) CHUNK. Numbers may
-depend in their last digits on what is computed together, so chunks never depend on what is missing."""
+CHUNK, LARGE_CHUNK = 512, 128
+"""Samples of a network, and of a large one, that share a task for the cheap stages: those with indices from k CHUNK up
+to (k+1) CHUNK. Numbers may depend in their last digits on what is computed together, so chunks never depend on what is
+missing. What is left of a chunk shares the passes of the later stages: of more samples each takes less time, and more
+of them are lost if the process ends."""
+_LARGE = 1e6
+"""Multiplications of a forward pass of a large network."""
 GRACE = 10.0
 """Seconds that a sample may exceed its time limit before its process is killed: the last resort, for a process that
 does not end its solver itself (exact/solvers/process.py)."""
@@ -75,6 +81,12 @@ class Lost:
     reason: str
     seconds: float
     overdue: bool = False
+
+
+def chunk_of(network: Network) -> int:
+    """Samples of the network that share a task."""
+    affine = (layer for layer in network.layers if isinstance(layer, (Dense, Conv)))
+    return CHUNK if sum(layer.size * layer.fan_in for layer in affine) <= _LARGE else LARGE_CHUNK
 
 
 class Parcels:

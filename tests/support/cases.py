@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from qverify.workers.tasks import Task
 
+CHUNK = 128
+
 
 @dataclass(frozen=True)
 class Plain:
@@ -15,6 +17,7 @@ class Plain:
     indices: range
     task: Task
     timeout: float | None = 5.0
+    chunk: int = CHUNK
 
     def key(self, index: int) -> str:
         return f"{self.name} {index}"

@@ -14,8 +14,9 @@ from qverify.console.progress import Course
 from qverify.errors import InternalError, WorkerError
 from qverify.verification.row import Row, Status
 from qverify.workers.dispatch import Dispatch
-from qverify.workers.tasks import CHUNK, Found, Lost, Task
-from tests.support.cases import Plain
+from qverify.workers.tasks import Found, Lost, Task, chunk_of
+from tests.support.cases import CHUNK, Plain
+from tests.support.networks import mlp
 from tests.support.progress import Silent
 
 Answer = Callable[[Task], Any]
@@ -186,3 +187,9 @@ def test_the_time_left_of_bounds_alone() -> None:
     course.chunk(50, 0, 8.0)
     assert course.left() == pytest.approx(2.0) and course.rate == pytest.approx(50 / 3)
     assert Course(100, lambda: 0).left() is None
+
+
+def test_large_networks_share_tasks_less(rng: Any) -> None:
+    """What their samples take is long, and a task gives its rows at its end."""
+    small, large = mlp(rng, 300, 300, 10), mlp(rng, 2000, 600, 10)
+    assert chunk_of(small) == 512 and chunk_of(large) == 128
