@@ -39,7 +39,7 @@ from qverify.choices import BOUNDS
 from qverify.family.rules import not_in_programs, only_bounds
 from qverify.verification import hints
 from qverify.verification.arguments import callbacks, checked
-from qverify.verification.attack import GUIDED, THOROUGH, Pace, attack
+from qverify.verification.attack import FIRST, GUIDED, THOROUGH, Pace, attack
 from qverify.verification.branching import PairStages, Plan
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
@@ -201,7 +201,7 @@ class Cascade:
         if batch.bounds is None and len(batch.open):  # the time was up before it began
             raise OutOfTime
         if self.attacks:
-            self._attack(batch, tell)
+            self._attack(batch, tell, FIRST)
         if "bp" in self.stages:
             self._stage(batch, tell, "bp", self._backward)
         if self.attacks:
@@ -323,9 +323,7 @@ class Cascade:
         PairStages(self.setup, batch, plan, proved, tell, self._say, attack_part).run(deadline)
         batch.cut = batch.cut or deadline.left <= 0.0
 
-    def _attack(
-        self, batch: Batch, tell: Callable[[Verdict], None], pace: Pace | None = None, share: float = 1.0
-    ) -> None:
+    def _attack(self, batch: Batch, tell: Callable[[Verdict], None], pace: Pace, share: float = 1.0) -> None:
         """Descend; what seems to fail is made and evaluated afresh, the rest keeps its recipe for later."""
         deadline = self._begun(batch, "attack")
         if deadline is None:

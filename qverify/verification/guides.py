@@ -14,25 +14,45 @@ from typing import TYPE_CHECKING
 import torch
 
 from qverify.bounds.backward_pass import Notes
-from qverify.bounds.optimised import Choice, Effort, Quantities, bound_with, searched
+from qverify.bounds.optimised import Choice, Quantities, bound_with, rows_at_once, searched
 from qverify.bounds.pairs import margin_rows
 from qverify.verification.positions import Positions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qverify.bounds.optimised import Effort
     from qverify.bounds.tensors import BoundModel, Bounds
+    from qverify.budget import Deadline
 
 
 def feared(
-    model: BoundModel, bounds: Bounds, labels: Tensor, rivals: Tensor, effort: Effort | None = None
+    model: BoundModel,
+    bounds: Bounds,
+    labels: Tensor,
+    rivals: Tensor,
+    effort: Effort | None = None,
+    deadline: Deadline | None = None,
 ) -> Positions:
     """The positions, between ends (between.py), where bounds on the margins of labels (N,) over rivals (N,) are
-    attained, for the samples of `bounds` (N). `effort`: of a search for better lines than the usual ones."""
-    last = len(model.network.layers) - 1
-    asked = Quantities(rows={last: margin_rows(model, labels, rivals).unsqueeze(1)})
-    choice = Choice(shares={}) if effort is None else searched(model, bounds, asked, effort)[1]
-    notes = Notes()
+    attained, for the samples of `bounds` (N). `effort`: of a search for better lines than the usual ones, which ends
+    when the deadline passes."""
+    step = rows_at_once(model, len(model.network.layers) - 1)
+    every = [slice(start, start + step) for start in range(0, max(1, len(bounds)), step)]
+    parts = []
+    for some in every:
+        rows = margin_rows(model, labels[some], rivals[some])
+        parts.append(_feared(model, bounds.take(some), rows, effort, deadline))
+    return Positions.concatenate(parts)
+
+
+def _feared(
+    model: BoundModel, bounds: Bounds, margin: Tensor, effort: Effort | None, deadline: Deadline | None
+) -> Positions:
+    """`feared` of so many samples as one pass takes, with rows `margin` (N, C)."""
+    last, notes = len(model.network.layers) - 1, Notes()
+    asked = Quantities(rows={last: margin.unsqueeze(1)})
+    choice = Choice(shares={}) if effort is None else searched(model, bounds, asked, effort, deadline)[1]
     with torch.no_grad():
         bound_with(model.searching, bounds.to(torch.float32), asked.to(torch.float32), choice, notes)
     rows = {i: -a.squeeze(1).sign().to(model.dtype) for i, a in notes.rows.items()}

@@ -38,11 +38,8 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return counts
 
 
-EVERY = replace(module.QUICK, starts=4)
-
-
 def attacked(
-    network: Network, x: Array, labels: np.ndarray, radii: Radii, pace: module.Pace = EVERY
+    network: Network, x: Array, labels: np.ndarray, radii: Radii, pace: module.Pace = module.QUICK
 ) -> tuple[Family, Attack]:
     family = Family.of(network, radii)
     model = BoundModel.of(family, "cpu")
@@ -85,7 +82,7 @@ def test_what_holds_goes_through_every_start(rng: np.random.Generator, evaluated
     network, x, outputs = samples(rng)
     _, found = attacked(network, x, outputs.argmax(1), Radii(1e-9, 1e-9, 1e-9, 1e-9))
     assert (found.margin.numpy() > 0).all()
-    first, others = ([len(x) * n] * (EVERY.steps + 1) for n in (1, EVERY.starts - 1))
+    first, others = ([len(x) * n] * (module.QUICK.steps + 1) for n in (1, module.QUICK.starts - 1))
     assert evaluated == first + others
 
 

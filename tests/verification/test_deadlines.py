@@ -74,7 +74,7 @@ def weak(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack that leaves something to every stage."""
     weak = replace(attack.QUICK, steps=1)
     monkeypatch.setattr(attack, "QUICK", weak)
-    for module, names in ((cascade, ("GUIDED", "THOROUGH")), (branching, ("THOROUGH", "SLOW"))):
+    for module, names in ((cascade, ("FIRST", "GUIDED", "THOROUGH")), (branching, ("THOROUGH", "SLOW"))):
         for name in names:
             monkeypatch.setattr(module, name, weak)
 
