@@ -14,7 +14,7 @@ Shapes: P pairs, Q nodes, B of them worked on together, D splits of each at most
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -159,6 +159,17 @@ class Branching:
         found = found.scatter_reduce(0, self.nodes.pair, self.nodes.proved, "amin")
         dropped = ~(self.left | self.closed).to(found.device)
         return torch.where(dropped, torch.minimum(found, self._reached), found)
+
+    def halves(self) -> tuple[Pairs, Tensor]:
+        """Either side of the split that promises most, of every pair that has an open node and was not split yet, with
+        bounds narrowed to it; and the pairs (K,) in which nothing is left to split."""
+        place, at, unit, whole = self._branching(self.nodes)
+        some = torch.nonzero(~whole).squeeze(1)
+        right, left = self._sides(self.nodes.take(some), place[some], at[some], unit[some])
+        both = right.join(left)
+        bounds = narrowed(self.model, self.pairs.bounds.take(both.pair), both.splits)
+        halves = replace(self.pairs.take(both.pair), bounds=bounds, margin=both.proved)
+        return halves.take(torch.nonzero(~empty(bounds)).squeeze(1)), self.nodes.pair[whole]
 
     # -- nodes ------------------------------------------------------------------------------------
 

@@ -191,10 +191,7 @@ class Rounds:
 
     def _round(self, pairs: Pairs, deadline: Deadline | None) -> Tensor:
         """One round for all; the samples (K,) of those that are proved. The others wait on, or are stuck."""
-        bounds = shrunk_under(self.model, pairs.bounds, pairs.assumed, _ASSUMED, deadline)
-        found = _margins(self.model, bounds, pairs.rows, deadline)
-        # No member meets the assumption: the margin is above its limit, but for the rounding of a product.
-        none = empty(bounds) | (found > pairs.limit)
+        bounds, found, none = _after_round(self.model, pairs, deadline)
         self.prove(pairs, torch.where(none, torch.inf, found))
         gain, before = found - pairs.margin, pairs.margin
         shrinks = gain / self._gain  # 0 after the first round, of which nothing can be said
@@ -210,6 +207,23 @@ class Rounds:
     def _set_aside(self, pairs: Pairs) -> None:
         if len(pairs):
             self.stuck = pairs if self.stuck is None else self.stuck.join(pairs)
+
+
+def tightened(model: BoundModel, pairs: Pairs, deadline: Deadline | None = None) -> Pairs:
+    """Pairs after a round, without those of which it proves that no member is within the limit."""
+    if not len(pairs):
+        return pairs
+    bounds, found, none = _after_round(model, pairs, deadline)
+    pairs = replace(pairs, bounds=bounds, margin=torch.maximum(found, pairs.margin))
+    return pairs.take(torch.nonzero(~none).squeeze(1))
+
+
+def _after_round(model: BoundModel, pairs: Pairs, deadline: Deadline | None) -> tuple[Bounds, Tensor, Tensor]:
+    """What a round finds: bounds on neurons and margins (P,), and a mask (P,) of the pairs with no member within the
+    limit: their margins are above it, but for the rounding of a product."""
+    bounds = shrunk_under(model, pairs.bounds, pairs.assumed, _ASSUMED, deadline)
+    found = _margins(model, bounds, pairs.rows, deadline)
+    return bounds, found, empty(bounds) | (found > pairs.limit)
 
 
 def margin_rows(model: BoundModel, labels: Tensor, rivals: Tensor) -> Tensor:

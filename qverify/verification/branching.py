@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from qverify.bounds.branched import Branching
+from qverify.bounds.halving import Halving
 from qverify.bounds.pairs import Rounds
 from qverify.bounds.shrinking import open_neurons
 from qverify.verification.attack import SLOW, THOROUGH
@@ -42,11 +43,11 @@ _FEW = 64
 samples with up to 45 in 0.1 s, falsified ones too, and hardly any with more than 100."""
 _WITH_FEW = 0.1
 """Seconds that branching takes of a sample with so few, if the exact step is exact."""
-_BEFORE_TRIAL, _BEFORE_TRIAL_SECONDS = 0.25, 2.0
-"""The share of its time, and seconds at most, that branching takes of a sample before the exact step tries it: some are
-falsified there at once that no attack breaks."""
-_TRIAL = 0.5
-"""Seconds of that trial, in units of what branching took."""
+_SHALLOW, _SHALLOW_SECONDS = 0.25, 1.0
+"""The share of its time, and seconds at most, that branching takes of a pair before it is halved, and before the exact
+step tries its sample: some are falsified there at once that no attack breaks."""
+_TRIAL, _LEAST_TRIAL = 0.5, 0.5
+"""Seconds of that trial, in units of those, and at least."""
 _OF_SLOW = 0.15
 """The share of the time left that the slow attack has."""
 _UNTIMED = 120.0
@@ -89,52 +90,84 @@ class PairStages:
         labels = torch.as_tensor(batch.labels[batch.open], device=self.model.device)
         lower = self.model.tensor(batch.lower[batch.open])
         self._rounds = Rounds(self.model, batch.bounds, labels, lower, plan.rounds)
+        self._were_tried = np.zeros(0, dtype=batch.open.dtype)
 
     def run(self, deadline: Deadline) -> None:
-        """Both stages; the deadline is that of all samples together."""
+        """All stages; the deadline is that of all samples together."""
         self._say(f"bp-optimised: {len(self.batch.open)} open")
         everything = torch.nonzero((self._rounds.lower <= 0).any(1)).squeeze(1)
         stuck = self._stuck(everything, "bp-optimised", deadline.share(_ROUNDS))
         if stuck is None:
             return
         stuck = self._attacked(stuck)
-        if not len(stuck) or not self.plan.branches or deadline.passed() or not Branching.possible(stuck):
+        if not self.plan.branches or not Branching.possible(stuck):
             return
-        tree = Branching(self.model, stuck, self._seconds(stuck))
-        charged, tried = tree.used.clone(), set[int]()
+        while stuck is not None and len(stuck) and not deadline.passed():
+            left = self._without_decided(self._branched(stuck, deadline))
+            if not self.plan.rounds:
+                return
+            stuck = self._halved(self._tried(left), deadline)
+
+    def _branched(self, stuck: Pairs, deadline: Deadline) -> Pairs:
+        """Branch and bound on pairs, and on the next ones of the samples whose pairs it closes; what it leaves over."""
+        tree = Branching(self.model, stuck, self._shallow(stuck))
+        charged = tree.used.clone()
         while len(tree.nodes) and not deadline.passed():
             count = len(torch.unique(tree.nodes.pair))
             self._say(f"bp-branched: {count} open, {len(tree.nodes)} nodes")
             tree.step(deadline)
             charged = self._charge(tree, charged)
-            self._try(tree, tried)
             done = torch.nonzero(tree.closed.to(self.model.device) & (self._known(tree) <= 0)).squeeze(1)
             if not len(done):
                 continue
             closed = tree.pairs.take(done)
             self._rounds.prove(closed, torch.full_like(closed.margin, torch.inf))
-            again = closed.samples[(self._rounds.lower[closed.samples] <= 0).any(1)]
-            stuck = self._stuck(again, "bp-branched", deadline)
-            if stuck is not None and not deadline.passed():
-                tree.add(stuck, self._seconds(stuck))
-                charged = torch.cat([charged, charged.new_zeros(len(stuck))])
+            more = self._next(closed.samples, deadline)
+            if more is not None and not deadline.passed():
+                tree.add(more, self._shallow(more))
+                charged = torch.cat([charged, charged.new_zeros(len(more))])
         self._rounds.prove(tree.pairs, tree.bound())
         self._tell("bp-branched")
+        return tree.pairs.take(torch.nonzero(~tree.closed.to(self.model.device)).squeeze(1))
 
-    def _try(self, tree: Branching, tried: set[int]) -> None:
-        """Let the exact step try the samples on which branching took long enough, once each; drop what it decides."""
-        if not self._exact:
-            return
-        waited = tree.left & (tree.used >= torch.clamp(_BEFORE_TRIAL * tree.seconds, max=_BEFORE_TRIAL_SECONDS))
-        numbers = self._samples[tree.pairs.samples.cpu().numpy()]
-        new = waited.numpy() & ~np.isin(numbers, list(tried))
-        if not new.any():
-            return
-        samples = np.unique(numbers[new])
-        self._say(f"exact: {len(samples)} tried")
-        self._try_exact(samples, float(_TRIAL * tree.used[torch.as_tensor(new)].max()))
-        tried |= set(samples.tolist())
-        tree.give_up(torch.as_tensor(~np.isin(numbers, self.batch.open)))
+    def _halved(self, left: Pairs, deadline: Deadline) -> Pairs | None:
+        """Halve the pairs, one after the other; the next ones of the samples whose pairs are closed."""
+        done: list[Tensor] = []
+        for place in torch.argsort(left.margin, descending=True).tolist():
+            pair = left.take(torch.tensor([place], device=self.model.device))
+            began, halving = time.perf_counter(), Halving(self.model, pair)
+            own = self.setup.deadline(min(float(self._seconds(pair)), deadline.left))
+            while len(halving.parts) and not halving.stuck and not own.passed():
+                self._say(f"bp-branched: {len(left)} open, {len(halving.parts)} parts")
+                halving.step(own)
+            self.batch.seconds[self._samples[int(pair.samples)]] += time.perf_counter() - began
+            self._rounds.prove(pair, torch.full_like(pair.margin, halving.bound))
+            if not len(halving.parts):
+                done.append(pair.samples)
+        if not done:
+            self._tell("bp-branched")
+            return None
+        return self._next(torch.cat(done), deadline)
+
+    def _next(self, samples: Tensor, deadline: Deadline) -> Pairs | None:
+        """Tell what is proved of some samples, and go on to the next rivals of those that are open."""
+        again = samples[(self._rounds.lower[samples] <= 0).any(1)]
+        return self._stuck(again, "bp-branched", deadline)
+
+    def _tried(self, left: Pairs) -> Pairs:
+        """Let the exact step try the samples of some pairs, once each; those that it does not decide."""
+        new = np.setdiff1d(self._samples[left.samples.cpu().numpy()], self._were_tried)
+        if not self._exact or not len(new):
+            return left
+        self._were_tried = np.union1d(self._were_tried, new)
+        self._say(f"exact: {len(new)} tried")
+        self._try_exact(new, max(_LEAST_TRIAL, _TRIAL * float(self._shallow(left).max())))
+        return self._without_decided(left)
+
+    def _without_decided(self, pairs: Pairs) -> Pairs:
+        """The pairs of samples that are open."""
+        still = np.isin(self._samples[pairs.samples.cpu().numpy()], self.batch.open)
+        return pairs.take(torch.as_tensor(np.flatnonzero(still), device=self.model.device))
 
     def _try_exact(self, samples: Any, seconds: float) -> None:
         """A trial of the exact step on some open samples."""
@@ -161,8 +194,7 @@ class PairStages:
         self._attack(slow, SLOW, _OF_SLOW)
         still = np.union1d(still, slow.open)
         batch.keep(~np.isin(batch.open, np.setdiff1d(before, still)))
-        left = np.flatnonzero(np.isin(numbers, batch.open))
-        return pairs.take(torch.as_tensor(left, device=self.model.device))
+        return self._without_decided(pairs)
 
     def _stuck(self, samples: Tensor, stage: str, deadline: Deadline) -> Pairs | None:
         """Take the lowest margins of some samples through rounds, and tell what is proved; the pairs left over."""
@@ -194,10 +226,15 @@ class PairStages:
         """Seconds (P,) for branching on each of some pairs."""
         limit, spent = self.setup.options.seconds, self.batch.seconds[self._samples[pairs.samples.cpu().numpy()]]
         if limit is None:
-            found = torch.full((len(pairs),), _UNTIMED if self.plan.programs else torch.inf, dtype=torch.float64)
-        else:
-            share = _BEFORE_PROGRAMS if self.plan.programs else 1.0
-            found = torch.as_tensor(share * np.maximum(0.0, limit - spent))
+            return torch.full((len(pairs),), _UNTIMED if self.plan.programs else torch.inf, dtype=torch.float64)
+        share = _BEFORE_PROGRAMS if self.plan.programs else 1.0
+        return torch.as_tensor(share * np.maximum(0.0, limit - spent))
+
+    def _shallow(self, pairs: Pairs) -> Tensor:
+        """Seconds (P,) for it before pairs are halved, or all of them."""
+        found = self._seconds(pairs)
+        if self.plan.rounds:
+            found = torch.clamp(_SHALLOW * found, max=_SHALLOW_SECONDS)
         return torch.where(self._soon(pairs).cpu(), found.clamp(max=_WITH_FEW), found)
 
     def _soon(self, pairs: Pairs) -> Tensor:

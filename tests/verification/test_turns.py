@@ -51,7 +51,7 @@ def test_the_exact_step_does_not_wait_for_branching(monkeypatch: pytest.MonkeyPa
     broken = [v.index for v in verify(network, x, labels, radii) if v.status is Status.FALSIFIED]
     assert broken
     monkeypatch.setattr(branching, "_FEW", 0)
-    monkeypatch.setattr(branching, "_BEFORE_TRIAL_SECONDS", 0.2)
+    monkeypatch.setattr(branching, "_SHALLOW_SECONDS", 0.2)
     trial = branching.PairStages._try_exact
 
     def noted(self: Any, samples: Any, seconds: float) -> None:
@@ -85,7 +85,7 @@ def test_a_trial_without_a_licence_costs_nothing(
     some = [v.index for v in found if v.method == "bp-branched" and v.status is Status.VERIFIED]
     assert some
     monkeypatch.setattr(branching, "_FEW", 0)
-    monkeypatch.setattr(branching, "_BEFORE_TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(branching, "_SHALLOW_SECONDS", 0.0)
     monkeypatch.setattr(Search, "decide", refused)
     again = verify(network, x[some], labels[some], radii, Options(jobs=jobs))
     assert [v.status for v in again] == [Status.VERIFIED] * len(some) and asked
