@@ -19,6 +19,7 @@ import torch
 from qverify.bounds.branched import Branching
 from qverify.bounds.pairs import tightened
 from qverify.bounds.shrinking import open_neurons
+from qverify.budget import pieces
 
 if TYPE_CHECKING:
     from qverify.bounds.pairs import Pairs
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
 
 _TOGETHER, _ROWS = 16, 1500
 """Parts halved together at most, and rows of neurons in a round of these: more are no faster."""
+_ENDS = 4
+"""Tensors of the size of all layers that the bounds of a part take."""
 _LEAST = 0.02
 """Seconds that branch and bound has a half for at least."""
 
 
 class Halving:
     """The open parts of a single pair, which `step` works on. `parts`: none are left once the margin is proved
-    positive. `stuck`: nothing is left to split in one of them."""
+    positive. `stuck`: nothing is left to split in one of them, or the memory is full."""
 
     def __init__(self, model: BoundModel, pair: Pairs):
         self.model, self.parts, self.stuck = model, pair, False
+        self._room = pieces(_ENDS * sum(layer.size for layer in model.network.layers), 1.0, model.memory)
 
     @property
     def bound(self) -> float:
@@ -54,7 +58,7 @@ class Halving:
             self.parts = rest
             return
         halves, whole = tree.halves()
-        self.stuck = bool(len(whole))
+        self.stuck = bool(len(whole)) or len(self.parts) > self._room
         began = time.perf_counter()
         halves = tightened(self.model, halves, deadline)
         self.parts = rest.join(self._branched(halves, time.perf_counter() - began, deadline)).join(lowest.take(whole))

@@ -1,8 +1,9 @@
-"""The last stages of bounds: rounds under the assumption of a counterexample, then branch and bound. Sound.
+"""The last stages of bounds: rounds under the assumption of a counterexample, branch and bound, and halves. Sound.
 
 Of each sample the margin over one rival after the other is taken on, the lowest first: all of them have to be positive.
-Rounds (bounds/pairs.py) while they pay, then many subproblems of many samples at once (bounds/branched.py), each sample
-within its own time. What is left over goes on to the exact step, which gets its share of the time.
+Rounds (bounds/pairs.py) while they pay, then many subproblems of many samples at once (bounds/branched.py), and what
+these leave open is halved with new intervals (bounds/halving.py), each sample within its own time. What is left over
+goes on to the exact step, which gets its share of the time, and tries each sample before that is halved.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ _UNTIMED = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`rounds`: whether they pay; `branches`: whether branch and bound is asked for; `programs`: whether an exact step
-    may follow."""
+    """`rounds`: whether they pay, and so halves; `branches`: whether branch and bound is asked for; `programs`: whether
+    an exact step may follow."""
 
     rounds: bool
     branches: bool
@@ -65,8 +66,8 @@ class Plan:
 
 
 class PairStages:
-    """Rounds and branching for the open samples of a batch, whose bounds are `batch.bounds`, an attack between them,
-    and trials of the exact step.
+    """Rounds, branching and halves for the open samples of a batch, whose bounds are `batch.bounds`, attacks between
+    them, and trials of the exact step.
 
     `proved(mask, stage)` is told the open samples whose margins are all positive, one entry each, and what proved them;
     `tell` the verdicts of trials, `say(where)` how far it is. `attack` decides some samples of a part of the batch.

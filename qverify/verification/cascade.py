@@ -8,7 +8,7 @@
     bp-layers    backward bounds at every layer
     bp-optimised the same with optimised lines, then under the assumption that a counterexample exists
     attack       again, from where these bounds fear a member, then by many short steps
-    bp-branched  branch and bound in batches, and a trial of the exact step where that takes long
+    bp-branched  branch and bound in batches, then halves, and a trial of the exact step between them
     exact        programs and a solver, one sample at a time in `jobs` threads
 
 Where radii stand for integer kernels (schemes `tensor` and `channel`), a sample whose margins are positive is verified

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from qverify.arrays import Array
+from qverify.bounds import halving as halving_module
 from qverify.bounds.halving import Halving
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.pairs import Pairs, Rounds
@@ -121,3 +122,16 @@ def test_it_ends_in_time(rng: np.random.Generator) -> None:
     halving = Halving(model, pairs[0])
     halving.step(Deadline.after(0.0, threading.Event()))
     assert len(halving.parts) and halving.bound >= float(pairs[0].margin)
+
+
+def test_where_the_memory_is_full_it_is_stuck(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    monkeypatch.setattr(halving_module, "_ENDS", 1e12)
+    network = mlp(rng, 4, 10, 10, 3)
+    x = inputs(network, rng)
+    family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
+    model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
+    halving = Halving(model, pairs[0])
+    halving.step(Deadline())
+    assert len(halving.parts) > 1 and not halving.stuck
+    halving.step(Deadline())
+    assert halving.stuck and halving.bound >= float(pairs[0].margin)
