@@ -162,14 +162,18 @@ class Branching:
 
     def halves(self) -> tuple[Pairs, Tensor]:
         """Either side of the split that promises most, of every pair that has an open node and was not split yet, with
-        bounds narrowed to it; and the pairs (K,) in which nothing is left to split."""
+        bounds narrowed to it; and a mask (P,) of the pairs whose members these are, or that are closed."""
+        done = self.closed.clone()
+        if not len(self.nodes):
+            return self.pairs.take(self.nodes.pair), done
         place, at, unit, whole = self._branching(self.nodes)
         some = torch.nonzero(~whole).squeeze(1)
         right, left = self._sides(self.nodes.take(some), place[some], at[some], unit[some])
         both = right.join(left)
         bounds = narrowed(self.model, self.pairs.bounds.take(both.pair), both.splits)
         halves = replace(self.pairs.take(both.pair), bounds=bounds, margin=both.proved)
-        return halves.take(torch.nonzero(~empty(bounds)).squeeze(1)), self.nodes.pair[whole]
+        done[self.nodes.pair[some].cpu()] = True
+        return halves.take(torch.nonzero(~empty(bounds)).squeeze(1)), done
 
     # -- nodes ------------------------------------------------------------------------------------
 

@@ -54,14 +54,12 @@ class Halving:
         count = max(1, min(_TOGETHER, _ROWS // max(1, 4 * neurons)))
         lowest, rest = self.parts.take(order[:count]), self.parts.take(order[count:])
         tree = Branching(self.model, lowest, torch.full((len(lowest),), torch.inf, dtype=torch.float64))
-        if not len(tree.nodes):  # a search for better lines closes them
-            self.parts = rest
-            return
-        halves, whole = tree.halves()
-        self.stuck = bool(len(whole)) or len(self.parts) > self._room
+        halves, done = tree.halves()
+        kept = torch.nonzero(~done.to(order.device)).squeeze(1)
+        self.stuck = bool(len(kept)) or len(self.parts) > self._room
         began = time.perf_counter()
         halves = tightened(self.model, halves, deadline)
-        self.parts = rest.join(self._branched(halves, time.perf_counter() - began, deadline)).join(lowest.take(whole))
+        self.parts = rest.join(self._branched(halves, time.perf_counter() - began, deadline)).join(lowest.take(kept))
 
     def _branched(self, halves: Pairs, seconds: float, deadline: Deadline) -> Pairs:
         """Those that branch and bound does not close in so many seconds together, with its bounds."""

@@ -14,6 +14,7 @@ import torch
 
 from qverify.arrays import Array
 from qverify.bounds import halving as halving_module
+from qverify.bounds.branched import Branching
 from qverify.bounds.halving import Halving
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.pairs import Pairs, Rounds
@@ -135,3 +136,22 @@ def test_where_the_memory_is_full_it_is_stuck(monkeypatch: pytest.MonkeyPatch, r
     assert len(halving.parts) > 1 and not halving.stuck
     halving.step(Deadline())
     assert halving.stuck and halving.bound >= float(pairs[0].margin)
+
+
+def test_parts_that_branching_drops_are_kept(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """For lack of memory, say: they are not closed."""
+    network = mlp(rng, 4, 10, 10, 3)
+    x = inputs(network, rng)
+    family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
+    model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
+    halving = Halving(model, pairs[0])
+    real = Branching.__init__
+
+    def full(self: Branching, *given: Any) -> None:
+        real(self, *given)
+        self._room = 0
+        self._settle()
+
+    monkeypatch.setattr(Branching, "__init__", full)
+    halving.step(Deadline())
+    assert halving.stuck and len(halving.parts) == 1 and halving.bound == float(pairs[0].margin)
