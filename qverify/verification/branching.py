@@ -2,7 +2,7 @@
 
 Of each sample the margin over one rival after the other is taken on, the lowest first: all of them have to be positive.
 Rounds (bounds/pairs.py) while they pay, then many subproblems of many samples at once (bounds/branched.py), and what
-these leave open is halved with new intervals (bounds/halving.py), each sample within its own time. What is left over
+these leave open is halved with new intervals (bounds/tightening.py), each sample within its own time. What is left over
 goes on to the exact step, which gets its share of the time, and tries each sample before that is halved.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from qverify.bounds.branched import Branching
-from qverify.bounds.halving import Halving
 from qverify.bounds.pairs import Rounds
 from qverify.bounds.shrinking import open_neurons
+from qverify.bounds.tightening import Tightening
 from qverify.verification.attack import SLOW, THOROUGH
 from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
@@ -107,7 +107,7 @@ class PairStages:
             left = self._without_decided(self._branched(stuck, deadline))
             if not self.plan.rounds:
                 return
-            stuck = self._halved(self._tried(left), deadline)
+            stuck = self._parted(self._tried(left), deadline)
 
     def _branched(self, stuck: Pairs, deadline: Deadline) -> Pairs:
         """Branch and bound on pairs, and on the next ones of the samples whose pairs it closes; what it leaves over."""
@@ -131,19 +131,19 @@ class PairStages:
         self._tell("bp-branched")
         return tree.pairs.take(torch.nonzero(~tree.closed.to(self.model.device)).squeeze(1))
 
-    def _halved(self, left: Pairs, deadline: Deadline) -> Pairs | None:
+    def _parted(self, left: Pairs, deadline: Deadline) -> Pairs | None:
         """Halve the pairs, one after the other; the next ones of the samples whose pairs are closed."""
         done: list[Tensor] = []
         for place in torch.argsort(left.margin, descending=True).tolist():
             pair = left.take(torch.tensor([place], device=self.model.device))
-            began, halving = time.perf_counter(), Halving(self.model, pair)
+            began, tightening = time.perf_counter(), Tightening(self.model, pair)
             own = self.setup.deadline(min(float(self._seconds(pair)), deadline.left))
-            while len(halving.parts) and not halving.stuck and not own.passed():
-                self._say(f"bp-branched: {len(left)} open, {len(halving.parts)} parts")
-                halving.step(own)
+            while len(tightening.parts) and not tightening.stuck and not own.passed():
+                self._say(f"bp-branched: {len(left)} open, {len(tightening.parts)} parts")
+                tightening.step(own)
             self.batch.seconds[self._samples[int(pair.samples)]] += time.perf_counter() - began
-            self._rounds.prove(pair, torch.full_like(pair.margin, halving.bound))
-            if not len(halving.parts):
+            self._rounds.prove(pair, torch.full_like(pair.margin, tightening.bound))
+            if not len(tightening.parts):
                 done.append(pair.samples)
         if not done:
             self._tell("bp-branched")

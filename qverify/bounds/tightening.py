@@ -34,7 +34,7 @@ _LEAST = 0.02
 """Seconds that branch and bound has a half for at least."""
 
 
-class Halving:
+class Tightening:
     """The open parts of a single pair, which `step` works on. `parts`: none are left once the margin is proved
     positive. `stuck`: nothing is left to split in one of them, or the memory is full."""
 

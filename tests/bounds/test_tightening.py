@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from qverify.arrays import Array
-from qverify.bounds import halving as halving_module
+from qverify.bounds import tightening as module
 from qverify.bounds.branched import Branching
-from qverify.bounds.halving import Halving
 from qverify.bounds.interval import interval_bounds, interval_margins
 from qverify.bounds.pairs import Pairs, Rounds
 from qverify.bounds.tensors import BoundModel
+from qverify.bounds.tightening import Tightening
 from qverify.budget import Deadline
 from qverify.family.family import Family
 from qverify.family.radii import Radii
@@ -77,13 +77,13 @@ def test_no_counterexample_is_lost(kind: str) -> None:
             values = [np.concatenate(both) for both in zip(*drawn, strict=True)]
             margins = values[-1][:, labels[sample]] - values[-1][:, rival]
             failing = [value[margins <= 0] for value in values]
-            halving = Halving(model, pair)
+            tightening = Tightening(model, pair)
             for _ in range(3):
-                if not len(halving.parts) or halving.stuck:
+                if not len(tightening.parts) or tightening.stuck:
                     break
-                halving.step(Deadline())
-                assert held(halving.parts, failing).all()
-                assert not len(halving.parts) or halving.bound <= max(float(margins.min()), float(pair.limit))
+                tightening.step(Deadline())
+                assert held(tightening.parts, failing).all()
+                assert not len(tightening.parts) or tightening.bound <= max(float(margins.min()), float(pair.limit))
             met += len(failing[0])
     assert met > 100
 
@@ -98,18 +98,18 @@ def test_what_is_closed_holds_for_every_member(kind: str) -> None:
         model, pairs = lowest(family, x, labels)
         found = verify(network, x, labels, radii, Options(jobs=1, isolated=False, seconds=1.0))
         for pair in pairs:
-            halving = Halving(model, pair)
+            tightening = Tightening(model, pair)
             for _ in range(12):
-                if len(halving.parts) and not halving.stuck:
-                    halving.step(Deadline())
+                if len(tightening.parts) and not tightening.stuck:
+                    tightening.step(Deadline())
             sample, label = int(pair.samples), int(labels[int(pair.samples)])
             outputs = sample_members(family, x[sample], rng, 1000, corner=True)[-1]
             if (verdict := found[sample]).status is Status.FALSIFIED:
                 witness: Any = verdict.witness()
                 outputs = np.concatenate([outputs, witness.network.evaluate(witness.input[None])])
             least = float((outputs[:, label] - outputs[:, int(pair.rivals)]).min())
-            done = not len(halving.parts)
-            assert least > 0 if done else halving.bound <= max(least, float(pair.limit))
+            done = not len(tightening.parts)
+            assert least > 0 if done else tightening.bound <= max(least, float(pair.limit))
             holding, closed = holding + (verdict.status is Status.VERIFIED), closed + done
     assert closed >= 0.8 * holding > 2, (closed, holding)
 
@@ -120,22 +120,22 @@ def test_it_ends_in_time(rng: np.random.Generator) -> None:
     x = inputs(network, rng)
     family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
     model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
-    halving = Halving(model, pairs[0])
-    halving.step(Deadline.after(0.0, threading.Event()))
-    assert len(halving.parts) and halving.bound >= float(pairs[0].margin)
+    tightening = Tightening(model, pairs[0])
+    tightening.step(Deadline.after(0.0, threading.Event()))
+    assert len(tightening.parts) and tightening.bound >= float(pairs[0].margin)
 
 
 def test_where_the_memory_is_full_it_is_stuck(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    monkeypatch.setattr(halving_module, "_ENDS", 1e12)
+    monkeypatch.setattr(module, "_ENDS", 1e12)
     network = mlp(rng, 4, 10, 10, 3)
     x = inputs(network, rng)
     family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
     model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
-    halving = Halving(model, pairs[0])
-    halving.step(Deadline())
-    assert len(halving.parts) > 1 and not halving.stuck
-    halving.step(Deadline())
-    assert halving.stuck and halving.bound >= float(pairs[0].margin)
+    tightening = Tightening(model, pairs[0])
+    tightening.step(Deadline())
+    assert len(tightening.parts) > 1 and not tightening.stuck
+    tightening.step(Deadline())
+    assert tightening.stuck and tightening.bound >= float(pairs[0].margin)
 
 
 def test_parts_that_branching_drops_are_kept(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
@@ -144,7 +144,7 @@ def test_parts_that_branching_drops_are_kept(monkeypatch: pytest.MonkeyPatch, rn
     x = inputs(network, rng)
     family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
     model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
-    halving = Halving(model, pairs[0])
+    tightening = Tightening(model, pairs[0])
     real = Branching.__init__
 
     def full(self: Branching, *given: Any) -> None:
@@ -153,5 +153,5 @@ def test_parts_that_branching_drops_are_kept(monkeypatch: pytest.MonkeyPatch, rn
         self._settle()
 
     monkeypatch.setattr(Branching, "__init__", full)
-    halving.step(Deadline())
-    assert halving.stuck and len(halving.parts) == 1 and halving.bound == float(pairs[0].margin)
+    tightening.step(Deadline())
+    assert tightening.stuck and len(tightening.parts) == 1 and tightening.bound == float(pairs[0].margin)
