@@ -26,7 +26,7 @@ bits = [8]
 methods = ["auto"]
 samples = "100:140"
 """
-EXACT = PLAN.replace(f', "{NORMAL}"', "").replace("auto", "exact").replace("100:140", "124:136")
+EXACT = PLAN.replace(f', "{NORMAL}"', "").replace("auto", "exact").replace("100:140", "508:520")
 """A dozen samples in two chunks, each for the exact step."""
 
 Rows = dict[str, dict[str, Any]]
