@@ -12,7 +12,7 @@ import pytest
 from qverify import datasets
 from qverify.runs import batch
 from qverify.workers import local as workers
-from tests.support.batches import EXACT, NORMAL, PLAN, kept, plan, undisturbed
+from tests.support.batches import DOZEN, EXACT, NORMAL, PLAN, kept, plan, undisturbed
 from tests.support.commands import answer, qverify, read_rows
 from tests.support.paths import DIGITS
 
@@ -98,7 +98,7 @@ def test_a_plan_with_more_time_asks_again_about_what_ran_out_of_it(tmp_path: Pat
     said = f"{12 - len(limited)} samples are decided already; {len(limited)} are left" in result.stderr
     assert said or len(limited) == 12
     rows = [row for row in read_rows(out)[12:] if row["case"].startswith("second-")]
-    assert sorted(row["index"] for row in rows) == list(range(124, 136)) and not any("limit" in row for row in rows)
+    assert sorted(row["index"] for row in rows) == list(DOZEN) and not any("limit" in row for row in rows)
     before = (out / "samples.jsonl").read_bytes()
     assert answer("batch", plan(tmp_path, text + "30"), "--out", out)["samples"] == 12
     assert (out / "samples.jsonl").read_bytes() == before

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from qverify.workers.tasks import CHUNK
 from tests.support import processes
 from tests.support.commands import answer, read_rows
 from tests.support.paths import DIGITS
@@ -26,8 +27,9 @@ bits = [8]
 methods = ["auto"]
 samples = "100:140"
 """
-EXACT = PLAN.replace(f', "{NORMAL}"', "").replace("auto", "exact").replace("100:140", "508:520")
-"""A dozen samples in two chunks, each for the exact step."""
+DOZEN = range(CHUNK - 7, CHUNK + 5)
+EXACT = PLAN.replace(f', "{NORMAL}"', "").replace("auto", "exact").replace("100:140", f"{DOZEN.start}:{DOZEN.stop}")
+"""A dozen samples in two chunks, each for the exact step; one has the label 9, and others have not."""
 
 Rows = dict[str, dict[str, Any]]
 
