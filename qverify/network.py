@@ -187,6 +187,11 @@ class Network(Brief):
         """Indices of the dynamic rounding points; there are some in what was read from a dynamically quantised file."""
         return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, DynamicRounding))
 
+    @cached_property
+    def multiplications(self) -> int:
+        """Those of one forward pass of one sample, padding included."""
+        return sum(la.size * la.fan_in for la in self.layers if isinstance(la, (Dense, Conv)))
+
     @property
     def rounds(self) -> bool:
         """It was read from a quantised file: it has rounding points, of either kind."""

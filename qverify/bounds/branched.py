@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from qverify.bounds.backward_pass import Notes
-from qverify.bounds.optimised import Choice, Effort, Quantities, bound_with, rows_at_once, searched
+from qverify.bounds.optimised import Choice, Effort, Quantities, bound_with, noted, rows_at_once, searched
 from qverify.bounds.shrinking import empty
 from qverify.bounds.splits import Candidates, Splits, candidates, narrowed
 from qverify.budget import pieces
@@ -130,11 +130,6 @@ class Branching:
         self.nodes = self.nodes.join(self._roots(before + torch.arange(count, device=self.model.device)))
         self._settle()
 
-    def give_up(self, pairs: Tensor) -> None:
-        """Drop the pairs where a mask (P,) holds."""
-        self.left &= ~pairs
-        self._settle()
-
     def step(self, deadline: Deadline | None = None) -> None:
         """Split some nodes, and bound the children."""
         began = time.perf_counter()
@@ -179,10 +174,9 @@ class Branching:
 
     def _roots(self, pair: Tensor) -> Nodes:
         """The pairs themselves, with the usual lines."""
-        notes, splits = Notes(), Splits.none(len(pair), self.pairs.margin)
-        with torch.no_grad():
-            asked = self._asked(pair, splits, torch.float32)
-            bound_with(self.model.searching, self._near.take(pair), asked, Choice(shares={}), notes)
+        splits = Splits.none(len(pair), self.pairs.margin)
+        asked = self._asked(pair, splits, torch.float32)
+        notes = noted(self.model.searching, self._near.take(pair), asked, Choice(shares={}))
         shares = {i: t.expand(len(pair), 1, t.shape[2]).contiguous() for i, t in notes.shares.items()}
         choice = Choice(shares=shares, multipliers=torch.zeros(len(pair), 1, 0, device=pair.device))
         return self._bounded(Nodes(pair=pair, proved=self.pairs.margin[pair], splits=splits, choice=choice), None)

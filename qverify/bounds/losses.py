@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qverify.bounds.backward_pass import Notes
-from qverify.bounds.optimised import Choice, Quantities, bound_with, rows_at_once
+from qverify.bounds.optimised import Choice, margin_of, noted, rows_at_once
+from qverify.bounds.pairs import margin_rows
 from qverify.bounds.splits import candidates, read_layers, targets
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ def loosest(model: BoundModel, bounds: Bounds, labels: Tensor, lower: Tensor) ->
     where = read_layers(model)
     if not where:
         return [""] * len(bounds)
-    eye = torch.eye(model.network.output_size, dtype=torch.float32, device=model.device)
-    rows = eye[labels] - eye[lower.argmin(1)]
+    rows = margin_rows(model.searching, labels, lower.argmin(1))
     every = torch.arange(len(bounds), device=model.device)
     pieces = torch.split(every, rows_at_once(model, len(model.network.layers) - 1))
     lost = torch.cat([_lost(model.searching, bounds.take(some).to(torch.float32), rows[some]) for some in pieces])
@@ -37,11 +36,9 @@ def loosest(model: BoundModel, bounds: Bounds, labels: Tensor, lower: Tensor) ->
     return [names[i] if amount > 0 else "" for i, amount in zip(places, amounts, strict=True)]
 
 
-@torch.no_grad()
 def _lost(model: BoundModel, bounds: Bounds, rows: Tensor) -> Tensor:
     """What lines lose (B, T) at the neurons that activations read, on margins with rows (B, C)."""
-    notes, last = Notes(), len(model.network.layers) - 1
-    bound_with(model, bounds, Quantities(rows={last: rows.unsqueeze(1)}), Choice(shares={}), notes)
+    notes = noted(model, bounds, margin_of(model, rows), Choice(shares={}))
     return candidates(model, bounds, notes.rows, notes.shares).gain.clamp(min=0.0).nan_to_num(0.0)
 
 

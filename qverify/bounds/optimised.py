@@ -157,6 +157,19 @@ def bound_with(
     return found - taken - 8.0 * model.rounding.unit * (found.abs() + taken.abs()) - model.rounding.tiny
 
 
+@torch.no_grad()
+def noted(model: BoundModel, bounds: Bounds, asked: Quantities, choice: Choice) -> Notes:
+    """What is noted of the pass of `bound_with`."""
+    notes = Notes()
+    bound_with(model, bounds, asked, choice, notes)
+    return notes
+
+
+def margin_of(model: BoundModel, rows: Tensor) -> Quantities:
+    """`rows . output` of each problem, rows (B, n_out)."""
+    return Quantities(rows={len(model.network.layers) - 1: rows.unsqueeze(1)})
+
+
 def _add(rows: dict[int, Tensor], more: dict[int, Tensor]) -> None:
     for i, own in more.items():
         rows[i] = rows[i] + own if i in rows else own

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qverify.bounds.optimised import Assumption, Effort, Quantities, rows_at_once, searched
+from qverify.bounds.optimised import Assumption, Effort, margin_of, rows_at_once, searched
 from qverify.bounds.shrinking import empty, open_neurons, shrunk, shrunk_outputs, shrunk_under
 from qverify.bounds.splits import targets
 from qverify.text.brief import Brief
@@ -234,6 +234,4 @@ def margin_rows(model: BoundModel, labels: Tensor, rivals: Tensor) -> Tensor:
 
 def _margins(model: BoundModel, bounds: Bounds, rows: Tensor, deadline: Deadline | None) -> Tensor:
     """Lower bounds (P,) on `rows . output`, rows (P, C)."""
-    last = len(model.network.layers) - 1
-    asked = Quantities(rows={last: rows.unsqueeze(1)})
-    return searched(model, bounds, asked, MARGINS, deadline)[0].squeeze(1)
+    return searched(model, bounds, margin_of(model, rows), MARGINS, deadline)[0].squeeze(1)

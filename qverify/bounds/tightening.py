@@ -2,8 +2,8 @@
 
 Branch and bound (branched.py) splits thousands of times, and all its nodes keep the intervals of the pair. Where much
 is lost in intervals that does not help. Here a family is halved at the neuron that promises most, a round (pairs.py) is
-made for either half, and branch and bound has it for as long as that took: some hundred times as long a node, and some
-dozens of them often close what a hundred thousand others do not.
+made for either half, and branch and bound has it for as long as that took. Such a part costs some hundred times as much
+as a node, and some dozens of them often close what a hundred thousand nodes do not.
 
 Shapes: P pairs; here parts of one, by the same sample and rival.
 """

@@ -16,7 +16,7 @@ def count_coefficients(family: Family) -> int:
     layers = family.network.layers
     pools = 7 * sum(la.windows.size for la in layers if isinstance(la, MaxPool))
     products = 12 * sum(layers[i].size for i in family.network.products)
-    return pools + products + 2 * sum(la.size * la.fan_in for la in layers if isinstance(la, (Dense, Conv)))
+    return pools + products + 2 * family.network.multiplications
 
 
 def count_products(family: Family) -> int:

@@ -188,13 +188,13 @@ class PairStages:
         part = batch.part(np.isin(batch.open, numbers))
         order = np.argsort(numbers)[np.searchsorted(np.sort(numbers), part.open)]
         part.bounds = pairs.bounds.take(torch.as_tensor(order, device=self.model.device))
-        before = part.open
+        first = part.open
         self._attack(part, THOROUGH, 1.0)
         slow = part.part(np.isin(part.open, numbers[~self._soon(pairs).cpu().numpy()]))
-        still = np.setdiff1d(part.open, slow.open)
+        second = slow.open
         self._attack(slow, SLOW, _OF_SLOW)
-        still = np.union1d(still, slow.open)
-        batch.keep(~np.isin(batch.open, np.setdiff1d(before, still)))
+        broken = np.union1d(np.setdiff1d(first, part.open), np.setdiff1d(second, slow.open))
+        batch.keep(~np.isin(batch.open, broken))
         return self._without_decided(pairs)
 
     def _stuck(self, samples: Tensor, stage: str, deadline: Deadline) -> Pairs | None:

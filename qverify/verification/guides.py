@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qverify.bounds.backward_pass import Notes
-from qverify.bounds.optimised import Choice, Quantities, bound_with, rows_at_once, searched
+from qverify.bounds.optimised import Choice, margin_of, noted, rows_at_once, searched
 from qverify.bounds.pairs import margin_rows
 from qverify.verification.positions import Positions
 
@@ -50,11 +49,9 @@ def _feared(
     model: BoundModel, bounds: Bounds, margin: Tensor, effort: Effort | None, deadline: Deadline | None
 ) -> Positions:
     """`feared` of so many samples as one pass takes, with rows `margin` (N, C)."""
-    last, notes = len(model.network.layers) - 1, Notes()
-    asked = Quantities(rows={last: margin.unsqueeze(1)})
+    asked = margin_of(model, margin)
     choice = Choice(shares={}) if effort is None else searched(model, bounds, asked, effort, deadline)[1]
-    with torch.no_grad():
-        bound_with(model.searching, bounds.to(torch.float32), asked.to(torch.float32), choice, notes)
+    notes = noted(model.searching, bounds.to(torch.float32), asked.to(torch.float32), choice)
     rows = {i: -a.squeeze(1).sign().to(model.dtype) for i, a in notes.rows.items()}
     middle = Positions.middle(model, len(bounds))
     return replace(

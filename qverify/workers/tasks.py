@@ -11,7 +11,6 @@ import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qverify.layers import Conv, Dense
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -85,8 +84,7 @@ class Lost:
 
 def chunk_of(network: Network) -> int:
     """Samples of the network that share a task."""
-    affine = (layer for layer in network.layers if isinstance(layer, (Dense, Conv)))
-    return CHUNK if sum(layer.size * layer.fan_in for layer in affine) <= _LARGE else LARGE_CHUNK
+    return CHUNK if network.multiplications <= _LARGE else LARGE_CHUNK
 
 
 class Parcels:

@@ -13,7 +13,7 @@ import torch
 
 from qverify.arrays import Array
 from qverify.bounds.branched import Branching
-from qverify.bounds.interval import interval_bounds, interval_margins
+from qverify.bounds.interval import interval_bounds
 from qverify.bounds.optimised import Choice, Quantities, bound_with
 from qverify.bounds.pairs import Rounds
 from qverify.bounds.refinement import backward_margins, tightened_bounds
@@ -22,13 +22,13 @@ from qverify.bounds.splits import Splits, narrowed, read_layers, split_places, t
 from qverify.bounds.tensors import BoundModel
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support.bounds import TOLERANCE, assert_contained, members
 from tests.support.marks import mostly_slow
-from tests.support.networks import inputs, mlp, sample_members, smooth
+from tests.support.networks import inputs, mlp, sample_members
 from tests.support.optimised import ALL, EFFORT, SIZES, any_setting, upper_ends
+from tests.support.pairs import KINDS, lowest, problem
 
 
 def values_read(family: Family, model: BoundModel, values: list[Array]) -> Array:
@@ -89,34 +89,22 @@ def test_any_multipliers_bound_the_members_of_a_subproblem(name: str, size: floa
     assert met > 100
 
 
-def begun(network: Network, x: Array, labels: Array, radii: Radii) -> tuple[Family, Branching | None]:
-    """The tree of the lowest margin of each open sample, by interval bounds alone, which leave splits work to do."""
-    family = Family.of(network, radii)
-    model = BoundModel.of(family)
-    low, high = family.box(x)
-    bounds, wanted = interval_bounds(model, model.tensor(low), model.tensor(high)), torch.as_tensor(labels)
-    rounds = Rounds(model, bounds, wanted, interval_margins(model, bounds, wanted))
-    rounds.begin(torch.nonzero((rounds.lower <= 0).any(1)).squeeze(1))
-    waiting = rounds._waiting
+def begun(family: Family, x: Array, labels: Array) -> Branching | None:
+    """The tree of the lowest margin of each open sample."""
+    model, waiting = lowest(family, x, labels)
     if waiting is None:
-        return family, None
-    return family, Branching(model, waiting, torch.full((len(waiting),), torch.inf, dtype=torch.float64))
+        return None
+    return Branching(model, waiting, torch.full((len(waiting),), torch.inf, dtype=torch.float64))
 
 
-RADII = {"inputs": Radii(0.2, 0.0, 0.0, 0.0), "all": Radii(0.05, 0.002, 0.002, 0.002), "tanh": Radii(0.1, 1e-3, 1e-3)}
-
-
-@pytest.mark.parametrize("kind", mostly_slow(["all", "inputs", "points", "tanh"]))
+@pytest.mark.parametrize("kind", mostly_slow(KINDS))
 def test_what_is_closed_holds_for_every_member(kind: str) -> None:
     """Against drawn members and the worst that an attack finds; and most that holds is closed."""
     closed = holding = 0
     for seed in range(2 if kind == "tanh" else 10):
-        rng = np.random.default_rng(seed)
-        network = smooth(rng, "tanh") if kind == "tanh" else mlp(rng, 4, 10, 10, 3)
-        x = np.concatenate([inputs(network, rng) for _ in range(2)])
-        labels = network.evaluate(x).argmax(1)
-        radii = RADII.get(kind) or Radii.from_bits(7, "channel", "nearest", network, x)
-        family, tree = begun(network, x, labels, radii)
+        rng, network, x, labels, radii = problem(kind, seed)
+        family = Family.of(network, radii)
+        tree = begun(family, x, labels)
         if tree is None:
             continue
         for _ in range(40):

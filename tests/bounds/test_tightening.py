@@ -15,39 +15,23 @@ import torch
 from qverify.arrays import Array
 from qverify.bounds import tightening as module
 from qverify.bounds.branched import Branching
-from qverify.bounds.interval import interval_bounds, interval_margins
-from qverify.bounds.pairs import Pairs, Rounds
+from qverify.bounds.pairs import Pairs
 from qverify.bounds.tensors import BoundModel
 from qverify.bounds.tightening import Tightening
 from qverify.budget import Deadline
 from qverify.family.family import Family
 from qverify.family.radii import Radii
-from qverify.network import Network
 from qverify.verification.cascade import verify
 from qverify.verification.verdict import Options, Status
 from tests.support.bounds import TOLERANCE
 from tests.support.marks import mostly_slow
-from tests.support.networks import inputs, mlp, sample_members, smooth
-
-RADII = {"inputs": Radii(0.2, 0.0, 0.0, 0.0), "all": Radii(0.05, 0.002, 0.002, 0.002), "tanh": Radii(0.1, 1e-3, 1e-3)}
-
-
-def problem(kind: str, seed: int) -> tuple[np.random.Generator, Network, Array, Array, Radii]:
-    rng = np.random.default_rng(seed)
-    network = smooth(rng, "tanh") if kind == "tanh" else mlp(rng, 4, 10, 10, 3)
-    x = np.concatenate([inputs(network, rng) for _ in range(2)])
-    radii = RADII.get(kind) or Radii.from_bits(7, "channel", "nearest", network, x)
-    return rng, network, x, network.evaluate(x).argmax(1), radii
+from tests.support.networks import inputs, mlp, sample_members
+from tests.support.pairs import KINDS, lowest, problem
 
 
-def lowest(family: Family, x: Array, labels: Array) -> tuple[BoundModel, list[Pairs]]:
-    """The lowest margin of each open sample, by interval bounds alone."""
-    model = BoundModel.of(family)
-    low, high = family.box(x)
-    bounds, wanted = interval_bounds(model, model.tensor(low), model.tensor(high)), torch.as_tensor(labels)
-    rounds = Rounds(model, bounds, wanted, interval_margins(model, bounds, wanted))
-    rounds.begin(torch.nonzero((rounds.lower <= 0).any(1)).squeeze(1))
-    found = rounds._waiting
+def each(family: Family, x: Array, labels: Array) -> tuple[BoundModel, list[Pairs]]:
+    """The pair of the lowest margin of each open sample, one by one."""
+    model, found = lowest(family, x, labels)
     return model, [] if found is None else [found.take(torch.tensor([k])) for k in range(len(found))]
 
 
@@ -62,7 +46,7 @@ def held(parts: Pairs, values: list[Array]) -> Any:
     return inside
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["all", "inputs", "points", "tanh"]))
+@pytest.mark.parametrize("kind", mostly_slow(KINDS))
 def test_no_counterexample_is_lost(kind: str) -> None:
     """After any number of halves, each that there is lies in one of the parts that are left, and no bound is above."""
     met = 0
@@ -70,7 +54,7 @@ def test_no_counterexample_is_lost(kind: str) -> None:
         rng, network, x, labels, radii = problem(kind, seed)
         wide = Radii(1.0, 0.05, 0.05, 0.05) if kind != "points" else radii
         family = Family.of(network, wide)
-        model, pairs = lowest(family, x, labels)
+        model, pairs = each(family, x, labels)
         for pair in pairs:
             sample, rival = int(pair.samples), int(pair.rivals)
             drawn = [sample_members(family, x[sample], rng, 2000, corner) for corner in (False, True)]
@@ -88,14 +72,14 @@ def test_no_counterexample_is_lost(kind: str) -> None:
     assert met > 100
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["all", "inputs", "points", "tanh"]))
+@pytest.mark.parametrize("kind", mostly_slow(KINDS))
 def test_what_is_closed_holds_for_every_member(kind: str) -> None:
     """Against drawn members and the worst that the cascade finds; and most that holds is closed."""
     closed = holding = 0
     for seed in range(2 if kind == "tanh" else 8):
         rng, network, x, labels, radii = problem(kind, seed)
         family = Family.of(network, radii)
-        model, pairs = lowest(family, x, labels)
+        model, pairs = each(family, x, labels)
         found = verify(network, x, labels, radii, Options(jobs=1, isolated=False, seconds=1.0))
         for pair in pairs:
             tightening = Tightening(model, pair)
@@ -119,7 +103,7 @@ def test_it_ends_in_time(rng: np.random.Generator) -> None:
     network = mlp(rng, 4, 10, 10, 3)
     x = inputs(network, rng)
     family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
-    model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
+    model, pairs = each(family, x, network.evaluate(x).argmax(1))
     tightening = Tightening(model, pairs[0])
     tightening.step(Deadline.after(0.0, threading.Event()))
     assert len(tightening.parts) and tightening.bound >= float(pairs[0].margin)
@@ -130,7 +114,7 @@ def test_where_the_memory_is_full_it_is_stuck(monkeypatch: pytest.MonkeyPatch, r
     network = mlp(rng, 4, 10, 10, 3)
     x = inputs(network, rng)
     family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
-    model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
+    model, pairs = each(family, x, network.evaluate(x).argmax(1))
     tightening = Tightening(model, pairs[0])
     tightening.step(Deadline())
     assert len(tightening.parts) > 1 and not tightening.stuck
@@ -143,7 +127,7 @@ def test_parts_that_branching_drops_are_kept(monkeypatch: pytest.MonkeyPatch, rn
     network = mlp(rng, 4, 10, 10, 3)
     x = inputs(network, rng)
     family = Family.of(network, Radii(0.5, 0.05, 0.05, 0.05))
-    model, pairs = lowest(family, x, network.evaluate(x).argmax(1))
+    model, pairs = each(family, x, network.evaluate(x).argmax(1))
     tightening = Tightening(model, pairs[0])
     real = Branching.__init__
 
