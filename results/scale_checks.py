@@ -23,9 +23,11 @@ from scale_runs import (
     started,
 )
 
+import qverify
 from qverify.console.output import say
 from qverify.errors import InternalError
 from qverify.verification.tally import Tally
+from qverify.workers.tasks import chunk_of
 
 if TYPE_CHECKING:
     import subprocess
@@ -72,7 +74,8 @@ def _counted(found: list[Row]) -> Measured:
 def kills(bench: ScaleBench) -> Measured:
     """Kill a run again and again, let it finish, and compare its rows with those of an undisturbed run."""
     expected = bench.undisturbed(OURS, "--jobs", "2")
-    rest, draw = Rest(expected, 2), random.Random(bench.seed)
+    chunk = chunk_of(qverify.load(bench.settings.path(OURS)), len(expected.rows))
+    rest, draw = Rest(expected, 2, chunk), random.Random(bench.seed)
     hits: list[Measured] = []
     found: list[dict[str, int]] = []
     while len(hits) < bench.kills:

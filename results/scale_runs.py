@@ -27,7 +27,7 @@ from qverify.runs.folder import RUNS
 from qverify.runs.start import Start
 from qverify.runs.stored import BATCH
 from qverify.verification.row import Row
-from qverify.workers.tasks import CHUNK
+from qverify.workers.tasks import chunk_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -191,20 +191,23 @@ def _timeless(row: Row) -> Row:
 
 
 class Rest:
-    """How long a run that was interrupted will still take, from an undisturbed run with `jobs` processes."""
+    """How long a run that was interrupted will still take, from an undisturbed run with `jobs` processes.
 
-    def __init__(self, run: ScaleRun, jobs: int):
-        self._rows, self._jobs = run.rows, jobs
+    `chunk`: how many samples share a task.
+    """
+
+    def __init__(self, run: ScaleRun, jobs: int, chunk: int):
+        self._rows, self._jobs, self._chunk = run.rows, jobs, chunk
         self._start = max(0.0, run.seconds - sum(row.seconds for row in run.rows) / jobs)
 
     def seconds(self, kept: Sequence[Row]) -> float:
         """With these rows on disk. Chunks in which a row is missing are bounded again as a whole."""
         done = {row.key for row in kept}
-        unfinished = {row.index // CHUNK for row in self._rows if row.key not in done}
+        unfinished = {row.index // self._chunk for row in self._rows if row.key not in done}
         work = sum(
             row.seconds
             for row in self._rows
-            if (row.key not in done if row.method == "exact" else row.index // CHUNK in unfinished)
+            if (row.key not in done if row.method == "exact" else row.index // self._chunk in unfinished)
         )
         return self._start + work / self._jobs
 

@@ -103,7 +103,8 @@ class Assembly:
             setting=self.parcels.add(Setting(problem.radii, options)),
             limit=None if options.seconds is None else options.seconds + GRACE,
         )
-        self.cases.append(BatchCase(question=question, indices=problem.indices, task=task, chunk=chunk_of(network)))
+        chunk = chunk_of(network, len(problem.indices))
+        self.cases.append(BatchCase(question=question, indices=problem.indices, task=task, chunk=chunk))
         self.labels[task.case] = problem.samples.y
 
     def _refuse_twins(self) -> None:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from qverify.verification.row import Row
     from qverify.verification.verdict import Options
 
-CHUNK, LARGE_CHUNK = 512, 128
-"""Samples of a network, and of a large one, that share a task for the cheap stages: those with indices from k CHUNK up
-to (k+1) CHUNK. Numbers may depend in their last digits on what is computed together, so chunks never depend on what is
-missing. What is left of a chunk shares the passes of the later stages: of more samples each takes less time, and more
-of them are lost if the process ends."""
+_SMALLEST, CHUNK, _LARGE_CHUNK = 32, 512, 128
+"""The fewest samples that share a task for the cheap stages, the most of a network, and the most of a large one. What
+is left of a chunk shares the passes of the later stages: of more samples each takes less time, and more of them are
+lost if the process ends."""
+_TASKS = 4
+"""Tasks that samples are cut into at the least, as far as the smallest allows: rows come early, and workers share."""
 _LARGE = 1e6
 """Multiplications of a forward pass of a large network."""
 GRACE = 10.0
@@ -82,9 +83,15 @@ class Lost:
     overdue: bool = False
 
 
-def chunk_of(network: Network) -> int:
-    """Samples of the network that share a task."""
-    return CHUNK if network.multiplications <= _LARGE else LARGE_CHUNK
+def chunk_of(network: Network, samples: int) -> int:
+    """How many of the samples share a task: those with indices from k chunks up to k+1, a power of two.
+
+    Numbers may depend in their last digits on what is computed together, so chunks depend neither on what is missing
+    nor on the jobs.
+    """
+    most = CHUNK if network.multiplications <= _LARGE else _LARGE_CHUNK
+    share = max(1, samples // _TASKS)
+    return min(most, max(_SMALLEST, 1 << (share.bit_length() - 1)))
 
 
 class Parcels:

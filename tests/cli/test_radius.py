@@ -28,6 +28,8 @@ from tests.support.refusals import refusal
 FIRST = ("--data", "digits", "--samples", "30:70", "--bits", 6)
 FEW = ("--data", "digits", "--samples", "30:54", "--bits", 6)
 QUICK = ("--precision", 0.1, "--max-factor", 4)
+FINE = ("--precision", 0.01, "--max-factor", 4)
+"""Bounds and attacks meet at factors less fine; here some are left to the exact step."""
 BP = ("--method", "bp", *QUICK)
 LAYERS = ("--accuracy", 0.85, "--layer-method", "ibp")
 COLUMNS = "index,label,predicted,lower,upper,proved_by,broken_by,detail,seconds"
@@ -51,7 +53,7 @@ def test_the_choices_are_those_of_the_library() -> None:
 @pytest.mark.slow
 def test_factor_1_counts_what_verify_counts() -> None:
     """With everything that decides: bounds, attack, solver."""
-    found = answer("radius", DIGITS, *FEW, *QUICK)
+    found = answer("radius", DIGITS, *FEW, *FINE)
     expected = answer("verify", DIGITS, *FEW)
     assert found["verified_at_1"] == expected["verified"] and found["samples"] == 24
     assert found["misclassified"] == expected["misclassified"] > 0
@@ -63,8 +65,9 @@ def test_factor_1_counts_what_verify_counts() -> None:
         if b["broken_by"] == "forward":
             assert (b["lower"], b["upper"]) == (None, 0.0) and b["predicted"] != b["label"]
         else:
-            assert b["lower"] < b["upper"] <= b["lower"] * 1.1001 and b["predicted"] == b["label"]
-    assert {b["broken_by"] for b in brackets} >= {"forward", "attack", "exact"}
+            assert b["lower"] < b["upper"] <= b["lower"] * 1.0101 and b["predicted"] == b["label"]
+    assert {b["broken_by"] for b in brackets} >= {"forward", "attack"}
+    assert {b[by] for b in brackets for by in ("proved_by", "broken_by")} >= {"bp-optimised", "exact"}
     factors = sorted(b["lower"] or 0.0 for b in brackets)
     assert list(found["quantiles"].values()) == [factors[i] for i in (0, 2, 11, 20, 23)]
 
@@ -122,12 +125,12 @@ def test_radii_from_a_file_some_of_them_zero(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_undecided_brackets_are_said_to_be_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qverify.verification.exact_step.ExactStep._seconds", lambda self, sample: 1e-4)
-    given = ("--data", "digits", "--samples", ":4", "--bits", 6, *QUICK, "--timeout", 60, "--jobs", 1)
+    given = ("--data", "digits", "--samples", "17:20", "--bits", 6, *FINE, "--timeout", 60, "--jobs", 1)
     brackets = answer("radius", DIGITS, *given)["brackets"]
     wide = [b for b in brackets if b["detail"]]
-    assert wide and all("time limit" in b["detail"] and b["lower"] * 1.15 < b["upper"] for b in wide)
+    assert wide and all("time limit" in b["detail"] and b["lower"] * 1.0101 < b["upper"] for b in wide)
     shown = qverify("radius", DIGITS, *given).stdout
-    assert "Wider than 10 %: " in shown and "fails" in shown and "Broken by attack" in shown
+    assert "Wider than 1 %: " in shown and "fails" in shown and "Broken by attack" in shown
 
 
 def test_a_table_for_samples_0_to_100_has_no_emoji() -> None:

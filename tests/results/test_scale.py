@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from qverify.verification.row import Row, Status
-from qverify.workers.tasks import CHUNK
 from tests.support.batches import linux
 from tests.support.commands import read_rows
 from tests.support.paths import DIGITS, RESULTS
@@ -103,8 +102,8 @@ def test_rows_that_differ_are_counted(modules: tuple[ModuleType, ModuleType]) ->
 
 def test_the_rest_of_a_run_bounds_unfinished_chunks_again(modules: tuple[ModuleType, ModuleType]) -> None:
     runs, _ = modules
-    rows = [row(0), row(1, method="exact", seconds=5.0), row(CHUNK), row(CHUNK + 1, method="exact", seconds=7.0)]
-    rest = runs.Rest(runs.ScaleRun(Path(), rows, 10.0, 0.0), 2)
+    rows = [row(0), row(1, method="exact", seconds=5.0), row(64), row(65, method="exact", seconds=7.0)]
+    rest = runs.Rest(runs.ScaleRun(Path(), rows, 10.0, 0.0), 2, 64)
     assert rest.seconds([]) == 10.0
     assert rest.seconds(rows[:2]) == 3.0 + 8.0 / 2
     assert rest.seconds(rows[:3]) == 3.0 + 8.0 / 2

@@ -192,4 +192,9 @@ def test_the_time_left_of_bounds_alone() -> None:
 def test_large_networks_share_tasks_less(rng: Any) -> None:
     """What their samples take is long, and a task gives its rows at its end."""
     small, large = mlp(rng, 300, 300, 10), mlp(rng, 2000, 600, 10)
-    assert chunk_of(small) == 512 and chunk_of(large) == 128
+    assert chunk_of(small, 10_000) == 512 and chunk_of(large, 10_000) == 128
+
+
+def test_few_samples_are_several_tasks_still(rng: Any) -> None:
+    found = [chunk_of(mlp(rng, 3, 3, 2), samples) for samples in (1, 32, 128, 255, 256, 300, 1000, 2047, 2048, 10**6)]
+    assert found == [32, 32, 32, 32, 64, 64, 128, 256, 512, 512]
