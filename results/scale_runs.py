@@ -27,7 +27,6 @@ from qverify.runs.folder import RUNS
 from qverify.runs.start import Start
 from qverify.runs.stored import BATCH
 from qverify.verification.row import Row
-from qverify.workers.tasks import chunk_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
