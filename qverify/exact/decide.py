@@ -86,8 +86,11 @@ def rule(known: Known, scale: float) -> Ruling:
     return Ruling.HOLDS if known.lower > 0.0 else Ruling.OPEN
 
 
-def reason(outcome: Outcome) -> str:
-    """The reason, in words for the user, why a question is still open after this outcome."""
+def reason(outcome: Outcome, known: Known, allowed: float) -> str:
+    """The reason, in words for the user, why a question is still open after this outcome.
+
+    `known`: bounds on its minimum since; `allowed`: the `tolerance` of the program that was solved.
+    """
     if outcome.status in (Ending.INFEASIBLE, Ending.UNBOUNDED):
         return f"the solver calls a program {outcome.status.value} that has a solution; try another --solver"
     if outcome.status is Ending.FAILED:
@@ -96,4 +99,6 @@ def reason(outcome: Outcome) -> str:
         return "time limit"
     if outcome.status is Ending.INTERRUPTED:
         return "interrupted"
-    return "the worst case is within the solver's tolerance of 0"
+    if known.lower >= -2.0 * allowed or known.upper <= 2.0 * allowed:
+        return "the worst case is within the solver's tolerance of 0"
+    return f"the program's worst case is {known.lower:.3g}, of which members were found to reach {known.upper:.3g}"

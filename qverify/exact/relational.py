@@ -58,10 +58,15 @@ class Relational:
     outwards by what was rounded in making a row. `columns[i]`: the variables of layer i, where it has any.
     `relaxed[i]`: coordinates of layer i whose |x_j| is bounded by a chord and weighted by some radius. Raises
     InternalError through `Program` if bounds are not finite.
+
+    `clear`: for its points alone, and no bound. Of rounding points that keep 0, values below and above the jump at
+    `dead` are apart, so that a member follows a point on the side that was meant (`Point.cleared`).
     """
 
-    def __init__(self, maps: Maps, bounds: SampleBounds, signs: Mapping[int, BoolArray] | None = None):
-        self.maps, self.bounds, self.signs = maps, bounds, dict(signs or {})
+    def __init__(
+        self, maps: Maps, bounds: SampleBounds, signs: Mapping[int, BoolArray] | None = None, clear: bool = False
+    ):
+        self.maps, self.bounds, self.signs, self.clear = maps, bounds, dict(signs or {}), clear
         self.network: Network = maps.family.network
         self.builder = ProgramBuilder()
         self.columns: dict[int, IntArray] = {}
@@ -210,6 +215,7 @@ class Relational:
         source = layer.inputs[0]
         block = self._block(index)
         point, y = self.maps.family.points[index], (self.bounds.lower[index], self.bounds.upper[index])
+        point = point.cleared() if self.clear else point
         gap, hi_low = self._entering(source, y[1] > y[0])
         side = Side(
             index=index,

@@ -118,6 +118,7 @@ class Search:
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
         self._gain = Gain(ranges=0.0, magnitudes=0.0)
         self._signs: dict[int, Any] = {}
+        self._clear = False
         self._program: Relational | Bilinear | None = None
         self._sessions: dict[str, Session] = {}
 
@@ -217,10 +218,29 @@ class Search:
                 break
             if outcome.point is not None and self._refine(outcome.point):
                 continue
-            if outcome.status is Ending.TARGET_REACHED and self.scope == "exact":
+            known = self._cleared(row, known)
+            if outcome.status is Ending.TARGET_REACHED and self.scope == "exact" and not self.answered(known):
                 known, _ = self._ask(row, known, target=False)
             break
         return known
+
+    def _cleared(self, row: Array, known: Known) -> Known:
+        """Bounds on the minimum after a member was made from a point clear of the jumps of rounding points.
+
+        The program's minimum often lies where a value is at the end of what becomes 0: as near to it as one likes a
+        member is not 0, and at it, where the solver goes, it is. Only the member counts.
+        """
+        keep_zero = any((point.dead >= 0).any() for point in self.maps.family.points.values())
+        if not keep_zero or self.bilinear or self.scope != "exact":
+            return known
+        said = self.detail
+        self.close()
+        self._clear = True
+        found, _ = self._ask(row, Known(lower=-math.inf, upper=known.upper))
+        self._clear = False
+        self.close()
+        self.detail = said
+        return Known(lower=known.lower, upper=found.upper)
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
         """Bounds on the minimum after one solve, and its outcome. `target`: end at an incumbent that looks negative."""
@@ -233,11 +253,12 @@ class Search:
             stop_below=-allowed if early and target else None,
         )
         outcome = self._sessions[name].minimise(program.combination(row), limits, relax)
-        self.detail = decide.reason(outcome)
         upper = known.upper
         if outcome.point is not None and np.isfinite(outcome.point).all():
             upper = min(upper, self._member(program, outcome.point, row, not relax))
-        return Known(lower=max(known.lower, decide.proved_bound(outcome, allowed)), upper=upper), outcome
+        known = Known(lower=max(known.lower, decide.proved_bound(outcome, allowed)), upper=upper)
+        self.detail = decide.reason(outcome, known, decide.tolerance(self._gain, self.bilinear))
+        return known, outcome
 
     def answered(self, known: Known) -> bool:
         """Whether a question is answered: the sign of the margin (`early`), or the minimum itself up to tolerance."""
@@ -295,7 +316,7 @@ class Search:
             if self.bilinear:
                 self._program = Bilinear(self.maps, self.case.bounds)
             else:
-                self._program = Relational(self.maps, self.case.bounds, self._signs)
+                self._program = Relational(self.maps, self.case.bounds, self._signs, self._clear)
         name = TREE
         if not relax:
             solver = solvers.choose(self.settings.solver, len(self._program.program.products) > 0)

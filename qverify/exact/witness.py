@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.exact.relational import Relational
     from qverify.family.family import Family
-    from qverify.network import Network
 
 
 def follow(
@@ -39,7 +38,7 @@ def follow(
         weights = {i: (point[w], point[program.biases[i]]) for i, w in program.weights.items()}
         recipe = Recipe(family=family, x=x, x_hat=values[0], label=label, choice=Explicit(weights, values))
         return recipe, recipe.witness()
-    target = Target(family.network, values, row)
+    target = Target(family, values, row)
     witness = realise(family, x, values[0], label, target)  # fills in the positions
     return Recipe(family=family, x=x, x_hat=values[0], label=label, choice=target.choice()), witness
 
@@ -62,8 +61,8 @@ class Explicit(Brief):
 class Target:
     """A `Choice` that aims at `values[i]`, the wanted output of layer i, and last at the smallest `row . output`."""
 
-    def __init__(self, network: Network, values: Mapping[int, Array], row: Array):
-        self._network, self._values, self._row = network, values, row
+    def __init__(self, family: Family, values: Mapping[int, Array], row: Array):
+        self._network, self._points, self._values, self._row = family.network, family.points, values, row
         self._made = PositionChoice(neuron={}, kernel={}, bias={}, offsets={})
 
     def choice(self) -> PositionChoice:
@@ -102,8 +101,10 @@ class Target:
         if index in self._values:
             return self._values[index]
         users = self._network.consumers[index]
-        known = users and isinstance(self._network.layers[users[0]], (Relu, Rounding))
-        return self._values[users[0]] if known else None
+        reader = self._network.layers[users[0]] if users else None
+        if isinstance(reader, Rounding):
+            return self._points[users[0]].wanting(self._values[users[0]])
+        return self._values[users[0]] if isinstance(reader, Relu) else None
 
     def offset(self, index: int, value: Array, radius: Array) -> Array:
         self._made.offsets[index] = _ratio(self._values[index] - value, radius)

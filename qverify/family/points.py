@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 NO_ZERO = -1.0
 """`dead` of a point that need not keep 0."""
+CLEAR = 1e-7
+"""How far beyond `dead`, in radii, a value stays that is not to become 0: some digits more than solvers keep rows."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -103,6 +105,16 @@ class Point(Brief):
         """The radius times a factor. Only 0 itself stays 0 then: else a larger radius would not hold a smaller one."""
         dead = np.minimum(np.asarray(self.dead, dtype=np.float64), 0.0)
         return replace(self, radius=np.asarray(self.radius, dtype=np.float64) * factor, dead=dead, step=0.0)
+
+    def cleared(self) -> Point:
+        """The point, resolved, with what is not 0 clear of the jump at `dead`, so that no last digit decides there."""
+        dead = np.where(self.dead < 0, self.dead, self.dead + CLEAR * self.radius)
+        return replace(self, dead=dead)
+
+    def wanting(self, y: Array) -> Array:
+        """What best enters the resolved point for it to give `y`: the same, but clear of what becomes 0 if y is not."""
+        least = self.cleared().dead
+        return np.where((y != 0) & (np.abs(y) < least), np.copysign(least, y), y)
 
     def behind_relu(self) -> Point:
         """The same point with a Relu before it, whose 0 it keeps: the range begins at 0, if not above.

@@ -202,6 +202,15 @@ def test_proved_bound_takes_the_tolerance_off() -> None:
         assert proved_bound(Outcome(status=status, dual_bound=math.nan), 0.0) == -math.inf
 
 
+def test_the_reason_names_the_tolerance_only_where_it_is_one() -> None:
+    done = Outcome(status=Ending.OPTIMAL, dual_bound=0.0)
+    for known in (Known(-1e-9, 3.0), Known(-5.0, 1e-9)):
+        assert "within the solver's tolerance of 0" in decide.reason(done, known, 1e-8)
+    apart = decide.reason(done, Known(-117.2, 100.42), 1e-3)
+    assert apart == "the program's worst case is -117, of which members were found to reach 100"
+    assert decide.reason(replace(done, status=Ending.TIME_LIMIT), Known(-1.0, 1.0), 1e-8) == "time limit"
+
+
 @pytest.mark.slow
 def test_too_large_for_gurobi_is_refused_by_name_and_auto_goes_on() -> None:
     rng = np.random.default_rng(0)

@@ -145,9 +145,10 @@ def exactly(network: Network, rng: np.random.Generator) -> dict[str, Point]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [*range(6), 24, 40, 104, 123])
 def test_the_optimum_is_that_of_a_member(seed: int) -> None:
-    """Dense networks of the schemes: bound and member meet, so neither gives anything away."""
+    """Dense networks of the schemes: bound and member meet, so neither gives anything away. With the last four seeds
+    the optimum is at the jump of a point, where the member that follows the solver's own digits is far above it."""
     rng = np.random.default_rng(seed)
     network = mlp(rng, 3, 4, 4, 3)
     radii = replace(random_radii(network, rng, 0.1), input=0.0, points=exactly(network, rng))
