@@ -174,6 +174,7 @@ class Bilinear:
             y=(self.bounds.lower[index], self.bounds.upper[index]),
             most_low=self.bounds.upper[source],
             least_high=self.bounds.lower[source],
+            exact=np.ones(layer.size, dtype=bool),
         )
 
         def entering(chosen: IntArray, sign: float) -> IntervalEnd:

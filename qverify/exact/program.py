@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

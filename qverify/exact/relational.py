@@ -34,7 +34,7 @@ from qverify.exact.gathered import gathered_columns, summed
 from qverify.exact.maps import Magnitude, Maps
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.product_rows import product_rows
-from qverify.exact.program import IntArray, Objective, Program
+from qverify.exact.program import BoolArray, IntArray, Objective, Program
 from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
 from qverify.family.rules import only_bounds
 from qverify.gather import Gather
@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
+    from qverify.family.points import Point
     from qverify.network import Network
-
-BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Relational:
@@ -59,14 +58,22 @@ class Relational:
     `relaxed[i]`: coordinates of layer i whose |x_j| is bounded by a chord and weighted by some radius. Raises
     InternalError through `Program` if bounds are not finite.
 
-    `clear`: for its points alone, and no bound. Of rounding points that keep 0, values below and above the jump at
-    `dead` are apart, so that a member follows a point on the side that was meant (`Point.cleared`).
+    `signs`, `zeros`: by layer, masks (size,) of the coordinates whose |x_j| has a sign binary, and of those that a
+    rounding point keeps at 0 exactly, by a binary or two. `clear`: for its points alone, and no bound. Of rounding
+    points that keep 0, values below and above the jump at `dead` are apart, by this share of the radius, so that a
+    member follows a point on the side that was meant (`Point.cleared`).
     """
 
     def __init__(
-        self, maps: Maps, bounds: SampleBounds, signs: Mapping[int, BoolArray] | None = None, clear: bool = False
+        self,
+        maps: Maps,
+        bounds: SampleBounds,
+        signs: Mapping[int, BoolArray] | None = None,
+        zeros: Mapping[int, BoolArray] | None = None,
+        clear: float = 0.0,
     ):
-        self.maps, self.bounds, self.signs, self.clear = maps, bounds, dict(signs or {}), clear
+        self.maps, self.bounds, self.clear = maps, bounds, clear
+        self.signs, self.zeros = dict(signs or {}), dict(zeros or {})
         self.network: Network = maps.family.network
         self.builder = ProgramBuilder()
         self.columns: dict[int, IntArray] = {}
@@ -214,8 +221,7 @@ class Relational:
     def _rounding(self, index: int, layer: Rounding) -> None:
         source = layer.inputs[0]
         block = self._block(index)
-        point, y = self.maps.family.points[index], (self.bounds.lower[index], self.bounds.upper[index])
-        point = point.cleared() if self.clear else point
+        point, y = self.point(index), (self.bounds.lower[index], self.bounds.upper[index])
         gap, hi_low = self._entering(source, y[1] > y[0])
         side = Side(
             index=index,
@@ -224,8 +230,20 @@ class Relational:
             y=y,
             most_low=self.bounds.upper[source] - gap,
             least_high=hi_low,
+            exact=self.zeros.get(index, np.zeros(layer.size, dtype=bool)),
         )
         rounding_rows(self.builder, point, side, lambda chosen, sign: self._end_entering(source, chosen, sign))
+
+    def point(self, index: int) -> Point:
+        """The rounding point of a layer, as this program has it."""
+        point = self.maps.family.points[index]
+        return point.cleared(self.clear) if self.clear else point
+
+    def entering(self, index: int, chosen: IntArray, sign: float, point: Array) -> Array:
+        """At a point (n,) of the program, an end of what enters an activation: lo by sign -1, hi by +1. As rounded."""
+        end = self._end_entering(self.network.layers[index].inputs[0], chosen, sign)
+        terms = (m @ point[columns] if m.ndim > 1 else m * point[columns] for m, columns in end.terms)
+        return sum(terms, end.constant)
 
     def _entering(self, source: int, wanted: BoolArray) -> tuple[Array, Array]:
         """Of what enters an activation from layer `source`: lower bounds on `hi - lo` and `hi`, where wanted."""

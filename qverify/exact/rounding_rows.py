@@ -4,9 +4,10 @@ With lo and hi the ends of what enters, of which the relational program knows bo
 
     y >= min(lo - r, high),    y <= max(hi + r, low),    low <= y <= high,
 
-each a single row where the kink lies outside the bounds, else two rows and a binary. What bounds on y know beyond that,
-the grid and the zeros, is in the bounds of its variables. Where 0 is kept and the range begins there, y > 0 takes
-hi > `dead`: a cut that ties the binary to it, without which a member at hi <= `dead` could be above 0.
+each a single row where the kink lies outside the bounds, else two rows and a binary. Where 0 is kept, y > 0 takes
+hi > `dead` and y < 0 takes lo < -`dead`, or a member next to 0 could be away from it. Where the range begins at 0, a
+cut ties the binary that there is to it; elsewhere those that are wanted `exact` get a binary. The grid, and the other
+zeros, are in the bounds of the variables alone.
 """
 
 from __future__ import annotations
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qverify.arrays import Array
-    from qverify.exact.program import IntArray
+    from qverify.exact.program import BoolArray, IntArray
     from qverify.family.points import Point
-
-    BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -51,7 +50,8 @@ class IntervalEnd(Brief):
 class Side(Brief):
     """The variables `block` of the outputs y of layer `index`, and what is known of them; arrays (size,).
 
-    `radius`; `y`: bounds on y; `most_low`: an upper bound on lo, `least_high`: a lower bound on hi.
+    `radius`; `y`: bounds on y; `most_low`: an upper bound on lo, `least_high`: a lower bound on hi; `exact`: where 0 is
+    to be kept exactly.
     """
 
     index: int
@@ -60,6 +60,7 @@ class Side(Brief):
     y: tuple[Array, Array]
     most_low: Array
     least_high: Array
+    exact: BoolArray
 
 
 def rounding_rows(
@@ -69,6 +70,7 @@ def rounding_rows(
     moves = side.y[1] > side.y[0]
     _below(builder, point, side, end, moves)
     _above(builder, point, side, end, moves)
+    _exact_zeros(builder, point, side, end, moves)
 
 
 def _below(builder: ProgramBuilder, point: Point, side: Side, end: Any, moves: Any) -> None:
@@ -110,24 +112,42 @@ def _above(builder: ProgramBuilder, point: Point, side: Side, end: Any, moves: A
         builder.add_rows([*hi.terms, _own(side, split), (-slack, s)], -slack - r - hi.constant, np.inf, rounded)
         rise = np.nextafter(top[split] - low[split], np.inf)
         builder.add_rows([_own(side, split), (rise, s)], -low[split], np.inf)
-        _zeros(builder, point, side, hi, (split, s))
+        kept = np.flatnonzero(dead[split])
+        _tied(builder, point, side, end, 1.0, (split[kept], s[kept]))
 
 
-def _zeros(
-    builder: ProgramBuilder, point: Point, side: Side, hi: IntervalEnd, where: tuple[IntArray, IntArray]
+def _exact_zeros(builder: ProgramBuilder, point: Point, side: Side, end: Any, moves: Any) -> None:
+    """y <= c s and hi >= dead where s = 1, with `c` the upper bound on y; and the same below 0."""
+    kept = moves & side.exact & (point.dead >= 0)
+    for sign, most, least in (
+        (1.0, side.y[1], side.least_high),
+        (-1.0, -side.y[0], -side.most_low),
+    ):
+        wanted = kept & (most > 0) & (least < point.dead)
+        if sign > 0:
+            wanted &= ~_keeps_zero(point, side)  # which have their binary
+        chosen = np.flatnonzero(wanted)
+        if len(chosen):
+            s = builder.add_binaries(f"{'above' if sign > 0 else 'below'} 0 {side.index}", len(chosen))
+            builder.add_rows([(np.full(len(chosen), -sign), side.block[chosen]), (most[chosen], s)], 0.0, np.inf)
+            _tied(builder, point, side, end, sign, (chosen, s))
+
+
+def _tied(
+    builder: ProgramBuilder, point: Point, side: Side, end: Any, sign: float, where: tuple[IntArray, IntArray]
 ) -> None:
-    """The cut `hi >= dead` where s = 1, for outputs that are 0 below: with hi <= dead, y is 0, and s = 0 will do."""
-    split, s = where
-    threshold = np.broadcast_to(point.dead, side.radius.shape)[split]
-    chosen = np.flatnonzero(_keeps_zero(point, side)[split] & (side.least_high[split] < threshold))
+    """The cut `hi >= dead` where s = 1, by sign +1; by sign -1 `lo <= -dead`. Without either, y has not that sign."""
+    chosen, s = where
     if not len(chosen):
         return
-    reach = np.nextafter(threshold[chosen] - side.least_high[split][chosen], np.inf)
-    # hi >= dead - reach (1 - s), where dead - reach <= least_high.
-    terms = [(matrix[chosen], columns if matrix.ndim > 1 else columns[chosen]) for matrix, columns in hi.terms]
-    limit = threshold[chosen] - reach - hi.constant[chosen]
-    mass = Rounded(mass=hi.mass[chosen] + threshold[chosen] + reach, terms=hi.count, reach=hi.reach)
-    builder.add_rows([*terms, (-reach, s[chosen])], limit, np.inf, mass)
+    threshold = np.broadcast_to(point.dead, side.radius.shape)[chosen]
+    least = (side.least_high if sign > 0 else -side.most_low)[chosen]
+    reach = np.nextafter(threshold - least, np.inf)
+    # sign end >= dead - reach (1 - s), where dead - reach <= least.
+    inner = end(chosen, sign)
+    terms = [(sign * matrix, columns) for matrix, columns in inner.terms]
+    mass = Rounded(mass=inner.mass + threshold + reach, terms=inner.count, reach=inner.reach)
+    builder.add_rows([*terms, (-reach, s)], threshold - reach - sign * inner.constant, np.inf, mass)
 
 
 def _keeps_zero(point: Point, side: Side) -> BoolArray:

@@ -5,8 +5,8 @@ class, `e_label - e_j`, hardest first. For each: the linear relaxation, whose bo
 from its duals; then the mixed-integer program, by our own branch and bound (branching.py) unless another solver
 than HiGHS was chosen, ended as soon as its dual bound is positive or an incumbent negative (`early`). A point is
 worth what the member made from it is worth. Where that falls short because |x_j| of straddling coordinates was
-bounded by chords, those coordinates get a sign binary and the question is asked again (mathematics.md, sections 3
-and 6).
+bounded by chords, or rounding points made more than 0 of nearly 0, those coordinates get a binary (overstated.py) and
+the question is asked again (mathematics.md, sections 3, 6 and 15).
 
 Convolutions: the relational program takes positions as independent, so its bounds hold and its points
 may be no members. What it leaves open goes to the bilinear program if that is small enough.
@@ -27,6 +27,7 @@ from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.gain import Gain, gain
+from qverify.exact.overstated import overstated
 from qverify.exact.relational import Relational
 from qverify.exact.size import count_coefficients, count_products
 from qverify.exact.solvers.base import Ending, Limits, Outcome, Session, remaining
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
     from qverify.exact.maps import Maps
+    from qverify.exact.program import BoolArray
     from qverify.family.family import Family
     from qverify.family.members import Recipe, Witness
 
@@ -51,13 +53,17 @@ _BYTES = 200
 _RATE = 2e6
 """Coefficients a second at which programs are made and loaded."""
 _ROUNDS = 12
-"""The most rounds in which sign binaries are added."""
-_SIGNS = 64
-"""The most sign binaries added in a round."""
+"""The most rounds in which binaries are added."""
+_ROUNDED, _UNDERFLOW = 1e-12, 1e-200
+"""The gap between bounds up to which a minimum is known, however small the tolerance is: that of rounding, relative to
+what is added up, and that of what underflows."""
+_CLEAR = (1e-7, 1e-9)
+"""How far a point stays clear of the jumps of rounding points, in their radii: more than solvers keep rows, and, where
+that costs more than the tolerance, less."""
+_BINARIES = 64
+"""The most binaries added in a round."""
 _PARTS = 4
 """Coefficients that a product of a bilinear program counts for: its own, and those of the cuts and rows around it."""
-_NEGLIGIBLE = 1e-9
-"""The gap between chord and |x_j|, relative to the range of x_j, up to which a sign binary is not worth it."""
 INDEPENDENT = "independent positions"
 """The scope of a bound that is sound and not exact (mathematics.md, section 6)."""
 RELAXED = "relaxed products"
@@ -117,8 +123,9 @@ class Search:
         self.bilinear = settings.formulation == "bilinear"
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
         self._gain = Gain(ranges=0.0, magnitudes=0.0)
-        self._signs: dict[int, Any] = {}
-        self._clear = False
+        self._signs: dict[int, BoolArray] = {}
+        self._zeros: dict[int, BoolArray] = {}
+        self._clear = 0.0
         self._program: Relational | Bilinear | None = None
         self._sessions: dict[str, Session] = {}
 
@@ -234,13 +241,15 @@ class Search:
         if not keep_zero or self.bilinear or self.scope != "exact":
             return known
         said = self.detail
+        for self._clear in _CLEAR:
+            self.close()
+            found, _ = self._ask(row, Known(lower=-math.inf, upper=known.upper))
+            known = Known(lower=known.lower, upper=found.upper)
+            if self.answered(known):
+                break
         self.close()
-        self._clear = True
-        found, _ = self._ask(row, Known(lower=-math.inf, upper=known.upper))
-        self._clear = False
-        self.close()
-        self.detail = said
-        return Known(lower=known.lower, upper=found.upper)
+        self._clear, self.detail = 0.0, said
+        return known
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
         """Bounds on the minimum after one solve, and its outcome. `target`: end at an incumbent that looks negative."""
@@ -264,7 +273,8 @@ class Search:
         """Whether a question is answered: the sign of the margin (`early`), or the minimum itself up to tolerance."""
         if self.settings.early:
             return known.lower > 0.0 or self.attained <= 0.0
-        return known.upper - known.lower <= 2.0 * decide.tolerance(self._gain, self.bilinear)
+        rounded = _ROUNDED * self._gain.magnitudes + _UNDERFLOW
+        return known.upper - known.lower <= 2.0 * decide.tolerance(self._gain, self.bilinear) + rounded
 
     def expired(self) -> bool:
         """Whether the time of the sample is up, or the run was stopped."""
@@ -316,7 +326,7 @@ class Search:
             if self.bilinear:
                 self._program = Bilinear(self.maps, self.case.bounds)
             else:
-                self._program = Relational(self.maps, self.case.bounds, self._signs, self._clear)
+                self._program = Relational(self.maps, self.case.bounds, self._signs, self._zeros, self._clear)
         name = TREE
         if not relax:
             solver = solvers.choose(self.settings.solver, len(self._program.program.products) > 0)
@@ -330,13 +340,15 @@ class Search:
         return self._program, name
 
     def _refine(self, point: Array) -> bool:
-        """Give a sign binary to the straddling coordinates whose |x_j| the point overstates most; False if none."""
+        """Give a binary to what the point overstates most, the |x_j| of straddling coordinates and what rounding points
+        make of nearly 0; False if there is nothing."""
         if not isinstance(self._program, Relational):
             return False
-        worst = sorted(overstated(self._program, point), reverse=True)[:_SIGNS]
-        for _, i, j in worst:
-            size = self.maps.family.network.layers[i].size
-            self._signs.setdefault(i, np.zeros(size, dtype=bool))[j] = True
+        worst = overstated(self._program, point)[:_BINARIES]
+        for one in worst:
+            size = self.maps.family.network.layers[one.layer].size
+            exact = self._zeros if one.zero else self._signs
+            exact.setdefault(one.layer, np.zeros(size, dtype=bool))[one.place] = True
         if worst:
             self.close()
         return bool(worst)
@@ -357,15 +369,3 @@ class Search:
         self.close()
         self.bilinear = True
         return True
-
-
-def overstated(program: Relational, point: Array) -> list[tuple[float, int, int]]:
-    """Gap weighted by radii, layer and coordinate, wherever a chord lies above |x_j| at a point (n,) and it matters."""
-    found = []
-    for i, relaxed in program.relaxed.items():
-        magnitude, x = program.magnitudes[i], point[program.columns[i]]
-        gap = magnitude.slope * x + magnitude.intercept - np.abs(x)
-        width = program.bounds.upper[i] - program.bounds.lower[i]
-        weighted = gap * program.maps.radius_sum(i)
-        found += [(float(weighted[j]), i, int(j)) for j in relaxed if gap[j] > _NEGLIGIBLE * width[j]]
-    return found

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 NO_ZERO = -1.0
 """`dead` of a point that need not keep 0."""
-CLEAR = 1e-7
-"""How far beyond `dead`, in radii, a value stays that is not to become 0: some digits more than solvers keep rows."""
+CLEAR = 1e-10
+"""How far beyond `dead`, in radii, a value stays that is not to become 0: more than a forward pass rounds."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -106,9 +106,10 @@ class Point(Brief):
         dead = np.minimum(np.asarray(self.dead, dtype=np.float64), 0.0)
         return replace(self, radius=np.asarray(self.radius, dtype=np.float64) * factor, dead=dead, step=0.0)
 
-    def cleared(self) -> Point:
-        """The point, resolved, with what is not 0 clear of the jump at `dead`, so that no last digit decides there."""
-        dead = np.where(self.dead < 0, self.dead, self.dead + CLEAR * self.radius)
+    def cleared(self, share: float = CLEAR) -> Point:
+        """The point, resolved, with what is not 0 clear of the jump at `dead` by a share of the radius, so that no last
+        digit decides there."""
+        dead = np.where(self.dead < 0, self.dead, self.dead + share * self.radius)
         return replace(self, dead=dead)
 
     def wanting(self, y: Array) -> Array:

@@ -45,7 +45,8 @@ def all_signs(bounds: SampleBounds) -> dict[int, Any]:
 
 def relational(family: Family, x: Array, tight: bool = False, chord: bool = False) -> Relational:
     bounds = sample_bounds(family, x, tight)
-    return Relational(Maps(family), bounds, None if chord else all_signs(bounds))
+    exact = None if chord else all_signs(bounds)
+    return Relational(Maps(family), bounds, exact, exact)
 
 
 def bilinear(family: Family, x: Array, tight: bool = False, cuts: bool = True) -> Bilinear:
