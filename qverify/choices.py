@@ -65,5 +65,5 @@ UNSTABLE_METHODS = ("ibp", "bp")
 FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("highs", "gurobi", "scip")
 SOLVER_CHOICES = ("auto", *SOLVERS)
-STAGES = ("forward", "ibp", "attack", *BOUNDS[1:], "halving", "exact")
+STAGES = ("forward", "ibp", "attack", "ties", *BOUNDS[1:], "halving", "exact")
 """What decides a sample, in order."""

@@ -219,6 +219,13 @@ class Network(Brief):
             (index,) = self.layers[index].inputs
         return index
 
+    def before(self, index: int) -> int:
+        """The layer that layer `index` reads, looking through Relus and Clips, which kernels fuse with it."""
+        (source,) = self.layers[index].inputs
+        read = self.layers[source]
+        fused = isinstance(read, Relu) or (isinstance(read, Activation) and read.function == "clip")
+        return self.before(source) if fused else source
+
     def relu_behind(self, index: int) -> int | None:
         """The Relu that layer `index` reaches through sums alone and that nothing else can see it past; None if none.
 

@@ -28,6 +28,7 @@ from qverify.bounds.curves import activation_interval
 from qverify.bounds.dynamic import Counts, as_read, dynamic_interval, shared, with_noise
 from qverify.bounds.gathers import gather_interval
 from qverify.bounds.products import product_interval
+from qverify.bounds.summed import summed_radius
 from qverify.bounds.tensors import BoundModel, Bounds
 from qverify.family.points import lower_end, upper_end
 from qverify.gather import Gather
@@ -62,7 +63,7 @@ class OutOfTime(Exception):
 def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: Deadline | None = None) -> Bounds:
     """Bounds on every layer for the input boxes [lower, upper], (N, n_in) each. Sound. Raises RadiiError if they
     overflow, and OutOfTime."""
-    bounds = Bounds(lower=[], upper=[], activation={i: r for i, r in model.activation.items() if i not in model.cuts})
+    bounds = Bounds(lower=[], upper=[], activation=_shared_radii(model))
     for index in range(len(model.network.layers)):
         if deadline is not None and deadline.passed():
             raise OutOfTime
@@ -74,6 +75,10 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: D
         bounds.lower.append(ends[0])
         bounds.upper.append(ends[1])
     return bounds
+
+
+def _shared_radii(model: BoundModel) -> dict[int, Tensor]:
+    return {i: radius for i, radius in model.activation.items() if i not in model.per_sample}
 
 
 def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:
@@ -153,8 +158,9 @@ def _rounding(model: BoundModel, bounds: Bounds, index: int) -> Ends:
 
 
 def _activation_radius(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
-    """Radii (N, size) of a Relu or rounding point that is clipped on the way there, for these samples."""
-    radius = model.activation[index]
+    """Radii (N, size) of a Relu or rounding point for these samples: with what is clipped on the way there, and less
+    where numbers are small."""
+    radius = summed_radius(model, bounds, index)
     for cut in model.cuts.get(index, ()):
         radius = radius + cut.widening(bounds.lower[cut.source], bounds.upper[cut.source])
     return radius

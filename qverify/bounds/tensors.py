@@ -120,6 +120,11 @@ class BoundModel(Brief):
         return tuple(i for i, affine in self.affine.items() if not affine.fixed)
 
     @cached_property
+    def per_sample(self) -> frozenset[int]:
+        """Indices of the activations and rounding points whose radius is that of each sample."""
+        return frozenset(self.cuts) | {i for i, point in self.points.items() if point.summed is not None}
+
+    @cached_property
     def fused(self) -> frozenset[int]:
         """Indices of the dense layers that one Relu or rounding point reads and nothing else: a bound on this then
         needs the upper end of what it reads, or the lower end, and never both (mathematics.md, section 4.3)."""

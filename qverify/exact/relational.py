@@ -13,7 +13,7 @@ For one sample, with `lo(x) = W x - R |x| + b - r_b` and `hi(x) = W x + R |x| + 
     Gather     the variables that it reads (gathered.py)
     others     z with lo(x) <= z <= hi(x); y = scale x + shift; y = x + x'
 
-where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `signs` names
+where x feeds the layer. Where x_j straddles 0, |x_j| is bounded by its chord, which relaxes; `exact` names
 the coordinates that get a variable for |x_j| and a binary for the sign instead, which is exact.
 
 Exact for dense networks once no relaxed coordinate matters; for convolutions it treats the
@@ -32,17 +32,18 @@ from qverify.exact.builder import ProgramBuilder
 from qverify.exact.curve_rows import curve_rows
 from qverify.exact.gathered import gathered_columns, summed
 from qverify.exact.maps import Magnitude, Maps
+from qverify.exact.overstated import GRID, SIGN, ZERO, Exactly
 from qverify.exact.pool_rows import pool_rows
 from qverify.exact.product_rows import product_rows
 from qverify.exact.program import BoolArray, IntArray, Objective, Program
-from qverify.exact.rounding_rows import IntervalEnd, Side, rounding_rows
+from qverify.exact.rounding_rows import IntervalEnd, Side, grid_rows, rounding_rows
 from qverify.family.rules import only_bounds
 from qverify.gather import Gather
 from qverify.layers import Add, Conv, Dense, DynamicRounding, Input, Layer, MaxPool, Product, Relu, Rounding, Scale
 from qverify.rounding import allowance, chord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
@@ -58,22 +59,19 @@ class Relational:
     `relaxed[i]`: coordinates of layer i whose |x_j| is bounded by a chord and weighted by some radius. Raises
     InternalError through `Program` if bounds are not finite.
 
-    `signs`, `zeros`: by layer, masks (size,) of the coordinates whose |x_j| has a sign binary, and of those that a
-    rounding point keeps at 0 exactly, by a binary or two. `clear`: for its points alone, and no bound. Of rounding
-    points that keep 0, values below and above the jump at `dead` are apart, by this share of the radius, so that a
-    member follows a point on the side that was meant (`Point.cleared`).
+    `exact`: the coordinates that have binaries from the beginning (overstated.py). `clear`: for its points alone, and
+    no bound. Of rounding points that keep 0, values below and above the jump at `dead` are apart, by this share of the
+    radius, so that a member follows a point on the side that was meant (`Point.cleared`).
     """
 
     def __init__(
         self,
         maps: Maps,
         bounds: SampleBounds,
-        signs: Mapping[int, BoolArray] | None = None,
-        zeros: Mapping[int, BoolArray] | None = None,
+        exact: Exactly | None = None,
         clear: float = 0.0,
     ):
-        self.maps, self.bounds, self.clear = maps, bounds, clear
-        self.signs, self.zeros = dict(signs or {}), dict(zeros or {})
+        self.maps, self.bounds, self.exact, self.clear = maps, bounds, exact or Exactly(), clear
         self.network: Network = maps.family.network
         self.builder = ProgramBuilder()
         self.columns: dict[int, IntArray] = {}
@@ -166,7 +164,7 @@ class Relational:
         straddles = (low < 0) & (high > 0)
         slope, intercept = chord(np, low, high)
         column = np.full(len(low), -1)
-        exact = np.flatnonzero(straddles & self.signs.get(source, np.zeros(len(low), dtype=bool)))
+        exact = np.flatnonzero(straddles & self.exact.of(SIGN, source, len(low)))
         if len(exact):
             column[exact] = self._sign_variables(source, exact, slope[exact], intercept[exact])
             slope[exact], intercept[exact] = 0.0, 0.0
@@ -230,9 +228,10 @@ class Relational:
             y=y,
             most_low=self.bounds.upper[source] - gap,
             least_high=hi_low,
-            exact=self.zeros.get(index, np.zeros(layer.size, dtype=bool)),
+            exact=self.exact.of(ZERO, index, layer.size),
         )
         rounding_rows(self.builder, point, side, lambda chosen, sign: self._end_entering(source, chosen, sign))
+        grid_rows(self.builder, point.step, side, self.exact.of(GRID, index, layer.size))
 
     def point(self, index: int) -> Point:
         """The rounding point of a layer, as this program has it."""

@@ -6,8 +6,8 @@ With lo and hi the ends of what enters, of which the relational program knows bo
 
 each a single row where the kink lies outside the bounds, else two rows and a binary. Where 0 is kept, y > 0 takes
 hi > `dead` and y < 0 takes lo < -`dead`, or a member next to 0 could be away from it. Where the range begins at 0, a
-cut ties the binary that there is to it; elsewhere those that are wanted `exact` get a binary. The grid, and the other
-zeros, are in the bounds of the variables alone.
+cut ties the binary that there is to it; elsewhere those that are wanted `exact` get a binary. What `grid_rows` keeps on
+its grid gets some, too. The other grids and zeros are in the bounds of the variables alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.exact.program import BoolArray, IntArray
     from qverify.family.points import Point
+
+
+_NEAR = 1e-9
+"""How near to a multiple, relatively, an end beyond it counts as one: more than is rounded here."""
+_BITS = 16
+"""Binaries for the steps of one output, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -148,6 +154,28 @@ def _tied(
     terms = [(sign * matrix, columns) for matrix, columns in inner.terms]
     mass = Rounded(mass=inner.mass + threshold + reach, terms=inner.count, reach=inner.reach)
     builder.add_rows([*terms, (-reach, s)], threshold - reach - sign * inner.constant, np.inf, mass)
+
+
+def grid_rows(builder: ProgramBuilder, step: Array, side: Side, chosen: BoolArray) -> None:
+    """Keep the outputs of a mask on the multiples of their steps (size,), where these are known: y is the least one
+    within the bounds, and as many steps more as binaries count. Exact, as multiples of a number of float32 are."""
+    safe = np.where(step > 0, step, 1.0)
+    bottom, top = side.y[0] / safe, side.y[1] / safe
+    first, last = np.ceil(bottom - _NEAR * (1.0 + abs(bottom))), np.floor(top + _NEAR * (1.0 + abs(top)))
+    count = last - first
+    places = np.flatnonzero(chosen & (step > 0) & (count > 0) & (count < 2.0**_BITS))
+    if not len(places):
+        return
+    terms: list[tuple[Any, IntArray]] = [(-np.eye(len(places)), side.block[places])]
+    for bit in range(_BITS):
+        more = np.flatnonzero(count[places] >= 2.0**bit)
+        if len(more):
+            s = builder.add_binaries(f"steps {side.index}, {bit}", len(more))
+            weight = np.zeros((len(places), len(more)))
+            weight[more, np.arange(len(more))] = safe[places[more]] * 2.0**bit
+            terms.append((weight, s))
+    start = -first[places] * safe[places]
+    builder.add_rows(terms, start, start)
 
 
 def _keeps_zero(point: Point, side: Side) -> BoolArray:

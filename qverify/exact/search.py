@@ -5,8 +5,8 @@ class, `e_label - e_j`, hardest first. For each: the linear relaxation, whose bo
 from its duals; then the mixed-integer program, by our own branch and bound (branching.py) unless another solver
 than HiGHS was chosen, ended as soon as its dual bound is positive or an incumbent negative (`early`). A point is
 worth what the member made from it is worth. Where that falls short because |x_j| of straddling coordinates was
-bounded by chords, or rounding points made more than 0 of nearly 0, those coordinates get a binary (overstated.py) and
-the question is asked again (mathematics.md, sections 3, 6 and 15).
+bounded by chords, or a rounding point gave what it cannot, those coordinates get binaries (overstated.py) and the
+question is asked again (mathematics.md, sections 3, 6 and 15).
 
 Convolutions: the relational program takes positions as independent, so its bounds hold and its points
 may be no members. What it leaves open goes to the bilinear program if that is small enough.
@@ -27,7 +27,7 @@ from qverify.exact import decide, solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.gain import Gain, gain
-from qverify.exact.overstated import overstated
+from qverify.exact.overstated import Exactly, overstated
 from qverify.exact.relational import Relational
 from qverify.exact.size import count_coefficients, count_products
 from qverify.exact.solvers.base import Ending, Limits, Outcome, Session, remaining
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
     from qverify.exact.maps import Maps
-    from qverify.exact.program import BoolArray
     from qverify.family.family import Family
     from qverify.family.members import Recipe, Witness
 
@@ -60,8 +59,8 @@ what is added up, and that of what underflows."""
 _CLEAR = (1e-7, 1e-9)
 """How far a point stays clear of the jumps of rounding points, in their radii: more than solvers keep rows, and, where
 that costs more than the tolerance, less."""
-_BINARIES = 64
-"""The most binaries added in a round."""
+_COORDINATES = 64
+"""The most coordinates that get binaries in a round."""
 _PARTS = 4
 """Coefficients that a product of a bilinear program counts for: its own, and those of the cuts and rows around it."""
 INDEPENDENT = "independent positions"
@@ -123,8 +122,7 @@ class Search:
         self.bilinear = settings.formulation == "bilinear"
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
         self._gain = Gain(ranges=0.0, magnitudes=0.0)
-        self._signs: dict[int, BoolArray] = {}
-        self._zeros: dict[int, BoolArray] = {}
+        self._exact = Exactly()
         self._clear = 0.0
         self._program: Relational | Bilinear | None = None
         self._sessions: dict[str, Session] = {}
@@ -326,7 +324,7 @@ class Search:
             if self.bilinear:
                 self._program = Bilinear(self.maps, self.case.bounds)
             else:
-                self._program = Relational(self.maps, self.case.bounds, self._signs, self._zeros, self._clear)
+                self._program = Relational(self.maps, self.case.bounds, self._exact, self._clear)
         name = TREE
         if not relax:
             solver = solvers.choose(self.settings.solver, len(self._program.program.products) > 0)
@@ -340,15 +338,13 @@ class Search:
         return self._program, name
 
     def _refine(self, point: Array) -> bool:
-        """Give a binary to what the point overstates most, the |x_j| of straddling coordinates and what rounding points
-        make of nearly 0; False if there is nothing."""
+        """Give binaries to what the point overstates most; False if there is nothing."""
         if not isinstance(self._program, Relational):
             return False
-        worst = overstated(self._program, point)[:_BINARIES]
+        worst = overstated(self._program, point)[:_COORDINATES]
         for one in worst:
-            size = self.maps.family.network.layers[one.layer].size
-            exact = self._zeros if one.zero else self._signs
-            exact.setdefault(one.layer, np.zeros(size, dtype=bool))[one.place] = True
+            places = np.arange(self.maps.family.network.layers[one.layer].size)
+            self._exact.add(one.kind, one.layer, places == one.place)
         if worst:
             self.close()
         return bool(worst)

@@ -125,8 +125,9 @@ class Family(Brief):
 
     @property
     def per_sample(self) -> bool:
-        """Activation radii depend on the sample, because the scheme clips on the way into a Relu."""
-        return bool(self.saturations)
+        """Activation radii depend on the sample: the scheme clips on the way into a Relu, or the runtimes of a file err
+        by less where numbers are small."""
+        return bool(self.saturations) or any(point.summed for point in self.points.values())
 
     def own(self, index: int) -> tuple[int, ...]:
         """The indices in `network` of layer `index` of the trained network, and of the rounding point put behind it."""
@@ -141,7 +142,7 @@ class Family(Brief):
         return any(isinstance(layer, Conv) and layer.positions > 1 for layer in layers)
 
     def largest(self) -> dict[str, float]:
-        """The largest radius of each of `KINDS`, without what `saturations` add for single samples."""
+        """The largest radius of each of `KINDS`, over all samples, without what `saturations` add for single ones."""
         kinds: dict[str, list[Array]] = {
             "input": [self.input_radius],
             "weight": list(self.weight.values()),

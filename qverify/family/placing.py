@@ -93,14 +93,17 @@ def _of_file(layer: Rounding, stated: Point | None) -> Point:
         raise RadiiError("The network is a member of a quantised family already; state radii for the file it is of.")
     if (layer.step <= 0).any():
         raise RadiiError(f"The rounding point {layer.name!r} has no step; read the quantised file that it is of again.")
-    radius, dead = layer.step / 2, np.zeros(layer.size)
+    radius, dead, summed = layer.step / 2, np.zeros(layer.size), None
     if stated is not None:
         resolved = replace(stated, step=0.0).resolved(layer.shape, layer.name)
-        radius, dead = resolved.radius, np.minimum(resolved.dead, 0.0)
+        radius, dead, summed = resolved.radius, np.minimum(resolved.dead, 0.0), resolved.summed
+        if summed is not None:
+            summed = replace(summed, absolute=np.maximum(summed.absolute, layer.step / 2))
     return Point(
         radius=np.maximum(radius, layer.step / 2),
         low=(layer.low, layer.low),
         high=(layer.high, layer.high),
         dead=dead,
         step=layer.step,
+        summed=summed,
     )

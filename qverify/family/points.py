@@ -37,12 +37,30 @@ CLEAR = 1e-10
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Summed(Brief):
+    """The error of a rounding point that reads a sum in float32, in units of the tensor: at a sample at most
+
+        absolute + share g (|W| |x| + |b|),      g = (n + 8) u / (1 - (n + 8) u),      u = 2^-24                  (32a)
+
+    where the affine layer before it sums n terms that are not 0 (float_errors.py). Numbers, or arrays.
+    """
+
+    absolute: Any
+    share: Any = 1.0
+
+    def mapped(self, function: Callable[[Any], Any]) -> Summed:
+        """Every number replaced by `function` of it."""
+        return Summed(absolute=function(self.absolute), share=function(self.share))
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Point(Brief):
     """A rounding point of a family, as stated for a tensor (numbers, or one a channel) or resolved (arrays (size,)).
 
     `radius`: the largest error, in units of the tensor. `low`, `high`: between which two numbers each end of the range
     lies, 0 within. `dead`: what is at most this far from 0 becomes 0, and what is farther keeps its sign; `NO_ZERO`
-    for neither. `step`: the grid, where it is exactly known, else 0.
+    for neither. `step`: the grid, where it is exactly known, else 0. `summed`: an error that is smaller than `radius`
+    where the numbers of a sample are small, or None.
     """
 
     radius: Any
@@ -51,6 +69,7 @@ class Point(Brief):
     dead: Any = 0.0
     step: Any = 0.0
     entry: bool = False
+    summed: Summed | None = None
 
     def resolved(self, shape: tuple[int, ...], name: str) -> Point:
         """The same as arrays (size,) of the layer `name`. Raises RadiiError for what does not fit or cannot be."""
@@ -74,8 +93,17 @@ class Point(Brief):
             raise RadiiError(
                 f"The rounding point {name!r} errs by less than half a step; none does, so state a larger radius."
             )
+        summed = self.summed and self.summed.mapped(lambda part: radius_array(part, shape, f"error ({name})").ravel())
+        if summed and (summed.absolute < step / 2.0).any():
+            raise RadiiError(f"The rounding point {name!r} errs by half a step at every value; state that.")
         return Point(
-            radius=radius, low=(ends[0], ends[1]), high=(ends[2], ends[3]), dead=dead, step=step, entry=self.entry
+            radius=radius,
+            low=(ends[0], ends[1]),
+            high=(ends[2], ends[3]),
+            dead=dead,
+            step=step,
+            entry=self.entry,
+            summed=summed,
         )
 
     def or_else(self, other: Point) -> Point:
@@ -99,12 +127,18 @@ class Point(Brief):
             dead=one(self.dead),
             step=one(self.step),
             entry=self.entry,
+            summed=self.summed and self.summed.mapped(one),
         )
 
     def scaled(self, factor: float) -> Point:
         """The radius times a factor. Only 0 itself stays 0 then: else a larger radius would not hold a smaller one."""
         dead = np.minimum(np.asarray(self.dead, dtype=np.float64), 0.0)
-        return replace(self, radius=np.asarray(self.radius, dtype=np.float64) * factor, dead=dead, step=0.0)
+
+        def times(value: Any) -> Any:
+            return np.asarray(value, dtype=np.float64) * factor
+
+        summed = self.summed and self.summed.mapped(times)
+        return replace(self, radius=times(self.radius), dead=dead, step=0.0, summed=summed)
 
     def cleared(self, share: float = CLEAR) -> Point:
         """The point, resolved, with what is not 0 clear of the jump at `dead` by a share of the radius, so that no last

@@ -30,7 +30,7 @@ import numpy as np
 
 from qverify.choices import KINDS, QUANTISER
 from qverify.errors import RadiiError, UsageError
-from qverify.family.points import Point
+from qverify.family.points import Point, Summed
 from qverify.family.radii import Radii
 from qverify.family.steps import LayerBits, Quantiser
 from qverify.family.widths import widths
@@ -41,7 +41,7 @@ from qverify.text.escapes import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-POINT_KEYS = ("radius", "low", "high", "dead", "step", "entry")
+POINT_KEYS = ("radius", "low", "high", "dead", "step", "entry", "summed")
 _LAYER_BITS = tuple(field.name for field in fields(LayerBits))
 
 
@@ -107,7 +107,12 @@ def _point(path: str, name: str, own: dict[str, Any]) -> Point:
     rest = {key: own[key] for key in ("dead", "step", "entry") if key in own}
     if not isinstance(rest.get("entry", False), bool):
         raise RadiiError(f"{path}: entry of the rounding point {shown(name)} is true or false.")
-    return Point(radius=own["radius"], low=ends["low"], high=ends["high"], **rest)
+    summed = None
+    if "summed" in own:
+        if not isinstance(own["summed"], list) or len(own["summed"]) != 2:
+            raise RadiiError(f"{path}: summed of the rounding point {shown(name)} is two numbers or lists of numbers.")
+        summed = Summed(absolute=own["summed"][0], share=own["summed"][1])
+    return Point(radius=own["radius"], low=ends["low"], high=ends["high"], summed=summed, **rest)
 
 
 def _quantiser(
@@ -151,6 +156,8 @@ def write_radii(radii: Radii, path: str, remarks: tuple[str, ...] = ()) -> None:
         lines += [f"{key} = [{', '.join(_value(end) for end in getattr(point, key))}]" for key in ("low", "high")]
         lines += [f"dead = {_value(point.dead)}", *[f"step = {_value(point.step)}"] * bool(np.any(point.step))]
         lines += ["entry = true"] * point.entry
+        if point.summed is not None:
+            lines += [f"summed = [{_value(point.summed.absolute)}, {_value(point.summed.share)}]"]
     text = "\n".join(lines) + "\n"
     write_atomically(Path(path), lambda partial: partial.write_text(text, encoding="utf-8"))
 

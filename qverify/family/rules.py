@@ -38,7 +38,7 @@ from qverify.errors import RadiiError, UsageError
 from qverify.family.float_errors import float_errors
 from qverify.family.function_errors import kernel_error, layer_reach
 from qverify.family.kernels import INT32, Kernel, overflowing
-from qverify.family.points import NO_ZERO, Point
+from qverify.family.points import NO_ZERO, Point, Summed
 from qverify.gather import Gather
 from qverify.kinds import is_word
 from qverify.layers import (
@@ -86,8 +86,10 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
     found = {}
     for i in network.roundings:
         layer: Any = network.layers[i]
-        radius = layer.step * point_error(network, i, rule)
-        if errors and (not layer.kernel or isinstance(network.layers[_before(network, i)], Activation)):
+        radius, summed = layer.step * point_error(network, i, rule), None
+        if errors and (not layer.kernel or isinstance(network.layers[network.before(i)], Activation)):
+            if _summed(network, i, errors):
+                summed = Summed(absolute=radius.reshape(layer.shape))
             radius = radius + errors[layer.inputs[0]]
             if not np.isfinite(radius).all():
                 raise RadiiError(
@@ -100,8 +102,15 @@ def file_points(network: Network, rule: str = "float32") -> dict[str, Point]:
             low=(layer.low.min(), 0.0),
             high=(0.0, layer.high.max()),
             dead=0.0 if _exact_at_zero(network, i) else NO_ZERO,
+            summed=summed,
         )
     return found
+
+
+def _summed(network: Network, index: int, errors: list[Array]) -> bool:
+    """Whether rounding point `index` reads what an affine layer makes of numbers that float32 has exactly."""
+    layer = network.layers[network.before(index)]
+    return isinstance(layer, (Dense, Conv)) and not errors[layer.inputs[0]].any()
 
 
 def check_dynamic_rule(source: str, rule: object) -> str:
@@ -130,18 +139,10 @@ def not_in_programs(layer: Layer) -> UsageError:
     )
 
 
-def _before(network: Network, index: int) -> int:
-    """The layer that layer `index` reads, looking through Relus and Clips, which kernels fuse."""
-    (source,) = network.layers[index].inputs
-    read = network.layers[source]
-    fused = isinstance(read, Relu) or (isinstance(read, Activation) and read.function == "clip")
-    return _before(network, source) if fused else source
-
-
 def _exact_at_zero(network: Network, index: int) -> bool:
     """Whether the value that a rounding point is given is known exactly where it is 0: an integer sum is, and a sample;
     branches and averages are multiplied before they are added, so that what cancels may come out below 0."""
-    before = _before(network, index)
+    before = network.before(index)
     layer = network.layers[before]
     kernel = getattr(network.layers[index], "kernel", False)
     return before in network.entries or (kernel and isinstance(layer, (Dense, Conv)) and layer.grid is not None)
@@ -150,7 +151,7 @@ def _exact_at_zero(network: Network, index: int) -> bool:
 def point_error(network: Network, index: int, rule: str) -> Array:
     """The error (size,) of a rule at the rounding point `index` of a quantised file, in steps of its output."""
     layer: Any = network.layers[index]
-    source = _before(network, index)
+    source = network.before(index)
     size = np.maximum(-layer.low, layer.high) / layer.step + 1.0  # beyond the range everything is clipped
     error = np.full(layer.size, _SHARE[rule]) + size * _MULTIPLIER.get(rule, 2.0**-22)
     if rule in ("single", "double"):

@@ -3,6 +3,7 @@
     forward      the trained network itself: misclassified, or a first concrete margin
     ibp          interval bounds on the margins
     attack       descent to a member that fails; what it finds is evaluated afresh before it counts
+    ties         of integer files: runtimes one by one, where a few values near ties are all that is open
     bp           backward bounds with the intervals of IBP
     attack       again, from where bounds fear a member
     bp-layers    backward bounds at every layer
@@ -35,6 +36,7 @@ from qverify.bounds.losses import loosest, told
 from qverify.bounds.refinement import backward_margins, tightened_bounds
 from qverify.bounds.shrinking import shrunk
 from qverify.bounds.splits import targets
+from qverify.bounds.ties import enumerable
 from qverify.choices import BOUNDS
 from qverify.family.rules import not_in_programs, only_bounds
 from qverify.verification import hints
@@ -45,6 +47,7 @@ from qverify.verification.contradictions import refuse_contradictions
 from qverify.verification.exact_step import ExactStep
 from qverify.verification.forward import forwarded
 from qverify.verification.setup import Setup
+from qverify.verification.ties import tied_margins
 from qverify.verification.verdict import Options, Status, Verdict
 
 if TYPE_CHECKING:
@@ -202,6 +205,9 @@ class Cascade:
             raise OutOfTime
         if self.attacks:
             self._attack(batch, tell, FIRST)
+        if self.options.method == "auto" and enumerable(self.model):
+            self._stage(batch, tell, "ties", self._tied)
+            self._report(batch, batch.attained[batch.open] <= 0, tell, Status.FALSIFIED, "ties")
         if "bp" in self.stages:
             self._stage(batch, tell, "bp", self._backward)
         if self.attacks:
@@ -289,6 +295,9 @@ class Cascade:
     def _interval(self, batch: Batch, deadline: Deadline) -> Tensor:
         batch.bounds = self.setup.intervals(batch.x[batch.open], deadline)
         return interval_margins(self.model, batch.bounds, self._labels(batch))
+
+    def _tied(self, batch: Batch, deadline: Deadline) -> Tensor:
+        return tied_margins(self.setup, batch, self._labels(batch), deadline)
 
     def _backward(self, batch: Batch, deadline: Deadline) -> Tensor:
         return backward_margins(self.model, batch.bounds, self._labels(batch), deadline)

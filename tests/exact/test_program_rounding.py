@@ -30,7 +30,7 @@ from qverify.network import Network
 from qverify.rounding import allowance, chord
 from tests.support.marks import mostly_slow
 from tests.support.networks import NETWORKS, inputs, known_layers, random_radii
-from tests.support.programs import all_signs, sample_bounds
+from tests.support.programs import everything, sample_bounds
 from tests.support.rationals import badly_scaled, corner_member, exact, random_signs, relative_radii
 
 SIZES = st.floats(0.0, 1e300, allow_subnormal=True)
@@ -233,7 +233,7 @@ def extreme(family: Family, x: Array, push: int) -> Callable[..., Any]:
 def test_members_are_exact_points_of_both_programs(number: int, rng: np.random.Generator) -> None:
     family, x = list(cases())[number]
     bounds, maps = sample_bounds(family, x), Maps(family)
-    asked: list[Relational | Bilinear] = [Relational(maps, bounds), Relational(maps, bounds, all_signs(bounds))]
+    asked: list[Relational | Bilinear] = [Relational(maps, bounds), Relational(maps, bounds, everything(bounds))]
     if x.size < 100:
         asked += [Bilinear(maps, bounds), Bilinear(maps, bounds, cuts=False)]
     choices = [extreme(family, x, push) for push in (-1, 1)] + [random_signs(rng) for _ in range(3)]

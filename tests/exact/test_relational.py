@@ -9,6 +9,7 @@ import pytest
 
 from qverify.exact import solvers
 from qverify.exact.maps import Maps
+from qverify.exact.overstated import SIGN, Exactly
 from qverify.exact.program import Objective, Program
 from qverify.exact.relational import Relational
 from qverify.exact.solvers.base import Ending, Limits
@@ -18,10 +19,10 @@ from tests.support.bounds import with_saturations
 from tests.support.networks import inputs, known_layers, mlp, random_radii, sample_members
 from tests.support.programs import (
     ALL,
-    all_signs,
     bilinear,
     corner_minimum,
     difference,
+    everything,
     optimum,
     relational,
     sample_bounds,
@@ -190,13 +191,15 @@ def test_relaxations_are_below(name: str, rng: np.random.Generator) -> None:
     below = 0
     for x in inputs(network, rng):
         row, bounds = difference(network), sample_bounds(family, x)
-        chord, exact = Relational(Maps(family), bounds), Relational(Maps(family), bounds, all_signs(bounds))
+        chord, exact = Relational(Maps(family), bounds), Relational(Maps(family), bounds, everything(bounds))
         truth, relaxed = optimum(exact, row), optimum(chord, row)
         assert optimum(exact, row, relax=True) <= truth + 1e-9
         assert optimum(chord, row, relax=True) <= relaxed + 1e-9 and relaxed <= truth + 1e-9
         below += relaxed < truth - 1e-6
         assert not any(len(v) for v in exact.relaxed.values())
-        signs = {i: np.isin(np.arange(network.layers[i].size), v) for i, v in chord.relaxed.items()}
+        signs = Exactly()
+        for i, places in chord.relaxed.items():
+            signs.add(SIGN, i, np.isin(np.arange(network.layers[i].size), places))
         enough = Relational(Maps(family), bounds, signs)
         assert optimum(enough, row) == pytest.approx(truth, abs=1e-8)
         assert enough.program.integer.sum() <= exact.program.integer.sum()

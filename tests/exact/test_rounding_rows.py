@@ -22,6 +22,7 @@ from qverify.network import Network
 from tests.support.marks import mostly_slow
 from tests.support.networks import inputs, known_layers, mlp, random_points, random_radii, sample_members
 from tests.support.programs import ALL, bilinear, difference, optimum, relational, sample_bounds
+from tests.support.tiny_files import all_outputs, radii_of, tiny_file
 
 Array = np.ndarray
 
@@ -166,6 +167,23 @@ def test_the_optimum_is_that_of_a_member_where_outputs_are_rounded(seed: int) ->
     dead = float(rng.choice([0.0, 0.9 * radius, radius]))
     points[network.layers[-1].name] = Point(radius=radius, low=(-least, -least), high=(top, top), dead=dead)
     meets(network, replace(radii, input=0.0, points=points), inputs(network, rng)[seed % 6])
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["chain", "residual"])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_optimum_over_grids_is_that_of_all_runtimes(seed: int, residual: bool) -> None:
+    """Oracle: all of them, enumerated. The bounds on numbers of a grid are far wider."""
+    rng = np.random.default_rng(seed)
+    network = tiny_file(rng, residual)
+    family = Family.of(network, radii_of(network, 0.05))
+    for x in rng.uniform(-1, 1, (3, 3)):
+        row = difference(network)
+        truth = min(float(out[0] - out[1]) for out in all_outputs(family.network, family, x))
+        case = SearchedSample(family=family, x=x, label=0, bounds=sample_bounds(family, x), lower=np.full(3, -np.inf))
+        found = Search(Maps(family), SearchSettings(solver="highs", early=False, seconds=60.0), case)
+        known = found.minimum(row)
+        found.close()
+        assert known.lower == pytest.approx(truth, abs=1e-6) and known.upper == pytest.approx(truth, abs=1e-9)
 
 
 def meets(network: Network, radii: Radii, x: Array) -> None:

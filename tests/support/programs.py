@@ -16,6 +16,7 @@ from qverify.bounds.tensors import BoundModel
 from qverify.exact import solvers
 from qverify.exact.bilinear import Bilinear
 from qverify.exact.maps import Maps
+from qverify.exact.overstated import GRID, SIGN, ZERO, Exactly
 from qverify.exact.program import Program
 from qverify.exact.relational import Relational
 from qverify.exact.solvers.base import Ending, Limits
@@ -38,15 +39,18 @@ def sample_bounds(family: Family, x: Array, tight: bool = False) -> SampleBounds
     return bounds.sample(0)
 
 
-def all_signs(bounds: SampleBounds) -> dict[int, Any]:
-    """A sign binary for every coordinate of every layer that straddles 0."""
-    return {i: (low < 0) & (high > 0) for i, (low, high) in enumerate(zip(bounds.lower, bounds.upper, strict=True))}
+def everything(bounds: SampleBounds) -> Exactly:
+    """Binaries for all coordinates of every layer that can have some."""
+    found = Exactly()
+    for index, low in enumerate(bounds.lower):
+        for kind in (SIGN, ZERO, GRID):
+            found.add(kind, index, np.ones(len(low), dtype=bool))
+    return found
 
 
 def relational(family: Family, x: Array, tight: bool = False, chord: bool = False) -> Relational:
     bounds = sample_bounds(family, x, tight)
-    exact = None if chord else all_signs(bounds)
-    return Relational(Maps(family), bounds, exact, exact)
+    return Relational(Maps(family), bounds, None if chord else everything(bounds))
 
 
 def bilinear(family: Family, x: Array, tight: bool = False, cuts: bool = True) -> Bilinear:
@@ -91,7 +95,7 @@ def violation(asked: Relational, values: list[Array]) -> float:
     for i, columns in asked.columns.items():
         point[columns] = values[i]
         if f"sign {i}" in blocks:
-            x = values[i][all_signs(asked.bounds)[i]]
+            x = values[i][(asked.bounds.lower[i] < 0) & (asked.bounds.upper[i] > 0)]
             point[blocks[f"magnitude {i}"]], point[blocks[f"sign {i}"]] = np.abs(x), x >= 0
     _choose_largest(asked, point)
     _fill_parts(asked, point)
