@@ -65,5 +65,8 @@ UNSTABLE_METHODS = ("ibp", "bp")
 FORMULATIONS = ("relational", "bilinear")
 SOLVERS = ("highs", "gurobi", "scip")
 SOLVER_CHOICES = ("auto", *SOLVERS)
+PROVING = (*BOUNDS, "ties", "halving")
+"""Stages whose proofs are bounds alone."""
+FALSIFYING = ("attack", "ties", "halving", "exact")
 STAGES = ("forward", "ibp", "attack", "ties", *BOUNDS[1:], "halving", "exact")
 """What decides a sample, in order."""

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 _CUT = 3
 """Entries of a node that are cut at once."""
-_OPERATIONS, _FEWEST, _MOST = 2e10, 16, 512
-"""Nodes that a sample may take: so many that they cost these multiplications of forward passes, within two ends."""
+_OPERATIONS, _FEWEST, _MOST = 1e9, 16, 512
+"""Nodes that a sample may take: so many that they cost these multiplications of forward passes, within two ends. Where
+ties are few that is plenty; in deep networks they are a few in every layer, which no number of nodes gets through."""
+_SHARE = 0.05
+"""Of the time that is left."""
 _TOGETHER, _COPIES, _PASSES = 64, 8, 4
 """Nodes computed at once; the tensors of all layers that one takes, and the forward passes that it costs."""
 _NEAR = 1e-9
@@ -64,7 +67,7 @@ def _on_grid(model: BoundModel, index: int) -> bool:
 
 def ties(model: BoundModel, bounds: Bounds, labels: Tensor, deadline: Deadline) -> Ties:
     """Nodes of all samples of `bounds`, with labels (S,), until each is closed, ends in a leaf, or takes too long."""
-    return _Search(model, bounds, labels).run(deadline)
+    return _Search(model, bounds, labels).run(deadline.share(_SHARE))
 
 
 class _Search:

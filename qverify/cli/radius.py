@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
-from qverify.choices import BOUNDS
+from qverify.choices import STAGES
 from qverify.cli.pictures import draw, shown_by
 from qverify.console.output import say, show, show_json, stdout_kept_clean
 from qverify.console.progress import duration
@@ -127,7 +127,7 @@ def _factor_lines(work: RadiusWork, brackets: list[Bracket]) -> list[str]:
     zeros = [f"{wrong} misclassified by the network itself"] + ([f"{nothing} never proved"] if nothing else [])
     lines.append(f"Counted as 0: {', '.join(zeros)}.")
     for what, methods in (("Proved", [b.proved_by for b in brackets]), ("Broken", [b.broken_by for b in brackets])):
-        counts = {name: methods.count(name) for name in (*BOUNDS, "attack", "exact")}
+        counts = {name: methods.count(name) for name in STAGES if name != "forward"}
         if any(counts.values()):
             lines.append(f"{what} by {', '.join(f'{name} {count}' for name, count in counts.items() if count)}.")
     wide = [b.detail for b in brackets if b.detail]

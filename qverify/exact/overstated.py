@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qverify.text.brief import Brief
+
 if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.exact.program import BoolArray
@@ -27,8 +29,8 @@ _BETWEEN = 1e-6
 """The least share of a step by which a value is off its grid: solvers keep rows to some digits."""
 
 
-@dataclass
-class Exactly:
+@dataclass(eq=False, repr=False)
+class Exactly(Brief):
     """Which coordinates of a program have binaries, by kind and layer: masks (size,)."""
 
     masks: dict[str, dict[int, BoolArray]] = field(default_factory=lambda: {SIGN: {}, ZERO: {}, GRID: {}})

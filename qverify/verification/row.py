@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from qverify.choices import BOUNDS, STAGES
+from qverify.choices import FALSIFYING, PROVING, STAGES
 from qverify.files.strict_json import Fits, at_least_0, faults, number, optional, positive, text, whole, word, written
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Row:
 # -- what may stand in a line ---------------------------------------------------------------------
 
 _DECIDED_BY = {
-    Status.VERIFIED.value: (*BOUNDS, "halving", "exact"),
-    Status.FALSIFIED.value: ("attack", "halving", "exact"),
+    Status.VERIFIED.value: (*PROVING, "exact"),
+    Status.FALSIFIED.value: FALSIFYING,
     Status.UNKNOWN.value: STAGES,
     Status.MISCLASSIFIED.value: ("forward",),
 }

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qverify.choices import BOUNDS, STAGES
+from qverify.choices import PROVING, STAGES
 from qverify.verification.row import STATUSES, Row, Status
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Tally:
     @property
     def bp(self) -> int:
         """Verified by bounds alone."""
-        return sum(self.decided[stage, "verified"] for stage in (*BOUNDS, "halving"))
+        return sum(self.decided[stage, "verified"] for stage in PROVING)
 
     @property
     def guaranteed(self) -> int:

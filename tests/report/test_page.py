@@ -186,6 +186,7 @@ def test_the_page_trusts_what_the_terminal_trusts(tmp_path: Path, solver: str, f
         "forward",
         "ibp",
         "attack",
+        "ties",
         "bp",
         "bp-layers",
         "bp-optimised",

@@ -55,7 +55,7 @@ def test_counts_are_those_of_the_rows(tmp_path: Path, rng: np.random.Generator) 
         "samples": 300,
         "clean": count("verified falsified unknown"),
         "ibp": count("verified", "ibp"),
-        "bp": count("verified", "ibp bp bp-layers bp-optimised bp-branched"),
+        "bp": count("verified", "ibp ties bp bp-layers bp-optimised bp-branched"),
         "guaranteed": count("verified"),
         "attack": count("verified unknown"),
         "falsified": count("falsified"),

@@ -158,8 +158,8 @@ def of_a_row(row: dict[str, Any]) -> bool:
     finite = all(one is None or (type(one) in (int, float) and abs(one) < float("inf")) for one in margins)
     low, high = (float("-inf") if margins[0] is None else margins[0]), margins[1]
     agrees = {
-        "verified": low > 0 and row["method"] in (*BOUNDS, "halving", "exact"),
-        "falsified": high is not None and high <= 0 and row["method"] in ("attack", "halving", "exact"),
+        "verified": low > 0 and row["method"] in (*BOUNDS, "ties", "halving", "exact"),
+        "falsified": high is not None and high <= 0 and row["method"] in ("attack", "ties", "halving", "exact"),
         "unknown": row["method"] in ("ibp", "bp", "exact", "bp-layers", "bp-optimised", "attack", "forward"),
         "misclassified": high is not None and high <= 0 and row["method"] == "forward",
     }

@@ -150,8 +150,8 @@ def test_rows_of_a_batch_name_case_and_key(tmp_path: Path, key: str) -> None:
 
 MARGIN = st.floats(min_value=5e-324, allow_infinity=False, allow_nan=False)
 STAGE = {
-    "verified": st.sampled_from(["ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "halving", "exact"]),
-    "falsified": st.sampled_from(["attack", "halving", "exact"]),
+    "verified": st.sampled_from(["ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "ties", "halving", "exact"]),
+    "falsified": st.sampled_from(["attack", "ties", "halving", "exact"]),
     "unknown": st.sampled_from(["ibp", "bp", "exact"]),
     "misclassified": st.just("forward"),
 }

@@ -90,6 +90,8 @@ def random_rows(rng: np.random.Generator, count: int) -> list[Line]:
         ("verified", "bp-layers"),
         ("verified", "bp-optimised"),
         ("verified", "bp-branched"),
+        ("verified", "ties"),
+        ("falsified", "ties"),
         ("verified", "exact"),
         ("falsified", "attack"),
         ("falsified", "exact"),

@@ -14,8 +14,8 @@ from qverify.verification.row import Row, Status
 from tests.support.runs_on_disk import row
 
 STAGES = {
-    Status.VERIFIED: ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "halving", "exact"),
-    Status.FALSIFIED: ("attack", "halving", "exact"),
+    Status.VERIFIED: ("ibp", "bp", "bp-layers", "bp-optimised", "bp-branched", "ties", "halving", "exact"),
+    Status.FALSIFIED: ("attack", "ties", "halving", "exact"),
     Status.UNKNOWN: ("ibp", "bp", "exact"),
     Status.MISCLASSIFIED: ("forward",),
 }
