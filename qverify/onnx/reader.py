@@ -61,6 +61,7 @@ from qverify.onnx.integers import LINEAR, fold_linear
 from qverify.onnx.operators import ONNXRUNTIME, OPERATORS
 from qverify.onnx.order import captured, in_order
 from qverify.onnx.outputs import CLASSIC, with_one_output
+from qverify.onnx.pairs import saturating_pairs
 from qverify.onnx.refusals import Refusals
 from qverify.onnx.ways_out import HINTS, OPTIMISED
 from qverify.onnx.writer import save, to_onnx
@@ -136,6 +137,7 @@ def _network(model: onnx.ModelProto, name: str, short: str) -> Network:
     asked = {point.tensor for point in (builder.dynamic or {}).values()}
     asked |= {point.tensor for point in builder.points.values()} | ({output.logits.name} if output.logits else set())
     notes = [*builder.notes, *network.notes, *compare(model if asked <= made else flat, network, builder, output)]
+    notes += saturating_pairs(network, model)
     return replace(network, notes=tuple(printable(note) for note in notes))
 
 
