@@ -34,8 +34,8 @@ def saturating_pairs(network: Network, model: onnx.ModelProto) -> list[str]:
         return []
     return [
         f"pairs of products of {listed(names, _SHOWN)} may leave int16, in which onnxruntime adds those of uint8 and"
-        " int8 on x86 processors without dot-product instructions: such kernels saturate and are not covered. On these set"
-        ' session.x64quantprecision to "1", or quantise with reduce_range.'
+        " int8 on x86 processors without dot-product instructions: such kernels saturate and are not covered. On these"
+        ' set session.x64quantprecision to "1", or quantise with reduce_range.'
     ]
 
 

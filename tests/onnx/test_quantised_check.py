@@ -18,6 +18,11 @@ from tests.support.onnx_models import node
 from tests.support.quantised_graphs import f, graph, integer_operators, qdq, small_image
 
 
+def remarks(model: onnx.ModelProto) -> list[str]:
+    """What the comparison with onnxruntime says; that pairs may saturate elsewhere (pairs.py) is no part of it."""
+    return [note for note in load(model).notes if "may leave int16" not in note]
+
+
 def pairs() -> onnx.ModelProto:
     """A layer of each type between rounding points."""
     return small_image(
@@ -73,7 +78,7 @@ def test_the_loader_refuses_what_onnxruntime_contradicts(name: str, monkeypatch:
 @pytest.mark.parametrize("name", sorted(set(BROKEN) - {"branch lost"}))
 def test_the_loader_refuses_what_an_integer_kernel_contradicts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built = integer_operators()
-    assert not load(built).notes
+    assert not remarks(built)
     monkeypatch.setitem(forward_pass._FORWARD, *BROKEN[name])
     with pytest.raises(ModelError, match=r"at rounding point 'q\d_node/rounded' qverify and onnxruntime differ in \d+"):
         load(built)
@@ -119,7 +124,7 @@ def test_what_saturates_in_a_few_values_is_a_remark(monkeypatch: pytest.MonkeyPa
         return off
 
     monkeypatch.setattr(check, "_runtime", saturating)
-    (note,) = load(built).notes
+    (note,) = remarks(built)
     assert note == (
         "onnxruntime's integer kernels give other values on this machine at 'q4_node/rounded': they add in saturating "
         "16 bits where the processor has no instructions for more."
