@@ -68,5 +68,6 @@ SOLVER_CHOICES = ("auto", *SOLVERS)
 PROVING = (*BOUNDS, "ties", "halving")
 """Stages whose proofs are bounds alone."""
 FALSIFYING = ("attack", "ties", "halving", "exact")
+"""Stages that find members which fail."""
 STAGES = ("forward", "ibp", "attack", "ties", *BOUNDS[1:], "halving", "exact")
 """What decides a sample, in order."""

@@ -31,7 +31,9 @@ __getattr__ = former_names(__name__, {"forward": "qverify.forward_pass:forward"}
 _PATCHES = 1 << 24
 """Floats of what output positions look at that a forward pass unfolds at once (128 MiB)."""
 LEVELS = 255.0
-"""Steps in the range of a dynamic rounding point."""
+"""Steps in the range of a dynamic rounding point, and of any of 8 bits."""
+INT32, INT16 = 2.0**31 - 1, 2.0**15 - 1
+"""The largest numbers that accumulators hold."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from qverify.choices import FALSIFYING, PROVING
+from qverify.choices import BOUNDS
 from qverify.errors import UsageError
 from qverify.kinds import is_number, number_as_is
 
@@ -116,8 +116,8 @@ class Bracket:
             "predicted": self.predicted >= 0 and (wrong or self.predicted == self.label),
             "lower": self.lower is None or (self.lower >= 0 and not wrong),
             "upper": self.upper is None or (self.upper == 0 and not proved) or (self.upper > self.factor and not wrong),
-            "proved_by": self.proved_by in ((*PROVING, "exact") if proved else ("",)),
-            "broken_by": self.broken_by in (("forward", *FALSIFYING) if failed else ("",)),
+            "proved_by": self.proved_by in ((*BOUNDS, "ties", "exact") if proved else ("",)),
+            "broken_by": self.broken_by in (("forward", "attack", "ties", "exact") if failed else ("",)),
             "seconds": self.seconds >= 0,
         }
         return [name for name, held in holds.items() if not held]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from qverify.budget import pieces
-from qverify.family.kernels import INT16, IntegerLayer, dropped, overflowing, saturating
+from qverify.family.kernels import IntegerLayer, dropped, overflowing, saturating
+from qverify.layers import INT16
 
 if TYPE_CHECKING:
     from qverify.bounds.affine import Affine

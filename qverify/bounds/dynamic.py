@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from qverify.activations.layer import Activation
+from qverify.bounds.summed import sum_error
 from qverify.errors import RadiiError
 from qverify.layers import LEVELS, Add, Conv, Dense, DynamicRounding, Product, Scale
 from qverify.rounding import UNIT
@@ -187,11 +188,10 @@ def _affine_noise(model: BoundModel, index: int, read: Tensor, ends: Ends) -> Te
     bias = affine.spread(affine.bias.abs() + affine.bias_radius)
     if layer.grid is not None and affine.exact and isinstance(model.network.layers[layer.inputs[0]], DynamicRounding):
         return 8.0 * _U * (torch.maximum(ends[0].abs(), ends[1].abs()) + 2.0 * bias)
-    chain = (layer.fan_in + 8) * _U
-    if chain >= 0.5:
+    noise = sum_error(affine, read, torch.full_like(read[:, :1], layer.fan_in)) * (1.0 + 2.0**-20)
+    if not bool(torch.isfinite(noise).all()):
         raise RadiiError(f"Layer {layer.name!r} sums too many numbers in float32; state --rounding nearest.")
-    mass = affine.apply(affine.weight.abs() + affine.radius, read) + bias
-    return mass * (chain / (1.0 - chain)) * (1.0 + 2.0**-20)
+    return noise
 
 
 def _within_float32(model: BoundModel, index: int, *ends: Tensor) -> None:

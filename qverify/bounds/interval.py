@@ -63,7 +63,7 @@ class OutOfTime(Exception):
 def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: Deadline | None = None) -> Bounds:
     """Bounds on every layer for the input boxes [lower, upper], (N, n_in) each. Sound. Raises RadiiError if they
     overflow, and OutOfTime."""
-    bounds = Bounds(lower=[], upper=[], activation=_shared_radii(model))
+    bounds = Bounds(lower=[], upper=[], activation=model.shared_radii)
     for index in range(len(model.network.layers)):
         if deadline is not None and deadline.passed():
             raise OutOfTime
@@ -75,10 +75,6 @@ def interval_bounds(model: BoundModel, lower: Tensor, upper: Tensor, deadline: D
         bounds.lower.append(ends[0])
         bounds.upper.append(ends[1])
     return bounds
-
-
-def _shared_radii(model: BoundModel) -> dict[int, Tensor]:
-    return {i: radius for i, radius in model.activation.items() if i not in model.per_sample}
 
 
 def interval_step(model: BoundModel, bounds: Bounds, index: int) -> Ends:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qverify.family.float_errors import AROUND, SINGLE
 from qverify.layers import Dense
 
 if TYPE_CHECKING:
+    from qverify.bounds.affine import Affine
     from qverify.bounds.tensors import BoundModel, Bounds
 
-_UNIT, _AROUND = 2.0**-24, 8
-"""The roundings of float32, and how many there are around a sum (family/float_errors.py)."""
 _OWN = 1.0 + 2.0**-20
 """More than what is rounded here."""
 
@@ -41,9 +41,17 @@ def _wrong(model: BoundModel, bounds: Bounds, index: int) -> Tensor:
     affine = model.affine[index]
     (source,) = affine.layer.inputs
     read = torch.maximum(bounds.lower[source].abs(), bounds.upper[source].abs())
-    mass = affine.apply(affine.weight.abs() + affine.radius, read) + affine.spread(affine.bias.abs())
     terms = torch.full_like(read[:, :1], affine.layer.fan_in)
     if isinstance(affine.layer, Dense):
         terms = (read > 0).sum(1, keepdim=True).to(read.dtype)
-    chain = (terms + _AROUND) * _UNIT
+    return sum_error(affine, read, terms)
+
+
+def sum_error(affine: Affine, read: Tensor, terms: Tensor) -> Tensor:
+    """By how much (N, n_out) a sum in float32 may be off, in any order, of so many `terms` (N, 1) or () that are not 0;
+    `read` (N, n_in): the largest absolute inputs. Infinite for half of 2^24 terms and more."""
+    mass = affine.apply(affine.weight.abs() + affine.radius, read) + affine.spread(
+        affine.bias.abs() + affine.bias_radius
+    )
+    chain = (terms + AROUND) * SINGLE
     return mass * torch.where(chain < 0.5, chain / (1.0 - chain), torch.full_like(chain, torch.inf))

@@ -119,10 +119,11 @@ class BoundModel(Brief):
         """Indices of the layers whose weights may move; the others are exact."""
         return tuple(i for i, affine in self.affine.items() if not affine.fixed)
 
-    @cached_property
-    def per_sample(self) -> frozenset[int]:
-        """Indices of the activations and rounding points whose radius is that of each sample."""
-        return frozenset(self.cuts) | {i for i, point in self.points.items() if point.summed is not None}
+    @property
+    def shared_radii(self) -> dict[int, Tensor]:
+        """The radii of the activations and rounding points that have the same one for all samples."""
+        own = self.cuts.keys() | {i for i, point in self.points.items() if point.summed is not None}
+        return {i: radius for i, radius in self.activation.items() if i not in own}
 
     @cached_property
     def fused(self) -> frozenset[int]:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qverify.bounds.interval import interval_margins, interval_step
+from qverify.bounds.interval import Ends, interval_margins, interval_step
 from qverify.bounds.tensors import Bounds
+from qverify.family.points import multiples
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ _SHARE = 0.05
 """Of the time that is left."""
 _TOGETHER, _COPIES, _PASSES = 64, 8, 4
 """Nodes computed at once; the tensors of all layers that one takes, and the forward passes that it costs."""
-_NEAR = 1e-9
-"""How near, relatively, an end is to a number of the grid that counts as that: more than is rounded here."""
 
 
 @dataclass(eq=False, repr=False)
@@ -68,6 +67,22 @@ def _on_grid(model: BoundModel, index: int) -> bool:
 def ties(model: BoundModel, bounds: Bounds, labels: Tensor, deadline: Deadline) -> Ties:
     """Nodes of all samples of `bounds`, with labels (S,), until each is closed, ends in a leaf, or takes too long."""
     return _Search(model, bounds, labels).run(deadline.share(_SHARE))
+
+
+def halves(low: Tensor, high: Tensor, places: list[int]) -> Ends:
+    """Whole numbers in [low, high] (size,), cut in two at each of k places: the ends (2^k, size) of all parts."""
+    lows, highs = [], []
+    for uppers in product((False, True), repeat=len(places)):
+        least, most = low.clone(), high.clone()
+        for place, upper in zip(places, uppers, strict=True):
+            middle = torch.floor((low[place] + high[place]) / 2)
+            if upper:
+                least[place] = middle + 1
+            else:
+                most[place] = middle
+        lows.append(least)
+        highs.append(most)
+    return torch.stack(lows), torch.stack(highs)
 
 
 class _Search:
@@ -124,13 +139,11 @@ class _Search:
             self.left[sample] = True
             self.leaves.setdefault(sample, [values[row] for values in bounds.lower])
 
-    def _counts(self, bounds: Bounds, index: int) -> tuple[Tensor, Tensor]:
+    def _counts(self, bounds: Bounds, index: int) -> Ends:
         """The least and the largest number (N, size) of steps that rounding point `index` may give."""
-        step = self.model.points[index].step
-        low, high = bounds.lower[index] / step, bounds.upper[index] / step
-        return (low - _NEAR * (1.0 + low.abs())).ceil(), (high + _NEAR * (1.0 + high.abs())).floor()
+        return multiples(torch, self.model.points[index].step, bounds.lower[index], bounds.upper[index])
 
-    def _cut(self, bounds: Bounds, owner: Tensor, index: int, counts: tuple[Tensor, Tensor]) -> None:
+    def _cut(self, bounds: Bounds, owner: Tensor, index: int, counts: Ends) -> None:
         """Push the halves of nodes (N) in those entries of rounding point `index` that matter most."""
         step, parents, lows, highs = self.model.points[index].step, [], [], []
         weight = self._influence(index)
@@ -138,21 +151,12 @@ class _Search:
             low, high = (ends[row] for ends in counts)
             gap = (high - low) * step * weight
             places = torch.argsort(gap, descending=True)[: min(_CUT, int((gap > 0).sum()))].tolist()
-            for halves in product((False, True), repeat=len(places)):
-                least, most = low.clone(), high.clone()
-                for place, upper in zip(places, halves, strict=True):
-                    middle = torch.floor((low[place] + high[place]) / 2)
-                    if upper:
-                        least[place] = middle + 1
-                    else:
-                        most[place] = middle
-                parents.append(row)
-                lows.append(least * step)
-                highs.append(most * step)
+            least, most = halves(low, high, places)
+            parents += [row] * len(least)
+            lows.append(least * step)
+            highs.append(most * step)
         some = torch.tensor(parents, device=owner.device)
-        self.waiting.append(
-            (self._behind(bounds.take(some), index, torch.stack(lows), torch.stack(highs)), owner[some])
-        )
+        self.waiting.append((self._behind(bounds.take(some), index, torch.cat(lows), torch.cat(highs)), owner[some]))
 
     def _influence(self, index: int) -> Tensor:
         """How much (size,) what a rounding point gives may matter: the weights of the dense layers that read it."""

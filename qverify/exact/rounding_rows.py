@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qverify.exact.builder import ProgramBuilder, Rounded
+from qverify.family.points import multiples
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from qverify.family.points import Point
 
 
-_NEAR = 1e-9
-"""How near to a multiple, relatively, an end beyond it counts as one: more than is rounded here."""
 _BITS = 16
 """Binaries for the steps of one output, at most."""
 
@@ -160,8 +159,7 @@ def grid_rows(builder: ProgramBuilder, step: Array, side: Side, chosen: BoolArra
     """Keep the outputs of a mask on the multiples of their steps (size,), where these are known: y is the least one
     within the bounds, and as many steps more as binaries count. Exact, as multiples of a number of float32 are."""
     safe = np.where(step > 0, step, 1.0)
-    bottom, top = side.y[0] / safe, side.y[1] / safe
-    first, last = np.ceil(bottom - _NEAR * (1.0 + abs(bottom))), np.floor(top + _NEAR * (1.0 + abs(top)))
+    first, last = multiples(np, safe, *side.y)
     count = last - first
     places = np.flatnonzero(chosen & (step > 0) & (count > 0) & (count < 2.0**_BITS))
     if not len(places):

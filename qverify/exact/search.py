@@ -24,15 +24,12 @@ import numpy as np
 
 from qverify.errors import ModelTooLarge, SolverError
 from qverify.exact import decide, solvers
-from qverify.exact.bilinear import Bilinear
 from qverify.exact.decide import Known, Ruling
 from qverify.exact.gain import Gain, gain
-from qverify.exact.overstated import Exactly, overstated
-from qverify.exact.relational import Relational
+from qverify.exact.loaded import Loaded
 from qverify.exact.size import count_coefficients, count_products
-from qverify.exact.solvers.base import Ending, Limits, Outcome, Session, remaining
-from qverify.exact.solvers.host import TREE, open_session
-from qverify.exact.solvers.process import Hosted, Lent
+from qverify.exact.solvers.base import Ending, Limits, Outcome, remaining
+from qverify.exact.solvers.host import TREE
 from qverify.exact.witness import follow
 from qverify.text.brief import Brief
 
@@ -41,7 +38,10 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
     from qverify.bounds.sample import SampleBounds
+    from qverify.exact.bilinear import Bilinear
     from qverify.exact.maps import Maps
+    from qverify.exact.relational import Relational
+    from qverify.exact.solvers.process import Lent
     from qverify.family.family import Family
     from qverify.family.members import Recipe, Witness
 
@@ -59,8 +59,6 @@ what is added up, and that of what underflows."""
 _CLEAR = (1e-7, 1e-9)
 """How far a point stays clear of the jumps of rounding points, in their radii: more than solvers keep rows, and, where
 that costs more than the tolerance, less."""
-_COORDINATES = 64
-"""The most coordinates that get binaries in a round."""
 _PARTS = 4
 """Coefficients that a product of a bilinear program counts for: its own, and those of the cuts and rows around it."""
 INDEPENDENT = "independent positions"
@@ -111,7 +109,7 @@ class Search:
     """
 
     def __init__(self, maps: Maps, settings: SearchSettings, case: SearchedSample, lent: Lent | None = None):
-        self.maps, self.settings, self.case, self._lent = maps, settings, case, lent
+        self.maps, self.settings, self.case = maps, settings, case
         self.lower, self.upper = case.lower.copy(), np.full(len(case.lower), math.inf)
         self.recipe: Recipe | None = None
         self.attained = math.inf
@@ -119,13 +117,10 @@ class Search:
         if case.recipe is not None:
             self._consider(case.recipe, case.recipe.witness())
         self.detail = ""
-        self.bilinear = settings.formulation == "bilinear"
+        self._loaded = Loaded(maps, case.bounds, settings.solver, settings.stop, lent)
+        self._loaded.bilinear = settings.formulation == "bilinear"
         self._until = None if settings.seconds is None else time.monotonic() + settings.seconds
         self._gain = Gain(ranges=0.0, magnitudes=0.0)
-        self._exact = Exactly()
-        self._clear = 0.0
-        self._program: Relational | Bilinear | None = None
-        self._sessions: dict[str, Session] = {}
 
     # -- what is asked ----------------------------------------------------------------------------
 
@@ -144,7 +139,7 @@ class Search:
                 try:
                     ruling = self._decide_rivals(closed)
                 except ModelTooLarge as error:  # the relational answer stands
-                    self.detail, self.bilinear = str(error), False
+                    self.detail, self._loaded.bilinear = str(error), False
             return ruling
         except _TooMuch as reason:
             self.detail = str(reason)
@@ -184,17 +179,19 @@ class Search:
             try:
                 known = self._minimise(row, known)
             except ModelTooLarge as error:
-                self.detail, self.bilinear = str(error), False
+                self.detail, self._loaded.bilinear = str(error), False
                 self.close()
         decide.rule(known, self._gain.magnitudes)
         return known
 
     def close(self) -> None:
         """Unload program and solver; the next question loads them again."""
-        for session in self._sessions.values():
-            session.close()
-        self._sessions.clear()
-        self._program = None
+        self._loaded.close()
+
+    @property
+    def bilinear(self) -> bool:
+        """Whether the bilinear program is asked."""
+        return self._loaded.bilinear
 
     @property
     def scope(self) -> str:
@@ -213,15 +210,22 @@ class Search:
 
     def _minimise(self, row: Array, known: Known) -> Known:
         self._gain = gain(self.maps, self.case.bounds, row)
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
             if not self.bilinear:
                 known, _ = self._ask(row, known, relax=True)
             if self.answered(known):
                 break
-            known, outcome = self._ask(row, known)
+            try:
+                known, outcome = self._ask(row, known)
+            except ModelTooLarge as error:
+                if not number:
+                    raise
+                self._loaded.undo()  # what was proved before the last binaries stands
+                self.detail = str(error)
+                break
             if self.answered(known) or self.expired():
                 break
-            if outcome.point is not None and self._refine(outcome.point):
+            if outcome.point is not None and self._loaded.refine(outcome.point):
                 continue
             known = self._cleared(row, known)
             if outcome.status is Ending.TARGET_REACHED and self.scope == "exact" and not self.answered(known):
@@ -239,19 +243,18 @@ class Search:
         if not keep_zero or self.bilinear or self.scope != "exact":
             return known
         said = self.detail
-        for self._clear in _CLEAR:
-            self.close()
-            found, _ = self._ask(row, Known(lower=-math.inf, upper=known.upper))
+        for share in _CLEAR:
+            with self._loaded.cleared(share):
+                found, _ = self._ask(row, Known(lower=-math.inf, upper=known.upper))
             known = Known(lower=known.lower, upper=found.upper)
             if self.answered(known):
                 break
-        self.close()
-        self._clear, self.detail = 0.0, said
+        self.detail = said
         return known
 
     def _ask(self, row: Array, known: Known, relax: bool = False, target: bool = True) -> tuple[Known, Outcome]:
         """Bounds on the minimum after one solve, and its outcome. `target`: end at an incumbent that looks negative."""
-        program, name = self._session(relax)
+        program, name, session = self._loaded.session(relax)
         early = self.settings.early and not relax
         allowed = 0.0 if name == TREE else decide.tolerance(self._gain, self.bilinear)
         limits = Limits(
@@ -259,7 +262,7 @@ class Search:
             stop_above=allowed if early else None,
             stop_below=-allowed if early and target else None,
         )
-        outcome = self._sessions[name].minimise(program.combination(row), limits, relax)
+        outcome = session.minimise(program.combination(row), limits, relax)
         upper = known.upper
         if outcome.point is not None and np.isfinite(outcome.point).all():
             upper = min(upper, self._member(program, outcome.point, row, not relax))
@@ -318,37 +321,6 @@ class Search:
             self._until = time.monotonic()
             raise _TooMuch(f"time limit: to set up the program alone takes about {size / _RATE:.1g} s")
 
-    def _session(self, relax: bool) -> tuple[Relational | Bilinear, str]:
-        """The program and whose session minimises over it: our own tree for relaxations and where HiGHS was chosen."""
-        if self._program is None:
-            if self.bilinear:
-                self._program = Bilinear(self.maps, self.case.bounds)
-            else:
-                self._program = Relational(self.maps, self.case.bounds, self._exact, self._clear)
-        name = TREE
-        if not relax:
-            solver = solvers.choose(self.settings.solver, len(self._program.program.products) > 0)
-            name = solver.name if self.bilinear or solver.name != "highs" else TREE
-        if name not in self._sessions:
-            program, stop = self._program.program, self.settings.stop
-            if self._lent is not None:
-                self._sessions[name] = Hosted(self._lent, name, program, stop)
-            else:
-                self._sessions[name] = open_session(None if name == TREE else solvers.adapter(name), program, stop)
-        return self._program, name
-
-    def _refine(self, point: Array) -> bool:
-        """Give binaries to what the point overstates most; False if there is nothing."""
-        if not isinstance(self._program, Relational):
-            return False
-        worst = overstated(self._program, point)[:_COORDINATES]
-        for one in worst:
-            places = np.arange(self.maps.family.network.layers[one.layer].size)
-            self._exact.add(one.kind, one.layer, places == one.place)
-        if worst:
-            self.close()
-        return bool(worst)
-
     def _goes_on_bilinear(self) -> bool:
         """Switch to the bilinear program if that can say more, is small enough, and the solver wanted takes it."""
         if self.scope == "exact" or self.expired():
@@ -363,5 +335,5 @@ class Search:
             self.detail = f"open with positions taken as independent; {error}"
             return False
         self.close()
-        self.bilinear = True
+        self._loaded.bilinear = True
         return True

@@ -45,12 +45,15 @@ def follow(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explicit(Brief):
-    """A `Choice` that states the weights `given[i]` of layer i, and its outputs `values[i]`: a bilinear point."""
+    """A `Choice` that states the weights `given[i]` of layer i, those of others being the trained ones, and outputs
+    `values[i]`: a bilinear point, or all numbers of a file's runtime."""
 
     given: Mapping[int, tuple[Array, Array]]
     values: Mapping[int, Array]
 
     def weights(self, index: int, layer: Any, x: Array, radius: tuple[Array, Array]) -> tuple[Array, Array]:
+        if index not in self.given:
+            return layer.weight, layer.bias
         weight, bias = self.given[index]
         return weight.reshape(layer.weight.shape), bias
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from qverify.arrays import Array
     from qverify.network import Network
 
-_UNIT = 2.0**-24
-_AROUND = 8
+SINGLE = 2.0**-24
+"""What float32 rounds, relatively."""
+AROUND = 8
 """Roundings around a sum."""
 _LINEAR, _SMOOTH = 2.0**-22, 2.0**-20
 """What float32 may get wrong in a function, in parts of its largest number and its scale: the products and sums of
@@ -45,7 +46,7 @@ def float_errors(network: Network) -> list[Array]:
 
 
 def _relative(terms: int) -> float:
-    chain = (terms + _AROUND) * _UNIT
+    chain = (terms + AROUND) * SINGLE
     return chain / (1.0 - chain) if chain < 0.5 else np.inf
 
 
@@ -86,7 +87,7 @@ def _gather(layer: Any, read: list[_Pair]) -> _Pair:
     """Numbers as they are; constants may be rounded to float32."""
     reach, error = (np.concatenate(each)[layer.index] for each in zip(*read, strict=True))
     fill = abs(layer.fill)
-    return np.where(layer.constant, fill, reach), np.where(layer.constant, _UNIT * fill, error)
+    return np.where(layer.constant, fill, reach), np.where(layer.constant, SINGLE * fill, error)
 
 
 def _rounding(layer: Any, read: list[_Pair]) -> _Pair:
@@ -111,7 +112,7 @@ def _activation(layer: Any, read: list[_Pair]) -> _Pair:
     least, most = curve.steepness(-around, around)
     size = np.max(np.abs(curve.span(-around, around)), axis=0)
     own = (_LINEAR if curve.linear else _SMOOTH) * (size + function.scale(np, *curve.parameters) + 1.0)
-    moved = np.maximum(np.abs(least), np.abs(most)) * (error + 2.0 * _UNIT * reach)
+    moved = np.maximum(np.abs(least), np.abs(most)) * (error + 2.0 * SINGLE * reach)
     found = (moved + own) * (1.0 + 2.0**-30)
     return np.minimum(size, np.max(limits, axis=0)), np.where(np.isfinite(found), found, np.inf)
 

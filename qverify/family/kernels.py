@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qverify.arrays import largest_two
+from qverify.layers import INT16, INT32
 from qverify.text.brief import Brief
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from qverify.arrays import Array
 
-INT32, INT16 = 2.0**31 - 1, 2.0**15 - 1
 LEAST_STEP = 1.0001 * 2.0**-126
 """The smallest normal number of float32, and a little: no toolchain has a step below."""
 _ROOM = 1.001
@@ -167,12 +168,6 @@ def dropped(relus: list[str]) -> list[str]:
     """The reason why these Relus, 0 on all calibration data, are not covered, in words; nothing for none."""
     named = ", ".join(map(repr, relus))
     return [f"Relu {named} is 0 on all calibration data, where toolchains may drop it; {_INSTEAD}"] if relus else []
-
-
-def largest_two(values: Array) -> Array:
-    """(c_out, ...) -> (c_out,): the sum of the two largest entries of each channel."""
-    flat = np.sort(values.reshape(len(values), -1), axis=1)
-    return np.asarray(flat[:, -2:].sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

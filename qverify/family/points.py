@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 NO_ZERO = -1.0
 """`dead` of a point that need not keep 0."""
+_NEAR = 1e-9
+"""How near to a multiple of a step, relatively, a number beyond it counts as that."""
 CLEAR = 1e-10
 """How far beyond `dead`, in radii, a value stays that is not to become 0: more than a forward pass rounds."""
 
@@ -212,6 +214,13 @@ def _on_grid(xp: Any, step: Any, y: Any, whole: Callable[[Any], Any], unit: floa
     safe = xp.where(step > 0, step, 0.0 * step + 1.0)
     count = y / safe
     return xp.where(step > 0, whole(count + 4.0 * unit * abs(count)) * safe, y)
+
+
+def multiples(xp: Any, step: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    """The least and the largest multiple of `step` > 0 in [low, high], as numbers of steps: an end that is nearly one
+    counts as one, since more than is rounded here is allowed for."""
+    first, last = low / step, high / step
+    return xp.ceil(first - _NEAR * (1.0 + abs(first))), xp.floor(last + _NEAR * (1.0 + abs(last)))
 
 
 def without_error(point: Point, v: Array) -> Array:

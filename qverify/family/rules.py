@@ -37,11 +37,12 @@ from qverify.choices import DYNAMIC_RULES, ROUNDINGS
 from qverify.errors import RadiiError, UsageError
 from qverify.family.float_errors import float_errors
 from qverify.family.function_errors import kernel_error, layer_reach
-from qverify.family.kernels import INT32, Kernel, overflowing
+from qverify.family.kernels import Kernel, overflowing
 from qverify.family.points import NO_ZERO, Point, Summed
 from qverify.gather import Gather
 from qverify.kinds import is_word
 from qverify.layers import (
+    INT32,
     LEVELS,
     Add,
     Conv,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from qverify.layers import Conv, Dense, DynamicRounding, Rounding
+from qverify.arrays import largest_two
+from qverify.layers import INT16, LEVELS, Conv, Dense, DynamicRounding, Rounding
 from qverify.text.shortened import listed
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from qverify.network import Network
 
-_INT16 = 2.0**15 - 1
-_LEVELS = 255.0
 _SHOWN = 6
 """Names listed at most."""
 
@@ -44,10 +43,9 @@ def _may_leave(network: Network, index: int) -> bool:
     if not isinstance(layer, (Dense, Conv)) or layer.grid is None:
         return False
     read = network.layers[network.grid_of(layer.inputs[0])]
-    levels = _LEVELS if isinstance(read, DynamicRounding) else _levels(read)
-    whole = np.abs(layer.weight / layer.grid).reshape(len(layer.weight), -1)
-    two = np.sort(whole, axis=1)[:, -2:].sum(axis=1).max(initial=0.0)
-    return bool(0.0 < levels <= _LEVELS and two * levels > _INT16)
+    levels = LEVELS if isinstance(read, DynamicRounding) else _levels(read)
+    two = largest_two(np.abs(layer.weight / layer.grid)).max(initial=0.0)
+    return bool(0.0 < levels <= LEVELS and two * levels > INT16)
 
 
 def _levels(read: Any) -> float:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
 
+from qverify.bounds.ties import halves
 from qverify.errors import InternalError
 from qverify.runtimes.engine import STORE
 from qverify.runtimes.witness import Choice, with_open
@@ -230,19 +230,8 @@ class Search:
         entries = torch.nonzero(state.low[0] < state.high[0])[:, 0]
         weight = self.engine.influence[state.t][entries]
         chosen = entries[weight.argsort(descending=True)[:_FIXED]].tolist()
-        lows, highs = [], []
-        for halves in product((False, True), repeat=len(chosen)):
-            low, high = state.low[0].clone(), state.high[0].clone()
-            for i, upper in zip(chosen, halves, strict=True):
-                middle = torch.floor((low[i] + high[i]) / 2)
-                if upper:
-                    low[i] = middle + 1
-                else:
-                    high[i] = middle
-            lows.append(low)
-            highs.append(high)
-        low, high = torch.stack(lows), torch.stack(highs)
-        children = replace(state.take([0] * len(lows)), low=low, high=high, fresh=True)
+        low, high = halves(state.low[0], state.high[0], chosen)
+        children = replace(state.take([0] * len(low)), low=low, high=high, fresh=True)
         is_open = (low < high).any(1)
         done = torch.nonzero(~is_open)[:, 0].tolist()
         self._push(children.take(torch.nonzero(is_open)[:, 0].tolist()))

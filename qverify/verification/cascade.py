@@ -48,6 +48,7 @@ from qverify.verification.exact_step import ExactStep
 from qverify.verification.forward import forwarded
 from qverify.verification.setup import Setup
 from qverify.verification.ties import tied_margins
+from qverify.verification.undecided import too_little
 from qverify.verification.verdict import Options, Status, Verdict
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from qverify.network import Network
     from qverify.verification.undecided import Batch
 
-_ONLY_BOUNDS = "bounds prove too little, and dynamic steps have neither members to search for nor an exact step"
 _LEAST_TOGETHER, _MOST_TOGETHER, _OPERATIONS = 64, 256, 1e8
 """Samples whose layers are refined together by BP: few, so that what they prove is told before the next ones, unless
 passes are short (multiplications of a forward pass of all): then more of them share one."""
@@ -230,23 +230,14 @@ class Cascade:
 
     def _leave_open(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Report what bounds, where these are the last word, leave open, and where they lose most."""
-        reasons = ["time limit" if batch.cut else self._too_little] * len(batch.open)
+        dynamic = self.only_bounds and "bp-layers" in self.stages
+        little = too_little(self.options.method, self.attacks, dynamic)
+        reasons = ["time limit" if batch.cut else little] * len(batch.open)
         if reasons and "bp-optimised" in self.stages:
             lower = self.model.tensor(batch.lower[batch.open])
             layers = loosest(self.model, batch.bounds, self._labels(batch), lower)
             reasons = [told(reason, layer) for reason, layer in zip(reasons, layers, strict=True)]
         self._give_up(batch, tell, self.stages[-1], reasons)
-
-    @property
-    def _too_little(self) -> str:
-        """Why bounds are the last word on what they leave open."""
-        if self.only_bounds and "bp-layers" in self.stages:
-            return _ONLY_BOUNDS
-        sought = "found" if self.attacks else "looked for"
-        if self.options.method in BOUNDS:
-            little = f"method {self.options.method} proves too little and no failing member was {sought}"
-            return f"{little}; --method auto decides more"
-        return f"bounds prove too little, no failing member was {sought}, and no exact program has smooth activations"
 
     def _optimised_stages(self, batch: Batch, tell: Callable[[Verdict], None]) -> None:
         """Optimised BP on the open samples, on the intervals of neurons too where that is cheap enough."""

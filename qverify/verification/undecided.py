@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from qverify.bounds.tensors import Bounds
+from qverify.choices import BOUNDS
 from qverify.text.brief import Brief
 from qverify.verification.verdict import Status, Verdict
 
@@ -85,3 +86,14 @@ class Batch(Brief):
             recipe=self.recipes.get(sample),
             **more,
         )
+
+
+def too_little(method: str, attacked: bool, dynamic: bool) -> str:
+    """Why bounds are the last word on what they leave open, in words; `dynamic`: all that steps by tensor allow was
+    tried."""
+    if dynamic:
+        return "bounds prove too little, and dynamic steps have neither members to search for nor an exact step"
+    sought = "found" if attacked else "looked for"
+    if method in BOUNDS:
+        return f"method {method} proves too little and no failing member was {sought}; --method auto decides more"
+    return f"bounds prove too little, no failing member was {sought}, and no exact program has smooth activations"

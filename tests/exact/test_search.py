@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qverify.errors import ModelTooLarge
 from qverify.exact.decide import Ruling
+from qverify.exact.loaded import Loaded
 from qverify.exact.maps import Maps
 from qverify.exact.search import Search, SearchedSample, SearchSettings
 from qverify.family.family import Family
@@ -85,6 +87,51 @@ def test_chords_that_matter_get_sign_binaries(name: str, rng: np.random.Generato
         assert known.lower == pytest.approx(truth, abs=1e-6) == known.upper
         below += relaxed < truth - 1e-6
     assert below or name != "signed_hidden"
+
+
+def test_binaries_that_a_licence_does_not_admit_cost_no_answer(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """What was proved before them stands, for this row and the next; a program too large from the start is refused."""
+    network, session = ALL["signed_hidden"](rng), Loaded.session
+
+    def limited(self: Loaded, relax: bool, least: int = 1) -> Any:
+        found = session(self, relax)
+        if not relax and sum(name.startswith("sign") for name in found[0].builder.blocks) >= least:
+            raise ModelTooLarge("too large for the licence")
+        return found
+
+    monkeypatch.setattr(Loaded, "session", limited)
+    family, refused = Family.of(network, random_radii(network, rng, 0.3)), 0
+    for x in inputs(network, rng):
+        found = search(family, x, 0, early=False)
+        for row in (difference(network), -difference(network)):
+            truth, chord = optimum(relational(family, x), row), optimum(relational(family, x, chord=True), row)
+            known = found.minimum(row)
+            assert chord - 1e-6 <= known.lower <= truth + 1e-9 and known.upper >= truth - 1e-9
+            refused += found.detail == "too large for the licence"
+        found.close()
+    assert refused
+    monkeypatch.setattr(Loaded, "session", lambda self, relax: limited(self, relax, 0))
+    with pytest.raises(ModelTooLarge):
+        search(family, inputs(network, rng)[0], 0, early=False).minimum(difference(network))
+
+
+def test_a_failure_within_leaves_no_cleared_program(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """Bounds of the program whose points are clear of jumps are none of the family."""
+    network = ALL["dense"](rng)
+    family = Family.of(network, random_radii(network, rng))
+    loaded = search(family, inputs(network, rng)[0], 0)._loaded
+
+    def fails() -> None:
+        with loaded.cleared(1e-3):
+            assert loaded.session(True)[0].clear == 1e-3  # type: ignore[union-attr]
+            raise ModelTooLarge("no licence")
+
+    with pytest.raises(ModelTooLarge):
+        fails()
+    assert loaded.session(True)[0].clear == 0.0  # type: ignore[union-attr]
+    loaded.close()
 
 
 def test_a_stop_and_a_limit_leave_it_open() -> None:

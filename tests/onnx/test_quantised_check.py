@@ -15,12 +15,7 @@ from qverify.layers import Add, Conv, Dense, Rounding, Scale
 from qverify.onnx import check
 from qverify.onnx.reader import load
 from tests.support.onnx_models import node
-from tests.support.quantised_graphs import f, graph, integer_operators, qdq, small_image
-
-
-def remarks(model: onnx.ModelProto) -> list[str]:
-    """What the comparison with onnxruntime says; that pairs may saturate elsewhere (pairs.py) is no part of it."""
-    return [note for note in load(model).notes if "may leave int16" not in note]
+from tests.support.quantised_graphs import f, graph, integer_operators, qdq, remarks, small_image
 
 
 def pairs() -> onnx.ModelProto:

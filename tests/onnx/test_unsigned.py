@@ -12,10 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 from qverify.arrays import Array
 from qverify.onnx import check
-from qverify.onnx.reader import load
 from qverify.onnx.unsigned import with_unsigned_weights
 from tests.support.onnx_models import node
-from tests.support.quantised_graphs import graph, i8, integer_operators, u8
+from tests.support.quantised_graphs import graph, i8, integer_operators, remarks, u8
 
 RNG = np.random.default_rng(5)
 KERNEL = RNG.integers(-128, 128, (3, 2, 2, 2)).astype(np.int8)
@@ -32,11 +31,6 @@ CASES: dict[str, tuple[onnx.NodeProto, tuple[int, ...], dict[str, Any]]] = {
     "ConvInteger": (node("ConvInteger", "x w z", "y"), (1, 2, 4, 4), {"w": KERNEL}),
     "MatMulInteger": (node("MatMulInteger", "x w z wz", "y"), (2, 4), {"w": MATRIX, "wz": i8(7)}),
 }
-
-
-def remarks(model: onnx.ModelProto) -> list[str]:
-    """What the comparison with onnxruntime says; that pairs may saturate elsewhere (pairs.py) is no part of it."""
-    return [note for note in load(model).notes if "may leave int16" not in note]
 
 
 def built(name: str, zero: Array) -> onnx.ModelProto:
